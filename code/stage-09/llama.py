@@ -1,0 +1,589 @@
+"""A small Llama in NumPy: forward and exact backward, with slots for every method of peft.py.
+
+Names, used throughout
+    x, h      hidden states, (n, d): all tokens of the batch as rows, n = B*T
+    g         dLoss/d(output of the module at hand); its backward returns dLoss/d(input)
+    B, T      batch, time (with a soft prompt, T counts its virtual tokens too)
+    d, H, dh  model width, query heads, head width
+    K, G      key/value heads, query heads per key/value head (H = K*G; plain attention has G = 1)
+    S         keys that a query may see: prefix, cached tokens, this batch's tokens
+    P         virtual tokens of a prefix or a prompt
+
+Each layer's derivative stands below its forward, which leaves in `self.cache` what it needs.
+Modules are named as in Hugging Face, `model.layers.0.self_attn.q_proj`, and so are their weights.
+
+The slots, all empty at first, are where fine-tuning methods plug in
+    any of q_proj k_proj v_proj o_proj gate_proj up_proj down_proj   e.g. a `LoRALinear`
+    layer.after_attention, layer.after_mlp   on a sublayer's output, before it is added to x
+    layer.parallel_mlp                       beside the MLP, on the same (normalised) input
+    model.kv_prefix                          keys and values before those of every layer
+    model.soft_prompt                        embeddings before those of the input
+The model never asks which method it holds: a slot needs forward, backward, parameters, gradients.
+
+Left out on purpose: biases, dropout, scaled RoPE variants, padding on the left.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PROJECTIONS = tuple(f"self_attn.{p}_proj" for p in "qkvo") + tuple(
+    f"mlp.{p}_proj" for p in ("gate", "up", "down"))
+LAYER_MODULES = (*PROJECTIONS, "input_layernorm", "post_attention_layernorm",
+                 "after_attention", "after_mlp", "parallel_mlp")
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """Shape of a model; the fields are those of Hugging Face's `config.json`."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int = 64
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self):
+        d, H, K = self.hidden_size, self.num_attention_heads, self.num_key_value_heads
+        if d % H or (d // H) % 2:
+            raise ValueError(f"hidden_size must be num_attention_heads times an even head width, "
+                             f"got {d} and {H} heads")
+        if H % K:
+            raise ValueError(f"num_attention_heads must be a multiple of num_key_value_heads, "
+                             f"got {H} and {K}")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LlamaConfig":
+        """Read a `config.json`; what our model cannot compute is refused, not ignored."""
+        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        rope = stored.get("rope_parameters") or stored.get("rope_scaling") or {}
+        known = {"rope_type": (rope.get("rope_type", "default"), "default"),
+                 "hidden_act": (stored.get("hidden_act", "silu"), "silu"),
+                 "attention_bias": (stored.get("attention_bias", False), False),
+                 "mlp_bias": (stored.get("mlp_bias", False), False)}
+        for key, (value, ours) in known.items():
+            if value != ours:
+                raise ValueError(f"{path}: {key} is {value!r}; this model computes only {ours!r}")
+        stored.setdefault("num_key_value_heads", stored["num_attention_heads"])
+        stored.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
+        config = cls(**{f.name: stored[f.name] for f in fields(cls) if f.name in stored})
+        if stored.get("head_dim") not in (None, config.head_dim):
+            raise ValueError(f"{path}: head_dim is {stored['head_dim']}; this model computes "
+                             f"only hidden_size / num_attention_heads = {config.head_dim}")
+        return config
+
+    def to_hugging_face(self) -> dict[str, Any]:
+        """The content of a `config.json` that `transformers` loads as LlamaForCausalLM."""
+        return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", **asdict(self),
+                "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+                "head_dim": self.head_dim, "hidden_act": "silu", "attention_bias": False,
+                "mlp_bias": False, "attention_dropout": 0.0}
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every weight by its Hugging Face name."""
+        d, m, kv = self.hidden_size, self.intermediate_size, self.num_key_value_heads
+        kv *= self.head_dim
+        shapes = {"model.embed_tokens.weight": (self.vocab_size, d)}
+        for i in range(self.num_hidden_layers):
+            for name, shape in zip(LAYER_MODULES, [(d, d), (kv, d), (kv, d), (d, d), (m, d),
+                                                   (m, d), (d, m), (d,), (d,)]):
+                shapes[f"model.layers.{i}.{name}.weight"] = shape
+        shapes["model.norm.weight"] = (d,)
+        if not self.tie_word_embeddings:
+            shapes["lm_head.weight"] = (self.vocab_size, d)
+        return shapes
+
+
+def random_weights(config: LlamaConfig, rng: np.random.Generator, std: float = 0.05,
+                   dtype: Any = np.float32) -> dict[str, np.ndarray]:
+    """An untrained model: Gaussian matrices, norms of one."""
+    return {name: (np.ones(shape) if len(shape) == 1 else std * rng.standard_normal(shape)
+                   ).astype(dtype) for name, shape in config.weight_shapes().items()}
+
+
+# -------------------------------------------------------------------------- layers with weights
+
+
+class Weighted:
+    """A module with one pretrained weight: frozen, unless declared trainable."""
+
+    def __init__(self, weight: np.ndarray):
+        self.weight, self.trainable = weight, False
+        self.weight_grad: np.ndarray | None = None
+        self.cache: tuple = ()
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        return {"weight": self.weight} if self.trainable else {}
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        return {"weight": self.weight_grad} if self.trainable else {}
+
+
+class Linear(Weighted):
+    """`x W^T`, the weight as (out, in)."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self.cache = (x,)
+        return x @ self.weight.T  # (n, out)
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        if self.trainable:
+            self.weight_grad = g.T @ self.cache[0]  # (out, in)
+        return g @ self.weight  # (n, in): through the weight, frozen or not
+
+
+class Embedding(Weighted):
+    """Row `id` of the table for each token."""
+
+    def forward(self, ids: np.ndarray) -> np.ndarray:
+        self.cache = (ids,)
+        return self.weight[ids]  # (B, T, d)
+
+    def backward(self, g: np.ndarray) -> None:
+        if self.trainable:  # one-hot product: adds up the rows of a token that occurs repeatedly
+            one_hot = np.eye(len(self.weight), dtype=g.dtype)[self.cache[0].ravel()]  # (n, vocab)
+            self.weight_grad = one_hot.T @ g.reshape(len(one_hot), -1)  # (vocab, d)
+
+
+class RMSNorm(Weighted):
+    """`weight * x / rms(x)`, rms(x) = sqrt(mean(x^2) + eps) over each row.
+
+    References
+    ----------
+    Zhang and Sennrich, "Root Mean Square Layer Normalization", arXiv 1910.07467.
+    """
+
+    def __init__(self, weight: np.ndarray, eps: float):
+        super().__init__(weight)
+        self.eps = eps
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        rms = np.sqrt(row_dot(x, x) / x.shape[-1] + self.eps)  # (n, 1)
+        normed = x / rms  # (n, d)
+        self.cache = (normed, rms)
+        return normed * self.weight  # (n, d)
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        normed, rms = self.cache
+        if self.trainable:
+            self.weight_grad = np.einsum("nd,nd->d", g, normed)  # (d,)
+        g = g * self.weight  # (n, d): now the gradient of `normed`
+        # x enters its row's rms too: that removes the part of g that points along x
+        g -= normed * (row_dot(g, normed) / g.shape[-1])
+        g /= rms
+        return g  # (n, d)
+
+
+def row_dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Dot products along the last axis, which stays with length 1. No array of products."""
+    return np.einsum("...i,...i->...", a, b)[..., None]
+
+
+# ------------------------------------------------------------------------------------ attention
+
+
+@dataclass
+class Run:
+    """What all layers share in one forward and its backward."""
+
+    B: int
+    T: int
+    start: int  # position of the first row: keys that stand before it
+    mask: np.ndarray  # (T, S): 0 where a query may look, -inf where it may not
+    angles: np.ndarray  # (T, dh/2): position times frequency
+    prefix: Any = None  # what fills the key/value slot
+    cache: list | None = None  # (keys, values) of earlier tokens, per layer
+
+
+class Rotation:
+    """Rotary position embedding: pair (j, j + dh/2) of each head turned by its token's angle.
+
+    With c = cos, s = sin of the angles, first half a and second half b of a head:
+
+        forward   a c - b s,  b c + a s         backward: the same with -s (a rotation's inverse)
+
+    A row holds its heads one after the other, so j's partner lies dh/2 columns away. Shifting
+    whole rows, with sines that are zero where the neighbour belongs to another pair, keeps NumPy's
+    inner loops long: several times faster than slicing each head.
+
+    References
+    ----------
+    Su et al., "RoFormer", arXiv 2104.09864; halves paired as Hugging Face's `rotate_half` does.
+    """
+
+    def __init__(self, angles: np.ndarray, heads: int):
+        self.half = angles.shape[1]  # dh/2
+        c, s = np.cos(angles), np.sin(angles)  # (T, dh/2)
+        zero = np.zeros_like(s)
+        self.cos = np.tile(np.hstack([c, c]), heads).ravel()  # (T*heads*dh,)
+        self.sin_b = np.tile(np.hstack([s, zero]), heads).ravel()  # meets b, adds to a
+        self.sin_a = np.tile(np.hstack([zero, s]), heads).ravel()  # meets a, adds to b
+
+    def __call__(self, x: np.ndarray, inverse: bool = False) -> np.ndarray:
+        """(n, heads*dh) -> (n, heads*dh)"""
+        flat = x.reshape(-1, self.cos.size)  # (B, T*heads*dh)
+        out = flat * self.cos
+        from_b = flat[:, self.half:] * self.sin_b[:-self.half]
+        from_a = flat[:, :-self.half] * self.sin_a[self.half:]
+        if inverse:
+            from_a, from_b = -from_a, -from_b
+        out[:, :-self.half] -= from_b
+        out[:, self.half:] += from_a
+        return out.reshape(x.shape)
+
+
+class Attention:
+    """Causal self-attention with rotary positions and grouped key/value heads."""
+
+    def __init__(self, config: LlamaConfig, index: int, q, k, v, o):
+        self.index, self.dh, self.K = index, config.head_dim, config.num_key_value_heads
+        self.G = config.num_attention_heads // self.K
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = map(Linear, (q, k, v, o))
+        self.scale = self.dh ** -0.5
+
+    def forward(self, x: np.ndarray, run: Run) -> np.ndarray:
+        B, T, K, G, dh = run.B, run.T, self.K, self.G, self.dh
+        rotate_q, rotate_k = Rotation(run.angles, K * G), Rotation(run.angles, K)
+        q = rotate_q(self.q_proj.forward(x))  # (n, H*dh)
+        q *= self.scale
+        k = rotate_k(self.k_proj.forward(x)).reshape(B, T, K, dh)  # (B, T, K, dh)
+        v = self.v_proj.forward(x).reshape(B, T, K, dh)  # (B, T, K, dh)
+        if run.prefix is not None:  # not rotated: learned where it stands
+            k, v = run.prefix.forward(k, v, self.index)  # (B, P+T, K, dh)
+        if run.cache is not None:
+            if self.index < len(run.cache):
+                k, v = (np.concatenate(kv, axis=1) for kv in zip(run.cache[self.index], (k, v)))
+                run.cache[self.index] = (k, v)
+            else:
+                run.cache.append((k, v))
+        q = q.reshape(B, T, K, G, dh).transpose(0, 2, 3, 1, 4)  # (B, K, G, T, dh)
+        k, v = (y.transpose(0, 2, 1, 3)[:, :, None] for y in (k, v))  # (B, K, 1, S, dh)
+        p = q @ k.swapaxes(-1, -2)  # (B, K, G, T, S): scores, then probabilities, in place
+        p += run.mask
+        p -= p.max(axis=-1, keepdims=True)
+        np.exp(p, out=p)
+        p /= np.einsum("...s->...", p)[..., None]
+        self.cache = (q, k, v, p, rotate_q, rotate_k)
+        out = (p @ v).transpose(0, 3, 1, 2, 4).reshape(B * T, -1)  # (n, H*dh)
+        return self.o_proj.forward(out)  # (n, d)
+
+    def backward(self, g: np.ndarray, run: Run) -> np.ndarray:
+        q, k, v, p, rotate_q, rotate_k = self.cache
+        B, T, K, G, dh = run.B, run.T, self.K, self.G, self.dh
+        g = self.o_proj.backward(g)  # (n, H*dh)
+        g = g.reshape(B, T, K, G, dh).transpose(0, 2, 3, 1, 4)  # (B, K, G, T, dh)
+        gv = (p.swapaxes(-1, -2) @ g).sum(axis=2)  # (B, K, S, dh): all G queries share a value
+        gs = g @ v.swapaxes(-1, -2)  # (B, K, G, T, S): of probabilities, then of scores
+        gs -= row_dot(gs, p)
+        gs *= p
+        gq = (gs @ k).transpose(0, 3, 1, 2, 4).reshape(B * T, -1)  # (n, H*dh)
+        gq *= self.scale
+        gk = (gs.swapaxes(-1, -2) @ q).sum(axis=2)  # (B, K, S, dh)
+        gk, gv = gk.transpose(0, 2, 1, 3), gv.transpose(0, 2, 1, 3)  # (B, S, K, dh)
+        if run.prefix is not None:
+            gk, gv = run.prefix.backward(gk, gv, self.index)  # (B, T, K, dh)
+        gx = self.q_proj.backward(rotate_q(gq, inverse=True))  # (n, d)
+        gx = gx + self.k_proj.backward(rotate_k(gk.reshape(B * T, -1), inverse=True))
+        gx += self.v_proj.backward(gv.reshape(B * T, -1))
+        return gx  # (n, d)
+
+
+# ----------------------------------------------------------------------------- MLP, layer, model
+
+
+class MLP:
+    """SwiGLU: `down(silu(gate(x)) * up(x))`, silu(z) = z sigmoid(z).
+
+    References
+    ----------
+    Shazeer, "GLU Variants Improve Transformer", arXiv 2002.05202.
+    """
+
+    def __init__(self, gate, up, down):
+        self.gate_proj, self.up_proj, self.down_proj = map(Linear, (gate, up, down))
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        z, up = self.gate_proj.forward(x), self.up_proj.forward(x)  # (n, m)
+        sigmoid = np.tanh(0.5 * z)  # sigmoid(z) = (1 + tanh(z/2)) / 2 never overflows
+        sigmoid += 1.0
+        sigmoid *= 0.5
+        silu = z * sigmoid
+        self.cache = (up, sigmoid, silu)
+        return self.down_proj.forward(silu * up)  # (n, d)
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        up, sigmoid, silu = self.cache
+        g = self.down_proj.backward(g)  # (n, m)
+        gx = self.up_proj.backward(g * silu)  # (n, d)
+        g = g * up  # (n, m): of silu(z), whose derivative is sigmoid + silu (1 - sigmoid)
+        g *= sigmoid + silu - silu * sigmoid
+        return gx + self.gate_proj.backward(g)  # (n, d)
+
+
+class DecoderLayer:
+    """`x + attention(norm(x))`, then `x + mlp(norm(x))`; adapters stand before each `x +`.
+
+    `parallel_mlp` reads what the MLP reads, the normalised input, and its output is added to the
+    MLP's. (He et al., arXiv 2110.04366; the `adapters` library feeds it the input before the
+    norm.)
+    """
+
+    def __init__(self, config: LlamaConfig, index: int, weights: dict[str, np.ndarray]):
+        q, k, v, o, gate, up, down, norm_1, norm_2 = (
+            weights[f"model.layers.{index}.{name}.weight"] for name in LAYER_MODULES[:9])
+        self.self_attn = Attention(config, index, q, k, v, o)
+        self.mlp = MLP(gate, up, down)
+        self.input_layernorm = RMSNorm(norm_1, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(norm_2, config.rms_norm_eps)
+        self.after_attention = self.after_mlp = self.parallel_mlp = None
+
+    def forward(self, x: np.ndarray, run: Run) -> np.ndarray:
+        out = self.self_attn.forward(self.input_layernorm.forward(x), run)  # (n, d)
+        if self.after_attention is not None:
+            out = self.after_attention.forward(out)
+        x = x + out
+        h = self.post_attention_layernorm.forward(x)
+        out = self.mlp.forward(h)  # (n, d)
+        if self.parallel_mlp is not None:
+            out = out + self.parallel_mlp.forward(h)
+        if self.after_mlp is not None:
+            out = self.after_mlp.forward(out)
+        return x + out  # (n, d)
+
+    def backward(self, g: np.ndarray, run: Run) -> np.ndarray:
+        out = g if self.after_mlp is None else self.after_mlp.backward(g)
+        gh = self.mlp.backward(out)  # (n, d)
+        if self.parallel_mlp is not None:
+            gh = gh + self.parallel_mlp.backward(out)
+        g = g + self.post_attention_layernorm.backward(gh)
+        out = g if self.after_attention is None else self.after_attention.backward(g)
+        return g + self.input_layernorm.backward(self.self_attn.backward(out, run))  # (n, d)
+
+
+class Llama:
+    """The whole model.
+
+    Parameters
+    ----------
+    config : LlamaConfig
+    weights : dict of str to array
+        By Hugging Face name, floating; kept without copying. Their dtype is that of all results.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A weight that is missing, superfluous, of the wrong shape, not floating-point, not finite.
+    """
+
+    def __init__(self, config: LlamaConfig, weights: dict[str, np.ndarray]):
+        shapes = config.weight_shapes()
+        if weights.keys() != shapes.keys():
+            raise ValueError(f"weights lack {sorted(shapes.keys() - weights.keys())} and have no "
+                             f"use for {sorted(weights.keys() - shapes.keys())}")
+        for name, shape in shapes.items():
+            if weights[name].shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {weights[name].shape}")
+            if not np.issubdtype(weights[name].dtype, np.floating):
+                raise TypeError(f"{name} must be floating-point, got {weights[name].dtype}")
+            if not np.isfinite(weights[name]).all():
+                raise ValueError(f"{name} holds NaN or infinity; check the checkpoint")
+        self.config = config
+        self.embed_tokens = Embedding(weights["model.embed_tokens.weight"])
+        self.layers = [DecoderLayer(config, i, weights) for i in range(config.num_hidden_layers)]
+        self.norm = RMSNorm(weights["model.norm.weight"], config.rms_norm_eps)
+        tied = config.tie_word_embeddings
+        self.lm_head = Linear(self.embed_tokens.weight if tied else weights["lm_head.weight"])
+        self.kv_prefix = self.soft_prompt = None
+        half = config.head_dim // 2
+        frequencies = config.rope_theta ** (-np.arange(half) / half)  # (dh/2,)
+        positions = np.arange(config.max_position_embeddings)
+        self.angles = np.outer(positions, frequencies)  # (max_position, dh/2), float64
+        self.run: Run | None = None
+
+    def modules(self) -> dict[str, Any]:
+        """Every module that may hold parameters, by name; empty slots are left out."""
+        found = {"model.embed_tokens": self.embed_tokens}
+        for i, layer in enumerate(self.layers):
+            for name in LAYER_MODULES:
+                found[f"model.layers.{i}.{name}"] = _follow(layer, name)
+        found |= {"model.norm": self.norm, "lm_head": self.lm_head,
+                  "kv_prefix": self.kv_prefix, "soft_prompt": self.soft_prompt}
+        if self.config.tie_word_embeddings:
+            del found["lm_head"]  # its weight is the embedding's
+        return {name: module for name, module in found.items() if module is not None}
+
+    def replace(self, name: str, module: Any) -> None:
+        """Put `module` where `name` points: `model.layers.0.self_attn.q_proj`, `kv_prefix`, ..."""
+        *path, last = name.removeprefix("model.").split(".")
+        parent = _follow(self, ".".join(path))
+        if parent is None or last not in vars(parent):
+            raise ValueError(f"no module or slot is called {name!r}; the modules are "
+                             f"{list(self.modules())}; slots in a layer are {LAYER_MODULES[-3:]}")
+        setattr(parent, last, module)
+
+    def set_trainable(self, trainable: bool = True) -> None:
+        """Full fine-tuning: declare all pretrained weights trainable (or frozen again)."""
+        for module in (*self.modules().values(), self.lm_head):
+            if isinstance(module, Weighted):
+                module.trainable = trainable
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """All pretrained weights, frozen or not, by Hugging Face name: the arrays themselves."""
+        modules = self.modules()
+        return {name: modules[name.removesuffix(".weight")].weight
+                for name in self.config.weight_shapes()}
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Trainable arrays: `<module>.<array>`, e.g. `model.layers.0.self_attn.q_proj.A`."""
+        return {f"{name}.{key}": array for name, module in self.modules().items()
+                for key, array in module.parameters().items()}
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """Their gradients after `backward`, under the same names."""
+        if self.run is None:
+            raise RuntimeError("the model has no gradients yet: call forward, then backward")
+        return {f"{name}.{key}": array for name, module in self.modules().items()
+                for key, array in module.gradients().items()}
+
+    def num_parameters(self) -> int:
+        """Number of trainable parameters."""
+        return sum(array.size for array in self.parameters().values())
+
+    def forward(self, ids: np.ndarray, cache: list | None = None) -> np.ndarray:
+        """Logits of the next token at every real token.
+
+        A soft prompt's own positions are not returned: its last one would predict the first real
+        token, which is given.
+
+        Parameters
+        ----------
+        ids : (B, T) integers; shorter sequences are filled up at the end, by any id
+        cache : list, optional
+            `[]` for the first tokens, then the same list for those that follow: keys and values
+            are remembered in it, and only the new tokens are computed. Not for training.
+
+        Returns
+        -------
+        logits : (B, T, vocab)
+
+        Raises
+        ------
+        TypeError, ValueError
+            ids that are no integers, not (B, T), outside the vocabulary, or too long.
+        """
+        first = not cache  # no cache, or an empty one: prefix and prompt come in front
+        x = self.embed_tokens.forward(self._check_ids(ids))  # (B, T, d)
+        if self.soft_prompt is not None and first:
+            x = self.soft_prompt.forward(x)  # (B, P+T, d)
+        B, T, d = x.shape
+        prefix = self.kv_prefix if first else None
+        start = cache[0][0].shape[1] if cache else getattr(prefix, "prefix_length", 0)
+        if start + T > self.config.max_position_embeddings:
+            raise ValueError(f"{ids.shape[1]} tokens after {start + T - ids.shape[1]} earlier or "
+                             f"virtual ones exceed max_position_embeddings = "
+                             f"{self.config.max_position_embeddings}")
+        mask = np.triu(np.full((T, start + T), -np.inf, x.dtype), start + 1)  # (T, S)
+        run = Run(B, T, start, mask, self.angles[start:start + T].astype(x.dtype), prefix, cache)
+        x = x.reshape(B * T, d)
+        for layer in self.layers:
+            x = layer.forward(x, run)  # (n, d)
+        self.run = run
+        x = self.norm.forward(x).reshape(B, T, d)[:, T - ids.shape[1]:]  # (B, T of ids, d)
+        logits = self.lm_head.forward(x.reshape(-1, d))
+        return logits.reshape(*ids.shape, -1)  # (B, T, vocab)
+
+    def backward(self, g: np.ndarray) -> None:
+        """From dLoss/dlogits, (B, T, vocab), to the gradient of every trainable array.
+
+        Raises
+        ------
+        RuntimeError
+            Before the first forward, or after one with a cache.
+        ValueError
+            A gradient that is not shaped like the logits.
+        """
+        run, ids = self.run, self.embed_tokens.cache[0] if self.run else np.empty((0, 0))
+        if run is None or run.cache is not None:
+            raise RuntimeError("backward needs a forward without cache to run first")
+        if g.shape != (*ids.shape, self.config.vocab_size):
+            raise ValueError(f"the gradient must be shaped like the logits, "
+                             f"{(*ids.shape, self.config.vocab_size)}, got {g.shape}")
+        gx = np.zeros((run.B, run.T, self.config.hidden_size), g.dtype)  # virtual tokens: unscored
+        g = self.lm_head.backward(g.reshape(-1, g.shape[-1]))  # (B*T of ids, d)
+        gx[:, run.T - ids.shape[1]:] = g.reshape(*ids.shape, -1)
+        gx = self.norm.backward(gx.reshape(run.B * run.T, -1))  # (n, d)
+        for layer in reversed(self.layers):
+            gx = layer.backward(gx, run)  # (n, d)
+        gx = gx.reshape(run.B, run.T, -1)
+        if self.soft_prompt is not None:
+            gx = self.soft_prompt.backward(gx)  # (B, T of ids, d)
+        self.embed_tokens.backward(gx)
+        if self.config.tie_word_embeddings and self.embed_tokens.trainable:
+            self.embed_tokens.weight_grad += self.lm_head.weight_grad  # one table, used twice
+
+    def generate(self, ids: np.ndarray, max_new_tokens: int, *, temperature: float = 1.0,
+                 stop: int | None = None, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Continue each sequence of a batch, token by token, with a key/value cache.
+
+        Parameters
+        ----------
+        ids : (B, T) integers, all of the same length
+        max_new_tokens : int
+        temperature : float
+            0 takes the likeliest token; 1 draws from the model's distribution.
+        stop : int, optional
+            A sequence ends with this token; what follows it is filled with it.
+        rng : numpy.random.Generator, optional
+
+        Returns
+        -------
+        (B, up to max_new_tokens) integers: the new tokens only
+        """
+        if not (np.isfinite(temperature) and temperature >= 0):
+            raise ValueError(f"temperature must be 0 or positive, got {temperature}")
+        rng = np.random.default_rng() if rng is None else rng
+        cache: list = []
+        new, ended = [], np.zeros(len(ids), bool)  # (B,)
+        for _ in range(max_new_tokens):
+            logits = self.forward(ids, cache)[:, -1].astype(np.float64)  # (B, vocab)
+            if temperature > 0:  # the largest of logits plus Gumbel noise is a draw from softmax
+                logits = logits / temperature + rng.gumbel(size=logits.shape)
+            token = logits.argmax(axis=-1)  # (B,)
+            if stop is not None:
+                token[ended] = stop
+                ended |= token == stop
+            new.append(token)
+            if ended.all():
+                break
+            ids = token[:, None]  # (B, 1)
+        return np.stack(new, axis=1) if new else np.empty((len(ids), 0), int)
+
+    def _check_ids(self, ids: np.ndarray) -> np.ndarray:
+        if not isinstance(ids, np.ndarray) or not np.issubdtype(ids.dtype, np.integer):
+            raise TypeError(f"ids must be an integer array, got "
+                            f"{getattr(ids, 'dtype', type(ids).__name__)}")
+        if ids.ndim != 2 or ids.size == 0:
+            raise ValueError(f"ids must have shape (batch, time), not empty, got {ids.shape}")
+        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
+            raise ValueError(f"ids must be 0 to {self.config.vocab_size - 1}, got "
+                             f"{ids.min()} to {ids.max()}")
+        return ids
+
+
+def _follow(start: Any, path: str) -> Any:
+    """The object at a dotted path; a number indexes a list."""
+    for part in path.split(".") if path else ():
+        start = start[int(part)] if part.isdigit() else getattr(start, part, None)
+    return start
