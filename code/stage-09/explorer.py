@@ -1,0 +1,286 @@
+"""The book's live widgets: what each PEFT method costs, at any setting.
+
+    parameter_explorer()     all methods, any model shape               (section 9.5)
+    rank_widget()            LoRA's rank                                (section 9.2)
+    bottleneck_widget()      the adapters' bottleneck                   (section 9.3)
+    lengths_widget()         prefix length and prompt length            (section 9.4)
+
+No formula of any method stands here or in `explorer/*.js`. Every count is linear in its setting,
+so Python asks `peft.compare_peft_methods` once per model shape what one unit costs (rank 1,
+bottleneck 1, one token) and hands these costs to the page; the page multiplies. That is why a
+slider also works in a saved HTML page, with no kernel behind it.
+"""
+
+from html import escape
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+from IPython.display import display
+
+import peft
+
+FRONT_END = Path(__file__).parent / "explorer"
+
+#: JavaScript counts in float64: whole numbers are exact up to here and no further.
+LARGEST_EXACT_INTEGER = 2**53 - 1
+
+#: Models whose layers the seed's formulas describe: q, k, v and o are all (d_model, d_model).
+#: Name, d_model, layers, heads.
+MODELS = [
+    ("This book's Llama", 64, 3, 4),
+    ("GPT-2 small", 768, 12, 12),
+    ("GPT-2 medium", 1024, 24, 16),
+    ("GPT-2 XL", 1600, 48, 25),
+    ("OPT-1.3B", 2048, 24, 32),
+    ("Llama-2-7B", 4096, 32, 32),
+    ("Llama-2-13B", 5120, 40, 40),
+    ("LLaMA-65B", 8192, 80, 64),
+    ("GPT-3 175B", 12288, 96, 96),
+]
+#: What the sliders of the model's shape can reach besides.
+WIDTHS = [64, 128, 256, 512, 768, 1024, 1280, 1600, 2048, 2560, 4096, 5120, 6656, 8192, 12288]
+LAYERS = [1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 60, 64, 80, 96]
+HEADS = [1, 2, 4, 8, 12, 16, 20, 25, 32, 40, 48, 52, 64, 80, 96]
+
+#: Settings that the sliders offer, the seed's defaults among them.
+SETTINGS = {
+    "lora_rank": [1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
+    "adapter_bottleneck": [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
+    "prefix_length": [1, 2, 5, 10, 20, 30, 50, 100, 200],
+    "prompt_length": [1, 2, 5, 10, 20, 50, 100, 150, 200],
+}
+#: Key in `compare_peft_methods`, label, setting, what one unit of it is called, slider's label.
+METHODS = [
+    ("full", "Full", None, "q, k, v, o", None),
+    ("lora", "LoRA", "lora_rank", "rank", "LoRA rank (on q and v)"),
+    ("adapters", "Adapters", "adapter_bottleneck", "bottleneck", "Adapter bottleneck (two a layer)"),
+    ("prefix", "Prefix tuning", "prefix_length", "length", "Prefix length (tokens)"),
+    ("prompt", "Prompt tuning", "prompt_length", "length", "Prompt length (tokens)"),
+]
+COLORS = {
+    "full": {"light": "#5b6472", "dark": "#a3adba"},
+    "lora": {"light": "#0072b2", "dark": "#56a8e0"},
+    "adapters": {"light": "#c25400", "dark": "#f0944d"},
+    "prefix": {"light": "#00805f", "dark": "#3dbf95"},
+    "prompt": {"light": "#a8568a", "dark": "#d98cbc"},
+}
+NOTE = (
+    "Full fine-tuning counts the attention weights only, four d × d matrices a layer: no MLP, no "
+    "embeddings. Of the whole model every share is smaller still. Adapters have no biases. "
+    "The number of heads changes no count: heads split the width, they do not add to it."
+)
+
+
+def unit_costs(d_model, num_layers, num_heads):
+    """What one unit of each method's setting costs on one model, from `compare_peft_methods`.
+
+    Returns
+    -------
+    dict
+        Method -> trainable parameters at rank 1, bottleneck 1 and length 1; "full" as it is.
+    """
+    counts = peft.compare_peft_methods(
+        d_model, num_layers, num_heads,
+        lora_rank=1, adapter_bottleneck=1, prefix_length=1, prompt_length=1,
+    )
+    return {method: count["params"] for method, count in counts.items()}
+
+
+def front_end(name):
+    """One module from the shared helpers and one widget's code: a saved page can import nothing."""
+    return "\n".join((FRONT_END / file).read_text("utf-8") for file in ("common.js", f"{name}.js"))
+
+
+class Widget(anywidget.AnyWidget):
+    """An anywidget that leaves a plain table where no widget can be shown (print, no JavaScript)."""
+
+    _css = (FRONT_END / "widgets.css").read_text("utf-8")
+
+    def fallback(self):
+        """Caption, column names and rows of the table that stands in for the widget."""
+        raise NotImplementedError
+
+    def _ipython_display_(self):
+        display({"text/html": _html_table(*self.fallback()),
+                 "text/plain": _text_table(*self.fallback())}, raw=True)
+        display(self._repr_mimebundle_()[0] | {"text/plain": type(self).__name__}, raw=True)
+
+
+class ParameterExplorer(Widget):
+    """Sliders for the methods' settings and the model's shape; bars and a table of what they cost.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model to start with, one of `MODELS`.
+    methods : sequence of str
+        Methods that get a slider, keys of `compare_peft_methods`. "full" is always shown.
+    shape_sliders : bool
+        Whether width, layers and heads have sliders; otherwise one picks from the listed models.
+    title : str
+        The widget's name for screen readers.
+    settings : int
+        Settings to start with: `lora_rank`, `adapter_bottleneck`, `prefix_length`,
+        `prompt_length`; the seed's defaults where left out.
+
+    Attributes
+    ----------
+    width, layers, heads, lora_rank, adapter_bottleneck, prefix_length, prompt_length : int
+        What the sliders show. With a kernel running, read or set them from Python.
+    precision : str
+        The type of the saved parameters, "float16" or "float32".
+
+    Raises
+    ------
+    ValueError
+        An unknown model, method or setting, or a setting at which a count would not be exact.
+    """
+
+    _esm = front_end("parameters")
+
+    width = traitlets.Int().tag(sync=True)
+    layers = traitlets.Int().tag(sync=True)
+    heads = traitlets.Int().tag(sync=True)
+    lora_rank = traitlets.Int(8, min=1).tag(sync=True)
+    adapter_bottleneck = traitlets.Int(64, min=1).tag(sync=True)
+    prefix_length = traitlets.Int(10, min=1).tag(sync=True)
+    prompt_length = traitlets.Int(20, min=1).tag(sync=True)
+    precision = traitlets.Enum(["float16", "float32"], "float16").tag(sync=True)
+
+    _title = traitlets.Unicode().tag(sync=True)
+    _note = traitlets.Unicode(NOTE).tag(sync=True)
+    _methods = traitlets.List().tag(sync=True)
+    _presets = traitlets.List().tag(sync=True)
+    _precisions = traitlets.List().tag(sync=True)
+    _shape_sliders = traitlets.Bool().tag(sync=True)
+    _widths = traitlets.List().tag(sync=True)
+    _layer_counts = traitlets.List().tag(sync=True)
+    _head_counts = traitlets.Dict().tag(sync=True)  # width -> heads that divide it
+    _costs = traitlets.Dict().tag(sync=True)  # "width,layers" -> method -> parameters per unit
+
+    def __init__(self, model="Llama-2-7B", *, methods=("lora", "adapters", "prefix", "prompt"),
+                 shape_sliders=True, title="Parameter explorer", **settings):
+        known = {name: shape for name, *shape in MODELS}
+        if model not in known:
+            raise ValueError(f"model must be one of {list(known)}, got {model!r}")
+        tunable = [key for key, _, setting, *_ in METHODS if setting]
+        if not methods or not set(methods) <= set(tunable):
+            raise ValueError(f"methods must name some of {tunable}, got {methods!r}")
+        if not settings.keys() <= SETTINGS.keys():
+            raise ValueError(f"settings must be among {list(SETTINGS)}, got {sorted(settings)}")
+
+        shown = [entry for entry in METHODS if entry[0] == "full" or entry[0] in methods]
+        offered = {name: sorted({*values, settings.get(name, values[0])})
+                   for name, values in SETTINGS.items()}
+        width, layers, heads = known[model]
+        if shape_sliders:
+            shapes = [(w, n) for w in WIDTHS for n in LAYERS]
+        else:
+            shapes = sorted({(w, n) for _, w, n, _ in MODELS})
+        head_counts = {w: [h for h in HEADS if w % h == 0] for w, _ in shapes}
+        super().__init__(
+            width=width, layers=layers, heads=heads, **settings,
+            _title=title,
+            _shape_sliders=shape_sliders,
+            _methods=[{"key": key, "label": label, "setting": setting, "unit": unit,
+                       "control": control, "color": COLORS[key],
+                       "values": offered.get(setting, [])}
+                      for key, label, setting, unit, control in shown],
+            _presets=[{"name": name, "width": w, "layers": n, "heads": h}
+                      for name, w, n, h in MODELS],
+            _precisions=[{"name": name, "bytes": np.dtype(name).itemsize}
+                         for name in type(self).precision.values],
+            _widths=sorted({w for w, _ in shapes}),
+            _layer_counts=sorted({n for _, n in shapes}),
+            _head_counts={str(w): counts for w, counts in head_counts.items()},
+            _costs={f"{w},{n}": _shared_costs(w, n, head_counts[w]) for w, n in shapes},
+        )
+        largest = max(cost[key] * max(offered.get(setting, [1])) * np.dtype("float32").itemsize
+                      for cost in self._costs.values() for key, _, setting, *_ in METHODS)
+        if largest > LARGEST_EXACT_INTEGER:
+            raise ValueError(f"{largest:,} bytes is above 2**53 - 1, which a page cannot count "
+                             f"exactly; choose smaller settings than {settings}")
+
+    @traitlets.validate("width", "layers", "heads")
+    def _check_shape(self, proposal):
+        name, value = proposal["trait"].name, proposal["value"]
+        allowed = {"width": self._widths, "layers": self._layer_counts,
+                   "heads": self._head_counts.get(str(self.width), [])}[name]
+        if value not in allowed:
+            raise traitlets.TraitError(f"{name} must be one of {allowed}, got {value}")
+        return value
+
+    def counts(self):
+        """`compare_peft_methods` at the current settings, for the methods shown."""
+        counts = peft.compare_peft_methods(
+            self.width, self.layers, self.heads,
+            **{setting: getattr(self, setting) for setting in SETTINGS})
+        return {method["key"]: counts[method["key"]] for method in self._methods}
+
+    def fallback(self):
+        size = np.dtype(self.precision).itemsize
+        rows = []
+        for method, count in zip(self._methods, self.counts().values(), strict=True):
+            setting = method["setting"]
+            rows.append([
+                method["label"],
+                f"{method['unit']} {getattr(self, setting):,}" if setting else method["unit"],
+                f"{count['params']:,}", f"{count['ratio']:.3%}", f"{count['params'] * size:,}"])
+        return (f"Width {self.width:,}, {self.layers} layers, {self.heads} heads. {NOTE}",
+                ["Method", "Setting", "Trainable parameters", "Share of full",
+                 f"Bytes per task, {self.precision}"], rows)
+
+
+def parameter_explorer(model="Llama-2-7B", **settings):
+    """All methods and any model shape: the explorer of section 9.5."""
+    return ParameterExplorer(model, **settings)
+
+
+def rank_widget(model="Llama-2-7B", **settings):
+    """What LoRA's rank costs: the small explorer of section 9.2."""
+    return ParameterExplorer(model, methods=["lora"], shape_sliders=False,
+                             title="LoRA rank explorer", **settings)
+
+
+def bottleneck_widget(model="Llama-2-7B", **settings):
+    """What the adapters' bottleneck costs: the small explorer of section 9.3."""
+    return ParameterExplorer(model, methods=["adapters"], shape_sliders=False,
+                             title="Adapter bottleneck explorer", **settings)
+
+
+def lengths_widget(model="Llama-2-7B", **settings):
+    """What prefix and prompt length cost: the small explorer of section 9.4."""
+    return ParameterExplorer(model, methods=["prefix", "prompt"], shape_sliders=False,
+                             title="Prefix and prompt length explorer", **settings)
+
+
+# ----------------------------------------------------------------------------------- helpers
+
+
+def _shared_costs(width, layers, head_counts):
+    """The unit costs of one shape, having seen that they are the same for every head count."""
+    first, *others = [unit_costs(width, layers, heads) for heads in head_counts]
+    if any(costs != first for costs in others):
+        raise ValueError(f"at width {width} and {layers} layers the counts depend on the number "
+                         f"of heads; give the front end costs per head count too")
+    return first
+
+
+def _html_table(caption, columns, rows):
+    """A plain table, styled by the page it stands in."""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>" for row in rows)
+    return (f'<table class="peft-widget-fallback"><caption>{escape(caption)}</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def _text_table(caption, columns, rows):
+    """The same table for a terminal or a text cell."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+             for row in [columns, *rows]]
+    return "\n".join([caption, "", *lines])
