@@ -3,9 +3,8 @@
 Read it from top to bottom; NumPy is all it needs. `python peft.py` runs the demo.
 
 Names: x is an input, W a frozen weight, (out, in) as in PyTorch; L, H, dh count layers, heads and
-a head's width; m is an adapter's bottleneck, P the number of virtual tokens. n counts rows: all
-leading axes of x flattened into one, since a linear layer treats (features,), (batch, features)
-and (batch, time, features) alike.
+a head's width; m is an adapter's bottleneck, P the number of virtual tokens; n counts rows: all
+leading axes of x, (batch, time) say, flattened into one, which is all that a linear layer sees.
 
 One contract for every class:
     forward(x)        computes the output and remembers what backward needs
@@ -17,7 +16,6 @@ One contract for every class:
     num_parameters()  how many numbers train
 Wrong sizes, shapes or dtypes raise ValueError or TypeError before anything is computed, `backward`
 before `forward` raises RuntimeError. Float32 in gives float32 out.
-
 Left out on purpose: dropout, several adapters at once, DoRA, quantised weights. Some are exercises.
 """
 
@@ -26,9 +24,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-from validation import (check_count, check_dtype, check_integer, check_positive, check_shape,
-                        check_weights)
+from validation import (
+    check_count,
+    check_dtype,
+    check_integer,
+    check_positive,
+    check_shape,
+    check_weights,
+)
 
 INIT_STD = 0.01  # small: a fresh method barely changes the pretrained model
 
@@ -36,8 +39,7 @@ INIT_STD = 0.01  # small: a fresh method barely changes the pretrained model
 def _normal(shape: tuple, dtype: Any, rng: np.random.Generator | None) -> np.ndarray:
     """Small Gaussian start, drawn in float64 so that a seed means the same in every dtype."""
     dtype = check_dtype(dtype)
-    rng = np.random.default_rng() if rng is None else rng
-    return (INIT_STD * rng.standard_normal(shape)).astype(dtype)
+    return (INIT_STD * np.random.default_rng(rng).standard_normal(shape)).astype(dtype)
 
 
 class Method:
@@ -68,8 +70,6 @@ class Method:
         return self.cache[key]
 
 
-# -- LoRA
-
 class LoRALayer(Method):
     """Low-rank update of a frozen linear map: h = x W^T + s (x A^T) B^T with s = alpha / rank.
 
@@ -86,10 +86,12 @@ class LoRALayer(Method):
     A : (rank, in), small Gaussian at the start
     B : (out, rank), zero at the start: training begins exactly at the pretrained model
     scaling : float, alpha / rank
+
     Source: Hu et al., arXiv 2106.09685, section 4.1, equation (3).
     """
 
     trainable = ("A", "B")
+
     def __init__(self, in_features: int, out_features: int, rank: int = 8, alpha: float = 16.0, *,
                  dtype: Any = np.float32, rng: np.random.Generator | None = None):
         self.in_features = check_count("in_features", in_features)
@@ -182,8 +184,6 @@ class LoRALinear(Method):
         return self.lora.gradients()
 
 
-# -- Adapter
-
 class Adapter(Method):
     """Bottleneck adapter: x + scale relu(x W_down) W_up.
 
@@ -197,17 +197,19 @@ class Adapter(Method):
     Attributes
     ----------
     W_down : (d_model, m), W_up : (m, d_model), both small Gaussian: nearly the identity at first
+
     Source: Houlsby et al., arXiv 1902.00751 (there with biases); parallel: He et al., 2110.04366.
     """
 
     trainable = ("W_down", "W_up")
+
     def __init__(self, d_model: int, bottleneck_dim: int = 64, *, residual: bool = True,
                  scale: float = 1.0, dtype: Any = np.float32,
                  rng: np.random.Generator | None = None):
         self.d_model = check_count("d_model", d_model)
         self.bottleneck_dim = m = check_count("bottleneck_dim", bottleneck_dim)
         self.residual, self.scale = residual, check_positive("scale", scale)
-        rng = np.random.default_rng() if rng is None else rng
+        rng = np.random.default_rng(rng)  # one stream for both matrices
         self.W_down = _normal((self.d_model, m), dtype, rng)  # (d_model, m)
         self.W_up = _normal((m, self.d_model), dtype, rng)  # (m, d_model)
         self.W_down_grad = self.W_up_grad = None
@@ -242,9 +244,6 @@ class Adapter(Method):
         return grad_x.astype(G.dtype, copy=False).reshape(shape)  # (..., d_model)
 
 
-# -- prefixes and prompts
-
-
 def _prepend(virtual: np.ndarray, real: np.ndarray, axis: int) -> np.ndarray:
     """The same virtual tokens in front of every sequence of a batch, in the sequence's dtype."""
     lead = real.shape[:real.ndim - virtual.ndim]
@@ -272,10 +271,12 @@ class PrefixTuning(Method):
     Attributes
     ----------
     prefix : (L, 2, P, H, dh), small Gaussian; on the second axis 0 is K and 1 is V
+
     Source: Li and Liang, arXiv 2101.00190 (they train it through an MLP; this is what remains).
     """
 
     trainable = ("prefix",)
+
     def __init__(self, num_layers: int, num_heads: int, d_head: int, prefix_length: int = 10, *,
                  dtype: Any = np.float32, rng: np.random.Generator | None = None):
         self.num_layers = check_count("num_layers", num_layers)
@@ -324,19 +325,20 @@ class PromptTuning(Method):
     Parameters
     ----------
     d_model, prompt_length : int, width of an embedding; virtual tokens P
-    init_from_vocab : (vocab, d_model), floating and finite, optional: a table of embeddings, P of
-        whose rows are *copied* as a start, without replacement while there are enough.
-        Otherwise the start is a small Gaussian
+    init_from_vocab : (vocab, d_model) or None, embeddings of which P rows are *copied* as a start,
+        without replacement while there are enough; otherwise the start is a small Gaussian
     dtype : floating dtype, by default the table's, or float32
     rng : see LoRALayer
 
     Attributes
     ----------
     prompt : (P, d_model)
+
     Source: Lester et al., arXiv 2104.08691.
     """
 
     trainable = ("prompt",)
+
     def __init__(self, d_model: int, prompt_length: int = 20,
                  init_from_vocab: np.ndarray | None = None, *, dtype: Any = None,
                  rng: np.random.Generator | None = None):
@@ -346,8 +348,7 @@ class PromptTuning(Method):
             self.prompt = _normal((P, self.d_model), dtype or np.float32, rng)  # (P, d_model)
         else:
             table = check_weights("init_from_vocab", init_from_vocab, (None, self.d_model))
-            rng = np.random.default_rng() if rng is None else rng
-            rows = rng.choice(len(table), size=P, replace=P > len(table))
+            rows = np.random.default_rng(rng).choice(len(table), size=P, replace=P > len(table))
             self.prompt = table[rows].astype(check_dtype(dtype or table.dtype))  # (P, d_model)
         self.prompt_grad = None
         self.cache = {}
@@ -367,8 +368,6 @@ class PromptTuning(Method):
         return grad_output[..., P:, :]  # (..., T, d_model)
 
 
-# -- utilities
-
 def apply_lora_to_attention(
     wq: np.ndarray, wk: np.ndarray, wv: np.ndarray, wo: np.ndarray, rank: int = 8,
     alpha: float = 16.0, target_modules: Sequence[str] = ("q", "v"), *,
@@ -382,6 +381,7 @@ def apply_lora_to_attention(
     if not target_modules or set(target_modules) - set(weights):
         raise ValueError(f"target_modules must name some of {list(weights)}, "
                          f"got {list(target_modules)}")
+    rng = np.random.default_rng(rng)
     return {name: LoRALinear(weight, lora_rank=rank, lora_alpha=alpha, rng=rng)
             if name in target_modules else weight for name, weight in weights.items()}
 

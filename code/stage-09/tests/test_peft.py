@@ -6,12 +6,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import peft
 import pytest
 from gradcheck import numerical_gradient, relative_error
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
-import peft
 
 HERE = Path(__file__).parent
 F64 = np.float64
@@ -37,7 +36,8 @@ def check_gradients(method, inputs, forward, backward):
     forward() returns a tuple of outputs; backward(*G) a tuple of the inputs' gradients. The loss
     sum(G * output) reaches every output with a weight of its own.
     """
-    G = [normal(np.random.default_rng(7), *out.shape) for out in forward()]
+    rng = np.random.default_rng(7)  # one for all: equal weights would hide swapped outputs
+    G = [normal(rng, *out.shape) for out in forward()]
 
     def loss():
         return sum(float((g * out).sum()) for g, out in zip(G, forward(), strict=True))
@@ -311,12 +311,12 @@ X3 = np.ones((2, 3), np.float32)
 K = np.ones((2, 5, 2, 4), np.float32)
 
 COUNTS = {  # every size of every class and function
-    peft.LoRALayer: dict(in_features=3, out_features=4, rank=2),
-    peft.Adapter: dict(d_model=4, bottleneck_dim=2),
-    peft.PrefixTuning: dict(num_layers=2, num_heads=2, d_head=4, prefix_length=3),
-    peft.PromptTuning: dict(d_model=4, prompt_length=3),
-    peft.compare_peft_methods: dict(d_model=8, num_layers=2, num_heads=2, lora_rank=2,
-                                    adapter_bottleneck=2, prefix_length=2, prompt_length=2),
+    peft.LoRALayer: {"in_features": 3, "out_features": 4, "rank": 2},
+    peft.Adapter: {"d_model": 4, "bottleneck_dim": 2},
+    peft.PrefixTuning: {"num_layers": 2, "num_heads": 2, "d_head": 4, "prefix_length": 3},
+    peft.PromptTuning: {"d_model": 4, "prompt_length": 3},
+    peft.compare_peft_methods: {"d_model": 8, "num_layers": 2, "num_heads": 2, "lora_rank": 2,
+                                    "adapter_bottleneck": 2, "prefix_length": 2, "prompt_length": 2},
 }
 COUNT_CASES = [(target, name, value, error) for target, sizes_ in COUNTS.items() for name in sizes_
                for value, error in ((0, ValueError), (-1, ValueError), (2.0, TypeError),
