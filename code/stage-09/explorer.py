@@ -54,10 +54,10 @@ SETTINGS = {
 #: Key in `compare_peft_methods`, label, setting, what one unit of it is called, slider's label.
 METHODS = [
     ("full", "Full", None, "q, k, v, o", None),
-    ("lora", "LoRA", "lora_rank", "rank", "LoRA rank (on q and v)"),
-    ("adapters", "Adapters", "adapter_bottleneck", "bottleneck", "Adapter bottleneck (two a layer)"),
-    ("prefix", "Prefix tuning", "prefix_length", "length", "Prefix length (tokens)"),
-    ("prompt", "Prompt tuning", "prompt_length", "length", "Prompt length (tokens)"),
+    ("lora", "LoRA", "lora_rank", "rank", "LoRA rank"),
+    ("adapters", "Adapters", "adapter_bottleneck", "bottleneck", "Adapter bottleneck"),
+    ("prefix", "Prefix tuning", "prefix_length", "length", "Prefix length"),
+    ("prompt", "Prompt tuning", "prompt_length", "length", "Prompt length"),
 ]
 COLORS = {
     "full": {"light": "#5b6472", "dark": "#a3adba"},
@@ -66,11 +66,15 @@ COLORS = {
     "prefix": {"light": "#00805f", "dark": "#3dbf95"},
     "prompt": {"light": "#a8568a", "dark": "#d98cbc"},
 }
-NOTE = (
-    "Full fine-tuning counts the attention weights only, four d × d matrices a layer: no MLP, no "
-    "embeddings. Of the whole model every share is smaller still. Adapters have no biases. "
-    "The number of heads changes no count: heads split the width, they do not add to it."
-)
+#: What is counted, said in the widget: for every method, and for each one that is shown.
+NOTES = {
+    "full": "Full counts the attention weights only, four d × d matrices a layer: of the whole "
+            "model every share is smaller still.",
+    "lora": "LoRA is on q and v.",
+    "adapters": "Every layer has two adapters, without biases.",
+    "prefix": "A prefix has a key and a value per token in every layer.",
+    "prompt": "A prompt has one embedding per token, before the first layer.",
+}
 
 
 def unit_costs(d_model, num_layers, num_heads):
@@ -150,7 +154,7 @@ class ParameterExplorer(Widget):
     precision = traitlets.Enum(["float16", "float32"], "float16").tag(sync=True)
 
     _title = traitlets.Unicode().tag(sync=True)
-    _note = traitlets.Unicode(NOTE).tag(sync=True)
+    _note = traitlets.Unicode().tag(sync=True)
     _methods = traitlets.List().tag(sync=True)
     _presets = traitlets.List().tag(sync=True)
     _precisions = traitlets.List().tag(sync=True)
@@ -183,6 +187,8 @@ class ParameterExplorer(Widget):
         super().__init__(
             width=width, layers=layers, heads=heads, **settings,
             _title=title,
+            _note=" ".join([*(NOTES[key] for key, *_ in shown),
+                            "Heads split the width, so their number changes no count."]),
             _shape_sliders=shape_sliders,
             _methods=[{"key": key, "label": label, "setting": setting, "unit": unit,
                        "control": control, "color": COLORS[key],
@@ -228,7 +234,7 @@ class ParameterExplorer(Widget):
                 method["label"],
                 f"{method['unit']} {getattr(self, setting):,}" if setting else method["unit"],
                 f"{count['params']:,}", f"{count['ratio']:.3%}", f"{count['params'] * size:,}"])
-        return (f"Width {self.width:,}, {self.layers} layers, {self.heads} heads. {NOTE}",
+        return (f"Width {self.width:,}, {self.layers} layers, {self.heads} heads. {self._note}",
                 ["Method", "Setting", "Trainable parameters", "Share of full",
                  f"Bytes per task, {self.precision}"], rows)
 
@@ -274,7 +280,7 @@ def _html_table(caption, columns, rows):
     body = "".join(
         f'<tr><th scope="row">{escape(row[0])}</th>'
         + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>" for row in rows)
-    return (f'<table class="peft-widget-fallback"><caption>{escape(caption)}</caption>'
+    return (f'<table class="dataframe peft-widget-fallback"><caption>{escape(caption)}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
 

@@ -85,6 +85,7 @@ function colour(node, { light, dark }) {
 function slider({ id, name, label, values, say, onMove }) {
   const output = h("span", { class: "pw-value", "aria-hidden": "true" });
   const low = h("span", {});
+  const middle = h("span", { class: "pw-middle" });
   const high = h("span", {});
   const input = h("input", {
     type: "range", id, step: 1, min: 0, "data-name": name, class: "pw-range",
@@ -92,7 +93,7 @@ function slider({ id, name, label, values, say, onMove }) {
   });
   const node = h("div", { class: "pw-slider" },
     h("label", { for: id }, label), output, input,
-    h("span", { class: "pw-ends", "aria-hidden": "true" }, low, high));
+    h("span", { class: "pw-ends", "aria-hidden": "true" }, low, middle, high));
 
   /** Replace the allowed values (the head counts of a new width, say). */
   node.allow = (allowed) => {
@@ -102,8 +103,9 @@ function slider({ id, name, label, values, say, onMove }) {
     setText(low, formatCount(allowed[0]));
     setText(high, formatCount(allowed[allowed.length - 1]));
   };
-  /** Show a value, also one that Python set between two positions. */
-  node.show = (value) => {
+  /** Show a value, also one that Python set between two positions, and what it amounts to. */
+  node.show = (value, amount = "") => {
+    setText(middle, amount);
     const index = nearest(node.values, value);
     if (input.valueAsNumber !== index) input.value = index;
     const last = node.values.length - 1;

@@ -86,8 +86,7 @@ function countTable(methods) {
     h("tbody", {}, [...rows.values()].map(({ row }) => row))));
 
   node.show = (counts, get, size) => {
-    setText(caption, `What each method trains and saves: width ${formatCount(get("width"))}, `
-      + `${get("layers")} layers, ${get("heads")} heads`);
+    setText(caption, `Width ${formatCount(get("width"))}, ${get("layers")} layers, ${get("heads")} heads`);
     setText(saved, `Saved per task, ${get("precision")}`);
     for (const method of counts) {
       const cells = rows.get(method.key);
@@ -156,7 +155,7 @@ function render({ model, el }) {
   }), method.color));
   const precision = choice({
     prefix, name: "precision", legend: "Save as",
-    options: precisions.map(({ name, bytes }) => [name, `${name}, ${bytes} bytes`]),
+    options: precisions.map(({ name }) => [name, name]),
     onPick: (name) => change({ precision: name }),
   });
   const reset = h("button", { type: "button", class: "pw-button", onClick: () => change(start) },
@@ -190,15 +189,16 @@ function render({ model, el }) {
       if (shapeNames[index] === "heads") node.allow(get("_head_counts")[get("width")]);
       node.show(get(shapeNames[index]));
     });
-    sliders.forEach((node, index) => node.show(get(settings[index])));
+    sliders.forEach((node, index) => node.show(get(settings[index]),
+      `${formatCount(counts.find(({ key }) => key === tuned[index].key).params)} parameters`));
     precision.show(get("precision"));
     reset.disabled = watched.every((name) => get(name) === start[name]);
 
     colour(headline, now.color);
     setText(figure, formatCount(now.params));
-    const rest = `trainable parameters: ${now.label}, ${settingText(now, get)}. `
+    const rest = `trainable parameters with ${now.label}, ${settingText(now, get)}: `
       + `${formatShare(now.ratio)} of full fine-tuning, `
-      + `${formatBytes(now.params * size)} per task.`;
+      + `${formatBytes(now.params * size)} saved per task.`;
     setText(sentence, rest);
     chart.show(counts);
     table.show(counts, get, size);
