@@ -113,6 +113,23 @@ def random_weights(config: LlamaConfig, rng: np.random.Generator, std: float = 0
                    ).astype(dtype) for name, shape in config.weight_shapes().items()}
 
 
+def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Arrays of a `.safetensors` file: a header of JSON, its length in front, then raw bytes."""
+    kinds = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+    data = Path(path).read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + size])
+    header.pop("__metadata__", None)
+    arrays = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in kinds:
+            raise TypeError(f"{path}: {name} is {entry['dtype']}; readable are {list(kinds)}")
+        start, stop = entry["data_offsets"]
+        raw = data[8 + size + start:8 + size + stop]
+        arrays[name] = np.frombuffer(raw, kinds[entry["dtype"]]).reshape(entry["shape"]).copy()
+    return arrays
+
+
 # -------------------------------------------------------------------------- layers with weights
 
 
@@ -200,9 +217,9 @@ class Run:
 
     B: int
     T: int
-    start: int  # position of the first row: keys that stand before it
     mask: np.ndarray  # (T, S): 0 where a query may look, -inf where it may not
-    angles: np.ndarray  # (T, dh/2): position times frequency
+    rotate_q: "Rotation"
+    rotate_k: "Rotation"
     prefix: Any = None  # what fills the key/value slot
     cache: list | None = None  # (keys, values) of earlier tokens, per layer
 
@@ -223,24 +240,22 @@ class Rotation:
     Su et al., "RoFormer", arXiv 2104.09864; halves paired as Hugging Face's `rotate_half` does.
     """
 
-    def __init__(self, angles: np.ndarray, heads: int):
+    def __init__(self, angles: np.ndarray, heads: int, dtype: Any):
         self.half = angles.shape[1]  # dh/2
-        c, s = np.cos(angles), np.sin(angles)  # (T, dh/2)
+        c, s = np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)  # (T, dh/2)
         zero = np.zeros_like(s)
         self.cos = np.tile(np.hstack([c, c]), heads).ravel()  # (T*heads*dh,)
-        self.sin_b = np.tile(np.hstack([s, zero]), heads).ravel()  # meets b, adds to a
-        self.sin_a = np.tile(np.hstack([zero, s]), heads).ravel()  # meets a, adds to b
+        self.sin_b = np.tile(np.hstack([s, zero]), heads).ravel()[:-self.half]  # of b, for a
+        self.sin_a = np.tile(np.hstack([zero, s]), heads).ravel()[self.half:]  # of a, for b
 
     def __call__(self, x: np.ndarray, inverse: bool = False) -> np.ndarray:
         """(n, heads*dh) -> (n, heads*dh)"""
         flat = x.reshape(-1, self.cos.size)  # (B, T*heads*dh)
+        a, b = np.s_[:, :-self.half], np.s_[:, self.half:]
         out = flat * self.cos
-        from_b = flat[:, self.half:] * self.sin_b[:-self.half]
-        from_a = flat[:, :-self.half] * self.sin_a[self.half:]
-        if inverse:
-            from_a, from_b = -from_a, -from_b
-        out[:, :-self.half] -= from_b
-        out[:, self.half:] += from_a
+        plus, minus = (a, b) if inverse else (b, a)
+        out[plus] += flat[minus] * (self.sin_b if inverse else self.sin_a)
+        out[minus] -= flat[plus] * (self.sin_a if inverse else self.sin_b)
         return out.reshape(x.shape)
 
 
@@ -255,10 +270,9 @@ class Attention:
 
     def forward(self, x: np.ndarray, run: Run) -> np.ndarray:
         B, T, K, G, dh = run.B, run.T, self.K, self.G, self.dh
-        rotate_q, rotate_k = Rotation(run.angles, K * G), Rotation(run.angles, K)
-        q = rotate_q(self.q_proj.forward(x))  # (n, H*dh)
+        q = run.rotate_q(self.q_proj.forward(x))  # (n, H*dh)
         q *= self.scale
-        k = rotate_k(self.k_proj.forward(x)).reshape(B, T, K, dh)  # (B, T, K, dh)
+        k = run.rotate_k(self.k_proj.forward(x)).reshape(B, T, K, dh)  # (B, T, K, dh)
         v = self.v_proj.forward(x).reshape(B, T, K, dh)  # (B, T, K, dh)
         if run.prefix is not None:  # not rotated: learned where it stands
             k, v = run.prefix.forward(k, v, self.index)  # (B, P+T, K, dh)
@@ -275,12 +289,12 @@ class Attention:
         p -= p.max(axis=-1, keepdims=True)
         np.exp(p, out=p)
         p /= np.einsum("...s->...", p)[..., None]
-        self.cache = (q, k, v, p, rotate_q, rotate_k)
+        self.cache = (q, k, v, p)
         out = (p @ v).transpose(0, 3, 1, 2, 4).reshape(B * T, -1)  # (n, H*dh)
         return self.o_proj.forward(out)  # (n, d)
 
     def backward(self, g: np.ndarray, run: Run) -> np.ndarray:
-        q, k, v, p, rotate_q, rotate_k = self.cache
+        q, k, v, p = self.cache
         B, T, K, G, dh = run.B, run.T, self.K, self.G, self.dh
         g = self.o_proj.backward(g)  # (n, H*dh)
         g = g.reshape(B, T, K, G, dh).transpose(0, 2, 3, 1, 4)  # (B, K, G, T, dh)
@@ -294,8 +308,8 @@ class Attention:
         gk, gv = gk.transpose(0, 2, 1, 3), gv.transpose(0, 2, 1, 3)  # (B, S, K, dh)
         if run.prefix is not None:
             gk, gv = run.prefix.backward(gk, gv, self.index)  # (B, T, K, dh)
-        gx = self.q_proj.backward(rotate_q(gq, inverse=True))  # (n, d)
-        gx = gx + self.k_proj.backward(rotate_k(gk.reshape(B * T, -1), inverse=True))
+        gx = self.q_proj.backward(run.rotate_q(gq, inverse=True))  # (n, d)
+        gx = gx + self.k_proj.backward(run.rotate_k(gk.reshape(B * T, -1), inverse=True))
         gx += self.v_proj.backward(gv.reshape(B * T, -1))
         return gx  # (n, d)
 
@@ -328,7 +342,10 @@ class MLP:
         g = self.down_proj.backward(g)  # (n, m)
         gx = self.up_proj.backward(g * silu)  # (n, d)
         g = g * up  # (n, m): of silu(z), whose derivative is sigmoid + silu (1 - sigmoid)
-        g *= sigmoid + silu - silu * sigmoid
+        slope = 1.0 - sigmoid
+        slope *= silu
+        slope += sigmoid
+        g *= slope
         return gx + self.gate_proj.backward(g)  # (n, d)
 
 
@@ -411,6 +428,13 @@ class Llama:
         positions = np.arange(config.max_position_embeddings)
         self.angles = np.outer(positions, frequencies)  # (max_position, dh/2), float64
         self.run: Run | None = None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Llama":
+        """Read `config.json` and `model.safetensors` as Hugging Face writes them."""
+        folder = Path(folder)
+        return cls(LlamaConfig.load(folder / "config.json"),
+                   read_safetensors(folder / "model.safetensors"))
 
     def modules(self) -> dict[str, Any]:
         """Every module that may hold parameters, by name; empty slots are left out."""
@@ -495,7 +519,10 @@ class Llama:
                              f"virtual ones exceed max_position_embeddings = "
                              f"{self.config.max_position_embeddings}")
         mask = np.triu(np.full((T, start + T), -np.inf, x.dtype), start + 1)  # (T, S)
-        run = Run(B, T, start, mask, self.angles[start:start + T].astype(x.dtype), prefix, cache)
+        angles = self.angles[start:start + T]  # (T, dh/2)
+        rotate_q, rotate_k = (Rotation(angles, heads, x.dtype) for heads in (
+            self.config.num_attention_heads, self.config.num_key_value_heads))
+        run = Run(B, T, mask, rotate_q, rotate_k, prefix, cache)
         x = x.reshape(B * T, d)
         for layer in self.layers:
             x = layer.forward(x, run)  # (n, d)
