@@ -4,6 +4,7 @@
     rank_widget()            LoRA's rank                                (section 9.2)
     bottleneck_widget()      the adapters' bottleneck                   (section 9.3)
     lengths_widget()         prefix length and prompt length            (section 9.4)
+    run_explorer()           the recorded runs of all methods           (section 9.7)
 
 No formula of any method stands here or in `explorer/*.js`. Every count is linear in its setting,
 so Python asks `peft.compare_peft_methods` once per model shape what one unit costs (rank 1,
@@ -11,7 +12,7 @@ bottleneck 1, one token) and hands these costs to the page; the page multiplies.
 slider also works in a saved HTML page, with no kernel behind it.
 """
 
-from html import escape
+import json
 from pathlib import Path
 
 import anywidget
@@ -19,7 +20,10 @@ import numpy as np
 import traitlets
 from IPython.display import display
 
+import experiments
+import pages
 import peft
+from figures import COLORS
 
 FRONT_END = Path(__file__).parent / "explorer"
 
@@ -59,13 +63,6 @@ METHODS = [
     ("prefix", "Prefix tuning", "prefix_length", "length", "Prefix length"),
     ("prompt", "Prompt tuning", "prompt_length", "length", "Prompt length"),
 ]
-COLORS = {
-    "full": {"light": "#5b6472", "dark": "#a3adba"},
-    "lora": {"light": "#0072b2", "dark": "#56a8e0"},
-    "adapters": {"light": "#c25400", "dark": "#f0944d"},
-    "prefix": {"light": "#00805f", "dark": "#3dbf95"},
-    "prompt": {"light": "#a8568a", "dark": "#d98cbc"},
-}
 #: What is counted, said in the widget: for every method, and for each one that is shown.
 NOTES = {
     "full": "Full counts the attention weights only, four d × d matrices a layer: of the whole "
@@ -107,8 +104,10 @@ class Widget(anywidget.AnyWidget):
         raise NotImplementedError
 
     def _ipython_display_(self):
-        display({"text/html": _html_table(*self.fallback()),
-                 "text/plain": _text_table(*self.fallback())}, raw=True)
+        caption, columns, rows = self.fallback()
+        table = pages.table(columns, rows, caption).data
+        display({"text/html": f'<div class="peft-widget-fallback">{table}</div>',
+                 "text/plain": _text_table(caption, columns, rows)}, raw=True)
         display(self._repr_mimebundle_()[0] | {"text/plain": type(self).__name__}, raw=True)
 
 
@@ -262,6 +261,131 @@ def lengths_widget(model="Llama-2-7B", **settings):
                              title="Prefix and prompt length explorer", **settings)
 
 
+# --------------------------------------------------------------------------- recorded runs
+
+#: Method in experiments.py -> its name, the method whose colour it has, what its size is called.
+RUN_METHODS = {
+    "full": ("Full fine-tuning", "full", None),
+    "lora-qv": ("LoRA on q and v", "lora", "rank"),
+    "lora-mlp": ("LoRA on the MLP", "lora", "rank"),
+    "lora-all": ("LoRA on all linear layers", "lora", "rank"),
+    "houlsby": ("Adapters, Houlsby", "adapters", "bottleneck"),
+    "pfeiffer": ("Adapters, Pfeiffer", "adapters", "bottleneck"),
+    "parallel": ("Adapters, parallel", "adapters", "bottleneck"),
+    "prefix": ("Prefix tuning", "prefix", "length"),
+    "prompt": ("Prompt tuning", "prompt", "length"),
+}
+
+
+class RunExplorer(Widget):
+    """Recorded fine-tuning runs: loss over steps, what was learned and forgotten, sampled names.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Runs of kind "report", as `experiments.load_runs("report")` returns them. The runs of all
+        seeds of a setting are shown as one: mean and range.
+    before : dict
+        The base model before any training, as experiments.py records it in before.json.
+
+    Attributes
+    ----------
+    target, method : str
+        What is shown; with a kernel running, read or set them from Python.
+    size : int
+        Rank, bottleneck or length; 0 for full fine-tuning.
+
+    Raises
+    ------
+    ValueError
+        If there are no rows.
+    """
+
+    _esm = front_end("runs")
+
+    target = traitlets.Unicode().tag(sync=True)
+    method = traitlets.Unicode().tag(sync=True)
+    size = traitlets.Int().tag(sync=True)
+
+    _runs = traitlets.Dict().tag(sync=True)  # target -> method -> settings by size
+    _before = traitlets.Dict().tag(sync=True)
+    _targets = traitlets.Dict().tag(sync=True)
+    _methods = traitlets.Dict().tag(sync=True)
+    _extents = traitlets.Dict().tag(sync=True)  # target -> lowest and highest loss of any curve
+    _note = traitlets.Unicode(
+        "Recorded runs; experiments.py repeats them. Names are drawn at temperature 1 after the "
+        "last step of the first seed's best model.").tag(sync=True)
+
+    def __init__(self, rows, before):
+        groups = {}
+        for row in rows:
+            by_method = groups.setdefault(row["target"], {})
+            by_method.setdefault(row["method"], {}).setdefault(row["size"], []).append(row)
+        if not groups:
+            raise ValueError("rows holds no run; `python experiments.py run` records them")
+        runs = {target: {method: [_recorded(sizes[size]) for size in sorted(sizes)]
+                         for method in RUN_METHODS if (sizes := by_method.get(method))}
+                for target, by_method in groups.items()}
+        losses = before["losses"]
+        starts = {target: losses[f"{target} validation"] for target in runs}
+        extents = {}
+        for target, by_method in runs.items():
+            values = [loss for settings in by_method.values() for run in settings
+                      for key in ("low", "high", "train") for loss in run[key]]
+            # Above the start only diverging runs lie: let them leave the picture at the top.
+            extents[target] = [min(values), min(max(values), 1.15 * starts[target])]
+        target = next(iter(runs))
+        method = "lora-qv" if "lora-qv" in runs[target] else next(iter(runs[target]))
+        super().__init__(
+            target=target, method=method, size=runs[target][method][-1]["size"],
+            _runs=runs, _extents=extents, _targets={name: name.capitalize() for name in runs},
+            _before={"names": before["names"], "losses": {
+                **starts, "base": losses["base validation"],
+                **{f"{name} test": losses[f"{name} test"] for name in runs}}},
+            _methods={key: {"label": label, "color": COLORS[color], "unit": unit}
+                      for key, (label, color, unit) in RUN_METHODS.items()
+                      if any(key in by_method for by_method in runs.values())})
+
+    def fallback(self):
+        rows = [[self._methods[method]["label"], str(run["size"] or "–"), f"{run['trainable']:,}",
+                 f"{run['test'][0]:.2f}", f"{run['base'][0]:.2f}"]
+                for method, settings in self._runs[self.target].items() for run in settings]
+        return (f"{self._targets[self.target]} names, loss in nats per character, test part; mean "
+                "over seeds. The loss on the names it knew before shows what was forgotten.",
+                ["Method", "Size", "Trainable", "New names", "Names known before"], rows)
+
+
+def run_explorer():
+    """The recorded runs of experiments.py: the widget of section 9.7."""
+    before = experiments.RESULTS / "before.json"
+    return RunExplorer(experiments.load_runs("report"), json.loads(before.read_text("utf-8")))
+
+
+def _recorded(runs):
+    """One setting over its seeds, as the front end draws it."""
+    curves = {key: np.array([run["curve"][key] for run in runs]) for key in ("validation", "train")}
+    first = min(runs, key=lambda run: run["seed"])
+
+    def mean_and_sd(key):
+        values = [run[key] for run in runs]
+        return [_short(np.mean(values)), _short(np.std(values, ddof=1)) if len(values) > 1 else None]
+
+    return {
+        **{key: first[key] for key in ("size", "trainable", "file_bytes", "lr")},
+        "seeds": len(runs), "steps": first["curve"]["steps"], "names": first["names"],
+        "validation": _short(curves["validation"].mean(axis=0)),
+        "low": _short(curves["validation"].min(axis=0)),
+        "high": _short(curves["validation"].max(axis=0)),
+        "train": _short(curves["train"].mean(axis=0)),
+        "test": mean_and_sd("best_test"), "base": mean_and_sd("best_base"),
+    }
+
+
+def _short(values):
+    """Four decimals are more than a curve shows, and half the size in the page."""
+    return np.round(values, 4).tolist()
+
+
 # ----------------------------------------------------------------------------------- helpers
 
 
@@ -274,18 +398,8 @@ def _shared_costs(width, layers, head_counts):
     return first
 
 
-def _html_table(caption, columns, rows):
-    """A plain table, styled by the page it stands in."""
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
-    body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>" for row in rows)
-    return (f'<table class="dataframe peft-widget-fallback"><caption>{escape(caption)}</caption>'
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
-
-
 def _text_table(caption, columns, rows):
-    """The same table for a terminal or a text cell."""
+    """The table that stands in for a widget, for a terminal."""
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
              for row in [columns, *rows]]

@@ -69,10 +69,9 @@ function nearest(values, value) {
   return best;
 }
 
-/** The colours of a series, from Python, for light and for dark pages. */
-function colour(node, { light, dark }) {
-  node.style.setProperty("--light", light);
-  node.style.setProperty("--dark", dark);
+/** The colour of a method, from Python; the style sheet brightens it on dark pages. */
+function colour(node, method) {
+  node.style.setProperty("--method", method);
   return node;
 }
 

@@ -123,12 +123,11 @@ def test_costs_that_depend_on_heads_are_noticed(monkeypatch):
         explorer.parameter_explorer()
 
 
-def test_a_page_without_javascript_shows_the_counts(capsys):
+def test_a_page_without_javascript_shows_the_counts():
     caption, columns, rows = explorer.parameter_explorer().fallback()
     assert [row[2] for row in rows] == ["2,147,483,648", "4,194,304", "33,554,432", "2,621,440",
                                         "81,920"]
-    html = explorer._html_table(caption, columns, [["<script>", *rows[0][1:]]])
-    assert "<script>" not in html and "&lt;script&gt;" in html
+    assert "4,194,304" in explorer._text_table(caption, columns, rows)
 
 
 def test_the_front_end_never_parses_html():
