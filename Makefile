@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := -m pip --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle
+.PHONY: help env oracle book serve notebooks test lint unit nbval site bench vendor constraints lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -33,3 +33,49 @@ $(ORACLE)/.installed: requirements-oracle.txt constraints.txt
 	$(ORACLE)/bin/python $(PIP) install --progress-bar off -r requirements-oracle.txt -c constraints.txt | sed '/already satisfied/d'
 	$(ORACLE)/bin/python $(PIP) check
 	@touch $@
+
+book: env  ## run every notebook and build the book into _build/html
+	@PYTHONPATH=tools $(BIN)/python tools/build_book.py
+
+serve: book  ## build the book and serve it on http://localhost:8000
+	@echo "Serving on http://localhost:8000 (stop with Ctrl-C)"
+	@$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+lab: env  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab book
+
+notebooks: env  ## run the notebooks in place, to commit them with fresh outputs
+	@$(BIN)/python tools/notebooks.py
+
+test: lint unit nbval site  ## run everything: lint, unit tests, notebooks, the build, the built book
+	@echo "==> All of it passed."
+
+lint: env
+	@echo "==> Lint"
+	@$(BIN)/ruff check .
+	@$(BIN)/python tools/vendor.py --check
+
+unit: env
+	@echo "==> Unit tests"
+	@$(BIN)/python -m pytest code/stage-09/tests -n 2
+
+nbval: env
+	@echo "==> Notebooks: every committed output is what the code gives today"
+	@$(BIN)/python -m pytest --nbval book -n 2 --dist loadfile
+
+site: book
+	@echo "==> The built book"
+	@$(BIN)/python -m pytest tests -n 2
+
+bench: env  ## time LoRALayer against the bare matrix products
+	@$(BIN)/python benchmarks/lora_layer.py
+
+vendor: env  ## fetch the pinned browser files in vendor/ anew (needs npm)
+	@$(BIN)/python tools/vendor.py
+
+constraints:  ## remake constraints.txt from the requirements (PYTHONS="python3.11 python3.12")
+	@$(PYTHON) tools/constraints.py $(PYTHONS)
+
+clean:  ## remove what was built; keeps the environments
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

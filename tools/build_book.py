@@ -1,0 +1,144 @@
+"""Build the book into _build/html: run every notebook anew, then Jupyter Book, warnings as errors.
+
+    python tools/build_book.py
+
+A notebook is run again only when it, the code or the data that it can read, or the pinned packages
+have changed since its last run; Jupyter's own cache knows nothing of imported modules. Jupyter Book
+then builds from a copy of the sources that holds the fresh outputs.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import notebooks
+
+ROOT = notebooks.ROOT
+BUILD = ROOT / "_build"
+SOURCE = BUILD / "source"
+EXECUTED = BUILD / "executed"
+HTML = BUILD / "html"
+SHARED = ["code/stage-09", "constraints.txt"]  # what any notebook's outputs can depend on
+COPIED = ["_config.yml", "_toc.yml", "book", "code/stage-09", "tools/book_extension.py", "vendor"]
+SKIPPED = {"__pycache__", ".ipynb_checkpoints", ".pytest_cache", ".hypothesis"}
+
+
+def files_below(name):
+    """Files of the repository below a path, without what programs leave there."""
+    path = ROOT / name
+    found = [path] if path.is_file() else sorted(path.rglob("*"))
+    return [file for file in found if file.is_file() and not SKIPPED & set(file.parts)]
+
+
+def digest(parts):
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "big") + part)
+    return total.hexdigest()
+
+
+def shared_digest():
+    """Hash of everything but the notebook that can change a notebook's outputs."""
+    parts = [sys.version.encode()]
+    for name in SHARED:
+        for file in files_below(name):
+            if "tests" not in file.parts:
+                parts += [file.relative_to(ROOT).as_posix().encode(), file.read_bytes()]
+    return digest(parts)
+
+
+def source_of(path):
+    """What of a notebook decides its outputs: cells and their metadata, not the outputs."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    return json.dumps([[cell["cell_type"], cell["source"], cell["metadata"]] for cell in cells])
+
+
+def execute():
+    """Bring _build/executed up to date and return how many notebooks had to run."""
+    shared = shared_digest()
+    stamps, stale = {}, []
+    for path in notebooks.book_notebooks():
+        copy = EXECUTED / path.relative_to(ROOT)
+        stamp = copy.with_suffix(".sha256")
+        stamps[path] = digest([shared.encode(), source_of(path).encode()])
+        if not (copy.exists() and stamp.exists() and stamp.read_text() == stamps[path]):
+            stale.append(path)
+
+    def keep(path, notebook):
+        copy = EXECUTED / path.relative_to(ROOT)
+        notebooks.write(notebook, copy)
+        copy.with_suffix(".sha256").write_text(stamps[path])
+
+    print(f"==> Running notebooks: {len(stale)} of {len(stamps)} have changed", flush=True)
+    if stale and notebooks.run_all(stale, keep):
+        sys.exit("The book was not built: a notebook failed (see above).")
+    return len(stale)
+
+
+def copy_sources():
+    """Make _build/source equal to the sources, outputs fresh; touch only files that differ.
+
+    Returns whether a file changed that can alter every page (Sphinx would not notice all of these).
+    """
+    wanted = {}
+    for name in COPIED:
+        for file in files_below(name):
+            relative = file.relative_to(ROOT)
+            executed = EXECUTED / relative
+            wanted[relative] = executed if file.suffix == ".ipynb" else file
+    everywhere = False
+    for relative, file in wanted.items():
+        target = SOURCE / relative
+        if not target.exists() or target.read_bytes() != file.read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+            everywhere |= relative.parts[0] in {"_config.yml", "_toc.yml", "vendor"}
+    for target in [path for path in SOURCE.rglob("*") if path.is_file()]:
+        if target.relative_to(SOURCE) not in wanted:
+            target.unlink()
+    return everywhere
+
+
+def settings_digest():
+    """Hash of what else decides every page: this folder's code and the repository's address."""
+    import book_extension
+
+    tools = [file.read_bytes() for file in files_below("tools")]
+    return digest([*tools, str(book_extension.repository_url()).encode()])
+
+
+def main():
+    execute()
+    everywhere = copy_sources()
+    stamp = BUILD / "settings.sha256"
+    settings = settings_digest()
+    everywhere |= not stamp.exists() or stamp.read_text() != settings
+    if everywhere:
+        forget()
+    print("==> Building pages (warnings are errors)", flush=True)
+    made = subprocess.run(
+        [Path(sys.executable).with_name("jupyter-book"), "build", SOURCE, "--path-output", ROOT,
+         "-W", "-n", "--keep-going", "--quiet"], cwd=ROOT,
+    )
+    if made.returncode or not (HTML / "index.html").exists():
+        forget()  # or the next build would skip the pages that it has, and their warnings
+        sys.exit("The book has faults: every line above that says WARNING or ERROR is one.")
+    stamp.write_text(settings)
+    first = HTML / "index.html"
+    print(f"\nThe book is built. Open it in any browser, no server or network needed:\n"
+          f"    {first.as_uri()}\n"
+          f"or serve it on http://localhost:8000 with `make serve`.")
+
+
+def forget():
+    """Drop the built pages, so that the next build makes every page anew."""
+    for folder in (HTML, BUILD / ".doctrees"):
+        shutil.rmtree(folder, ignore_errors=True)
+    (BUILD / "settings.sha256").unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
