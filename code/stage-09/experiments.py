@@ -46,7 +46,7 @@ RESULTS = DATA / "experiments"
 TARGETS = ("turkish", "icelandic")
 SEEDS = (0, 1, 2, 3, 4)
 SWEEP_SEED = 100
-STEPS, BATCH, WARMUP, EVERY = 400, 64, 20, 40
+STEPS, BATCH, WARMUP, EVERY = 400, 64, 20, 50
 SUBSETS, SUBSET_SIZES = (100, 400, 1600), (1, 4, 16)  # names to train on; LoRA ranks
 CUTS = (0, 1, 2, 4, 8, 16, 32, 64)  # ranks at which full fine-tuning's updates are cut off
 
@@ -140,14 +140,14 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     model = make_model(method, job["size"], seed)
     data = {split: load_names(target, split) for split in ("train", "validation", "test")}
     base_names = load_names("base", "validation")
-    evaluations = {"validation": data["validation"], "test": data["test"]}
+    evaluations = {"validation": data["validation"]}
     if job["kind"] == "report" and seed == SEEDS[0]:
         evaluations["base"] = base_names  # the path from base to target; costs time: one seed
     recorder, best = Recorder(), {"validation": np.inf}
 
     def keep_best(event: Event) -> None:
         if event.evaluated and event.evaluated["validation"] < best["validation"]:
-            best.update(event.evaluated, step=event.step,
+            best.update(validation=event.evaluated["validation"], step=event.step,
                         arrays={name: a.copy() for name, a in model.parameters().items()})
 
     started = {name: w.copy() for name, w in model.weights().items()} if method == "full" else {}
@@ -163,12 +163,14 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     losses = recorder.losses
     row |= cost(model, optimizer.nbytes())
     row |= {"best_step": best["step"], "best_validation": best["validation"],
-            "best_test": best["test"], "final_validation": losses["validation"][-1],
-            "final_test": losses["test"][-1], "final_base": evaluate(model, base_names)}
+            "final_validation": losses["validation"][-1],
+            "final_test": evaluate(model, data["test"]),
+            "final_base": evaluate(model, base_names)}
     spectra = {"final": spectrum(model, started, data["test"])} if _wants_spectra(job) else {}
     for name, array in model.parameters().items():
         array[...] = best["arrays"][name]  # back to the best step
-    row["best_base"] = evaluate(model, base_names)
+    row |= {"best_test": evaluate(model, data["test"]),
+            "best_base": evaluate(model, base_names)}
     if spectra:
         spectra["best"] = spectrum(model, started, data["test"])
         row["spectra"] = spectra
@@ -341,7 +343,7 @@ def load_runs(kind: str | None = None, folder: Path = RESULTS, **wanted: Any) ->
     Keys of a run: kind ("sweep", "report", "subset"), target, method, size, lr, seed, steps,
     train_names; trainable, file_bytes, memory_bytes; best_step and best_/final_ with validation,
     test and base (loss in nats per character); with kind "report" also curve (steps, validation,
-    test, train, and for seed 0 base), detached_base for prefix and prompt, names for seed 0.
+    train, and for seed 0 base), detached_base for prefix and prompt, names for seed 0.
     """
     rows = read_lines(folder / "runs.jsonl")
     if kind is not None:

@@ -153,7 +153,7 @@ class Event:
     evaluated: dict[str, float] | None = None  # loss by name of the data
 
 
-def evaluate(model: Any, names: Sequence[str], batch_size: int = 256) -> float:
+def evaluate(model: Any, names: Sequence[str], batch_size: int = 64) -> float:
     """Loss in nats per character (boundary included), the mean over all characters of `names`."""
     ordered = sorted(names, key=len)  # equal lengths together: less filling up
     total, count = 0.0, 0
