@@ -5,6 +5,7 @@
     bottleneck_widget()      the adapters' bottleneck                   (section 9.3)
     lengths_widget()         prefix length and prompt length            (section 9.4)
     run_explorer()           the recorded runs of all methods           (section 9.7)
+    memory_explorer()        memory to fine-tune real models            (sections 9.1 and 9.5)
 
 No formula of any method stands here or in `explorer/*.js`. Every count is linear in its setting,
 so Python asks `peft.compare_peft_methods` once per model shape what one unit costs (rank 1,
@@ -20,6 +21,7 @@ import numpy as np
 import traitlets
 from IPython.display import display
 
+import accounting
 import experiments
 import pages
 import peft
@@ -384,6 +386,170 @@ def _recorded(runs):
 def _short(values):
     """Four decimals are more than a curve shows, and half the size in the page."""
     return np.round(values, 4).tolist()
+
+
+# --------------------------------------------------------------------- memory of real models
+
+RANKS = SETTINGS["lora_rank"]
+#: Memory in GB (10**9 bytes) and what has it.
+GPUS = [(8, "8 GB"), (12, "12 GB"), (16, "16 GB (T4)"), (24, "24 GB (RTX 4090)"),
+        (40, "40 GB (A100)"), (48, "48 GB (L40S)"), (80, "80 GB (A100, H100)"), (96, "96 GB"),
+        (141, "141 GB (H200)")]
+BASE_NAMES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "8 bits (int8)",
+              "nf4": "4 bits (NF4)", "nf4+dq": "4 bits (NF4, double quantisation: QLoRA)"}
+OPTIMIZER_NAMES = {"adamw": "AdamW", "adamw-8bit": "AdamW, 8-bit states", "sgd": "SGD"}
+ITEM_COLORS = {"frozen weights": "#8a94a3", "trainable weights": "#0072b2",
+               "32-bit master copy": "#56b4e9", "16-bit working copy": "#56b4e9",
+               "gradients": "#e69f00", "optimizer state": "#d55e00"}
+
+
+def language_model(config, name=""):
+    """The model of a config.json with its family's first head, whatever class the file names."""
+    heads = accounting.FAMILIES.get(config.get("model_type"), {}).get("heads", {})
+    return accounting.read_model(config, next(iter(heads), None), name=name)
+
+
+def memory_record(model):
+    """All that the front end multiplies for one model, counted by accounting.py.
+
+    Returns
+    -------
+    dict
+        `total`: parameters. `units`: target module -> LoRA parameters at rank 1. `frozen`: format
+        -> bytes of the frozen weights, part by part. `head`: the language-model head, which
+        all-linear leaves out. `targets`: PEFT's default target modules.
+    """
+    leaves = accounting.linear_names(model)
+    units = {leaf: accounting.count_lora(model, 1, [leaf]).trainable for leaf in leaves}
+    head = model.head.split(".")[-1] if model.head else None
+    one = accounting.count_lora(model, 1, leaves[:1])
+    return {
+        "total": model.num_parameters,
+        "units": units,
+        "frozen": {base: [item.bytes for item in accounting.frozen_items(one, base)]
+                   for base in accounting.BASE_FORMATS},
+        "head": head,
+        "targets": accounting.FAMILIES[model.family].get(
+            "lora", [leaf for leaf in leaves if leaf != head]),
+    }
+
+
+class MemoryExplorer(Widget):
+    """Memory to fine-tune a real model in full and with LoRA, against the memory of a GPU.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model to start with, one of `accounting.known_models()`.
+    settings
+        Any of the attributes below, to start with.
+
+    Attributes
+    ----------
+    targets : list of str
+        LoRA's target modules, by the last part of their name.
+    rank : int
+        LoRA's rank.
+    base : str
+        Format of the frozen weights under LoRA, one of `accounting.BASE_FORMATS`.
+    convention : str
+        How full fine-tuning keeps its numbers, one of `accounting.CONVENTIONS`. LoRA's own are
+        always in 32 bits, as PEFT keeps them.
+    optimizer : str
+        One of `accounting.OPTIMIZERS`.
+    gpu : int
+        Memory of the GPU in GB.
+
+    Raises
+    ------
+    ValueError
+        An unknown model, or a target module that it does not have.
+    """
+
+    _esm = front_end("memory")
+
+    model = traitlets.Unicode().tag(sync=True)
+    targets = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    rank = traitlets.Int(8, min=1).tag(sync=True)
+    base = traitlets.Enum(accounting.BASE_FORMATS, "bfloat16").tag(sync=True)
+    convention = traitlets.Enum(list(accounting.CONVENTIONS), "mixed").tag(sync=True)
+    optimizer = traitlets.Enum(accounting.OPTIMIZERS, "adamw").tag(sync=True)
+    gpu = traitlets.Enum([size for size, _ in GPUS], 24).tag(sync=True)
+
+    _records = traitlets.Dict().tag(sync=True)
+    _states = traitlets.Dict().tag(sync=True)  # convention -> optimizer -> bytes per parameter
+    _families = traitlets.Dict().tag(sync=True)  # the table that reads a pasted config.json
+    _nf4 = traitlets.List().tag(sync=True)
+    _ranks = traitlets.List(RANKS).tag(sync=True)
+    _gpus = traitlets.List([[str(size), text] for size, text in GPUS]).tag(sync=True)
+    _bases = traitlets.List().tag(sync=True)
+    _conventions = traitlets.List().tag(sync=True)
+    _optimizers = traitlets.List().tag(sync=True)
+    _frozen_labels = traitlets.Dict().tag(sync=True)
+    _colors = traitlets.Dict(ITEM_COLORS).tag(sync=True)
+    _lora_color = traitlets.Unicode(COLORS["lora"]).tag(sync=True)
+    _note = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, model="Llama-2-7B", **settings):
+        known = accounting.known_models()
+        if model not in known:
+            raise ValueError(f"model must be one of {list(known)}, got {model!r}")
+        models = {name: language_model(entry["config"], name) for name, entry in known.items()}
+        records = {name: memory_record(each) for name, each in models.items()}
+        settings.setdefault("targets", records[model]["targets"])
+        if missing := set(settings["targets"]) - records[model]["units"].keys():
+            raise ValueError(f"{model} has no modules {sorted(missing)}; its linear layers are "
+                             f"{list(records[model]['units'])}")
+        full = accounting.count_full(models[model])
+        lora = accounting.count_lora(models["Llama-2-7B"], 1, ["q_proj"])
+        leaves_out = accounting.memory_bill(full).leaves_out
+        super().__init__(
+            model=model, **settings,
+            _records=records,
+            _states={name: {optimizer: _per_parameter(full, name, optimizer)
+                            for optimizer in accounting.OPTIMIZERS}
+                     for name in accounting.CONVENTIONS},
+            _families=accounting.FAMILIES,
+            _nf4=[accounting._NF4_BLOCK, accounting._NF4_SECOND_BLOCK],
+            _bases=[[base, BASE_NAMES[base]] for base in accounting.BASE_FORMATS],
+            _conventions=[[name, f"{sum(sizes):g} bytes: {how.split(' (')[0]}"]
+                          for name, (*sizes, how) in accounting.CONVENTIONS.items()],
+            _optimizers=[[name, OPTIMIZER_NAMES[name]] for name in accounting.OPTIMIZERS],
+            _frozen_labels={base: [item.label.capitalize()
+                                   for item in accounting.frozen_items(lora, base)]
+                            for base in accounting.BASE_FORMATS},
+            _note=f"Not included: {leaves_out}. LoRA's own parameters are in 32 bits, as PEFT "
+                  "keeps them. Every model has its language-model head.")
+
+    def bills(self):
+        """`accounting.memory_bill` at the current settings, for full fine-tuning and for LoRA.
+
+        Only for the listed models: a configuration pasted into the page is not known here.
+        """
+        model = language_model(accounting.known_models()[self.model]["config"], self.model)
+        lora = accounting.count_lora(model, self.rank, self.targets)
+        return {
+            "full": accounting.memory_bill(accounting.count_full(model), optimizer=self.optimizer,
+                                           convention=self.convention),
+            "lora": accounting.memory_bill(lora, base=self.base, optimizer=self.optimizer),
+        }
+
+    def fallback(self):
+        rows = [[name, f"{item.label}", f"{item.bytes / accounting.GB:,.2f}"]
+                for name, bill in self.bills().items() for item in bill.items]
+        return (f"{self.model}: memory in GB (10^9 bytes); LoRA of rank {self.rank} on "
+                f"{', '.join(self.targets)}. {self._note}", ["Method", "Item", "GB"], rows)
+
+
+def memory_explorer(model="Llama-2-7B", **settings):
+    """Memory to fine-tune real models: the widget of sections 9.1 and 9.5."""
+    return MemoryExplorer(model, **settings)
+
+
+def _per_parameter(full, convention, optimizer):
+    """Label and bytes per trainable parameter of every line of a bill without frozen weights."""
+    bill = accounting.memory_bill(full, convention=convention, optimizer=optimizer)
+    return [[item.label, item.bytes / full.trainable] for item in bill.items]
 
 
 # ----------------------------------------------------------------------------------- helpers

@@ -8,7 +8,10 @@ import shutil
 import subprocess
 from itertools import product
 
+import accounting
+import experiments
 import explorer
+import numpy as np
 import peft
 import pytest
 from explorer import ParameterExplorer
@@ -144,19 +147,172 @@ def test_javascript_multiplies_every_shape_exactly(widget, tmp_path):
     picks = [{k: v[i] for k, v in explorer.SETTINGS.items()} for i in (0, 3, -1)]
     shapes = [list(map(int, key.split(","))) for key in widget._costs]
     state = {"_costs": widget._costs, "_methods": widget._methods}
-    (tmp_path / "state.json").write_text(json.dumps([state, shapes, picks]))
-    (tmp_path / "count.mjs").write_text(widget._esm + """
-import { readFileSync } from "node:fs";
-const [state, shapes, picks] = JSON.parse(readFileSync(process.argv[2]));
+    counted = node(tmp_path, widget._esm, """
+const [state, shapes, picks] = data;
 console.log(JSON.stringify(shapes.flatMap(([width, layers]) => picks.map((pick) => {
   const all = { ...state, width, layers, ...pick };
   return countParameters((name) => all[name]).map(({ params, ratio }) => [params, ratio]);
 }))));
-""")
-    done = subprocess.run(["node", tmp_path / "count.mjs", tmp_path / "state.json"], check=True,
-                          capture_output=True, text=True)
+""", [state, shapes, picks])
     expected = [
         [[count["params"], count["ratio"]]
          for count in peft.compare_peft_methods(width, layers, 1, **pick).values()]
         for (width, layers), pick in product(shapes, picks)]
-    assert json.loads(done.stdout) == expected
+    assert counted == expected
+
+
+# --------------------------------------------------------------------------- recorded runs
+
+
+def recorded_row(target, method, size, seed, best):
+    curve = {"steps": [0, 40, 80], "validation": [3.0, best + 0.1, best], "train": [2.8, best - 1]}
+    return {"kind": "report", "target": target, "method": method, "size": size, "seed": seed,
+            "lr": 0.01, "trainable": 768 * size, "file_bytes": 3072 * size, "curve": curve,
+            "best_test": best, "best_base": 2.5, **({"names": ["ali", "ece"]} if not seed else {})}
+
+
+@pytest.fixture(scope="module")
+def runs():
+    rows = [recorded_row("turkish", "lora-qv", size, seed, 2.4 - size / 100 + seed / 10)
+            for size in (4, 1) for seed in (1, 0)]
+    rows.append(recorded_row("turkish", "full", 0, 0, 2.2))
+    before = {"names": ["anna"], "losses": {"turkish validation": 3.0, "turkish test": 3.1,
+                                            "base validation": 2.2}}
+    return explorer.RunExplorer(rows, before)
+
+
+def test_runs_of_all_seeds_become_one_setting_in_order_of_size(runs):
+    small, large = runs._runs["turkish"]["lora-qv"]
+    assert (small["size"], large["size"]) == (1, 4)
+    assert small["seeds"] == 2 and small["names"] == ["ali", "ece"]
+    assert small["test"] == [round(2.39 + 0.05, 4), round(float(np.std([2.39, 2.49], ddof=1)), 4)]
+    assert small["validation"][-1] == 2.44
+    assert (small["low"][-1], small["high"][-1]) == (2.39, 2.49)
+    assert runs._runs["turkish"]["full"][0]["test"] == [2.2, None]
+
+
+def test_a_scale_holds_all_curves_of_a_target(runs):
+    low, high = runs._extents["turkish"]
+    assert low == pytest.approx(1.2) and high == 3.0
+
+
+def test_runs_are_shown_without_javascript(runs):
+    _, _, rows = runs.fallback()
+    assert [row[0] for row in rows] == ["Full fine-tuning", "LoRA on q and v", "LoRA on q and v"]
+
+
+def test_no_runs_are_an_error():
+    with pytest.raises(ValueError, match="experiments.py run"):
+        explorer.RunExplorer([], {})
+
+
+def test_every_method_of_the_experiments_has_a_name():
+    assert explorer.RUN_METHODS.keys() == experiments.METHODS.keys()
+
+
+# --------------------------------------------------------------------- memory of real models
+
+
+@pytest.fixture(scope="module")
+def memory():
+    return explorer.memory_explorer()
+
+
+def test_at_least_twelve_models_up_to_70_billion(memory):
+    totals = [record["total"] for record in memory._records.values()]
+    assert len(totals) >= 12 and max(totals) > 68e9
+
+
+@pytest.mark.parametrize("name", accounting.known_models())
+def test_multiplied_memory_is_the_bill(memory, name):
+    record = memory._records[name]
+    model = explorer.language_model(accounting.known_models()[name]["config"])
+    leaves = list(record["units"])
+    for targets, rank in ((record["targets"], 8), (leaves, 512), (leaves[-1:], 1)):
+        lora = accounting.count_lora(model, rank, targets)
+        assert sum(record["units"][leaf] for leaf in targets) * rank == lora.trainable
+        for base, optimizer in product(accounting.BASE_FORMATS, accounting.OPTIMIZERS):
+            bill = accounting.memory_bill(lora, base=base, optimizer=optimizer)
+            states = sum(size for _, size in memory._states["fp32"][optimizer])
+            assert sum(record["frozen"][base]) + lora.trainable * states == bill.bytes
+    for convention, optimizer in product(accounting.CONVENTIONS, accounting.OPTIMIZERS):
+        bill = accounting.memory_bill(accounting.count_full(model), convention=convention,
+                                      optimizer=optimizer)
+        states = memory._states[convention][optimizer]
+        assert [size * record["total"] for _, size in states] == [i.bytes for i in bill.items]
+        assert {label for label, _ in states} <= explorer.ITEM_COLORS.keys()
+
+
+def test_unknown_target_and_model_are_refused():
+    with pytest.raises(ValueError, match=r"no modules \['c_attn'\]; its linear layers are"):
+        explorer.memory_explorer(targets=["c_attn"])
+    with pytest.raises(ValueError, match="model must be one of"):
+        explorer.memory_explorer("nonesuch")
+
+
+def node(tmp_path, source, program, data):
+    """Run a program after the front end's own source; it reads `data` and prints JSON."""
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    (tmp_path / "program.mjs").write_text(
+        f'{source}\nimport {{ readFileSync }} from "node:fs";\n'
+        f"const data = JSON.parse(readFileSync(process.argv[2]));\n{program}")
+    done = subprocess.run(["node", tmp_path / "program.mjs", tmp_path / "data.json"], check=True,
+                          capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+PASTE = """
+console.log(JSON.stringify(data.texts.map((text) => {
+  try {
+    return readPasted(text, data.families, data.nf4);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return error.message;
+  }
+})));
+"""
+
+
+def paste(tmp_path, memory, texts):
+    data = {"texts": texts, "families": memory._families, "nf4": memory._nf4}
+    return node(tmp_path, memory._esm, PASTE, data)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
+    configs = [dict(entry["config"]) for entry in accounting.known_models().values()]
+    configs += [
+        {**config, **change} for config in configs[::3]
+        for change in ({"tie_word_embeddings": True}, {"vocab_size": 50_001},
+                       {"architectures": ["LlamaForSequenceClassification"], "num_labels": 7})]
+    answers = paste(tmp_path, memory, [json.dumps(config) for config in configs])
+    for config, answer in zip(configs, answers, strict=True):
+        assert answer | {"name": ""} == explorer.memory_record(
+            explorer.language_model(config)) | {"name": ""}
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_hostile_configs_are_refused_in_plain_words(memory, tmp_path):
+    good = dict(accounting.known_models()["Llama-2-7B"]["config"])
+    cases = {
+        "": "not JSON", "[1]": "object in braces", "null": "object in braces",
+        "{}": "model_type is missing",
+        '{"model_type": "__proto__"}': "not a family", '{"model_type": ["llama"]}': "not a family",
+        '{"model_type": "llava", "text_config": {}}': "text_config",
+        '{"model_type": "llama"}': "needs hidden_size",
+        '{"model_type": "llama", "__proto__": {"hidden_size": 8}}': "needs hidden_size",
+        "x" * 100_001: "at most 100,000",
+        **{json.dumps(good | {key: value}): message for key, value, message in [
+            ("hidden_size", -1, "hidden_size must be a positive integer"),
+            ("hidden_size", "4096<img src=x onerror=alert(1)>", "must be a positive integer"),
+            ("hidden_size", 4096.5, "must be a positive integer"),
+            ("hidden_size", 10**400, "must be a positive integer"),
+            ("num_attention_heads", 33, "must be a whole number"),
+            ("num_hidden_layers", 10**9, "too large"),
+            ("vocab_size", 2**53 - 1, "whole number|too large"),
+        ]},
+    }
+    answers = paste(tmp_path, memory, list(cases))
+    for (text, message), answer in zip(cases.items(), answers, strict=True):
+        assert isinstance(answer, str), (text[:80], answer)
+        assert any(part in answer for part in message.split("|")), (text[:80], answer)
