@@ -65,7 +65,9 @@ def encode(name: str) -> list[int]:
 
 
 def decode(ids: Sequence[int]) -> str:
-    """Letters up to the first boundary."""
+    """Letters up to the first boundary. ValueError for an id that is none of the 27."""
+    if len(ids) and not 0 <= min(ids) <= max(ids) < len(SYMBOLS):
+        raise ValueError(f"ids must be 0 to {len(SYMBOLS) - 1}, got {min(ids)} to {max(ids)}")
     letters = "".join(SYMBOLS[i] for i in ids)
     return letters.split(SYMBOLS[BOUNDARY])[0]
 

@@ -1,0 +1,293 @@
+"""The model against finite differences, and against itself: cache, masks, frozen weights."""
+
+import json
+
+import numpy as np
+import pytest
+
+from llama import PROJECTIONS, Llama, LlamaConfig, random_weights, read_safetensors
+from names import BOUNDARY, make_batch
+from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
+from training import cross_entropy
+
+NAMES = ["anna", "bo", "mehmet"]
+PLAIN = LlamaConfig(27, 16, 20, 2, 4, 4)
+GROUPED = LlamaConfig(27, 16, 20, 2, 4, 2, rope_theta=500.0, tie_word_embeddings=False)
+F64 = np.float64
+
+
+def full(model, rng):
+    model.set_trainable()
+
+
+def lora(model, rng):
+    for name, module in model.modules().items():
+        if name.endswith(PROJECTIONS):
+            model.replace(name, LoRALinear(module.weight, lora_rank=3, lora_alpha=6, rng=rng))
+
+
+def houlsby(model, rng):
+    for layer in model.layers:
+        layer.after_attention = Adapter(16, 4, dtype=F64, rng=rng)
+        layer.after_mlp = Adapter(16, 4, dtype=F64, rng=rng)
+
+
+def parallel(model, rng):
+    for layer in model.layers:
+        layer.parallel_mlp = Adapter(16, 4, residual=False, scale=4.0, dtype=F64, rng=rng)
+
+
+def prefix(model, rng):
+    c = model.config
+    model.kv_prefix = PrefixTuning(c.num_hidden_layers, c.num_key_value_heads, c.head_dim, 5,
+                                   dtype=F64, rng=rng)
+
+
+def prompt(model, rng):
+    model.soft_prompt = PromptTuning(16, 6, dtype=F64, rng=rng)
+
+
+def everything(model, rng):
+    for plug in (full, lora, houlsby, parallel, prefix, prompt):
+        plug(model, rng)
+
+
+METHODS = (full, lora, houlsby, parallel, prefix, prompt, everything)
+CASES = pytest.mark.parametrize("plug", METHODS, ids=lambda f: f.__name__)
+CONFIGS = pytest.mark.parametrize("config", (PLAIN, GROUPED), ids=("plain", "grouped"))
+
+
+def make(config, plug=None, seed=0):
+    """A random float64 model; trainable arrays moved away from their special starting values."""
+    rng = np.random.default_rng(seed)
+    model = Llama(config, random_weights(config, rng, std=0.3, dtype=F64))
+    if plug is not None:
+        plug(model, rng)
+        for array in model.parameters().values():
+            array += 0.2 * rng.standard_normal(array.shape)
+    return model
+
+
+# ------------------------------------------------------------------------------------ gradients
+
+
+@CONFIGS
+@CASES
+def test_every_gradient_agrees_with_finite_differences(config, plug):
+    model, rng = make(config, plug), np.random.default_rng(1)
+    inputs, targets = make_batch(NAMES)
+    _, grad = cross_entropy(model.forward(inputs), targets)
+    model.backward(grad)
+    gradients = model.gradients()
+    assert gradients.keys() == model.parameters().keys()
+    for name, array in model.parameters().items():
+        step = 1e-6 * rng.standard_normal(array.shape)
+        kept, losses = array.copy(), []
+        for sign in (1, -1):
+            array[...] = kept + sign * step
+            losses.append(cross_entropy(model.forward(inputs), targets)[0])
+        array[...] = kept
+        numeric, exact = (losses[0] - losses[1]) / 2, np.sum(gradients[name] * step)
+        # along a random direction; the second term is what rounding of the losses alone can do
+        assert abs(numeric - exact) < 1e-5 * abs(exact) + 3e-15, name
+
+
+def test_float32_stays_float32():
+    rng = np.random.default_rng(0)
+    model = Llama(PLAIN, random_weights(PLAIN, rng))
+    model.set_trainable()
+    model.layers[0].self_attn.q_proj = LoRALinear(model.layers[0].self_attn.q_proj.weight)
+    model.kv_prefix, model.soft_prompt = PrefixTuning(2, 4, 4, 3), PromptTuning(16, 3)
+    inputs, targets = make_batch(NAMES)
+    logits = model.forward(inputs)
+    _, grad = cross_entropy(logits, targets)
+    model.backward(grad)
+    assert {a.dtype for a in (logits, grad, *model.gradients().values())} == {np.dtype(np.float32)}
+
+
+# ------------------------------------------------------------------------- what a token may see
+
+
+@CONFIGS
+@CASES
+def test_a_later_token_does_not_change_earlier_logits(config, plug):
+    model = make(config, plug)
+    ids = make_batch(["abcdef"])[0]
+    before = model.forward(ids)
+    changed = ids.copy()
+    changed[0, 4] = 20
+    after = model.forward(changed)
+    assert np.abs(after[:, :4] - before[:, :4]).max() < 1e-12
+    assert np.abs(after[:, 4:] - before[:, 4:]).min(axis=-1).max() > 1e-6  # and does change these
+
+
+@CASES
+def test_filling_up_does_not_change_real_positions(plug):
+    model = make(PLAIN, plug)
+    alone, together = model.forward(make_batch(["bo"])[0]), model.forward(make_batch(NAMES)[0])
+    assert np.allclose(alone[0], together[1, :3], rtol=0, atol=1e-12)
+
+
+def test_prefix_is_visible_to_every_token_and_shifts_positions():
+    model = make(PLAIN, prefix)
+    ids = make_batch(["ab"])[0]
+    before = model.forward(ids)
+    model.kv_prefix.prefix[1, 1, 0] += 1.0  # one value of the last layer
+    assert (np.abs(model.forward(ids) - before).max(axis=-1) > 1e-6).all()
+    # zero keys and values are no identity: they take their share of the softmax (methods.md)
+    model.kv_prefix.prefix[...] = 0
+    zero = model.forward(ids)
+    model.kv_prefix = None
+    assert np.abs(model.forward(ids) - zero).max() > 1e-3
+
+
+def test_soft_prompt_of_real_embeddings_is_the_same_as_real_tokens():
+    model = make(PLAIN)
+    ids = make_batch(["anna"])[0]  # (1, 5)
+    expected = model.forward(ids)[:, 2:]
+    model.soft_prompt = PromptTuning(16, 2, dtype=F64)
+    model.soft_prompt.prompt[...] = model.embed_tokens.weight[ids[0, :2]]
+    assert np.allclose(model.forward(ids[:, 2:]), expected, rtol=0, atol=1e-12)
+
+
+def test_prefix_of_a_token_s_keys_and_values_is_the_same_as_the_token():
+    model = make(GROUPED)
+    ids = make_batch(["anna"])[0]
+    expected = model.forward(ids)[:, 2:]
+    cache = []
+    model.forward(ids[:, :2], cache)
+    prefix(model, None)
+    model.kv_prefix = PrefixTuning(2, 2, 4, 2, dtype=F64)
+    for i, (keys, values) in enumerate(cache):  # (1, 2, K, dh); position 0 and 1 already rotated
+        model.kv_prefix.prefix[i] = keys[0], values[0]
+    assert np.allclose(model.forward(ids[:, 2:]), expected, rtol=0, atol=1e-12)
+
+
+# ------------------------------------------------------------------------------ cache, sampling
+
+
+@CONFIGS
+@CASES
+def test_cache_computes_what_the_forward_without_cache_does(config, plug):
+    model = make(config, plug)
+    ids = make_batch(["abcdef", "uvwxyz"])[0]
+    cache = []
+    pieces = [model.forward(ids[:, a:b], cache) for a, b in ((0, 3), (3, 4), (4, 7))]
+    assert np.allclose(np.concatenate(pieces, axis=1), model.forward(ids), rtol=0, atol=1e-12)
+
+
+@CASES
+def test_greedy_sampling_takes_the_likeliest_token_of_the_uncached_forward(plug):
+    model = make(PLAIN, plug)
+    start = make_batch(["ab", "uv"])[0]
+    new = model.generate(start, 8, temperature=0)
+    ids = np.concatenate([start, new], axis=1)
+    expected = model.forward(ids[:, :-1]).argmax(axis=-1)[:, start.shape[1] - 1:]
+    assert (new == expected).all()
+
+
+def test_temperature_one_draws_from_the_models_distribution():
+    model = make(PLAIN)
+    start = np.zeros((20_000, 1), int)
+    drawn = model.generate(start, 1, rng=np.random.default_rng(0))[:, 0]
+    logits = model.forward(start[:1])[0, 0]
+    p = np.exp(logits - logits.max())
+    p /= p.sum()
+    counts = np.bincount(drawn, minlength=27)
+    chi_square = np.sum((counts - len(start) * p) ** 2 / (len(start) * p))
+    assert chi_square < 60  # 26 degrees of freedom: exceeded once in 6,000 fair draws
+
+
+def test_what_follows_the_stop_is_filled_with_it():
+    model = make(PLAIN)
+    new = model.generate(np.zeros((50, 1), int), 12, stop=BOUNDARY, rng=np.random.default_rng(0))
+    ended = np.cumsum(new == BOUNDARY, axis=1) > 0
+    assert (new[ended] == BOUNDARY).all() and ended.any() and not ended[:, 0].all()
+
+
+# ---------------------------------------------------------------------------- names and formats
+
+
+def test_weights_have_hugging_face_names_and_slots_take_modules_by_name():
+    model = make(GROUPED)
+    model.set_trainable()
+    assert model.parameters().keys() == GROUPED.weight_shapes().keys() == model.weights().keys()
+    assert model.weights()["model.layers.1.mlp.down_proj.weight"].shape == (16, 20)
+    assert all(ours is model.weights()[name] for name, ours in model.parameters().items())
+    adapter = Adapter(16, 2)
+    model.replace("model.layers.1.after_mlp", adapter)
+    assert model.layers[1].after_mlp is adapter
+    assert "model.layers.1.after_mlp.W_up" in model.parameters()
+    with pytest.raises(ValueError, match="model.layers.1.self_attn.w_proj"):
+        model.replace("model.layers.1.self_attn.w_proj", adapter)
+
+
+def test_reads_what_safetensors_writes(tmp_path):
+    from safetensors.numpy import save_file
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3)}
+    save_file(arrays, tmp_path / "x.safetensors", metadata={"format": "pt"})
+    read = read_safetensors(tmp_path / "x.safetensors")
+    assert read.keys() == arrays.keys()
+    assert all(read[k].dtype == a.dtype and (read[k] == a).all() for k, a in arrays.items())
+
+
+def test_config_refuses_what_it_cannot_compute(tmp_path):
+    path = tmp_path / "config.json"
+    stored = PLAIN.to_hugging_face()
+    path.write_text(json.dumps(stored))
+    assert LlamaConfig.load(path) == PLAIN
+    for key, value in {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4},
+                       "hidden_act": "gelu", "attention_bias": True, "head_dim": 8}.items():
+        path.write_text(json.dumps(stored | {key: value}))
+        with pytest.raises(ValueError, match=str(value if key != "rope_parameters" else "llama3")):
+            LlamaConfig.load(path)
+
+
+# ------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize("ids, error, message", [
+    (np.zeros((2, 3)), TypeError, "integer array, got float64"),
+    ([[0, 1]], TypeError, "integer array, got list"),
+    (np.zeros(3, int), ValueError, r"\(batch, time\)"),
+    (np.zeros((2, 0), int), ValueError, "not empty"),
+    (np.full((1, 2), 27), ValueError, "0 to 26, got 27"),
+    (np.full((1, 2), -1), ValueError, "0 to 26, got -1"),
+    (np.zeros((1, 65), int), ValueError, "65 tokens after 0 earlier.* = 64"),
+])
+def test_bad_ids_are_refused(ids, error, message):
+    with pytest.raises(error, match=message):
+        make(PLAIN).forward(ids)
+
+
+def test_virtual_tokens_count_towards_the_longest_input():
+    model = make(PLAIN, prefix)
+    model.forward(np.zeros((1, 59), int))
+    with pytest.raises(ValueError, match="60 tokens after 5"):
+        model.forward(np.zeros((1, 60), int))
+
+
+def test_bad_weights_are_refused():
+    good = random_weights(PLAIN, np.random.default_rng(0))
+    for name, bad, error in (("model.norm.weight", np.ones(3, np.float32), ValueError),
+                             ("model.norm.weight", np.ones(16, int), TypeError),
+                             ("model.norm.weight", np.full(16, np.nan), ValueError),
+                             ("lm_head.weight", np.ones((27, 16)), ValueError)):
+        with pytest.raises(error, match=name):
+            Llama(PLAIN, good | {name: bad})
+    with pytest.raises(ValueError, match="multiple of num_key_value_heads"):
+        LlamaConfig(27, 16, 20, 2, 4, 3)
+
+
+def test_backward_needs_a_forward_without_cache_and_a_fitting_gradient():
+    model = make(PLAIN, full)
+    with pytest.raises(RuntimeError, match="forward"):
+        model.gradients()
+    with pytest.raises(RuntimeError, match="forward without cache"):
+        model.backward(np.zeros((1, 2, 27)))
+    model.forward(np.zeros((1, 2), int), [])
+    with pytest.raises(RuntimeError, match="forward without cache"):
+        model.backward(np.zeros((1, 2, 27)))
+    model.forward(np.zeros((1, 2), int))
+    with pytest.raises(ValueError, match=r"\(1, 2, 27\), got \(1, 3, 27\)"):
+        model.backward(np.zeros((1, 3, 27)))

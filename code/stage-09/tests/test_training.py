@@ -1,0 +1,168 @@
+"""Loss, optimizer and loop; and that frozen means frozen."""
+
+import numpy as np
+import pytest
+
+from llama import Llama, LlamaConfig, random_weights
+from names import IGNORE, batches, load_names
+from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
+from training import (AdamW, ProgressBar, Recorder, clip_gradients, cosine_schedule,
+                      cross_entropy, evaluate, fit)
+
+CONFIG = LlamaConfig(27, 16, 20, 2, 4, 2)
+
+
+def make(seed=0, method="lora"):
+    rng = np.random.default_rng(seed)
+    model = Llama(CONFIG, random_weights(CONFIG, rng))
+    if method == "lora":
+        for layer in model.layers:
+            layer.mlp.up_proj = LoRALinear(layer.mlp.up_proj.weight, lora_rank=2, rng=rng)
+    elif method == "adapter":
+        for layer in model.layers:
+            layer.after_mlp = Adapter(16, 2, rng=rng)
+    elif method == "prefix":
+        model.kv_prefix = PrefixTuning(2, 2, 4, 3, rng=rng)
+    elif method == "prompt":
+        model.soft_prompt = PromptTuning(16, 3, model.embed_tokens.weight, rng=rng)
+    elif method == "full":
+        model.set_trainable()
+    return model
+
+
+def train(model, steps=8, seed=0, **options):
+    data = batches(load_names("turkish", "train"), 16, np.random.default_rng(seed))
+    return fit(model, data, steps=steps, lr=0.01, warmup=2, **options)
+
+
+# ----------------------------------------------------------------------------------------- loss
+
+
+def test_uniform_logits_cost_the_logarithm_of_the_vocabulary():
+    loss, _ = cross_entropy(np.zeros((2, 3, 27)), np.ones((2, 3), int))
+    assert loss == pytest.approx(np.log(27), abs=1e-12)
+
+
+def test_loss_is_the_mean_over_scored_tokens_and_the_gradient_is_its_derivative():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.standard_normal((2, 3, 5)), rng.integers(0, 5, (2, 3))
+    targets[0, 1:] = IGNORE
+    loss, grad = cross_entropy(logits, targets)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    by_hand = [-np.log(p[i, j, targets[i, j]]) for i, j in np.argwhere(targets != IGNORE)]
+    assert len(by_hand) == 4 and loss == pytest.approx(np.mean(by_hand), abs=1e-12)
+    assert (grad[0, 1:] == 0).all()
+    for index in np.ndindex(logits.shape):
+        step = np.zeros_like(logits)
+        step[index] = 1e-6
+        numeric = (cross_entropy(logits + step, targets)[0]
+                   - cross_entropy(logits - step, targets)[0]) / 2e-6
+        assert grad[index] == pytest.approx(numeric, abs=1e-9)
+
+
+def test_huge_logits_do_not_overflow():
+    loss, grad = cross_entropy(np.array([[1e4, 0.0]], np.float32), np.array([1]))
+    assert loss == 1e4 and np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("targets, message", [
+    (np.zeros((2, 2), int), "must have shape"), (np.full((2, 3), IGNORE), "every target"),
+    (np.full((2, 3), 5), "0 to 4"), (np.full((2, 3), -1), "0 to 4"),
+])
+def test_bad_targets_are_refused(targets, message):
+    with pytest.raises(ValueError, match=message):
+        cross_entropy(np.zeros((2, 3, 5)), targets)
+
+
+# ------------------------------------------------------------------------------------ optimizer
+
+
+def test_adamw_follows_the_published_algorithm():
+    """Algorithm 2 of Loshchilov and Hutter, written out in its own order for one scalar."""
+    w = {"w": np.array([1.0])}
+    optimizer = AdamW(w, 0.1, weight_decay=0.3)
+    theta, m, v = 1.0, 0.0, 0.0
+    for t, g in enumerate((0.5, -2.0, 0.1), start=1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        m_hat, v_hat = m / (1 - 0.9 ** t), v / (1 - 0.999 ** t)
+        theta -= 0.1 * (m_hat / (v_hat ** 0.5 + 1e-8) + 0.3 * theta)
+        optimizer.step({"w": np.array([g])})
+        assert w["w"][0] == pytest.approx(theta, rel=1e-12)
+    assert optimizer.nbytes() == 2 * w["w"].nbytes
+
+
+def test_clipping_scales_the_joint_norm_and_reports_the_norm_before():
+    gradients = {"a": np.array([3.0, 0.0]), "b": np.array([4.0])}
+    assert clip_gradients(gradients, 10.0) == 5.0 and gradients["b"][0] == 4.0
+    assert clip_gradients(gradients, 1.0) == 5.0
+    assert np.allclose([*gradients["a"], *gradients["b"]], [0.6, 0, 0.8])
+    with pytest.raises(FloatingPointError, match="diverged"):
+        clip_gradients({"a": np.array([np.nan])}, 1.0)
+
+
+def test_schedule_rises_to_the_peak_and_falls_to_zero():
+    rates = [cosine_schedule(step, 100, 0.5, 10) for step in range(100)]
+    assert np.allclose(rates[:10], 0.05 * np.arange(1, 11))
+    assert max(rates) == rates[10] == 0.5 and rates[55] == pytest.approx(0.25)
+    assert np.all(np.diff(rates[10:]) < 0) and rates[-1] < 1e-3
+
+
+# ----------------------------------------------------------------------------------------- loop
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter", "prefix", "prompt"])
+def test_frozen_weights_are_bit_identical_and_trainable_ones_moved(method):
+    model = make(method=method)
+    frozen = {name: w.tobytes() for name, w in model.weights().items()}
+    trainable = {name: a.copy() for name, a in model.parameters().items()}
+    train(model, weight_decay=0.5)
+    assert {name: w.tobytes() for name, w in model.weights().items()} == frozen
+    assert all((a != trainable[name]).any() for name, a in model.parameters().items())
+
+
+def test_same_seed_same_result():
+    first, second, other = make(), make(), make()
+    train(first), train(second), train(other, seed=1)
+    for name, array in first.parameters().items():
+        assert array.tobytes() == second.parameters()[name].tobytes()
+        assert array.tobytes() != other.parameters()[name].tobytes()
+
+
+def test_training_learns():
+    model, held_out = make(method="full"), load_names("turkish", "validation")
+    before = evaluate(model, held_out)
+    train(model, steps=60)
+    assert evaluate(model, held_out) < before - 0.3
+
+
+def test_evaluation_weighs_every_character_the_same():
+    model, listed = make(), ["anna", "bo", "mehmet", "ayse"]
+    characters = [len(name) + 1 for name in listed]
+    by_name = [evaluate(model, [name]) for name in listed]
+    expected = np.average(by_name, weights=characters)
+    for size in (1, 3, 64):
+        assert evaluate(model, listed, batch_size=size) == pytest.approx(expected, rel=1e-5)
+
+
+def test_subscribers_hear_every_step_and_can_end_the_training():
+    model, recorder, heard = make(), Recorder(), []
+    train(model, evaluations={"bo": ["bo"]}, every=3,
+          callbacks=[recorder, heard.append, ProgressBar()])
+    assert [event.step for event in heard] == list(range(9))
+    assert recorder.steps == [0, 3, 6, 8] and len(recorder.losses["bo"]) == 4
+    assert len(recorder.batch_losses) == 8 and heard[0].loss is None
+    assert recorder.losses["bo"][-1] == evaluate(model, ["bo"])
+    heard.clear()
+    train(model, callbacks=[heard.append, lambda event: event.step == 2])
+    assert [event.step for event in heard] == [0, 1, 2]
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="no trainable parameters"):
+        train(make(method="none"))
+    with pytest.raises(ValueError, match="lr must be positive, got -1"):
+        AdamW({"w": np.ones(1)}, -1)
+    with pytest.raises(ValueError, match="got 0, 50, 2"):
+        train(make(), steps=0)
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        evaluate(make(), [])
