@@ -52,5 +52,5 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = 
     body = "".join(f'<tr>{cells("th", row[:1], " scope=" + chr(34) + "row" + chr(34))}'
                    f'{cells("td", row[1:])}</tr>' for row in rows)
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return HTML(f'<table class="dataframe">{title}<thead><tr>{head}</tr></thead>'
+    return HTML(f'<table class="table">{title}<thead><tr>{head}</tr></thead>'
                 f"<tbody>{body}</tbody></table>")
