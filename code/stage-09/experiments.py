@@ -10,7 +10,7 @@ Filters for a quick look: `run --targets turkish --methods lora-qv full --seeds 
 Question: what does each method learn of a language that the base model never saw, what does it
 forget, and what does it cost? Procedure, the same for every method and size:
 
-1. Sweep: four learning rates, at the method's middle size, one seed that is used for nothing else.
+1. Sweep: five learning rates, at the method's middle size, one seed that is used for nothing else.
    The rate with the lowest validation loss is taken for all sizes of that method on that target.
 2. Report: five seeds. The step with the lowest validation loss counts ("best"), as early stopping
    would; the last step is recorded too ("final"). What is reported is measured on the test part.
@@ -90,8 +90,8 @@ def plug_prompt(model: Llama, length: int, rng: np.random.Generator) -> None:
 
 
 MLP = tuple(name for name in PROJECTIONS if name.startswith("mlp"))
-SMALL, LARGE = (3e-4, 1e-3, 3e-3, 1e-2), (1e-3, 3e-3, 1e-2, 3e-2)
-VIRTUAL = (3e-3, 1e-2, 3e-2, 1e-1)
+SMALL, LARGE = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+VIRTUAL = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 METHODS = {  # name: (what plugs it in, its sizes, the size of the sweep, learning rates swept)
     "full": (plug_full, (0,), 0, SMALL),
     "lora-qv": (plug_lora("q_proj", "v_proj"), (1, 2, 4, 8, 16), 4, LARGE),

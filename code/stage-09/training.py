@@ -206,7 +206,8 @@ def fit(model: Any, data: Iterator[tuple[np.ndarray, np.ndarray]], *, steps: int
     def emit(event: Event) -> bool:
         if evaluations and (event.step % every == 0 or event.step == steps):
             event.evaluated = {key: evaluate(model, names) for key, names in evaluations.items()}
-        return any([callback(event) is True for callback in callbacks])  # a list: all are called
+        answers = [callback(event) for callback in callbacks]  # all of them, before deciding
+        return True in answers
 
     if emit(Event(0, steps, None, None, None)):
         return optimizer

@@ -8,8 +8,18 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from names import (BOUNDARY, DATA, IGNORE, SPLITS, SYMBOLS, batches, decode, encode, load_names,
-                   make_batch)
+from names import (
+    BOUNDARY,
+    DATA,
+    IGNORE,
+    SPLITS,
+    SYMBOLS,
+    batches,
+    decode,
+    encode,
+    load_names,
+    make_batch,
+)
 
 
 @pytest.mark.parametrize("language, count", [("base", 14_720), ("turkish", 1_516),

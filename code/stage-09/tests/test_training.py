@@ -6,8 +6,16 @@ import pytest
 from llama import Llama, LlamaConfig, random_weights
 from names import IGNORE, batches, load_names
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
-from training import (AdamW, ProgressBar, Recorder, clip_gradients, cosine_schedule,
-                      cross_entropy, evaluate, fit)
+from training import (
+    AdamW,
+    ProgressBar,
+    Recorder,
+    clip_gradients,
+    cosine_schedule,
+    cross_entropy,
+    evaluate,
+    fit,
+)
 
 CONFIG = LlamaConfig(27, 16, 20, 2, 4, 2)
 

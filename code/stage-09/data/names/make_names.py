@@ -15,7 +15,7 @@ import unicodedata
 from pathlib import Path
 
 FAKER = "40.54.0"
-BASE = "en_US en_GB de_DE fr_FR es_ES it_IT nl_NL sv_SE pl_PL en_IE".split()
+BASE = ["en_US", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL", "sv_SE", "pl_PL", "en_IE"]
 TARGETS = {"turkish": "tr_TR", "icelandic": "is_IS"}
 LETTERS = str.maketrans({  # letters that Unicode does not decompose into one of a-z and a mark
     "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i",
