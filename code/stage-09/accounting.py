@@ -1175,35 +1175,46 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
                         checkpointing: bool = False, attention: str = "flash") -> Bill:
     """What the forward pass keeps for the backward pass: an estimate, unlike everything else here.
 
-    Frameworks decide for themselves what they keep. This rule is for 16-bit training with a loss over
-    all positions: inside each layer the output of every linear layer is kept (a nonlinearity, the
-    attention or a norm needs it again), the input and the output of every norm, the product inside a
-    gated MLP, and for each adapted layer the `rank` numbers between A and B. Attention that never
-    writes out its weights ("flash") keeps one 32-bit number per head and token; "eager" attention
-    keeps the weights before and after the softmax, `heads * length` per token each. The logits are
-    kept in 32 bits, with their gradient. A frozen weight changes little here: the gradient still has
-    to pass through. That is why LoRA alone does not shrink this part; checkpointing does. It keeps
-    each layer's input, and one layer at a time in full.
+    Frameworks decide for themselves what they keep. The rule here is for 16-bit training in PyTorch,
+    with a loss over all positions. Always kept, because nonlinearities, attention and norms need
+    them again: the outputs of the linear layers, the product inside a gated MLP, the input of
+    every norm (RMSNorm's in 32 bits). Kept only where a weight trains: that layer's input. So a
+    frozen weight saves something, but the gradient still passes through everything below it; that
+    is why LoRA shrinks this part by a fifth or a quarter and not by a factor of thousands.
+    Checkpointing does: it keeps each layer's input, and one layer at a time in full.
+
+    Attention that never writes out its weights ("flash") keeps one 32-bit number per head and token;
+    "eager" attention keeps them before and after the softmax, `heads * length` per token each. The
+    logits are kept in 32 bits, with their gradient. An activation function written out in elementary
+    steps, like GPT-2's, keeps several times what a fused one does: there this is too low.
     """
     tokens = _positive("batch", batch) * _positive("length", length)
     _one_of("attention", attention, ("flash", "eager"))
     model = counted.model
     layers = sum(model.symbols.get(key, 0) for key in ("layers", "decoder_layers"))
-    values = 0.0  # per token, all layers together, 16 bits each
+    full = counted.method == "full"
+    values = 0.0  # 16-bit numbers kept per token, all layers together
+    inputs: dict[tuple[str, int], float] = {}  # of trained layers, once for q, k and v together
     for m in model.modules:
-        if re.search(r"\.\d+\.", m.name):
-            share = model["active"] / model["experts"] if ".experts." in m.name else 1
-            if m.is_linear:
-                values += share * m.out_features
-            elif m.kind == "norm":
-                values += 2 * m.out_features
+        if not re.search(r"\.\d+\.", m.name):
+            continue
+        share = model["active"] / model["experts"] if ".experts." in m.name else 1
+        if m.is_linear:
+            n_in, n_out = m.sizes
+            if n_in != model["ff"]:  # the MLP's last output is only added to the residual stream
+                values += share * n_out
+            if full or f"base_model.model.{m.name}.lora_A.weight" in counted.tensors:
+                inputs[m.name.rpartition(".")[0], n_in] = share * n_in
+        elif m.kind == "norm":
+            values += m.out_features * ((1 if m.bias else 2) + (1 if full else 0))
     gates = sum(1 for m in model.modules if re.search(r"(gate_proj|gate_up_proj|wi_0)$", m.name))
     experts = sum(1 for m in model.modules if m.name.endswith("block_sparse_moe.gate"))
     values += model["ff"] * (gates + experts * model.symbols.get("active", 0))
     between = sum(shape[0] for name, shape in counted.tensors.items() if ".lora_A" in name)
+    values += between + sum(inputs.values())
     attended = 4 * model["heads"] * layers if attention == "flash" else (
         2 * 2 * model["heads"] * length * layers)
-    inside = round(tokens * (2 * (values + between) + attended))
+    inside = round(tokens * (2 * values + attended))
     items = []
     if checkpointing:
         items.append(Item("layer inputs", 2 * tokens * model["d"] * layers,

@@ -8,7 +8,8 @@ Every model is built on torch's `meta` device from its configuration: the real m
 without a number in them. Nothing is downloaded. For each family there is one small configuration
 and a real one. Recorded are the names and shapes of all parameters of the small models,
 `get_nb_trainable_parameters()` for each method, and the size of the file that PEFT's tensors make
-when safetensors really writes them.
+when safetensors really writes them; and, for three models with numbers in them, how many bytes a
+forward pass keeps for the backward pass.
 """
 
 import hashlib
@@ -217,6 +218,37 @@ def cases() -> list[dict]:
     return made
 
 
+MEASURED = {"llama": {**_DECODER, "hidden_size": 256, "intermediate_size": 688,
+                      "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 8},
+            "qwen2": {**_DECODER, "hidden_size": 256, "intermediate_size": 688,
+                      "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2},
+            "gpt2": {"n_embd": 256, "n_layer": 4, "n_head": 8, "n_positions": 256,
+                     "vocab_size": 101, "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}}
+
+
+def kept_for_backward(family: str, method: str, attention: str) -> int:
+    """Bytes that a real forward pass keeps: a bfloat16 model, batch 2, length 128, no dropout."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(family, **MEASURED[family])
+    model = transformers.AutoModelForCausalLM.from_config(
+        config, attn_implementation=attention).to(torch.bfloat16)
+    if method == "lora":
+        model = peft.get_peft_model(model, peft.LoraConfig(r=8), autocast_adapter_dtype=False)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def remember(tensor):  # holding the tensor keeps its memory from being used again
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    ids = torch.randint(0, config.vocab_size, (2, 128))
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        model(input_ids=ids, labels=ids)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
 def main(path: Path) -> None:
     made = cases()
     for number, case in enumerate(made, 1):
@@ -241,6 +273,10 @@ def main(path: Path) -> None:
     document = {"about": "Counted by Hugging Face PEFT; see make_accounting_fixtures.py",
                 "versions": {"peft": peft.__version__, "transformers": transformers.__version__,
                              "torch": torch.__version__},
+                "kept": [{"config": {"model_type": family, **MEASURED[family]}, "method": method,
+                          "attention": attention, "bytes": kept_for_backward(family, method, attention)}
+                         for family in MEASURED for method in ("full", "lora")
+                         for attention in ("sdpa", "eager")],
                 "cases": made}
     text = json.dumps(document, separators=(",", ":")).replace('{"model":', '\n{"model":')
     path.write_text(text.replace('{"method":', '\n {"method":') + "\n", encoding="utf-8")
