@@ -208,7 +208,7 @@ function memoryBars(labels, colors) {
       bar.classList.toggle("pw-cut", bytes > end);
       bar.replaceChildren(...items.filter(([, size]) => size > 0).map(([label, size]) => {
         const part = colour(h("span", {}), colors[label]);
-        part.style.flexGrow = size;
+        part.style.width = `${(100 * size) / (end * shown)}%`;
         return part;
       }));
       value.style.left = `${100 * shown}%`;
@@ -369,7 +369,7 @@ function render({ model, el }) {
     setText(caption, `${which.select.selectedOptions[0]?.textContent ?? ""} parameters; GB = 10⁹ bytes`);
     const names = [...new Set(sides.flatMap(({ items }) => items.map(([label]) => label)))];
     const row = (label, cells, swatch) => h("tr", { "data-item": label },
-      h("th", { scope: "row" }, swatch, label),
+      h("th", { scope: "row" }, swatch, label[0].toUpperCase() + label.slice(1)),
       cells.map((bytes, index) => h("td", { "data-side": sides[index].key, "data-bytes": bytes },
         bytes ? gigabytes(bytes) : "\u2013")));
     body.replaceChildren(

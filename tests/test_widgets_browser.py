@@ -1,0 +1,399 @@
+"""The widgets of explorer.py as a reader meets them: in a page from disk, in Chromium, offline.
+
+The page is made here from the widgets' saved state, as the book's pages are, so that these tests
+need no built book. Every number is compared with `peft.py` or `accounting.py`.
+"""
+
+import json
+import os
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "code" / "stage-09"))
+
+import accounting  # noqa: E402
+import explorer  # noqa: E402
+import numpy as np  # noqa: E402
+import peft  # noqa: E402
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 375, "height": 800}}
+LOOKS = list(product(["light", "dark"], SIZES))
+
+
+def missing(what):
+    """Skip, and say why; in CI nothing may be missing."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not Path(CHROMIUM).exists():
+        missing(f"no Chromium at {CHROMIUM}: install it (Debian: apt install chromium) or set "
+                "CHROMIUM to its path")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("playwright is not installed: pip install -r requirements-dev.txt")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-background-networking", "--disable-component-update"])
+        yield chromium
+        chromium.close()
+
+
+def recorded_runs():
+    def row(target, method, size, best):
+        return {"kind": "report", "target": target, "method": method, "size": size, "seed": 0,
+                "lr": 0.01, "trainable": 768 * size or 143_488, "file_bytes": 4000,
+                "best_test": best, "best_base": 2.5, "names": ["ali", "<b>ece</b>"],
+                "curve": {"steps": [0, 40, 80], "validation": [3.0, best + 0.2, best],
+                          "train": [2.9, best - 0.1]}}
+
+    rows = [row(target, method, size, 2.4 - size / 100)
+            for target in ("turkish", "icelandic")
+            for method, sizes in (("full", [0]), ("lora-qv", [1, 4, 16]), ("prompt", [5, 10]))
+            for size in sizes]
+    losses = {f"{name} {part}": 3.0 for name in ("turkish", "icelandic", "base")
+              for part in ("validation", "test")}
+    return explorer.RunExplorer(rows, {"names": ["anna"], "losses": losses})
+
+
+@pytest.fixture(scope="module")
+def widgets():
+    return {"explorer": explorer.parameter_explorer(), "rank": explorer.rank_widget(),
+            "bottleneck": explorer.bottleneck_widget(), "lengths": explorer.lengths_widget(),
+            "runs": recorded_runs(), "memory": explorer.memory_explorer()}
+
+
+@pytest.fixture(scope="module")
+def address(widgets, tmp_path_factory):
+    """A page with all widgets, built from the book's own copies of the widgets' scripts."""
+    from ipywidgets.embed import embed_data
+
+    vendor = ROOT / "vendor" / "widgets"
+    data = embed_data(views=list(widgets.values()), drop_defaults=False)
+    scripts = "".join(f'<script src="{(vendor / name).as_uri()}"></script>'
+                      for name in ("require.js", "shim.js"))
+    scripts += (f'<script src="{(vendor / "embed-amd.js").as_uri()}" '
+                'data-jupyter-widgets-cdn="nowhere/"></script>')
+
+    def inert(value):  # JSON inside <script>
+        return json.dumps(value).replace("<", "\\u003c")
+
+    cells = "".join(
+        f'<div class="cell_output" id="{name}"><div class="output">'
+        '<div class="peft-widget-fallback">a plain table</div></div><div class="output">'
+        f'<script type="application/vnd.jupyter.widget-view+json">{inert(view)}</script></div></div>'
+        for name, view in zip(widgets, data["view_specs"], strict=True))
+    page = tmp_path_factory.mktemp("page") / "index.html"
+    page.write_text(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Widgets</title>'
+        '<meta name="viewport" content="width=device-width"></head>'
+        f'<body style="margin: 16px">{cells}'
+        f'<script type="application/vnd.jupyter.widget-state+json">{inert(data["manager_state"])}'
+        f"</script>{scripts}</body></html>", "utf-8")
+    return page.as_uri()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Opens the page in a look; at the end nothing may have failed or asked for the network."""
+    contexts, trouble = [], []
+
+    def open_(scheme="light", size="desktop"):
+        context = browser.new_context(viewport=SIZES[size], color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and trouble.append(message.text))
+        page.on("dialog", lambda dialog: trouble.append(f"dialog: {dialog.message}"))
+        page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
+                or trouble.append(request.url))
+        page.goto(address)
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 6")
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert trouble == []
+
+
+def settle(page):
+    """Two frames: the first draws what changed."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => "
+                  "requestAnimationFrame(done)))")
+
+
+def move(page, widget, name, position):
+    page.locator(f"#{widget} input[data-name={name}]").evaluate(
+        "(input, position) => { input.value = position;"
+        " input.dispatchEvent(new Event('input', {bubbles: true})); }", position)
+
+
+def shown(page, widget):
+    return page.locator(f"#{widget} tr[data-method]").evaluate_all(
+        "(rows) => Object.fromEntries(rows.map((row) => [row.dataset.method,"
+        " {params: Number(row.dataset.params), ratio: Number(row.dataset.ratio),"
+        "  bytes: Number(row.dataset.bytes), text: row.querySelector('[data-cell=params]')"
+        "  .textContent}]))")
+
+
+def assert_counts(page, widget, bytes_each=2, **settings):
+    settle(page)
+    expected = peft.compare_peft_methods(**settings)
+    for key, row in shown(page, widget).items():
+        assert row == {**expected[key], "bytes": expected[key]["params"] * bytes_each,
+                       "text": f"{expected[key]['params']:,}"}, (key, settings)
+
+
+@pytest.mark.parametrize("scheme, size", LOOKS)
+def test_every_position_of_every_setting_shows_what_compare_peft_methods_counts(
+        open_page, scheme, size):
+    page = open_page(scheme, size)
+    assert_counts(page, "explorer")
+    for name, values in explorer.SETTINGS.items():
+        for position, value in enumerate(values):
+            move(page, "explorer", name, position)
+            assert_counts(page, "explorer", **{name: value})
+        move(page, "explorer", name, values.index(
+            {"lora_rank": 8, "adapter_bottleneck": 64, "prefix_length": 10, "prompt_length": 20}[name]))
+
+
+def test_every_width_and_layer_count(open_page):
+    page = open_page()
+    for position, width in enumerate(explorer.WIDTHS):
+        move(page, "explorer", "width", position)
+        settle(page)
+        for other in range(position % 5, len(explorer.LAYERS), 5):  # all widths, all layer counts
+            layers = explorer.LAYERS[other]
+            move(page, "explorer", "layers", other)
+            assert_counts(page, "explorer", d_model=width, num_layers=layers, num_heads=1)
+        heads = page.locator("#explorer input[data-name=heads]").get_attribute("data-value")
+        assert width % int(heads) == 0
+
+
+@pytest.mark.parametrize("widget, name", [
+    ("rank", "lora_rank"), ("bottleneck", "adapter_bottleneck"),
+    ("lengths", "prefix_length"), ("lengths", "prompt_length")])
+def test_small_widgets_on_every_listed_model(open_page, widget, name):
+    page = open_page()
+    values = explorer.SETTINGS[name]
+    move(page, widget, name, 2)
+    for model, width, layers, heads in explorer.MODELS:
+        page.select_option(f"#{widget} select[data-name=preset]", model)
+        assert_counts(page, widget, d_model=width, num_layers=layers, num_heads=heads,
+                      **{name: values[2]})
+
+
+def test_precision_changes_bytes_only_and_reset_returns(open_page):
+    page = open_page()
+    page.locator("#rank label", has_text="float32").click()
+    assert_counts(page, "rank", bytes_each=4)
+    move(page, "rank", "lora_rank", 0)
+    settle(page)
+    page.get_by_role("button", name="Reset").nth(1).click()
+    assert_counts(page, "rank")
+
+
+def test_keyboard_alone_moves_a_slider_and_the_change_is_announced(open_page):
+    page = open_page()
+    slider = page.locator("#rank input[data-name=lora_rank]")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert_counts(page, "rank", lora_rank=16)
+    assert slider.get_attribute("aria-valuetext") == "rank 16"
+    page.wait_for_function("document.querySelector('#rank output').textContent.includes('8,388,608')")
+    assert "0.391" in page.locator("#rank output").text_content()
+    page.keyboard.press("End")
+    assert_counts(page, "rank", lora_rank=512)
+    focused = slider.evaluate("(input) => getComputedStyle(input).outlineStyle")
+    assert focused == "solid"
+
+
+def test_every_control_is_named_and_reached_by_tab(open_page):
+    page = open_page()
+    unnamed = page.evaluate("""() => [...document.querySelectorAll(
+        '.peft-widget :is(input, select, textarea)')].filter((one) => !one.labels.length)
+        .map((one) => one.outerHTML)""")
+    assert unnamed == []
+    wanted = page.evaluate("""() => new Set([...document.querySelectorAll(
+        '.peft-widget :is(input, select, button, summary):not(:disabled)')].filter((one) =>
+        one.checkVisibility()).map((one) => one.type === 'radio' ? one.name : one)).size""")
+    reached = page.evaluate("() => (window.seen = new Set()).size")
+    for _ in range(wanted):
+        page.keyboard.press("Tab")
+        reached = page.evaluate("""() => window.seen.add(document.activeElement.type === 'radio'
+            ? document.activeElement.name : document.activeElement).size""")
+    assert reached == wanted
+
+
+def test_ids_are_unique_and_widgets_do_not_touch_each_other(open_page):
+    page = open_page()
+    ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map(({id}) => id)")
+    assert len(ids) == len(set(ids))
+    move(page, "explorer", "lora_rank", 0)
+    assert_counts(page, "rank")
+    assert_counts(page, "explorer", lora_rank=1)
+
+
+def test_fallback_gives_way_to_the_widget(open_page):
+    page = open_page()
+    assert page.locator(".peft-widget-fallback:visible").count() == 0
+
+
+@pytest.mark.parametrize("scheme, size", LOOKS)
+def test_nothing_is_wider_than_the_page(open_page, scheme, size):
+    page = open_page(scheme, size)
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
+    cut = page.evaluate("""() => [...document.querySelectorAll('.pw-scroll')]
+        .filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.textContent)""")
+    assert cut == []
+
+
+def paper(page):
+    return page.locator("#rank .peft-widget").evaluate(
+        "(node) => getComputedStyle(node).backgroundColor")
+
+
+def test_colours_follow_the_book_then_jupyterlab_then_the_system(open_page):
+    page = open_page("light")
+    light = paper(page)
+    page.emulate_media(color_scheme="dark")
+    dark = paper(page)
+    assert light != dark
+    for system, attribute, value, expected in (
+            ("dark", "data-theme", "light", light), ("light", "data-theme", "dark", dark),
+            ("dark", "data-jp-theme-light", "true", light),
+            ("light", "data-jp-theme-light", "false", dark)):
+        page.emulate_media(color_scheme=system)
+        page.evaluate("""([name, value]) => {
+            for (const node of [document.documentElement, document.body]) {
+              node.removeAttribute('data-theme');
+              node.removeAttribute('data-jp-theme-light');
+            }
+            const home = name === 'data-theme' ? document.documentElement : document.body;
+            home.setAttribute(name, value);
+        }""", [attribute, value])
+        assert paper(page) == expected, (system, attribute, value)
+
+
+def test_reduced_motion_stops_transitions(open_page):
+    def duration(page):
+        return page.locator("#rank .pw-bar").first.evaluate(
+            "(bar) => getComputedStyle(bar).transitionDuration")
+
+    page = open_page()
+    assert duration(page) != "0s"
+    page.emulate_media(reduced_motion="reduce")
+    assert duration(page) == "0s"
+
+
+# --------------------------------------------------------------------------- recorded runs
+
+
+def test_recorded_runs_show_the_run_that_is_chosen(open_page, widgets):
+    page = open_page()
+    for target, by_method in widgets["runs"]._runs.items():
+        page.locator("#runs label", has_text=target.capitalize()).click()
+        for method, settings in by_method.items():
+            page.select_option("#runs select[data-name=method]", method)
+            settle(page)
+            for position, run in enumerate(settings):
+                move(page, "runs", "size", position)
+                settle(page)
+                after = page.locator("#runs tr[data-loss=target]").get_attribute("data-after")
+                assert float(after) == run["test"][0]
+                assert f"{run['trainable']:,}" in page.locator("#runs .pw-facts").text_content()
+                points = page.locator("#runs .pw-curve path.pw-validation").get_attribute("d")
+                assert points.count("L") == len(run["steps"]) - 1 and "NaN" not in points
+    assert "<b>ece</b>" in page.locator("#runs .pw-names").nth(1).text_content()
+
+
+# --------------------------------------------------------------------- memory of real models
+
+
+def memory_shown(page):
+    settle(page)
+    totals = page.locator("#memory tr[data-item=total] td").evaluate_all(
+        "(cells) => Object.fromEntries(cells.map((c) => [c.dataset.side, Number(c.dataset.bytes)]))")
+    body = page.locator("#memory tbody")
+    return {**totals, "trainable": int(body.get_attribute("data-trainable"))}
+
+
+def memory_expected(config, rank, targets, base, convention, optimizer):
+    model = explorer.language_model(config)
+    lora = accounting.count_lora(model, rank, targets)
+    full = accounting.memory_bill(accounting.count_full(model), convention=convention,
+                                  optimizer=optimizer)
+    return {"full": full.bytes, "trainable": lora.trainable,
+            "lora": accounting.memory_bill(lora, base=base, optimizer=optimizer).bytes}
+
+
+def set_targets(page, targets):
+    boxes = page.locator("#memory input[data-name=target]")
+    for index in range(boxes.count()):
+        box = boxes.nth(index)
+        box.set_checked(box.get_attribute("value") in targets)
+        settle(page)
+
+
+def test_memory_is_what_accounting_says_over_a_grid(open_page):
+    page = open_page()
+    rng = np.random.default_rng(0)
+    names = list(accounting.known_models())
+    for name in names[::3]:
+        config = accounting.known_models()[name]["config"]
+        leaves = accounting.linear_names(explorer.language_model(config))
+        page.select_option("#memory select[data-name=model]", name)
+        settle(page)
+        targets = [leaf for leaf in leaves if rng.random() < 0.5] or leaves[:1]
+        set_targets(page, targets)
+        picked = {}
+        for field, options in (("base", accounting.BASE_FORMATS),
+                               ("convention", list(accounting.CONVENTIONS)),
+                               ("optimizer", accounting.OPTIMIZERS)):
+            picked[field] = str(rng.choice(options))
+            page.select_option(f"#memory select[data-name={field}]", picked[field])
+        position = int(rng.integers(len(explorer.RANKS)))
+        move(page, "memory", "rank", position)
+        expected = memory_expected(config, explorer.RANKS[position], targets, **picked)
+        assert memory_shown(page) == expected, (name, targets, picked)
+
+
+def test_a_pasted_config_is_answered_and_a_hostile_one_refused(open_page):
+    page = open_page()
+    page.get_by_text("Use your own model").click()
+    area = page.get_by_label("Paste its config.json")
+    use = page.get_by_role("button", name="Use this model")
+    config = accounting.known_models()["Mistral-7B"]["config"] | {
+        "num_hidden_layers": 5, "vocab_size": 777, "_name_or_path": "<img src=x onerror=alert(1)>"}
+    area.fill(json.dumps(config))
+    use.click()
+    expected = memory_expected(config, 8, ["q_proj", "v_proj"], "bfloat16", "mixed", "adamw")
+    assert memory_shown(page) == expected
+    assert "<img" in page.locator("#memory select[data-name=model]").text_content()
+    for text, answer in (
+            ("<script>alert(1)</script>", "not JSON"),
+            ('{"model_type": "<img src=x onerror=alert(1)>"}', "not a family"),
+            (json.dumps(config | {"hidden_size": "4096"}), "must be a positive integer")):
+        area.fill(text)
+        use.click()
+        assert answer in page.locator("#memory .pw-answer").text_content()
+        assert memory_shown(page) == expected  # what was read before stays
+    assert page.locator("#memory img").count() == 0
+
+
+def test_no_target_modules_train_nothing_and_say_so(open_page):
+    page = open_page()
+    set_targets(page, [])
+    assert memory_shown(page)["trainable"] == 0
+    assert "at least one target module" in page.locator("#memory .pw-headline").text_content()
