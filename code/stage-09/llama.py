@@ -232,8 +232,8 @@ class Rotation:
         forward   a c - b s,  b c + a s         backward: the same with -s (a rotation's inverse)
 
     A row holds its heads one after the other, so j's partner lies dh/2 columns away. Shifting
-    whole rows, with sines that are zero where the neighbour belongs to another pair, keeps NumPy's
-    inner loops long: several times faster than slicing each head.
+    whole rows, with a sine of zero where the neighbour belongs to another pair, keeps NumPy's inner
+    loops long: several times faster than slicing each head.
 
     References
     ----------
@@ -245,8 +245,7 @@ class Rotation:
         c, s = np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)  # (T, dh/2)
         zero = np.zeros_like(s)
         self.cos = np.tile(np.hstack([c, c]), heads).ravel()  # (T*heads*dh,)
-        self.sin_b = np.tile(np.hstack([s, zero]), heads).ravel()[:-self.half]  # of b, for a
-        self.sin_a = np.tile(np.hstack([zero, s]), heads).ravel()[self.half:]  # of a, for b
+        self.sin = np.tile(np.hstack([s, zero]), heads).ravel()[:-self.half]  # of each pair
 
     def __call__(self, x: np.ndarray, inverse: bool = False) -> np.ndarray:
         """(n, heads*dh) -> (n, heads*dh)"""
@@ -254,8 +253,8 @@ class Rotation:
         a, b = np.s_[:, :-self.half], np.s_[:, self.half:]
         out = flat * self.cos
         plus, minus = (a, b) if inverse else (b, a)
-        out[plus] += flat[minus] * (self.sin_b if inverse else self.sin_a)
-        out[minus] -= flat[plus] * (self.sin_a if inverse else self.sin_b)
+        out[plus] += flat[minus] * self.sin
+        out[minus] -= flat[plus] * self.sin
         return out.reshape(x.shape)
 
 

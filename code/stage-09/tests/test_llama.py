@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from llama import PROJECTIONS, Llama, LlamaConfig, random_weights, read_safetensors
+from llama import PROJECTIONS, Llama, LlamaConfig, Rotation, random_weights, read_safetensors
 from names import BOUNDARY, make_batch
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
 from training import cross_entropy
@@ -126,6 +126,25 @@ def test_filling_up_does_not_change_real_positions(plug):
     model = make(PLAIN, plug)
     alone, together = model.forward(make_batch(["bo"])[0]), model.forward(make_batch(NAMES)[0])
     assert np.allclose(alone[0], together[1, :3], rtol=0, atol=1e-12)
+
+
+def test_rotation_is_a_complex_rotation_of_each_pair_by_its_token_s_angle():
+    rng, heads, half, T = np.random.default_rng(0), 3, 4, 5
+    angles = make(PLAIN).angles[7:7 + T, :1] * rng.random(half)  # (T, dh/2), any angles
+    x = rng.standard_normal((2 * T, heads * 2 * half))
+    a, b = np.moveaxis(x.reshape(2, T, heads, 2, half), 3, 0)
+    turned = (a + 1j * b) * np.exp(1j * angles)[:, None]  # (2, T, heads, dh/2)
+    expected = np.stack([turned.real, turned.imag], axis=3).reshape(x.shape)
+    rotate = Rotation(angles, heads, np.float64)
+    assert np.allclose(rotate(x), expected, rtol=0, atol=1e-12)
+    assert np.allclose(rotate(rotate(x), inverse=True), x, rtol=0, atol=1e-12)
+
+
+def test_angles_are_position_times_theta_to_the_minus_2j_over_dh():
+    angles = make(GROUPED).angles  # dh = 4, theta = 500: Su et al., equation (15)
+    assert angles.shape == (64, 2)
+    for position, j in ((0, 0), (1, 0), (3, 1), (63, 1)):
+        assert angles[position, j] == pytest.approx(position * 500.0 ** (-2 * j / 4), rel=1e-12)
 
 
 def test_prefix_is_visible_to_every_token_and_shifts_positions():
