@@ -28,7 +28,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-# --------------------------------------------------------------- the table: what a family consists of
+# ------------------------------------------------------------- the table: what a family consists of
 #
 # symbols   `name = first | second | ...`: the first alternative that the config.json can answer. An
 #           alternative is a key of the config, a number, an expression in symbols defined above it,
@@ -37,7 +37,7 @@ from typing import Any
 #           module. `{layers}` in a path repeats the line for 0 … layers-1. Sizes and flags are
 #           expressions in symbols. `tied` means that the weight is another module's: not counted.
 #               linear     in out         conv1d   in out  (a linear layer stored transposed; GPT-2)
-#               embedding  rows width     norm     width   (a LayerNorm if it has a bias, else RMSNorm)
+#               embedding  rows width     norm     width   (LayerNorm if it has a bias, or RMSNorm)
 # heads     the modules that a task puts on top.
 # lora, ia3, feedforward   the target modules that Hugging Face PEFT takes when none are named.
 #
@@ -135,7 +135,8 @@ def _t5(default_mlp: str, default_tied: int, **more: Any) -> dict:
         tied = tie_word_embeddings | {default_tied}
     """
     return {"symbols": symbols, "modules": rows,
-            "heads": {"SEQ_2_SEQ_LM": "lm_head linear d vocab tied:tied"}, "lora": ["q", "v"], **more}
+            "heads": {"SEQ_2_SEQ_LM": "lm_head linear d vocab tied:tied"},
+            "lora": ["q", "v"], **more}
 
 
 _BERT_SYMBOLS = """
@@ -185,14 +186,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama": _decoder("qkv_bias = attention_bias | 0; o_bias = attention_bias | 0; "
                       "mlp_bias = mlp_bias | 0", **_BIASED_ATTENTION_IA3),
     "mistral": _decoder(**_BIASED_ATTENTION_IA3),
-    "mixtral": _decoder("experts = num_local_experts; active = num_experts_per_tok | 2", mlp=_EXPERTS,
-                        ia3=["k_proj", "v_proj", "w2"], feedforward=["w2"]),
+    "mixtral": _decoder("experts = num_local_experts; active = num_experts_per_tok | 2",
+                        mlp=_EXPERTS, ia3=["k_proj", "v_proj", "w2"], feedforward=["w2"]),
     "gemma": _decoder("qkv_bias = attention_bias | 0; o_bias = attention_bias | 0; "
                       "tied = tie_word_embeddings | 1"),
     "gemma2": _decoder("qkv_bias = attention_bias | 0; o_bias = attention_bias | 0; "
                        "tied = tie_word_embeddings | 1; four_norms = 1"),
-    "gemma3_text": _decoder("qkv_bias = attention_bias | 0; o_bias = attention_bias | 0; qk_norm = 1; "
-                            "tied = tie_word_embeddings | 1; four_norms = 1"),
+    "gemma3_text": _decoder("qkv_bias = attention_bias | 0; o_bias = attention_bias | 0; "
+                            "qk_norm = 1; tied = tie_word_embeddings | 1; four_norms = 1"),
     "qwen2": _decoder("qkv_bias = 1"),
     "qwen3": _decoder("qkv_bias = attention_bias | 0; o_bias = attention_bias | 0; qk_norm = 1"),
     "phi3": {
@@ -210,8 +211,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "heads": _DECODER_HEADS,
     },
     "phi": {
-        "symbols": _DECODER_SYMBOLS.replace("ff = intermediate_size", "ff = intermediate_size | 4*d")
-                   + "qk_norm = qk_layernorm | 0",
+        "symbols": _DECODER_SYMBOLS + "qk_norm = qk_layernorm | 0",
         "modules": """
             model.embed_tokens                                  embedding vocab d
             model.final_layernorm                               norm d            bias
@@ -229,7 +229,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "lora": ["q_proj", "v_proj", "fc1", "fc2"], "ia3": ["q_proj", "v_proj", "fc2"],
         "feedforward": ["fc2"],
     },
-    "phi-msft": {  # phi-2 as first released, with code of its own: the names that early tutorials use
+    "phi-msft": {  # phi-2 as first released: the names that early tutorials use
         "symbols": """
             d = n_embd
             layers = n_layer
@@ -294,7 +294,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
             model.decoder.embed_positions                           embedding positions+2 d
             model.decoder.project_in                                linear word d     if:word!=d
             model.decoder.project_out                               linear d word     if:word!=d
-            model.decoder.final_layer_norm                          norm d            bias if:final>drop_final
+            model.decoder.final_layer_norm                      norm d      bias if:final>drop_final
             model.decoder.layers.{layers}.self_attn.q_proj          linear d d        bias:biased
             model.decoder.layers.{layers}.self_attn.k_proj          linear d d        bias:biased
             model.decoder.layers.{layers}.self_attn.v_proj          linear d d        bias:biased
@@ -350,7 +350,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "feedforward": ["output.dense"],
     },
     "roberta": _ROBERTA,
-    "xlm-roberta": {key: value for key, value in _ROBERTA.items() if key not in ("ia3", "feedforward")},
+    "xlm-roberta": {key: _ROBERTA[key] for key in ("symbols", "modules", "heads", "lora")},
 }
 
 # The class named in a config.json tells which head the checkpoint carries.
@@ -509,7 +509,7 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
             raise ValueError(f"config.json: {size} must be positive, got {symbols[size]}")
 
     modules = _expand(table["modules"] + "\n" + table["heads"].get(task, ""), symbols)
-    if task == "FEATURE_EXTRACTION":  # the bare model has no outer `model.`, `bert.`, `transformer.`
+    if task == "FEATURE_EXTRACTION":  # the bare model has no outer `model.`, `bert.`, …
         outer = modules[0].name.split(".")[0] + "."
         modules = [replace(m, name=m.name.removeprefix(outer)) for m in modules]
     return Model(family, task, symbols, tuple(modules), name)
@@ -536,7 +536,8 @@ def _expand(rows: str, symbols: Mapping[str, int]) -> list[Module]:
         tied = "tied" in options and _flag(options["tied"], symbols)
         repeats = [range(symbols[count]) for count in re.findall(r"{(\w+)}", path)]
         template = re.sub(r"{\w+}", "{}", path)
-        modules += [Module(template.format(*at), kind, sizes, bias, tied) for at in product(*repeats)]
+        modules += [Module(template.format(*at), kind, sizes, bias, tied)
+                    for at in product(*repeats)]
     return modules
 
 
@@ -560,11 +561,12 @@ def known_models() -> dict[str, dict[str, Any]]:
 def load_model(name: str, task: str | None = None, *, num_labels: int | None = None) -> Model:
     """One of :func:`known_models`, by name."""
     if name not in known_models():
-        raise ValueError(f"no model {name!r} in {_MODELS_FILE.name}; it has {', '.join(known_models())}")
+        raise ValueError(f"no model {name!r} in {_MODELS_FILE.name}; "
+                         f"it has {', '.join(known_models())}")
     return read_model(known_models()[name]["config"], task, num_labels=num_labels, name=name)
 
 
-# ------------------------------------------------------------ which modules does a name mean? (PEFT)
+# ----------------------------------------------------------- which modules does a name mean? (PEFT)
 
 Targets = str | Sequence[str] | None
 
@@ -611,8 +613,8 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
                          "write the layers into the expression")
 
     if everything and model.task == "TOKEN_CLS":
-        raise ValueError("PEFT refuses all-linear for token classification: it would adapt the head and "
-                         "train it whole, too; list the target modules")
+        raise ValueError("PEFT refuses all-linear for token classification: it would adapt the "
+                         "head and train it whole, too; list the target modules")
 
     def is_target(module: Module) -> bool:
         if exclude and matches(module.name, exclude):
@@ -633,8 +635,8 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     unmatched = [] if isinstance(targets, str) else [
         target for target in targets if not any(matches(module.name, [target]) for module in found)]
     if not found:
-        raise ValueError(f"target_modules {targets!r} match nothing in this {model.family} model; its "
-                         f"modules are called {', '.join(linear_names(model))}")
+        raise ValueError(f"target_modules {targets!r} match nothing in this {model.family} model; "
+                         f"its modules are called {', '.join(linear_names(model))}")
     return found, unmatched
 
 
@@ -643,7 +645,7 @@ def linear_names(model: Model) -> list[str]:
     return list(dict.fromkeys(m.name.split(".")[-1] for m in model.modules if m.is_linear))
 
 
-# ------------------------------------------------------------------------------ counting: the result
+# ----------------------------------------------------------------------------- counting: the result
 
 
 @dataclass(frozen=True)
@@ -655,7 +657,7 @@ class Count:
     trainable, total : int
         As PEFT's `get_nb_trainable_parameters` reports them: `total` includes the adapter.
     tensors : dict
-        Name and shape of each tensor in the saved adapter (in PEFT's file, where PEFT has the method).
+        Name and shape of each tensor in the saved adapter (PEFT's file, where PEFT has the method).
     unmatched : list of str
         Target names that matched no module. PEFT drops them without a word.
     notes : list of str
@@ -682,7 +684,7 @@ class Count:
 
     @property
     def packed_total(self) -> int:
-        """`total` as old tools print it for a 4-bit model: two weights packed in a byte count one."""
+        """`total` as old tools print it for a 4-bit model: a byte with two weights counts one."""
         packed = sum(math.prod(m.sizes) // 2 for m in quantized_modules(self.model))
         return self.total - packed
 
@@ -787,8 +789,9 @@ def _rank_of(name: str, rank: int, pattern: Mapping[str, int]) -> int:
     return next((r for key, r in pattern.items() if re.match(rf"(.*\.)?({key})$", name)), rank)
 
 
-def count_adalora(model: Model, init_rank: int = 12, target_modules: Targets = None, **options) -> Count:
-    """AdaLoRA at its start: LoRA at `init_rank` and one singular value per rank [Zhang et al., 2023].
+def count_adalora(model: Model, init_rank: int = 12, target_modules: Targets = None,
+                  **options: Any) -> Count:
+    """AdaLoRA at its start: LoRA, and one singular value per rank [Zhang et al., 2023].
 
     PEFT also registers one frozen number per module, which `total` contains.
     """
@@ -803,7 +806,7 @@ def count_adalora(model: Model, init_rank: int = 12, target_modules: Targets = N
 
 
 def count_loha(model: Model, rank: int = 8, target_modules: Targets = None, **options) -> Count:
-    """LoHa: the product, element by element, of two LoRA updates: `2 rank (in + out)` per module."""
+    """LoHa: the elementwise product of two LoRA updates, `2 rank (in + out)` per module."""
     _positive("rank", rank)
     found, unmatched = find_modules(model, target_modules, **options)
     tensors = {}
@@ -884,8 +887,8 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
     file = dict(tensors)
     notes = list(notes)
     if any(".experts." in m.name for m in adapted):
-        notes.append("Experts as in Transformers 4, one linear layer each. Transformers 5 stacks them, "
-                     "and PEFT then adapts the stack, with another count.")
+        notes.append("Experts as in Transformers 4, one linear layer each. Transformers 5 stacks "
+                     "them, and PEFT then adapts the stack, with another count.")
 
     names = {m.name for m in adapted}
     embedding = next(m for m in model.modules if m.kind == "embedding")
@@ -895,8 +898,8 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
                 file[f"base_model.model.{m.name}.base_layer.weight"] = m.weight_shape
                 if m.bias:
                     file[f"base_model.model.{m.name}.base_layer.bias"] = (m.bias_size,)
-                notes.append(f"PEFT saves the {math.prod(m.sizes):,} frozen weights of {m.name} with "
-                             "the adapter, unless save_embedding_layers=False.")
+                notes.append(f"PEFT saves the {math.prod(m.sizes):,} frozen weights of {m.name} "
+                             "with the adapter, unless save_embedding_layers=False.")
     whole, unknown = _whole_modules(model, saved)
     whole_names = {m.name for m in whole}
     biased = [] if bias == "none" else [
@@ -913,22 +916,22 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
         file[f"base_model.model.{m.name}.weight"] = m.weight_shape
         if m.bias:
             file[f"base_model.model.{m.name}.bias"] = (m.bias_size,)
-        if m.bias and bias == "all":  # PEFT writes every bias that it finds, under its wrapper's names
+        if m.bias and bias == "all":  # PEFT writes each bias under its wrapper's names
             root = next(n for n in _roots(m.name) if any(n.endswith(name) for name in saved))
             inside = m.name[len(root):]
             copy = ".modules_to_save" + (".default" if inside else "")
             for wrapper in (".original_module", copy):
                 file[f"base_model.model.{root}{wrapper}{inside}.bias"] = (m.bias_size,)
         if m.tied:
-            notes.append(f"{m.name} shares its weight with the embedding; trained whole it becomes a "
-                         f"copy of {math.prod(m.sizes):,} parameters, and the two drift apart.")
+            notes.append(f"{m.name} shares its weight with the embedding; trained whole it becomes "
+                         f"a copy of {math.prod(m.sizes):,} parameters, and the two drift apart.")
     trainable = added + sum(m.bias_size for m in biased) + copies * (2 if head == "both" else 1)
     total = model.num_parameters + added + frozen + copies * (0 if head == "in place" else 1)
     unknown = [name for name in unknown if name not in _PEFT_HEADS]
     return Count(method, model, trainable, total, file, (*unmatched, *unknown), tuple(notes))
 
 
-# ------------------------------------------------------------- virtual tokens: prefix, prompt, P-tuning
+# --------------------------------------------------------- virtual tokens: prefix, prompt, P-tuning
 
 
 def count_prefix(model: Model, num_virtual_tokens: int = 20, *, projection: bool = False,
@@ -950,8 +953,9 @@ def count_prefix(model: Model, num_virtual_tokens: int = 20, *, projection: bool
     if model.family in ("t5", "mt5"):
         notes.append("PEFT puts the prefix on the decoder only.")
         if model["heads"] * model["dkv"] != width:
-            notes.append(f"PEFT takes d_model = {width} for the width of keys and values; this model's "
-                         f"are {model['heads'] * model['dkv']} wide, so such a prefix does not fit it.")
+            notes.append(f"PEFT takes d_model = {width} for the width of keys and values; this "
+                         f"model's are {model['heads'] * model['dkv']} wide, so the prefix does "
+                         "not fit it.")
     return _count_virtual("prefix tuning", model, trainable, (P, 2 * layers * width), notes, head)
 
 
@@ -965,7 +969,7 @@ def count_prompt(model: Model, num_virtual_tokens: int = 20, *, submodules: int 
     times = (2 if model.task == "SEQ_2_SEQ_LM" else 1) if submodules is None else (
         _positive("submodules", submodules))
     shape = (_positive("num_virtual_tokens", num_virtual_tokens) * times, model["d"])
-    notes = [f"PEFT allocates the prompt {times} times for an encoder-decoder."] if times > 1 else []
+    notes = [f"PEFT allocates the prompt {times} times for an encoder-decoder."] * (times > 1)
     if model.symbols.get("word", model["d"]) != model["d"]:
         notes.append(f"PEFT makes prompts {model['d']} wide; this model's embeddings are "
                      f"{model['word']} wide, so such a prompt does not fit it.")
@@ -998,11 +1002,12 @@ def _count_virtual(method: str, model: Model, trainable: int, shape: tuple[int, 
     return replace(counted, trainable=counted.trainable + network, total=counted.total + network)
 
 
-# ------------------------------------------------------------------------------- bottleneck adapters
+# ------------------------------------------------------------------------------ bottleneck adapters
 
 
-def count_adapters(model: Model, bottleneck: int = 64, style: str = "houlsby", *, biases: bool = True,
-                   layer_norms: bool = False, cross_attention: bool = True) -> Count:
+def count_adapters(model: Model, bottleneck: int = 64, style: str = "houlsby", *,
+                   biases: bool = True, layer_norms: bool = False,
+                   cross_attention: bool = True) -> Count:
     """Bottleneck adapters: `2 d m`, and `m + d` biases, each.
 
     Parameters
@@ -1044,8 +1049,8 @@ def count_adapters(model: Model, bottleneck: int = 64, style: str = "houlsby", *
             tensors[f"{n.name}.weight"] = n.weight_shape
             if n.bias:
                 tensors[f"{n.name}.bias"] = (n.bias_size,)
-    notes = ((f"{sum(places.values())} adapters; biases {'counted' if biases else 'none'}, LayerNorms "
-             f"{'counted' if layer_norms else 'not counted'}."),)
+    notes = (f"{sum(places.values())} adapters; biases {'counted' if biases else 'none'}, "
+             f"LayerNorms {'counted' if layer_norms else 'not counted'}.",)
     return Count(f"adapters ({style})", model, trainable, model.num_parameters + added, tensors, (),
                  notes)
 
@@ -1108,8 +1113,8 @@ def memory_bill(counted: Count, *, convention: str = "fp32", base: str = "bfloat
         One of `CONVENTIONS`: how the trainable parameters are kept. PEFT keeps adapters in 32 bits
         ("fp32") even on a 16-bit base.
     base : {"float32", "bfloat16", "int8", "nf4", "nf4+dq"}
-        How the frozen weights are kept. int8 and NF4 apply to the linear layers except the head; all
-        else stays in 16 bits. "nf4+dq" is NF4 with double quantisation [Dettmers et al., 2023].
+        How the frozen weights are kept. int8 and NF4 apply to the linear layers except the head;
+        all else stays in 16 bits. "nf4+dq" is NF4 with double quantisation [Dettmers et al., 2023].
     optimizer : {"adamw", "adamw-8bit", "sgd"}
         8-bit AdamW keeps two bytes per parameter, plain SGD keeps nothing.
     """
@@ -1123,12 +1128,14 @@ def memory_bill(counted: Count, *, convention: str = "fp32", base: str = "bfloat
     }[optimizer]
     n = counted.trainable
     items = [*frozen_items(counted, base)]
-    items.append(Item("trainable weights", n * weight, f"{n:,} parameters, {weight} bytes each: {how}"))
+    items.append(Item("trainable weights", n * weight,
+                      f"{n:,} parameters, {weight} bytes each: {how}"))
     if copy:
         label = "32-bit master copy" if copy == 4 else "16-bit working copy"
         items.append(Item(label, n * copy, f"{copy} bytes for each trainable parameter"))
     items.append(Item("gradients", n * gradient, f"{gradient} bytes for each trainable parameter"))
-    items.append(Item("optimizer state", n * states, f"{optimizer_how} for each trainable parameter"))
+    items.append(Item("optimizer state", n * states,
+                      f"{optimizer_how} for each trainable parameter"))
     return Bill(tuple(items), "activations, temporary buffers, fragmentation, the CUDA context"
                 + ("; 8-bit AdamW's scales and its small tensors, which stay in 32 bits"
                    if optimizer == "adamw-8bit" else ""))
@@ -1154,12 +1161,13 @@ def frozen_items(counted: Count, base: str = "bfloat16") -> list[Item]:
         blocks = [-(-n // _NF4_BLOCK) for n in weights]
         items = [Item("frozen weights, NF4", codes, f"{quantised:,} parameters, 4 bits each")]
         if base == "nf4":
-            items.append(Item("scales", 4 * sum(blocks), f"one 32-bit scale per {_NF4_BLOCK} weights"))
+            items.append(Item("scales", 4 * sum(blocks),
+                              f"one 32-bit scale per {_NF4_BLOCK} weights"))
         else:
             second = sum(-(-count // _NF4_SECOND_BLOCK) for count in blocks)
             items.append(Item("scales, quantised again", sum(blocks) + 4 * second,
-                              f"8 bits per {_NF4_BLOCK} weights, and 32 bits per {_NF4_SECOND_BLOCK} "
-                              "of these"))
+                              f"8 bits per {_NF4_BLOCK} weights, and 32 bits per "
+                              f"{_NF4_SECOND_BLOCK} of these"))
     return [*items, Item("frozen, not quantised", rest * 2,
                          f"{rest:,} parameters in bfloat16: embeddings, head, norms, biases")]
 
@@ -1175,18 +1183,19 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
                         checkpointing: bool = False, attention: str = "flash") -> Bill:
     """What the forward pass keeps for the backward pass: an estimate, unlike everything else here.
 
-    Frameworks decide for themselves what they keep. The rule here is for 16-bit training in PyTorch,
-    with a loss over all positions. Always kept, because nonlinearities, attention and norms need
-    them again: the outputs of the linear layers, the product inside a gated MLP, the input of
-    every norm (RMSNorm's in 32 bits). Kept only where a weight trains: that layer's input. So a
-    frozen weight saves something, but the gradient still passes through everything below it; that
-    is why LoRA shrinks this part by a fifth or a quarter and not by a factor of thousands.
-    Checkpointing does: it keeps each layer's input, and one layer at a time in full.
+    Frameworks decide for themselves what they keep. The rule here is for 16-bit training in
+    PyTorch, with a loss over all positions. Always kept, because nonlinearities, attention and
+    norms need them again: the outputs of the linear layers, the product inside a gated MLP, the
+    input of every norm (RMSNorm's in 32 bits). Kept only where a weight trains: that layer's
+    input. So a frozen weight saves something, but the gradient still passes through everything
+    below it; that is why LoRA shrinks this part by a fifth or a quarter and not by a factor of
+    thousands. Checkpointing does: it keeps each layer's input, and one layer at a time in full.
 
-    Attention that never writes out its weights ("flash") keeps one 32-bit number per head and token;
-    "eager" attention keeps them before and after the softmax, `heads * length` per token each. The
-    logits are kept in 32 bits, with their gradient. An activation function written out in elementary
-    steps, like GPT-2's, keeps several times what a fused one does: there this is too low.
+    Attention that never writes out its weights ("flash") keeps one 32-bit number per head and
+    token; "eager" attention keeps them before and after the softmax, `heads * length` per token
+    each. The logits are kept in 32 bits, with their gradient. An activation function written
+    out in elementary steps, like GPT-2's, keeps several times what a fused one does: there this
+    is too low.
     """
     tokens = _positive("batch", batch) * _positive("length", length)
     _one_of("attention", attention, ("flash", "eager"))
@@ -1219,14 +1228,15 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
     if checkpointing:
         items.append(Item("layer inputs", 2 * tokens * model["d"] * layers,
                           f"{layers} layers, {model['d']} 16-bit numbers per token"))
-        items.append(Item("one layer, recomputed", inside // layers, "while its backward pass runs"))
+        items.append(Item("one layer, recomputed", inside // layers,
+                          "while its backward pass runs"))
     else:
         items.append(Item("inside the layers", inside,
                           f"{layers} layers, {inside / tokens / layers:,.0f} bytes per token each"))
     if model.head:
         items.append(Item("logits and their gradient", 8 * tokens * model["vocab"],
                           f"{model['vocab']:,} numbers of 32 bits per token, twice"))
-    return Bill(tuple(items), "an estimate: dropout masks, what norms keep in 32 bits, temporary buffers")
+    return Bill(tuple(items), "dropout masks, temporary buffers: this is an estimate")
 
 
 # -------------------------------------------------------------------------------------- saved files

@@ -1,7 +1,7 @@
 """Counts that other people published, each with the call of accounting.py that answers for it.
 
-`data/published_counts.json` holds what they printed, where, and under which conventions. This module
-says which model, method and settings each of them means; the page "Numbers in the wild" and
+`data/published_counts.json` holds what they printed, where, and under which conventions. This
+module says which model, method and settings each of them means; the page "Numbers in the wild" and
 tests/test_accounting.py both recompute them from here.
 """
 

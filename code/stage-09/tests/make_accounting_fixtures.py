@@ -66,9 +66,9 @@ SMALL = {
     "xlm-roberta": _BERT,
 }
 # One real configuration for each family, from data/models.json.
-REAL = {"llama": "Llama-3-8B", "mistral": "Mistral-7B", "mixtral": "Mixtral-8x7B", "gemma": "Gemma-2B",
-        "gemma2": "Gemma-2-9B", "qwen2": "Qwen2.5-3B", "qwen3": "Qwen3-8B", "phi3": "Phi-3-mini",
-        "phi": "Phi-2", "gpt2": "GPT-2 XL", "opt": "OPT-350M", "bloom": "BLOOMZ-7.1B",
+REAL = {"llama": "Llama-3-8B", "mistral": "Mistral-7B", "mixtral": "Mixtral-8x7B",
+        "gemma": "Gemma-2B", "gemma2": "Gemma-2-9B", "qwen2": "Qwen2.5-3B", "qwen3": "Qwen3-8B",
+        "phi3": "Phi-3-mini",         "phi": "Phi-2", "gpt2": "GPT-2 XL", "opt": "OPT-350M", "bloom": "BLOOMZ-7.1B",
         "t5": "T5-large", "mt5": "mT0-large", "bert": "BERT-large (uncased)",
         "roberta": "RoBERTa-large"}
 CLASSES = {"CAUSAL_LM": transformers.AutoModelForCausalLM,
@@ -130,7 +130,8 @@ def methods(family: str, task: str, real: bool) -> list[dict]:
         ask("lora", rank=5, target_modules=[*first, embedding]),
         ask("lora", rank=5, target_modules=[*first, embedding], use_dora=True),
         ask("lora", rank=5, target_modules=first, modules_to_save=[embedding]),
-        ask("adalora", init_rank=6, target_modules=first), ask("loha", rank=4, target_modules=first),
+        ask("adalora", init_rank=6, target_modules=first),
+        ask("loha", rank=4, target_modules=first),
         ask("vera", rank=16, target_modules=first),
         ask("prefix", num_virtual_tokens=7, projection=True),
         ask("prefix", num_virtual_tokens=7, projection=True, hidden=20),
@@ -142,7 +143,7 @@ def methods(family: str, task: str, real: bool) -> list[dict]:
     if task == "CAUSAL_LM":
         asked.append(ask("lora", rank=5, target_modules=first, modules_to_save=["lm_head"]))
         asked.append(ask("lora", rank=5, target_modules=[*first, "lm_head"]))
-    if any(name in family for name in ("llama", "qwen2", "opt", "phi", "gpt2")) and family != "phi3":
+    if family in ("llama", "qwen2", "opt", "phi", "gpt2"):
         asked.append(ask("lora", rank=5, target_modules=first, lora_bias=True))
     return asked
 
@@ -170,7 +171,8 @@ def to_peft(method: str, arguments: dict, task: str) -> peft.PeftConfig:
         return peft.PromptTuningConfig(task_type=task, num_virtual_tokens=a["num_virtual_tokens"])
     return peft.PromptEncoderConfig(
         task_type=task, num_virtual_tokens=a["num_virtual_tokens"],
-        encoder_hidden_size=a.get("hidden"), encoder_reparameterization_type=a.get("encoder", "MLP"))
+        encoder_hidden_size=a.get("hidden"),
+        encoder_reparameterization_type=a.get("encoder", "MLP"))
 
 
 def build(config: dict, task: str) -> torch.nn.Module:
@@ -204,7 +206,8 @@ def answer(config: dict, task: str, question: dict) -> dict:
 
 
 def cases() -> list[dict]:
-    models = json.loads((HERE.parent / "data" / "models.json").read_text(encoding="utf-8"))["models"]
+    path = HERE.parent / "data" / "models.json"
+    models = json.loads(path.read_text(encoding="utf-8"))["models"]
     made = []
     for name, config in SMALL.items():
         config = {"model_type": name, **config}
@@ -264,17 +267,20 @@ def main(path: Path) -> None:
         if case["task"] not in ("CAUSAL_LM", "SEQ_2_SEQ_LM", "MASKED_LM") and not real:
             wanted = wanted[:6]  # the head matters here, not every method again
         for question in wanted:
-            if case["task"] == "MASKED_LM" and question["method"] in ("prefix", "prompt", "p_tuning"):
+            virtual = question["method"] in ("prefix", "prompt", "p_tuning")
+            if case["task"] == "MASKED_LM" and virtual:
                 continue  # PEFT has no task type for masked language models
             try:
                 case["answers"].append(answer(case["config"], case["task"], question))
             except Exception as error:  # recorded, so that the test can ask the same of us
-                case["answers"].append({**question, "error": f"{type(error).__name__}: {error}"[:200]})
+                said = f"{type(error).__name__}: {error}"[:200]
+                case["answers"].append({**question, "error": said})
     document = {"about": "Counted by Hugging Face PEFT; see make_accounting_fixtures.py",
                 "versions": {"peft": peft.__version__, "transformers": transformers.__version__,
                              "torch": torch.__version__},
                 "kept": [{"config": {"model_type": family, **MEASURED[family]}, "method": method,
-                          "attention": attention, "bytes": kept_for_backward(family, method, attention)}
+                          "attention": attention,
+                          "bytes": kept_for_backward(family, method, attention)}
                          for family in MEASURED for method in ("full", "lora")
                          for attention in ("sdpa", "eager")],
                 "cases": made}

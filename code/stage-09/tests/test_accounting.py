@@ -117,7 +117,8 @@ def test_counts_equal_pefts(case):
                 ask(model, question)
             continue
         counted = ask(model, question)
-        assert (counted.trainable, counted.total) == (question["trainable"], question["all"]), question
+        theirs = question["trainable"], question["all"]
+        assert (counted.trainable, counted.total) == theirs, question
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -227,8 +228,8 @@ def test_activation_estimate_against_what_pytorch_keeps(kept):
     counted = ac.count_full(model) if kept["method"] == "full" else ac.count_lora(model)
     attention = "flash" if kept["attention"] == "sdpa" else "eager"
     estimate = ac.activation_estimate(counted, 2, 128, attention=attention).bytes
-    # GPT-2's activation function is written out in steps: there the estimate is a lower bound. Eager
-    # attention in Transformers also keeps the shared key and value heads repeated for each query head.
+    # GPT-2's activation function is written out in steps: there the estimate is a lower bound.
+    # Eager attention in Transformers also keeps shared key and value heads once per query head.
     low, high = (0.4, 1.0) if model.family == "gpt2" else (0.8, 1.1)
     assert low * kept["bytes"] < estimate < high * kept["bytes"]
 
@@ -297,4 +298,5 @@ def test_stored_numbers_are_those_in_the_file():
     assert counted.stored == 7 * 2 * 3 * 48 < counted.trainable
     header = ac.safetensors_header(counted.tensors, "float16")
     assert ac.saved_bytes(counted, "float16") == 8 + len(header) + 2 * counted.stored
-    assert len(header) % 8 == 0 and math.prod(counted.tensors["prompt_embeddings"]) == counted.stored
+    assert len(header) % 8 == 0
+    assert math.prod(counted.tensors["prompt_embeddings"]) == counted.stored
