@@ -374,13 +374,12 @@ def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], fam
             value = config[key]
             if test:
                 return int(str(value).startswith(prefix))
-            if isinstance(value, bool):
-                return int(value)
-            if not isinstance(value, int) or value < 1:
-                if value == 0 and len(alternatives) > 1:
-                    return 0  # a flag written as a number
+            if alternatives[-1] in ("0", "1"):  # a flag: its default says so
+                if value not in (0, 1):
+                    raise ValueError(f"config.json: {key} must be true or false, got {value!r}")
+            elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"config.json: {key} must be a positive integer, got {value!r}")
-            return value
+            return int(value)
         names = set(re.findall(r"[A-Za-z_]\w*", alternative))
         if not test and names <= known.keys():
             return _evaluate(alternative, known)
@@ -485,7 +484,7 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     if not isinstance(config, Mapping):
         raise TypeError(f"config must be the dict in a config.json, got {type(config).__name__}")
     family = config.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         nested = "; this one nests a language model: pass config['text_config']" * (
             "text_config" in config)
         missing = "config.json: model_type is missing" if family is None else (

@@ -68,7 +68,8 @@ SMALL = {
 # One real configuration for each family, from data/models.json.
 REAL = {"llama": "Llama-3-8B", "mistral": "Mistral-7B", "mixtral": "Mixtral-8x7B",
         "gemma": "Gemma-2B", "gemma2": "Gemma-2-9B", "qwen2": "Qwen2.5-3B", "qwen3": "Qwen3-8B",
-        "phi3": "Phi-3-mini",         "phi": "Phi-2", "gpt2": "GPT-2 XL", "opt": "OPT-350M", "bloom": "BLOOMZ-7.1B",
+        "phi3": "Phi-3-mini", "phi": "Phi-2", "gpt2": "GPT-2 XL", "opt": "OPT-350M",
+        "bloom": "BLOOMZ-7.1B",
         "t5": "T5-large", "mt5": "mT0-large", "bert": "BERT-large (uncased)",
         "roberta": "RoBERTa-large"}
 CLASSES = {"CAUSAL_LM": transformers.AutoModelForCausalLM,
