@@ -245,7 +245,8 @@ def test_activation_estimate_against_what_pytorch_keeps(kept):
     ({"num_key_value_heads": 0}, "num_key_value_heads must be a positive integer, got 0"),
     ({"hidden_size": True}, "positive integer, got True"),
     ({"attention_bias": 3}, "attention_bias must be true or false, got 3"),
-    ({"model_type": ["llama"]}, "is not a family"), ({"num_attention_heads": 5}, "whole number, got 9.6"), ({"num_hidden_layers": 0}, "integer"),
+    ({"model_type": ["llama"]}, "is not a family"),
+    ({"num_attention_heads": 5}, "whole number, got 9.6"), ({"num_hidden_layers": 0}, "integer"),
     ({"model_type": "vlm", "text_config": {}}, "config\\['text_config'\\]")])
 def test_bad_configurations_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
