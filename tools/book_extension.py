@@ -1,7 +1,8 @@
 """Sphinx extension of this book: what Jupyter Book's configuration file cannot say.
 
-- The repository's address is taken from REPOSITORY_URL or from git at build time. Without one there
-  is no launch, edit or repository button: each would lead nowhere.
+- The repository's address comes from REPOSITORY_URL or from git at build time. Without one there is
+  no launch, edit or repository button: each would lead nowhere.
+- Equations are numbered from 1 on every page, as JupyterLab numbers the same notebook's.
 - Thebe is left out. It would fetch its code from another host, and Jupyter Book adds its
   script twice, which is an error in every page's console.
 """
@@ -19,7 +20,7 @@ def repository_url():
     address = os.environ.get("REPOSITORY_URL", "").strip()
     if not address:
         asked = subprocess.run(["git", "-C", ROOT, "remote", "get-url", "origin"],
-                               capture_output=True, text=True)
+                               capture_output=True, text=True, check=False)
         address = asked.stdout.strip()
     address = re.sub(r"^(ssh://)?git@([^:/]+)[:/]", r"https://\2/", address)
     address = re.sub(r"//[^/@]+@", "//", address)  # never publish a user or token from a remote
@@ -40,6 +41,10 @@ def set_repository(app, config):
     }
 
 
+def restart_equation_numbers(app, docname, source):
+    app.env.temp_data["eqnoserialno"] = 0
+
+
 def drop_thebe(app, pagename, templatename, context, doctree):
     def is_thebe(script):
         filename = getattr(script, "filename", None) or ""
@@ -51,5 +56,6 @@ def drop_thebe(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.connect("config-inited", set_repository)
+    app.connect("source-read", restart_equation_numbers)
     app.connect("html-page-context", drop_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -22,7 +22,8 @@ SOURCE = BUILD / "source"
 EXECUTED = BUILD / "executed"
 HTML = BUILD / "html"
 SHARED = ["code/stage-09", "constraints.txt"]  # what any notebook's outputs can depend on
-COPIED = ["_config.yml", "_toc.yml", "book", "code/stage-09", "tools/book_extension.py", "vendor"]
+COPIED = ["_config.yml", "_toc.yml", "book", "code/stage-09", "tools/book_extension.py",
+          "tools/templates", "vendor"]
 SKIPPED = {"__pycache__", ".ipynb_checkpoints", ".pytest_cache", ".hypothesis"}
 
 
@@ -121,7 +122,7 @@ def main():
     print("==> Building pages (warnings are errors)", flush=True)
     made = subprocess.run(
         [Path(sys.executable).with_name("jupyter-book"), "build", SOURCE, "--path-output", ROOT,
-         "-W", "-n", "--keep-going", "--quiet"], cwd=ROOT,
+         "-W", "-n", "--keep-going", "--quiet"], cwd=ROOT, check=False,
     )
     if made.returncode or not (HTML / "index.html").exists():
         forget()  # or the next build would skip the pages that it has, and their warnings

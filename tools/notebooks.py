@@ -61,10 +61,13 @@ def run(path):
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # two notebooks run side by side
     began = time.perf_counter()
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3",
-                            resources={"metadata": {"path": str(path.parent)}})
-    # Its warning that a kernel talks over local ports would hide what matters.
-    client.execute(extra_arguments=["--IPKernelApp.log_level=ERROR"])
+    client = NotebookClient(
+        notebook, timeout=TIMEOUT, kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        # The kernel's warning that it talks over local ports would hide what matters.
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+    )
+    client.execute()
     name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
     return normalise(notebook, name), time.perf_counter() - began
 

@@ -6,12 +6,17 @@
 The built book loads no script or font from another host, so what a browser needs is kept here:
 RequireJS and the Jupyter widget manager (live sliders without a kernel), anywidget's front end and
 MathJax. Packages from npm are fetched with `npm pack`; anywidget's file is the one that its Python
-package installs, so that page and kernel always speak the same protocol.
+package installs, so that page and kernel always speak the same protocol. The theme's icons are cut
+down to those that occur and written into one style sheet, font included: a browser refuses a font
+file to a page that is opened straight from disk.
 """
 
 import argparse
+import base64
 import hashlib
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +27,11 @@ from pathlib import Path
 
 VENDOR = Path(__file__).resolve().parent.parent / "vendor"
 MANIFEST = VENDOR / "vendor.json"
+ICONS = "icons/icons.css"
+#: Every icon that the two themes put on a page, by Font Awesome's names.
+ICON_NAMES = """angle-left angle-right arrow-up bars circle-half-stroke code download ellipsis expand
+    file file-lines file-pdf home lightbulb list magnifying-glass moon outdent pencil pencil-alt play
+    rocket sun xmark github""".split()
 
 
 def sha256(path):
@@ -48,6 +58,52 @@ def installed(package, version):
     return metadata.distribution(package)
 
 
+def make_icons(distribution):
+    """The style sheet with the themes' icons, made from the Font Awesome that pydata's theme ships."""
+    from fontTools import subset
+    from fontTools.ttLib import TTFont
+
+    static = Path(distribution.locate_file("pydata_sphinx_theme/theme/pydata_sphinx_theme/static"))
+    awesome = next((static / "vendor/fontawesome").iterdir())
+    rules = (awesome / "css/all.min.css").read_text("utf-8")
+    codes = {}
+    for name in ICON_NAMES:
+        found = re.search(rf"\.fa-{name}:before[^{{]*{{content:\"\\([0-9a-f]+)\"", rules)
+        codes[name] = int(found[1], 16)
+    # The themes' own style sheets name icons by character: in admonitions and behind "more" arrows.
+    theme = "".join(path.read_text("utf-8") for path in static.glob("styles/*.css"))
+    used = {*codes.values(), 0xF107, *(ord(char) for char in theme if "\ue000" <= char <= "\uf8ff")}
+
+    sheet = [f"/*! Icons: Font Awesome Free {awesome.name}, fontawesome.com, SIL OFL 1.1 and CC BY 4.0. "
+             f"A subset made by tools/vendor.py. */"]
+    for family, file, weight in [("Free", "fa-solid-900.ttf", 900), ("Brands", "fa-brands-400.ttf", 400)]:
+        font = TTFont(awesome / "webfonts" / file, recalcTimestamp=False)
+        options = subset.Options(layout_features=[], flavor="woff", notdef_outline=True)
+        cutter = subset.Subsetter(options)
+        cutter.populate(unicodes=used)
+        cutter.subset(font)
+        font.flavor = "woff"
+        made = io.BytesIO()
+        font.save(made)
+        data = base64.b64encode(made.getvalue()).decode()
+        sheet.append(f'@font-face{{font-family:"Font Awesome 6 {family}";font-weight:{weight};'
+                     f'font-display:block;src:url(data:font/woff;base64,{data}) format("woff")}}')
+    sheet += [
+        ':root{--fa-style-family-classic:"Font Awesome 6 Free";--fa-style:900;'
+        '--fa-font-solid:normal 900 1em/1 "Font Awesome 6 Free";'
+        '--fa-font-regular:normal 900 1em/1 "Font Awesome 6 Free";'
+        '--fa-font-brands:normal 400 1em/1 "Font Awesome 6 Brands"}',
+        # !important: the widget manager's style sheet comes later and asks for a font file.
+        '.fa-solid,.fa-regular,.fas,.far,.fa{font:var(--fa-font-solid)!important}',
+        '.fa-brands,.fab{font:var(--fa-font-brands)!important}',
+        '.fa-solid,.fa-regular,.fa-brands,.fas,.far,.fab,.fa{display:inline-block;'
+        'font-size:inherit!important;text-rendering:auto;-webkit-font-smoothing:antialiased}',
+        '.fa-lg{font-size:1.25em!important;line-height:.05em;vertical-align:-.075em}',
+        *(f'.fa-{name}::before{{content:"\\{code:x}"}}' for name, code in codes.items()),
+    ]
+    return "\n".join(sheet) + "\n"
+
+
 def refresh(manifest):
     for name, entry in manifest.items():
         print(f"{name} {entry['version']} ({entry['from']})")
@@ -57,11 +113,14 @@ def refresh(manifest):
                 locate = source.joinpath
             else:
                 distribution = installed(name, entry["version"])
-                locate = lambda path, d=distribution: Path(d.locate_file(path)).resolve()  # noqa: E731
+                locate = distribution.locate_file
             for target, file in entry["files"].items():
                 destination = VENDOR / target
                 destination.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(locate(file["path"]), destination)
+                if target == ICONS:
+                    destination.write_text(make_icons(distribution), "utf-8")
+                else:
+                    shutil.copyfile(Path(locate(file["path"])).resolve(), destination)
                 file["sha256"] = sha256(destination)
                 print(f"  {target}")
     MANIFEST.write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
