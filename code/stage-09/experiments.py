@@ -5,7 +5,7 @@
     python experiments.py timing           time per step; alone on a quiet machine
     python experiments.py table            print the summary and rewrite summary.csv
 
-Filters for a quick look: `run --targets turkish --methods lora-qv full --seeds 0 --output /tmp/try`.
+Filters for a quick look: `run --targets turkish --methods lora-qv full --seeds 0 --output try`.
 
 Question: what does each method learn of a language that the base model never saw, what does it
 forget, and what does it cost? Procedure, the same for every method and size:
@@ -27,7 +27,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ import numpy as np
 from llama import PROJECTIONS, Llama
 from names import BOUNDARY, batches, decode, load_names
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
-from training import Event, Recorder, clip_gradients, cross_entropy, evaluate, fit
+from training import AdamW, Event, Recorder, clip_gradients, cross_entropy, evaluate, fit
 
 DATA = Path(__file__).parent / "data"
 RESULTS = DATA / "experiments"
@@ -235,54 +235,68 @@ def chosen_rate(rows: Iterable[dict], target: str, method: str) -> float:
     return min(swept, key=lambda row: row["best_validation"])["lr"]
 
 
+def planned(kind: str, rows: Sequence[dict], targets: Sequence[str] = TARGETS,
+            methods: Iterable[str] = METHODS, seeds: Sequence[int] = SEEDS,
+            steps: int = STEPS) -> list[dict[str, Any]]:
+    """All jobs of one kind, seed by seed, so that a partial set is a fair one.
+
+    Those of kind "report" and "subset" use the rates that the sweep in `rows` has chosen.
+    """
+    pairs = [(target, method) for target in targets for method in methods]
+    if kind == "sweep":
+        return [_job(kind, t, m, METHODS[m][2], lr, SWEEP_SEED, steps)
+                for t, m in pairs for lr in METHODS[m][3]]
+    rate = {pair: chosen_rate(rows, *pair) for pair in pairs}
+    if kind == "report":
+        return [_job(kind, t, m, size, rate[t, m], seed, steps)
+                for seed in seeds for t, m in pairs for size in METHODS[m][1]]
+    sizes = {"lora-all": SUBSET_SIZES, "full": (0,)}
+    return [_job(kind, t, m, size, rate[t, m], seed, steps, count)
+            for seed in seeds for t, m in pairs if t == "icelandic"
+            for size in sizes.get(m, ()) for count in SUBSETS]
+
+
+def unfinished(kind: str, rows: Sequence[dict], **options: Any) -> list[dict[str, Any]]:
+    """The planned jobs that `rows` does not hold yet; options as for `planned`."""
+    done = {_key(row) for row in rows}
+    return [job for job in planned(kind, rows, **options) if _key(job) not in done]
+
+
 def run_all(args: argparse.Namespace) -> None:
     """Three rounds of jobs on two processes; the second and third use the first one's rates."""
     from multiprocessing import get_context
 
     from tqdm import tqdm
     args.output.mkdir(parents=True, exist_ok=True)
-    log = args.output / "runs.jsonl"
+    log, spectra_log = args.output / "runs.jsonl", args.output / "spectra.jsonl"
     if args.fresh:
         log.unlink(missing_ok=True)
-        (args.output / "spectra.jsonl").unlink(missing_ok=True)
+        spectra_log.unlink(missing_ok=True)
+    (args.output / "before.json").write_text(json.dumps(_rounded(before()), indent=1) + "\n")
     rows = read_lines(log)
-    done = {_key(row) for row in rows}
-    pairs = [(target, method) for target in args.targets for method in args.methods]
-
-    def sweep() -> list[dict]:
-        return [_job("sweep", t, m, METHODS[m][2], lr, SWEEP_SEED, args.steps)
-                for t, m in pairs for lr in METHODS[m][3]]
-
-    def report() -> list[dict]:  # seed by seed, so that a partial set is a fair one
-        return [_job("report", t, m, size, chosen_rate(rows, t, m), seed, args.steps)
-                for seed in args.seeds for t, m in pairs for size in METHODS[m][1]]
-
-    def subsets() -> list[dict]:
-        return [_job("subset", t, m, size, chosen_rate(rows, t, m), seed, args.steps, count)
-                for seed in args.seeds for t, m in pairs if t == "icelandic"
-                for size in {"lora-all": SUBSET_SIZES, "full": (0,)}.get(m, ())
-                for count in SUBSETS]
-
     with get_context("spawn").Pool(args.workers) as pool:
-        for name, make_jobs in (("sweep", sweep), ("report", report), ("subset", subsets)):
-            if name not in args.rounds:
-                continue
-            todo = [job for job in make_jobs() if _key(job) not in done]
-            for row in tqdm(pool.imap_unordered(run, todo), total=len(todo), desc=name,
+        for kind in args.rounds:
+            todo = unfinished(kind, rows, targets=args.targets, methods=args.methods,
+                              seeds=args.seeds, steps=args.steps)
+            for row in tqdm(pool.imap_unordered(run, todo), total=len(todo), desc=kind,
                             mininterval=1, file=sys.stdout):
                 spectra = row.pop("spectra", None)
+                row = _rounded(row)  # as it will be read again: the same rates get chosen
                 rows.append(row)
                 _append(log, row)
                 if spectra:
-                    _append(args.output / "spectra.jsonl",
-                            {"target": row["target"], "seed": row["seed"], **spectra})
-    base = Llama.load(DATA / "base")
-    before = {"losses": {f"{language} {split}": evaluate(base, load_names(language, split))
-                         for language, splits in {"base": ("validation",), "turkish": (
-                             "validation", "test"), "icelandic": ("validation", "test")}.items()
-                         for split in splits}, "names": sample(base)}
-    (args.output / "before.json").write_text(json.dumps(_rounded(before), indent=1) + "\n")
+                    _append(spectra_log,
+                            {"target": row["target"], "seed": row["seed"], **_rounded(spectra)})
     write_table(args.output)
+
+
+def before() -> dict[str, Any]:
+    """What the base model says before any fine-tuning: its losses, and 20 names."""
+    base = Llama.load(DATA / "base")
+    parts = {"base": ("validation",)} | dict.fromkeys(TARGETS, ("validation", "test"))
+    losses = {f"{language} {split}": evaluate(base, load_names(language, split))
+              for language, splits in parts.items() for split in splits}
+    return {"losses": losses, "names": sample(base)}
 
 
 def _rounded(value: Any) -> Any:
@@ -296,7 +310,7 @@ def _rounded(value: Any) -> Any:
 
 def _append(path: Path, row: dict[str, Any]) -> None:
     with path.open("a") as file:
-        file.write(json.dumps(_rounded(row), separators=(",", ":")) + "\n")
+        file.write(json.dumps(row, separators=(",", ":")) + "\n")
 
 
 # ------------------------------------------------------------------------------------- timing
@@ -310,7 +324,6 @@ def time_steps(args: argparse.Namespace) -> None:
     setups = [(m, size) for m in args.methods for size in METHODS[m][1]]
     models = {setup: make_model(*setup, seed=0) for setup in setups}
     times: dict[tuple, list[float]] = {setup: [] for setup in setups}
-    from training import AdamW
     optimizers = {setup: AdamW(model.parameters()) for setup, model in models.items()}
     for _ in tqdm(range(args.repeats), desc="timing", file=sys.stdout):
         for setup, model in models.items():  # in turn: a slow moment of the machine hits all
@@ -394,6 +407,12 @@ def write_table(folder: Path) -> None:
         sd = entry.get(f"{key}_sd")
         return f"{entry[key]:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
 
+    rows = load_runs(folder=folder)
+    for kind in ("sweep", "report", "subset"):
+        todo, total = len(unfinished(kind, rows)), len(planned(kind, rows))
+        print(f"{kind}: {total - todo} of {total} runs are recorded")
+        if todo and kind == "sweep":
+            break  # what comes after it is planned from its rates
     for e in table:
         print(f"{e['kind']:<7}{e['target']:<10}{e['method']:<9}{e['size']:>3}{e['train_names']:>5}"
               f" lr {e['lr']:<7g}{e['trainable']:>7,}  test {pair(e, 'best_test'):<14} final "

@@ -30,6 +30,8 @@ from typing import Any
 
 import numpy as np
 
+from validation import check_weights
+
 PROJECTIONS = tuple(f"self_attn.{p}_proj" for p in "qkvo") + tuple(
     f"mlp.{p}_proj" for p in ("gate", "up", "down"))
 LAYER_MODULES = (*PROJECTIONS, "input_layernorm", "post_attention_layernorm",
@@ -409,12 +411,7 @@ class Llama:
             raise ValueError(f"weights lack {sorted(shapes.keys() - weights.keys())} and have no "
                              f"use for {sorted(weights.keys() - shapes.keys())}")
         for name, shape in shapes.items():
-            if weights[name].shape != shape:
-                raise ValueError(f"{name} must have shape {shape}, got {weights[name].shape}")
-            if not np.issubdtype(weights[name].dtype, np.floating):
-                raise TypeError(f"{name} must be floating-point, got {weights[name].dtype}")
-            if not np.isfinite(weights[name]).all():
-                raise ValueError(f"{name} holds NaN or infinity; check the checkpoint")
+            check_weights(name, weights[name], shape)
         self.config = config
         self.embed_tokens = Embedding(weights["model.embed_tokens.weight"])
         self.layers = [DecoderLayer(config, i, weights) for i in range(config.num_hidden_layers)]
