@@ -97,7 +97,7 @@ def front_end(name):
 
 
 class Widget(anywidget.AnyWidget):
-    """An anywidget that leaves a plain table where no widget can be shown (print, no JavaScript)."""
+    """An anywidget that leaves a plain table where none can be shown (print, no JavaScript)."""
 
     _css = (FRONT_END / "widgets.css").read_text("utf-8")
 
@@ -370,7 +370,8 @@ def _recorded(runs):
 
     def mean_and_sd(key):
         values = [run[key] for run in runs]
-        return [_short(np.mean(values)), _short(np.std(values, ddof=1)) if len(values) > 1 else None]
+        sd = np.std(values, ddof=1) if len(values) > 1 else None
+        return [_short(np.mean(values)), None if sd is None else _short(sd)]
 
     return {
         **{key: first[key] for key in ("size", "trainable", "file_bytes", "lr")},

@@ -206,12 +206,16 @@ function memoryBars(labels, colors) {
       const shown = Math.min(1, bytes / end);
       bar.style.width = `${100 * shown}%`;
       bar.classList.toggle("pw-cut", bytes > end);
-      bar.replaceChildren(...items.filter(([, size]) => size > 0).map(([label, size]) => {
+      let start = 0;
+      bar.replaceChildren(...items.flatMap(([label, size]) => {
+        const seen = Math.min(size, shown * end - start);
+        start += size;
+        if (seen <= 0) return [];
         const part = colour(h("span", {}), colors[label]);
-        part.style.width = `${(100 * size) / (end * shown)}%`;
-        return part;
+        part.style.width = `${(100 * seen) / (end * shown)}%`;
+        return [part];
       }));
-      value.style.left = `${100 * shown}%`;
+      value.style.transform = `translate(${100 * shown}%, -50%)`;
       setText(value, bytes > end ? `\u2192 ${formatBytes(bytes)}` : formatBytes(bytes));
     }
     gpu.style.left = `${(100 * memory) / end}%`;

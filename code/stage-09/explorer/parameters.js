@@ -54,7 +54,7 @@ function barChart(prefix, methods) {
       const { bar, value } = rows.get(key);
       const part = Math.log10(params) / decades;
       bar.style.transform = `scaleX(${part})`;
-      value.style.left = `${100 * part}%`;
+      value.style.transform = `translate(${100 * part}%, -50%)`;
       setText(value, formatShort(params));
     }
     node.setAttribute("aria-label", "Bars of trainable parameters on a log scale: "
