@@ -137,8 +137,7 @@ function readConfig(config, families, [block, secondBlock]) {
     int8: [quantised, 4 * over(({ out }) => out), rest],
     nf4: [codes, 4 * over(blocks), rest],
     "nf4+dq": [codes,
-      over(blocks) + 4 * packed.reduce((sum, row) =>
-        sum + Math.ceil((blocks(row) * row.count) / secondBlock), 0), rest],
+      over(blocks) + 4 * over((row) => Math.ceil(blocks(row) / secondBlock)), rest],
   };
   const everything = Object.keys(units).filter((leaf) => leaf !== head?.leaf);
   if (!Number.isSafeInteger(64 * total) || Object.values(units).some((n) => n > 1e12)) {

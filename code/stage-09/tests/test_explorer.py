@@ -285,6 +285,9 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
         {**config, **change} for config in configs[::3]
         for change in ({"tie_word_embeddings": True}, {"vocab_size": 50_001},
                        {"architectures": ["LlamaForSequenceClassification"], "num_labels": 7})]
+    odd = {"hidden_size": 1_236, "intermediate_size": 3_001, "num_attention_heads": 12,
+           "num_key_value_heads": 4}  # no size is a multiple of NF4's blocks
+    configs.append(accounting.known_models()["Llama-2-7B"]["config"] | odd)
     answers = paste(tmp_path, memory, [json.dumps(config) for config in configs])
     for config, answer in zip(configs, answers, strict=True):
         assert answer | {"name": ""} == explorer.memory_record(
