@@ -1,11 +1,10 @@
 """The widgets of explorer.py as a reader meets them: in a page from disk, in Chromium, offline.
 
-The page is made here from the widgets' saved state, as the book's pages are, so that these tests
-need no built book. Every number is compared with `peft.py` or `accounting.py`.
+The page is made here from the widgets' saved state, as the book's pages are. Every number is
+compared with `peft.py` or `accounting.py`.
 """
 
 import json
-import os
 import sys
 from itertools import product
 from pathlib import Path
@@ -20,35 +19,10 @@ import explorer  # noqa: E402
 import numpy as np  # noqa: E402
 import peft  # noqa: E402
 
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 375, "height": 800}}
 # anywidget says this after 2 s on a busy machine; the widget comes all the same, as each test sees.
 TOLERATED = {"[anywidget] Failed to initialize model."}
 LOOKS = list(product(["light", "dark"], SIZES))
-
-
-def missing(what):
-    """Skip, and say why; in CI nothing may be missing."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not Path(CHROMIUM).exists():
-        missing(f"no Chromium at {CHROMIUM}: install it (Debian: apt install chromium) or set "
-                "CHROMIUM to its path")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("playwright is not installed: pip install -r requirements-dev.txt")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-background-networking", "--disable-component-update"])
-        yield chromium
-        chromium.close()
 
 
 def recorded_runs():
@@ -107,12 +81,12 @@ def address(widgets, tmp_path_factory):
 
 
 @pytest.fixture
-def open_page(browser, address):
+def open_page(chromium, address):
     """Opens the page in a look; at the end nothing may have failed or asked for the network."""
     contexts, trouble = [], []
 
     def open_(scheme="light", size="desktop"):
-        context = browser.new_context(viewport=SIZES[size], color_scheme=scheme)
+        context = chromium.new_context(viewport=SIZES[size], color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
         page.add_init_script(IN_PAGE)

@@ -53,8 +53,13 @@ function resolve(rule, symbols, config, family) {
     const value = Object.hasOwn(config, key) ? config[key] : null;
     if (value !== null) {
       if (start !== undefined) return Number(String(value).startsWith(start));
-      if (typeof value === "boolean") return Number(value);
-      if (value === 0 && alternatives.length > 1) return 0;
+      if (["0", "1"].includes(alternatives[alternatives.length - 1])) { // a flag: its default says so
+        if (![true, false, 0, 1].includes(value)) {
+          throw new ConfigError(`config.json: ${key} must be true or false, got `
+            + JSON.stringify(value).slice(0, 60));
+        }
+        return Number(value);
+      }
       if (!Number.isSafeInteger(value) || value < 1) {
         throw new ConfigError(`config.json: ${key} must be a positive integer, got `
           + JSON.stringify(value).slice(0, 60));

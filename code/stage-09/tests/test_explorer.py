@@ -308,6 +308,9 @@ def test_hostile_configs_are_refused_in_plain_words(memory, tmp_path):
         **{json.dumps(good | {key: value}): message for key, value, message in [
             ("hidden_size", -1, "hidden_size must be a positive integer"),
             ("hidden_size", "4096<img src=x onerror=alert(1)>", "must be a positive integer"),
+            ("hidden_size", 0, "must be a positive integer"),
+            ("hidden_size", True, "must be a positive integer"),
+            ("tie_word_embeddings", "no", "must be true or false"),
             ("hidden_size", 4096.5, "must be a positive integer"),
             ("hidden_size", 10**400, "must be a positive integer"),
             ("num_attention_heads", 33, "must be a whole number"),
@@ -315,6 +318,11 @@ def test_hostile_configs_are_refused_in_plain_words(memory, tmp_path):
             ("vocab_size", 2**53 - 1, "whole number|too large"),
         ]},
     }
+    for text in cases:  # Python refuses the same
+        with pytest.raises((ValueError, TypeError, AttributeError, OverflowError)):
+            if len(text) > 100_000 or "too large" in cases[text]:
+                raise ValueError("only the page has a limit")
+            explorer.language_model(json.loads(text))
     answers = paste(tmp_path, memory, list(cases))
     for (text, message), answer in zip(cases.items(), answers, strict=True):
         assert isinstance(answer, str), (text[:80], answer)
