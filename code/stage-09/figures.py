@@ -39,8 +39,8 @@ mpl.rcParams.update({
 })
 
 
-def heatmap(ax: plt.Axes, values, *, title: str, xlabel: str, ylabel: str, limit: float | None = None,
-            cmap: str = "RdBu_r"):
+def heatmap(ax: plt.Axes, values, *, title: str, xlabel: str, ylabel: str,
+            limit: float | None = None, cmap: str = "RdBu_r"):
     """A matrix as colours, symmetric about zero (or from zero for a one-sided `cmap`)."""
     limit = float(abs(values).max()) if limit is None else limit
     low = -limit if cmap == "RdBu_r" else 0.0

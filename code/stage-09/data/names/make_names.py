@@ -4,8 +4,8 @@
     /tmp/faker/bin/python make_names.py
 
 Rewrites base.txt, turkish.txt and icelandic.txt beside this file. Nothing is drawn at random: the
-lists are read from Faker's classes, and each is ordered by the SHA-256 of its names. That is a fixed
-shuffle which no random-number library can change, so that `names.py` may split by position alone.
+lists are read from Faker's classes, and each is ordered by the SHA-256 of its names. That is a
+fixed shuffle which no random-number library can change, so `names.py` may split by position alone.
 """
 
 import hashlib
