@@ -2,7 +2,6 @@
 
 - The repository's address comes from REPOSITORY_URL or from git at build time. Without one there is
   no launch, edit or repository button: each would lead nowhere.
-- Equations are numbered from 1 on every page, as JupyterLab numbers the same notebook's.
 - Thebe is left out. It would fetch its code from another host, and Jupyter Book adds its
   script twice, which is an error in every page's console.
 """
@@ -41,10 +40,6 @@ def set_repository(app, config):
     }
 
 
-def restart_equation_numbers(app, docname, source):
-    app.env.temp_data["eqnoserialno"] = 0
-
-
 def drop_thebe(app, pagename, templatename, context, doctree):
     def is_thebe(script):
         filename = getattr(script, "filename", None) or ""
@@ -56,6 +51,5 @@ def drop_thebe(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.connect("config-inited", set_repository)
-    app.connect("source-read", restart_equation_numbers)
     app.connect("html-page-context", drop_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

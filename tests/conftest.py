@@ -1,0 +1,48 @@
+"""Fixtures of the tests of the built book, which `make book` must have made."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HTML = ROOT / "_build" / "html"
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+
+
+def missing(reason):
+    """Skip a user's test that needs something not installed; on CI nothing may be skipped."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def pages():
+    """The pages of the built book, by their path below _build/html."""
+    found = sorted(path.relative_to(HTML).as_posix() for path in (HTML / "book").rglob("*.html"))
+    return found or ["book/index.html"]  # then every test says what is missing
+
+
+@pytest.fixture(scope="session")
+def html():
+    if not (HTML / "book" / "index.html").exists():
+        pytest.fail(f"{HTML} has no book: run make book first")
+    return HTML
+
+
+@pytest.fixture(scope="session")
+def chromium(html):
+    """A browser that can reach no network at all."""
+    if not Path(CHROMIUM).exists():
+        missing(f"no Chromium at {CHROMIUM}: install it (Debian: apt-get install chromium) or set CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+                  "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND"],
+        )
+        yield browser
+        browser.close()

@@ -1,0 +1,137 @@
+"""The built book as files: links, resources, alternative texts, what must never reach a reader."""
+
+import re
+from functools import cache
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+from conftest import HTML, ROOT, pages
+
+#: Attributes that make a browser load something.
+LOADS = [("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src"),
+         ("video", "src"), ("audio", "src"), ("object", "data"), ("embed", "src")]
+#: Links that load nothing: where a page is, not what it needs.
+NOT_LOADED = {"canonical", "search", "index", "next", "prev", "author", "license"}
+#: A directive, role, substitution or glue key that was not rendered.
+RAW_MYST = re.compile(r"\{(?:[a-z]+:)?[a-z]+\}`|```\{|:::\{|^:::|\{\{.*\}\}|\(eq-[\w-]+\)=?", re.MULTILINE)
+
+
+@cache
+def soup(page):
+    return BeautifulSoup((HTML / page).read_text("utf-8"), "html.parser")
+
+
+@cache
+def anchors(page):
+    return {tag["id"] for tag in soup(page).find_all(id=True)}
+
+
+def every_page(test):
+    return pytest.mark.parametrize("page", pages())(test)
+
+
+def resolve(page, address):
+    """Path below the built book that a relative address on a page means, and its anchor."""
+    path, fragment = urldefrag(address)
+    path = unquote(urlsplit(path).path)
+    target = (HTML / page).parent / path if path else HTML / page
+    return target.resolve(), unquote(fragment)
+
+
+@every_page
+def test_internal_links_and_anchors_resolve(html, page):
+    dead = []
+    for link in soup(page).find_all("a", href=True):
+        address = link["href"]
+        if urlsplit(address).scheme or address.startswith("//"):
+            continue
+        target, fragment = resolve(page, address)
+        if not target.is_file():
+            dead.append(f"{address}: no such file")
+        elif fragment and target.suffix == ".html":
+            name = target.relative_to(HTML.resolve()).as_posix()
+            if fragment not in anchors(name):
+                dead.append(f"{address}: no such anchor")
+    assert not dead
+
+
+@every_page
+def test_loads_nothing_from_elsewhere(html, page):
+    outside, lost = [], []
+    for tag, attribute in LOADS:
+        for element in soup(page).find_all(tag, **{attribute: True}):
+            if tag == "link" and NOT_LOADED & set(element.get("rel", [])):
+                continue
+            address = element[attribute]
+            if address.startswith("data:"):
+                continue
+            if urlsplit(address).scheme or address.startswith("//"):
+                outside.append(address)
+            elif not resolve(page, address)[0].is_file():
+                lost.append(address)
+    assert not outside, "loaded from another host"
+    assert not lost, "loaded, but not in the book"
+
+
+def test_style_sheets_load_nothing_from_elsewhere(html):
+    outside = []
+    for sheet in html.rglob("*.css"):
+        text = re.sub(r"/\*.*?\*/", "", sheet.read_text("utf-8"), flags=re.DOTALL)
+        outside += [(sheet.name, found) for found in re.findall(
+            r"url\(\s*[\"']?((?:https?:)?//[^)\"']+)|@import\s+[\"']((?:https?:)?//[^\"']+)", text)]
+    assert not outside
+
+
+@every_page
+def test_figures_have_alternative_text(html, page):
+    poor = []
+    for image in soup(page).select("article img"):
+        text = image.get("alt", "").strip()
+        # The default is the file's path; a description has words.
+        if len(text.split()) < 5 or "/" in text.split()[0] or text.endswith((".png", ".svg")):
+            poor.append((image.get("src"), text))
+    assert not poor
+
+
+@every_page
+def test_no_markup_is_left_raw(html, page):
+    article = BeautifulSoup(str(soup(page).find("article")), "html.parser")
+    for code in article.find_all(["pre", "code", "script", "style"]):
+        code.decompose()
+    for formula in article.select(".math"):
+        formula.decompose()
+    text = article.get_text()
+    assert not RAW_MYST.findall(text)
+    assert "WARNING" not in text and "Traceback (most recent call last)" not in text
+
+
+@every_page
+def test_a_page_has_one_title_and_a_language(html, page):
+    assert len(soup(page).select("article h1")) == 1
+    assert soup(page).html["lang"] == "en"
+
+
+def test_every_notebook_and_chapter_is_in_the_book(html):
+    sources = [path for pattern in ("*.ipynb", "*.md") for path in (ROOT / "book").rglob(pattern)
+               if ".ipynb_checkpoints" not in path.parts]
+    lacking = [path.relative_to(ROOT).as_posix() for path in sources
+               if not (html / path.relative_to(ROOT)).with_suffix(".html").exists()]
+    assert not lacking, "not listed in _toc.yml"
+
+
+@every_page
+def test_no_button_leads_nowhere(html, page):
+    """Launch, edit and repository buttons exist only where the repository's address is known."""
+    import os
+    import sys
+
+    sys.path.insert(0, str(ROOT / "tools"))
+    import book_extension
+
+    places = [a["href"] for a in soup(page).select(".article-header-buttons a[href]")
+              if urlsplit(a["href"]).scheme]
+    if book_extension.repository_url() is None:
+        assert not places
+    else:
+        assert all(os.path.commonprefix([place, "https://"]) == "https://" for place in places)
