@@ -35,7 +35,8 @@ def html():
 def chromium(html):
     """A browser that can reach no network at all."""
     if not Path(CHROMIUM).exists():
-        missing(f"no Chromium at {CHROMIUM}: install it (Debian: apt-get install chromium) or set CHROMIUM")
+        missing(f"no Chromium at {CHROMIUM}: install it (Debian: apt-get install chromium) or "
+                "set CHROMIUM to its path")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -1,4 +1,4 @@
-"""Every page of the built book in Chromium: from disk, with no network, in light and dark, on a phone.
+"""Every page of the built book in Chromium: from disk, offline, in light and dark, on a phone.
 
 The widgets' numbers in all their positions are tested in test_widgets_browser.py; here each slider
 must be alive on the page where the reader meets it.
@@ -23,7 +23,7 @@ WIDGET = 'script[type="application/vnd.jupyter.widget-view+json"]'
 
 @pytest.fixture
 def visit(chromium, html):
-    """Open a page of the book; returns it with the list of faults that it reports, still growing."""
+    """Open a page of the book; returns it and the list of its faults, which still grows."""
     contexts = []
 
     def visit(name, scheme="light", size="desktop"):
@@ -124,8 +124,10 @@ def test_the_explorer_shows_what_compare_peft_methods_counts(visit):
             slider = box.locator(f'input[data-name="{name}"]')
             slider.focus()
             page.keyboard.press(position)
-            setting = {key: int(box.locator(f'input[data-name="{key}"]').get_attribute("data-value"))
-                       for key in ["width", "layers", "heads", *names]}
+            inputs = {key: box.locator(f'input[data-name="{key}"]')
+                      for key in ["width", "layers", "heads", *names]}
+            setting = {key: int(found.get_attribute("data-value"))
+                       for key, found in inputs.items()}
             counts = peft.compare_peft_methods(
                 setting["width"], setting["layers"], setting["heads"],
                 **{key: setting[key] for key in names})

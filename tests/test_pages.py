@@ -14,7 +14,8 @@ LOADS = [("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"),
 #: Links that load nothing: where a page is, not what it needs.
 NOT_LOADED = {"canonical", "search", "index", "next", "prev", "author", "license"}
 #: A directive, role, substitution or glue key that was not rendered.
-RAW_MYST = re.compile(r"\{(?:[a-z]+:)?[a-z]+\}`|```\{|:::\{|^:::|\{\{.*\}\}|\(eq-[\w-]+\)=?", re.MULTILINE)
+RAW_MYST = re.compile(
+    r"\{(?:[a-z]+:)?[a-z]+\}`|```\{|^:::|\{\{.*\}\}|\(eq-[\w-]+\)=?", re.MULTILINE)
 
 
 @cache

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def repository_url():
-    """Web address of the repository, or None: from REPOSITORY_URL, else from the remote `origin`."""
+    """Web address of the repository, from REPOSITORY_URL or the remote `origin`; None without."""
     address = os.environ.get("REPOSITORY_URL", "").strip()
     if not address:
         asked = subprocess.run(["git", "-C", ROOT, "remote", "get-url", "origin"],

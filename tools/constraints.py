@@ -2,8 +2,8 @@
 
     python tools/constraints.py python3.11 python3.12 python3.13
 
-One file serves every Python named, the oldest first: where two resolve a package differently,
-the oldest one's version is kept, since newer Pythons run older releases more often than the reverse.
+One file serves every Python named, the oldest first: where two resolve a package differently, the
+oldest one's version is kept, since newer Pythons run older releases more often than the reverse.
 """
 
 import subprocess
@@ -13,8 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """\
-# Exact versions of everything that the requirements files pull in, direct or not, so that two installs
-# are the same install. One file serves Python 3.11 to 3.13 and the oracle's environment.
+# Exact versions of everything that the requirements files pull in, direct or not, so that two
+# installs are the same install. One file serves Python 3.11 to 3.13 and the oracle's environment.
 # Remade by `make constraints`, which installs the requirements without it and freezes the result.
 """
 

@@ -29,9 +29,11 @@ VENDOR = Path(__file__).resolve().parent.parent / "vendor"
 MANIFEST = VENDOR / "vendor.json"
 ICONS = "icons/icons.css"
 #: Every icon that the two themes put on a page, by Font Awesome's names.
-ICON_NAMES = """angle-left angle-right arrow-up bars circle-half-stroke code download ellipsis expand
-    file file-lines file-pdf home lightbulb list magnifying-glass moon outdent pencil pencil-alt play
-    rocket sun xmark github""".split()
+ICON_NAMES = """
+    angle-left angle-right arrow-up bars circle-half-stroke code download ellipsis expand file
+    file-lines file-pdf github home lightbulb list magnifying-glass moon outdent pencil pencil-alt
+    play rocket sun xmark
+""".split()
 
 
 def sha256(path):
@@ -59,7 +61,7 @@ def installed(package, version):
 
 
 def make_icons(distribution):
-    """The style sheet with the themes' icons, made from the Font Awesome that pydata's theme ships."""
+    """The style sheet with the themes' icons, from the Font Awesome that pydata's theme ships."""
     from fontTools import subset
     from fontTools.ttLib import TTFont
 
@@ -74,10 +76,10 @@ def make_icons(distribution):
     theme = "".join(path.read_text("utf-8") for path in static.glob("styles/*.css"))
     used = {*codes.values(), 0xF107, *(ord(char) for char in theme if "\ue000" <= char <= "\uf8ff")}
 
-    sheet = [f"/*! Icons: Font Awesome Free {awesome.name}, fontawesome.com, SIL OFL 1.1 and CC BY 4.0. "
-             f"A subset made by tools/vendor.py. */"]
-    for family, file, weight in [("Free", "fa-solid-900.ttf", 900), ("Brands", "fa-brands-400.ttf", 400)]:
-        font = TTFont(awesome / "webfonts" / file, recalcTimestamp=False)
+    sheet = [f"/*! Icons: Font Awesome Free {awesome.name}, fontawesome.com, SIL OFL 1.1 and "
+             "CC BY 4.0. A subset made by tools/vendor.py. */"]
+    for family, file, weight in [("Free", "solid", 900), ("Brands", "brands", 400)]:
+        font = TTFont(awesome / f"webfonts/fa-{file}-{weight}.ttf", recalcTimestamp=False)
         options = subset.Options(layout_features=[], flavor="woff", notdef_outline=True)
         cutter = subset.Subsetter(options)
         cutter.populate(unicodes=used)
