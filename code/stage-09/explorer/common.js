@@ -53,6 +53,19 @@ function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/**
+ * A widget's outermost element. It keeps plain keys to itself: JupyterLab would take the arrows for
+ * its shortcuts (the attribute) and the focus for its cell (the event), a theme might turn the page.
+ */
+function widgetRoot(name, ...children) {
+  return h("section", {
+    class: "peft-widget", "aria-label": name, "data-lm-suppress-shortcuts": "true",
+    onKeydown: (event) => {
+      if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+    },
+  }, ...children);
+}
+
 /** A prefix for ids that no other view on the page has, whichever module made it. */
 function uniquePrefix() {
   globalThis.peftWidgetCount = (globalThis.peftWidgetCount ?? 0) + 1;

@@ -393,7 +393,7 @@ function render({ model, el }) {
     return `${figure.textContent} ${rest}`;
   };
 
-  const root = h("section", { class: "peft-widget", "aria-label": "Memory explorer" },
+  const root = widgetRoot("Memory explorer",
     h("div", { class: "pw-controls" },
       h("div", { class: "pw-group" }, which, rank, targets),
       h("div", { class: "pw-group" }, base, convention, optimizer, gpu)),

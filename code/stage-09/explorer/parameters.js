@@ -169,7 +169,7 @@ function render({ model, el }) {
   const chart = barChart(prefix, methods);
   const table = countTable(methods);
 
-  const root = h("section", { class: "peft-widget", "aria-label": get("_title") },
+  const root = widgetRoot(get("_title"),
     h("div", { class: "pw-controls" },
       h("div", { class: "pw-group" }, preset, shape),
       h("div", { class: "pw-group" }, sliders)),

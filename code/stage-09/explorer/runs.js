@@ -147,7 +147,7 @@ function render({ model, el }) {
         .map((text) => h("th", { scope: "col" }, text)))), rows)));
   const spoken = announcer();
 
-  const root = h("section", { class: "peft-widget", "aria-label": "Recorded fine-tuning runs" },
+  const root = widgetRoot("Recorded fine-tuning runs",
     h("div", { class: "pw-controls" },
       h("div", { class: "pw-group" }, target, method), h("div", { class: "pw-group" }, size)),
     spoken,
