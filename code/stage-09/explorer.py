@@ -315,8 +315,8 @@ class RunExplorer(Widget):
     _methods = traitlets.Dict().tag(sync=True)
     _extents = traitlets.Dict().tag(sync=True)  # target -> lowest and highest loss of any curve
     _note = traitlets.Unicode(
-        "Recorded runs; experiments.py repeats them. Names are drawn at temperature 1 after the "
-        "last step of the first seed's best model.").tag(sync=True)
+        "Recorded runs; experiments.py repeats them. Names are drawn at temperature 1 by the first "
+        "seed's model at its best step.").tag(sync=True)
 
     def __init__(self, rows, before):
         groups = {}
@@ -516,7 +516,7 @@ class MemoryExplorer(Widget):
             _conventions=[[name, f"{sum(sizes):g} bytes: {how.split(' (')[0]}"]
                           for name, (*sizes, how) in accounting.CONVENTIONS.items()],
             _optimizers=[[name, OPTIMIZER_NAMES[name]] for name in accounting.OPTIMIZERS],
-            _frozen_labels={base: [item.label.capitalize()
+            _frozen_labels={base: [item.label[0].upper() + item.label[1:]
                                    for item in accounting.frozen_items(lora, base)]
                             for base in accounting.BASE_FORMATS},
             _note=f"Not included: {leaves_out}. LoRA's own parameters are in 32 bits, as PEFT "

@@ -69,7 +69,7 @@ function legend(sizes) {
     h("svg", { viewBox: "0 0 26 10", width: 26, height: 10, "aria-hidden": "true" },
       h("path", { d: "M0,5L26,5", class: `pw-line pw-${kind}` })), text);
   return h("ul", { class: "pw-legend" },
-    key("validation", "held-out names: mean and range over seeds"),
+    key("validation", "held-out names"),
     key("train", "training names"), sizes,
     key("before", "held-out names, before training"));
 }
@@ -142,7 +142,7 @@ function render({ model, el }) {
   const rows = h("tbody", {});
   const values = h("details", { class: "pw-details" }, h("summary", {}, "The curve as a table"),
     h("div", { class: "pw-scroll" }, h("table", { class: "pw-table" },
-      h("caption", {}, "Loss in nats per character, mean over seeds"),
+      h("caption", {}, "Loss in nats per character"),
       h("thead", {}, h("tr", {}, ["Step", "Held-out names", "Training names since the row above"]
         .map((text) => h("th", { scope: "col" }, text)))), rows)));
   const spoken = announcer();
@@ -171,14 +171,16 @@ function render({ model, el }) {
     size.hidden = !unit;
     size.show(run.size, `${formatCount(run.trainable)} parameters`);
     setText(size.querySelector("label"), unit ? unit[0].toUpperCase() + unit.slice(1) : "Size");
+    setText(keys.firstChild.lastChild, run.seeds > 1
+      ? `held-out names: mean and range of ${run.seeds} seeds` : "held-out names: one seed");
     siblings.hidden = all[get("method")].length < 2;
 
     chart.show({
       run, siblings: all[get("method")], before: before.losses[get("target")], target: place,
       extent: get("_extents")[get("target")],
     });
-    setText(caption, `${what}: mean${run.seeds > 1 ? ` ± standard deviation of ${run.seeds} seeds`
-      : " of one seed"}, at the step that did best on a validation part`);
+    setText(caption, `${what}: ${run.seeds > 1 ? `mean ± standard deviation of ${run.seeds} seeds`
+      : "one seed"}, at the step that did best on a validation part`);
     [["target", `${place} names, test part`, run.test], ["base", "Names it knew before", run.base]]
       .forEach(([key, title, [mean, sd]], index) => {
         const start = before.losses[key === "base" ? "base" : `${get("target")} test`];
