@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := -m pip --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle book serve notebooks test lint unit nbval site bench vendor constraints lab clean
+.PHONY: help env oracle book serve notebooks test lint unit nbval site pretrain experiments bench vendor constraints lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -66,6 +66,14 @@ nbval: env
 site: book
 	@echo "==> The built book"
 	@$(BIN)/python -m pytest tests -n 2
+
+pretrain: env  ## train the small base model again from nothing (writes code/stage-09/data/base)
+	@cd code/stage-09 && ../../$(BIN)/python pretrain.py
+
+experiments: env  ## run every experiment of section 9.7 again from nothing (under an hour on 2 cores)
+	@cd code/stage-09 && ../../$(BIN)/python experiments.py run --fresh
+	@cd code/stage-09 && ../../$(BIN)/python experiments.py timing
+	@cd code/stage-09 && ../../$(BIN)/python experiments.py table
 
 bench: env  ## time LoRALayer against the bare matrix products
 	@$(BIN)/python benchmarks/lora_layer.py

@@ -17,6 +17,9 @@ TOLERATED = {
     # Said after 2 s on a busy machine; the widget comes all the same, as the slider test sees.
     "[anywidget] Failed to initialize model.",
 }
+#: Resolves once the widgets have drawn: they draw once per frame.
+AFTER_THE_NEXT_FRAME = """() => new Promise((done) =>
+    requestAnimationFrame(() => requestAnimationFrame(done)))"""
 LOCAL = ("file:", "data:", "blob:", "about:")
 WIDGET = 'script[type="application/vnd.jupyter.widget-view+json"]'
 
@@ -124,6 +127,7 @@ def test_the_explorer_shows_what_compare_peft_methods_counts(visit):
             slider = box.locator(f'input[data-name="{name}"]')
             slider.focus()
             page.keyboard.press(position)
+            page.evaluate(AFTER_THE_NEXT_FRAME)  # the widget draws once per frame
             inputs = {key: box.locator(f'input[data-name="{key}"]')
                       for key in ["width", "layers", "heads", *names]}
             setting = {key: int(found.get_attribute("data-value"))
