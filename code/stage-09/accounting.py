@@ -365,6 +365,10 @@ _PEFT_HEADS = ["classifier", "score"]  # trained along with the adapter in class
 # --------------------------------------------------------------------------- reading a config.json
 
 
+_LARGEST_SIZE = 100_000_000  # of one dimension, and
+_MOST_MODULES = 1_000_000  # of one kind: a lying file must not eat the memory
+
+
 def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], family: str) -> int:
     """The first alternative of a symbol's rule that the config, or what is known of it, answers."""
     alternatives = [alternative.strip() for alternative in rule.split("|")]
@@ -379,6 +383,9 @@ def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], fam
                     raise ValueError(f"config.json: {key} must be true or false, got {value!r}")
             elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"config.json: {key} must be a positive integer, got {value!r}")
+            if int(value) > _LARGEST_SIZE:
+                raise ValueError(f"config.json: {key} is larger than {_LARGEST_SIZE:,}, "
+                                 "which no model is; correct the file")
             return int(value)
         names = set(re.findall(r"[A-Za-z_]\w*", alternative))
         if not test and names <= known.keys():
@@ -534,6 +541,9 @@ def _expand(rows: str, symbols: Mapping[str, int]) -> list[Module]:
         bias = "bias" in options and _flag(options["bias"] or "1", symbols)
         tied = "tied" in options and _flag(options["tied"], symbols)
         repeats = [range(symbols[count]) for count in re.findall(r"{(\w+)}", path)]
+        if math.prod(map(len, repeats)) > _MOST_MODULES:
+            raise ValueError(f"config.json: that makes more than {_MOST_MODULES:,} modules called "
+                             f"{path}, which no model has; correct the file")
         template = re.sub(r"{\w+}", "{}", path)
         modules += [Module(template.format(*at), kind, sizes, bias, tied)
                     for at in product(*repeats)]

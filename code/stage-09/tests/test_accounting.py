@@ -243,6 +243,8 @@ def test_activation_estimate_against_what_pytorch_keeps(kept):
     ({"hidden_size": "4096"}, "positive integer, got '4096'"),
     ({"hidden_size": -4}, "positive integer, got -4"), ({"hidden_size": 48.5}, "got 48.5"),
     ({"num_key_value_heads": 0}, "num_key_value_heads must be a positive integer, got 0"),
+    ({"hidden_size": 10**400}, "hidden_size is larger than 100,000,000"),
+    ({"num_hidden_layers": 10**8}, "more than 1,000,000 modules"),  # refused before any is made
     ({"hidden_size": True}, "positive integer, got True"),
     ({"attention_bias": 3}, "attention_bias must be true or false, got 3"),
     ({"model_type": ["llama"]}, "is not a family"),
