@@ -95,7 +95,7 @@ def test_every_slider_is_alive(visit, name):
         slider.focus()
         for key in ("Home", "End"):
             page.keyboard.press(key)
-            page.wait_for_timeout(50)
+            page.evaluate(AFTER_THE_NEXT_FRAME)
             here = slider.evaluate(seen), slider.get_attribute("aria-valuetext")
             if key == "Home":
                 before = here
