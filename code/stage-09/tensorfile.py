@@ -1,0 +1,258 @@
+"""Files of arrays and of settings, read without trust and written whole.
+
+A file is a claim by a stranger. Its header is checked in full, against the length of the file and
+against what its reader needs, before memory is spent on it; whatever is wrong raises `HubError`,
+which names the file, what was found, what was expected and what to do. No pickle anywhere.
+
+A `.safetensors` file is eight bytes with the header's length, a header of JSON,
+`{name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}`, then the arrays' bytes.
+`llama.read_safetensors` reads it in ten lines: right for files that we made ourselves.
+
+New files are complete, and on the disk, before they take the old ones' names: a crash leaves the
+old files.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors.numpy import save_file
+
+# bfloat16 is the upper half of a float32; NumPy has no such type, so its bits come as integers.
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+LARGEST_JSON = 10_000_000  # bytes; the header of a checkpoint takes about 100 per array
+
+
+class HubError(ValueError):
+    """A file that is not what it should be, or that does not fit the model."""
+
+
+@contextmanager
+def about(where: Any) -> Iterator[None]:
+    """Errors of the checks that all modules share come out as `HubError`, with the file's name."""
+    try:
+        yield
+    except HubError:
+        raise
+    except (ValueError, TypeError, OverflowError, OSError) as error:
+        raise HubError(f"{where}: {error}") from error
+
+
+# ------------------------------------------------------------------------------- reading, trustless
+
+
+def parse(data: bytes, where: Any) -> dict[str, Any]:
+    """A JSON object in which no key stands twice and every number is one."""
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+            raise HubError(f"{where}: the key {short(twice)} stands twice; which one counts?")
+        return found
+
+    def no_number(word: str) -> None:
+        raise HubError(f"{where}: {word} is no number in JSON")
+
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique,
+                           parse_constant=no_number)
+    except HubError:
+        raise
+    except (ValueError, RecursionError) as error:  # decoding errors are ValueErrors
+        raise HubError(f"{where} is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise HubError(f"{where} must be a JSON object, {{...}}, got a {type(value).__name__}")
+    return value
+
+
+def _file_size(path: Path) -> int:
+    if not path.is_file():
+        there = sorted(p.name for p in path.parent.iterdir())[:20] if path.parent.is_dir() else []
+        raise HubError(f"{path.parent} has no file {path.name}; it holds {there or 'nothing'}")
+    return path.stat().st_size
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A `.json` file that holds one object. Raises HubError."""
+    if (size := _file_size(path)) > LARGEST_JSON:
+        raise HubError(f"{path} has {size:,} bytes, more than {LARGEST_JSON:,}: no such file")
+    with about(path):
+        return parse(path.read_bytes(), path)
+
+
+class Tensor(NamedTuple):
+    """Where an array lies, as its file's header says and as the file's length bears out."""
+
+    path: Path
+    kind: str  # a key of DTYPES
+    shape: tuple[int, ...]
+    offset: int  # of its first byte in the file
+
+
+def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What a `.safetensors` file says of itself; no array is touched.
+
+    Returns
+    -------
+    tensors : dict of str to Tensor
+    metadata : dict of str to str
+
+    Raises
+    ------
+    HubError
+        Anything but a header whose arrays fill the rest of the file exactly, one after the other.
+    """
+    path = Path(path)
+    size = _file_size(path)
+    with about(path), path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise HubError(f"{path} is cut off, or no safetensors file: its header should have "
+                           f"{length:,} bytes, but the whole file has {size:,}; fetch it again")
+        if length > LARGEST_JSON:
+            raise HubError(f"{path}: a header of {length:,} bytes is above {LARGEST_JSON:,}")
+        data = file.read(length)
+    if not data.startswith(b"{"):
+        raise HubError(f"{path}: the header must begin with '{{', got {data[:10]!r}; "
+                       "is it a safetensors file at all?")
+    header = parse(data, f"the header of {path}")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise HubError(f"{path}: __metadata__ must map strings to strings")
+    if not header:
+        raise HubError(f"{path} holds no arrays")
+
+    tensors, spans = {}, []
+    for name, entry in header.items():
+        kind, shape, (start, stop) = _check_entry(f"{path}: {name!r}", entry)
+        spans.append((start, stop, name))
+        tensors[name] = Tensor(path, kind, shape, 8 + length + start)
+    end = 0
+    for start, stop, name in sorted(spans):
+        if start != end:
+            raise HubError(f"{path}: {name!r} begins at byte {start:,} of the data, where byte "
+                           f"{end:,} was due: arrays overlap, or there is a hole")
+        end = stop
+    if end != size - 8 - length:
+        raise HubError(f"{path}: the arrays take {end:,} bytes, but {size - 8 - length:,} follow "
+                       "the header: the file is cut off or was added to; fetch it again")
+    return tensors, metadata
+
+
+def _check_entry(where: str, entry: Any) -> tuple[str, tuple[int, ...], list[int]]:
+    """dtype, shape and offsets of one array, consistent with one another."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise HubError(f"{where} must have dtype, shape and data_offsets, got {short(entry)}")
+    kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(kind, str) or kind not in DTYPES:
+        raise HubError(f"{where} is stored as {short(kind)}; readable are {', '.join(DTYPES)} "
+                       "(quantised checkpoints are not)")
+    for key, value, count in (("shape", shape, None), ("data_offsets", offsets, 2)):
+        whole = isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+        if not whole or len(value) != (count or len(value)) or len(value) > 8:
+            raise HubError(f"{where}: {key} must be a list of whole numbers, got {short(value)}")
+    size = prod(shape) * np.dtype(DTYPES[kind]).itemsize  # Python's integers do not overflow
+    if offsets[1] - offsets[0] != size:
+        raise HubError(f"{where}: {kind} of shape {short(shape)} is not the "
+                       f"{short(offsets[1] - offsets[0])} bytes from {short(offsets)}")
+    return kind, tuple(shape), offsets
+
+
+def short(value: Any) -> str:
+    """A stranger's value, fit for a message: not a page long."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "an absurd number"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def check_names(where: Any, found: Iterable[str], wanted: Iterable[str]) -> None:
+    """Every wanted name is there and no other; a misspelt one is told which was meant."""
+    found, wanted = set(found), set(wanted)
+    missing, extra = sorted(wanted - found), sorted(found - wanted)
+    if not missing and not extra:
+        return
+    said = []
+    if extra:
+        near = get_close_matches(extra[0][:200], missing or wanted, 1)
+        meant = f", meant is perhaps {near[0]!r}" if near else ""
+        said.append(f"{len(extra)} that do not belong there, first {short(extra[0])}{meant}")
+    if missing:
+        said.append(f"{len(missing)} missing, first {short(missing[0])}")
+    raise HubError(f"{where}: names do not fit: {'; '.join(said)}. A name that is not understood "
+                   "would leave its weights unused")
+
+
+def check_fit(where: Any, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple]) -> None:
+    """Names and shapes are those that the model needs."""
+    check_names(where, tensors, shapes)
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape:
+            raise HubError(f"{where}: {name} has shape {tensors[name].shape}, but this model and "
+                           f"configuration need {shape}: it belongs to another model or size")
+
+
+def read_tensor(tensor: Tensor, dtype: Any = np.float32) -> np.ndarray:
+    """One array of a file whose header was checked.
+
+    What is stored in `dtype` is mapped, not read: the system loads pages when they are used, and a
+    page that is written to (in full fine-tuning) becomes a private copy. Anything else is converted
+    array by array. Either way a checkpoint is never twice in memory. Don't shorten the file while
+    the array lives; `save_llama` into the same folder is fine.
+    """
+    path, kind, shape, offset = tensor
+    raw = np.memmap(path, DTYPES[kind], mode="c", offset=offset, shape=shape)
+    if kind == "BF16":
+        array = np.empty(shape, np.float32)
+        bits = array.view(np.uint32)
+        bits[...] = raw
+        bits <<= 16
+    else:
+        array = np.asarray(raw)
+    with np.errstate(over="ignore"):  # becomes infinite, which its user refuses by name
+        array = array.astype(dtype, copy=False)
+    return array if array.flags.aligned else array.copy()
+
+
+# ----------------------------------------------------------------------------------- writing, whole
+
+
+@contextmanager
+def replacing(*paths: Path) -> Iterator[list[Path]]:
+    """New files beside the old; when all are complete they take the old ones' names, in order."""
+    new = [path.with_name(f".{path.name}.{os.getpid()}.new") for path in paths]
+    try:
+        yield new
+        for file in new:
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
+        for file, path in zip(new, paths, strict=True):
+            os.replace(file, path)
+    finally:
+        for file in new:
+            file.unlink(missing_ok=True)
+    if os.name == "posix":  # the new names, too, must be on the disk
+        folder = os.open(paths[0].parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], **metadata: str) -> None:
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise HubError(f"{name} holds NaN or infinity and was not saved: the run has diverged; "
+                           "lower the learning rate")
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path,
+              metadata={"format": "pt", **metadata})
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
