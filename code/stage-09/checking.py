@@ -84,6 +84,7 @@ class TooLong(BaseException):
 class Row:
     """One line of a report: status is "passed", "failed", "not yet" or "not tried"."""
 
+    step: int
     kind: str
     name: str
     status: str
@@ -100,14 +101,14 @@ class Report:
     title : str
     rows : tuple of Row
     diagnosis : Diagnosis or None, of the first failure
-    complete : bool, whether all steps were checked
+    step : int or None, the last step that was checked; None if all were
     """
 
     exercise: int
     title: str
     rows: tuple[Row, ...]
     diagnosis: Diagnosis | None
-    complete: bool
+    step: int | None = None
 
     @property
     def status(self) -> str:
@@ -130,10 +131,26 @@ class Report:
                 "failed": "A test failed. Mend this first; the tests below it were not tried.",
                 }[self.status]
 
+    def _shown(self) -> list[Row]:
+        """The rows, with those of earlier steps summed up in one, and each note only once."""
+        early = [row for row in self.rows if self.step and row.step < self.step]
+        rows = list(self.rows[len(early):])
+        if early:
+            first = next((row for row in early if row.status != "passed"), early[-1])
+            done = sum(row.status == "passed" for row in early)
+            note = "" if first.status == "passed" else f"{first.name}. {first.note}"
+            steps = "step 1" if self.step == 2 else f"steps 1-{self.step - 1}"
+            rows.insert(0, Row(first.step, steps, f"{done} of {len(early)} earlier tests passed",
+                               first.status, note.strip()))
+        notes = [row.note for row in rows]
+        return [replace(row, note="" if row.note in notes[:i] else row.note)
+                for i, row in enumerate(rows)]
+
     def __str__(self) -> str:
-        width = max(len(row.name) for row in self.rows)
+        shown = self._shown()
+        width = max(len(row.name) for row in shown)
         lines = [self.title]
-        for row in self.rows:
+        for row in shown:
             cells = f"{row.status:<9}  {row.kind:<9}  {row.name:<{width}}  {row.note}"
             lines.append("  " + cells.rstrip())
         lines += [self.verdict, *([str(self.diagnosis)] if self.diagnosis else [])]
@@ -147,7 +164,7 @@ class Report:
             f'<td style="text-align:left">{escape(row.kind)}</td>'
             f'<td style="text-align:left">{escape(row.name)}'
             + (f"<br><small>{escape(row.note)}</small>" if row.note else "") + "</td></tr>"
-            for row in self.rows)
+            for row in self._shown())
         text = (f'<table class="table"><caption>{escape(self.title)}</caption><thead><tr>'
                 f'<th scope="col">result</th><th scope="col">kind</th><th scope="col">test</th>'
                 f"</tr></thead><tbody>{rows}</tbody></table>"
@@ -454,10 +471,10 @@ class Exercise:
             status, note = "not tried", ""
             if diagnosis is None:
                 status, note, diagnosis = _run(test, Trial(student, dtype))
-            rows.append(Row(test.kind, test.name, status, note))
+            rows.append(Row(test.step, test.kind, test.name, status, note))
         which = f", step {step} of {self.steps}" if step else ""
         return Report(self.number, f"Exercise {self.number}: {self.title}{which}", tuple(rows),
-                      diagnosis, complete=step in (None, self.steps))
+                      diagnosis, step)
 
 
 def _run(test: Test, trial: Trial) -> tuple[str, str, Diagnosis | None]:
