@@ -359,7 +359,7 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
         if "settings" in metadata:
             for key, value in parse(metadata["settings"].encode(), f"{path}, settings").items():
                 if config.get(key) != value:
-                    raise HubError(f"{where}: {short(key)} is {short(config.get(key))}, but the "
+                    raise HubError(f"{where}: {key[:80]} is {short(config.get(key))}, but the "
                                    f"arrays were saved with {short(value)}: restore it")
         plan = PLANS[kind](model, config)
         shapes = {key: shape for _, arrays in plan.values() for key, shape in arrays.values()}
