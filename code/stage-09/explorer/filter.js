@@ -21,10 +21,11 @@ function render({ model, el }) {
     i ? h("td", { class: /^[\d, /]+$/.test(cell) ? "pw-numbers" : null }, cell)
       : h("th", { scope: "row" }, cell)))));
   function filter() {
-    const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const plain = (said) => said.toLowerCase().replace(/[-_\s]+/g, " ");  // llama-3 is llama 3
+    const words = plain(text.value).split(" ").filter(Boolean);
     let shown = 0;
     rows.forEach((row, i) => {
-      const all = row.join(" ").toLowerCase();
+      const all = plain(row.join(" "));
       const hit = words.every((word) => all.includes(word))
         && choose.every((column, c) => !selects[c].value || row[column] === selects[c].value);
       lines[i].hidden = !hit;

@@ -4,7 +4,7 @@
 
 const SHAPE = [
   ["width", "_widths", "Model width", (n) => `width ${formatCount(n)}`],
-  ["layers", "_layer_counts", "Layers", (n) => `${n} layers`],
+  ["layers", "_layer_counts", "Layers", (n) => `${n} ${n === 1 ? "layer" : "layers"}`],
 ];
 
 /** Parameters and share of every method at the settings of a model. */
@@ -143,7 +143,7 @@ function render({ model, el }) {
     slider({
       id: `${prefix}-heads`, name: "heads", label: "Attention heads",
       values: get("_head_counts")[get("width")],
-      say: (n) => `${n} heads of width ${get("width") / n}`,
+      say: (n) => `${n} ${n === 1 ? "head" : "heads"} of width ${formatCount(get("width") / n)}`,
       onMove: (value) => change({ heads: value }),
     }),
   ] : [];
