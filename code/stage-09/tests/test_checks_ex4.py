@@ -1,0 +1,32 @@
+"""The check of exercise 4: right answers pass, each known mistake gets its own diagnosis."""
+
+import checks_ex4
+import numpy as np
+import pytest
+from checks_ex4 import check_prefix_mlp
+from exercise_tools import solution
+from mistakes.ex4 import MISTAKES
+from variants.ex4 import VARIANTS
+
+DTYPES = [np.float32, np.float64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("work", [solution("ex4_prefix_mlp", "PrefixMLP"), *VARIANTS],
+                         ids=lambda cls: cls.__name__)
+def test_right_answers_pass(work, dtype):
+    report = check_prefix_mlp(work, dtype=dtype)
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda cls: cls.__name__)
+def test_each_mistake_is_named(mistake, dtype):
+    report = check_prefix_mlp(mistake, dtype=dtype)
+    assert report.status == "failed"
+    assert report.diagnosis.mistake == mistake.diagnosis, str(report)
+    assert "Traceback" not in str(report)
+
+
+def test_every_diagnosis_is_seen_once():
+    assert {m.diagnosis for m in MISTAKES} >= set(checks_ex4.EXERCISE.mistakes)
