@@ -450,6 +450,19 @@ def test_settings_of_the_other_methods_are_checked(method, changes, message, tmp
         hub.load_adapter(base(), tmp_path)
 
 
+def test_settings_are_checked_without_our_metadata_too(tmp_path):
+    hub.save_adapter(with_method("parallel"), tmp_path)
+    save_file(load_file(tmp_path / ARRAYS), tmp_path / ARRAYS)
+    for changes in ({"residual": "no"}, {"residual": 0}, {"scale": "4"}, {"scale": -1},
+                    {"bottleneck_dim": 3}, {"bottleneck_dim": 2.0}):
+        shutil.copy(tmp_path / CONFIG, tmp_path / "kept")
+        edit(tmp_path / CONFIG, **changes)
+        with pytest.raises(HubError):
+            hub.load_adapter(base(), tmp_path)
+        shutil.copy(tmp_path / "kept", tmp_path / CONFIG)
+    hub.load_adapter(base(), tmp_path)
+
+
 def test_more_virtual_tokens_than_positions_are_refused(tmp_path):
     model = base()
     model.soft_prompt = PromptTuning(8, 64)
