@@ -5,7 +5,12 @@ Each takes the student's work and optionally `step`, to check the first steps on
 to `checks_ex6.py` the tests of one exercise each. Reading those spoils the exercise.
 """
 
+from checks_ex1 import check_lora_feed_forward
 from checks_ex2 import check_lora_dropout
+from checks_ex3 import check_parallel_adapter
 from progress import EXERCISES, clear_progress, progress, remember
 
-__all__ = ["EXERCISES", "check_lora_dropout", "clear_progress", "progress", "remember"]
+__all__ = [
+    "EXERCISES", "check_lora_feed_forward", "check_lora_dropout", "check_parallel_adapter",
+    "clear_progress", "progress", "remember",
+]

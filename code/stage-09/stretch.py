@@ -99,6 +99,7 @@ def draw_feed_forward(runs: dict[str, list[dict[str, Any]]]) -> None:
         right.plot(run["steps"], run["loss"], color=color, label=f"{place}, r = {run['rank']}")
     left.set(title="After 100 steps", xlabel="trainable parameters",
              ylabel="loss on new names (nats per character)")
+    left.margins(0.12)
     right.set(title="On the way", xlabel="step")
     for ax in (left, right):
         ax.legend()
@@ -183,12 +184,12 @@ def draw_adapters(runs: dict[str, dict[str, Any]]) -> None:
     colors = [figures.GREY, *plt.get_cmap("Oranges")(np.linspace(0.4, 0.95, len(runs) - 1))]
     for (name, run), color in zip(runs.items(), colors, strict=True):
         left.plot(run["steps"], run["loss"], color=color, label=name)
-        right.barh(name, run["loss"][-1], color=color)
+        right.plot(run["loss"][-1], name, "o", ms=10, color=color)
     left.set(title="On the way", xlabel="step", ylabel="loss on new names (nats per character)")
     left.legend()
     left.grid(True)
-    last = [run["loss"][-1] for run in runs.values()]
-    right.set(title="After 100 steps", xlabel="loss on new names",
-              xlim=(min(last) - 0.05, max(last) + 0.02))
+    right.set(title="After 100 steps", xlabel="loss on new names")
+    right.margins(0.12)
+    right.grid(True)
     right.invert_yaxis()
     plt.show()

@@ -1,0 +1,380 @@
+"""Exercise 1, LoRA on the feed-forward block: the tests. Reading them spoils the exercise."""
+
+from typing import Any
+
+import numpy as np
+
+from checking import GENERAL, Diagnosis, Exercise, Found, Report, Trial
+
+TWO_OF_THREE = Diagnosis(
+    "two-of-three", "an update on only two of the three projections",
+    "Such a block trains, so the loss won't tell you. Count the parameters, and fill one update "
+    "after the other to see whether the output moves.", "statement")
+TRANSPOSED = Diagnosis(
+    "transposed", "A or B stored the other way round",
+    "Weights are (out, in), here as in PyTorch: A is (rank, in) and B is (out, rank). Mind that "
+    "the down projection goes from d_ff to d_model.", "9.2")
+BOTH_ZERO = Diagnosis(
+    "both-zero", "A and B both start at zero",
+    "Each gradient contains the other matrix as a factor. With both at zero, both gradients are "
+    "zero for ever and nothing is learned.", "9.2")
+NOT_IDENTITY = Diagnosis(
+    "start-not-frozen", "a block that does not start at the pretrained one",
+    "Training must begin exactly at the pretrained model. If an update is not zero at the start, "
+    "training first has to repair the damage.", "9.2")
+IGNORES_RNG = Diagnosis(
+    "ignores-rng", "a start that does not come from rng",
+    "Two blocks made from the same seed must start alike, and two from different seeds must not. "
+    "Otherwise no run can be repeated.", "statement")
+BAD_SHAPES = Diagnosis(
+    "shapes-not-checked", "weights that do not fit together are accepted",
+    "gate and up must have the same shape, and down the reverse of it. If that is not checked at "
+    "the start, the error appears much later and far away.", "9.6")
+ALPHA = Diagnosis(
+    "alpha-not-over-r", "alpha where alpha / r belongs",
+    "Without the division the update grows with the rank, and a rate that suits one rank fails at "
+    "another. At rank 1 the mistake can't be seen.", "mistakes")
+NO_ACTIVATION = Diagnosis(
+    "no-activation", "a block without its nonlinearity",
+    "The gate passes through silu before it multiplies. Without it the pretrained weights belong "
+    "to another function.", "statement")
+SIGMOID = Diagnosis(
+    "sigmoid-for-silu", "the logistic function where silu belongs",
+    "silu(z) is z times the logistic function of z. With the logistic function alone the block is "
+    "the older GLU, and the pretrained weights don't fit it.", "statement")
+RELU = Diagnosis(
+    "relu-for-silu", "relu where silu belongs",
+    "silu is smooth and slightly negative below zero. The pretrained weights were trained with it.",
+    "statement")
+SWAPPED = Diagnosis(
+    "gate-and-up-swapped", "gate and up swapped",
+    "The two have the same shape, so nothing complains, but only the gate goes through silu.",
+    "statement")
+SUM = Diagnosis(
+    "sum-for-product", "a sum where the product belongs",
+    "The gate multiplies, entry by entry. That is what makes it a gate.", "statement")
+OVERFLOW = Diagnosis(
+    "overflow", "an exponential that overflows",
+    "For large inputs exp(z) is infinite, and infinity divided by infinity is NaN. The logistic "
+    "function itself lies between 0 and 1 everywhere.", "statement")
+SLOPE = Diagnosis(
+    "wrong-silu-slope", "a wrong derivative of silu",
+    "silu is a product of z and the logistic function of z, so its derivative has two terms.",
+    "statement")
+NO_U = Diagnosis(
+    "gate-gradient-without-up", "the gate's gradient without the factor u",
+    "The product rule: each factor's gradient contains the other factor.", "statement")
+NO_SILU = Diagnosis(
+    "up-gradient-without-silu", "the up projection's gradient without the factor silu(z)",
+    "The product rule: each factor's gradient contains the other factor.", "statement")
+FROZEN_LOST = Diagnosis(
+    "frozen-gradient-lost", "a gradient that does not pass through the frozen weight",
+    "A frozen weight gets no gradient of its own, but the gradient always passes through it. "
+    "Without it everything below hardly learns.", "9.2")
+ONE_PATH = Diagnosis(
+    "one-path-to-x", "an input gradient along one path only",
+    "x reaches the output through gate and through up. What comes back along both must be added.",
+    "statement")
+MERGED_TWO = Diagnosis(
+    "merged-two", "a merge that leaves out a projection",
+    "The merged block must compute what the three projections with their updates compute.",
+    "statement")
+MERGED_ORDER = Diagnosis(
+    "merged-order", "merged weights in another order",
+    "merge returns gate, up, down, in this order. The first two have the same shape, so nothing "
+    "would complain.", "statement")
+FROZEN_CHANGED = Diagnosis(
+    "frozen-changed", "a frozen weight that has changed",
+    "The pretrained weights are shared with everybody who uses the model. After merging into them "
+    "they cannot be had back exactly.", "9.2")
+
+EXERCISE = Exercise(
+    1, "LoRA on the feed-forward block", TWO_OF_THREE, TRANSPOSED, BOTH_ZERO, NOT_IDENTITY,
+    IGNORES_RNG, BAD_SHAPES, ALPHA, NO_ACTIVATION, SIGMOID, RELU, SWAPPED, SUM, OVERFLOW, SLOPE,
+    NO_U, NO_SILU, FROZEN_LOST, ONE_PATH, MERGED_TWO, MERGED_ORDER, FROZEN_CHANGED)
+
+D, F, RANK, ALPHA_VALUE = 6, 10, 3, 12.0
+S = ALPHA_VALUE / RANK  # 4, so alpha and alpha / r differ
+PROJECTIONS = {"gate": (F, D), "up": (F, D), "down": (D, F)}  # (out, in)
+KEYS = [f"{name}.{matrix}" for name in PROJECTIONS for matrix in "AB"]
+Arrays = dict[str, np.ndarray]
+
+
+def _weights(trial: Trial) -> Arrays:
+    return {name: (0.5 * trial.normal(*shape, seed=20 + i)).astype(trial.dtype)
+            for i, (name, shape) in enumerate(PROJECTIONS.items())}
+
+
+def _parameters(trial: Trial, block: Any) -> Arrays:
+    found = trial.expect("parameters()", block.parameters(), dict)
+    if found and set(found) < set(KEYS):
+        missing = [name for name in PROJECTIONS if f"{name}.A" not in found]
+        raise Found(TWO_OF_THREE, f"parameters() has nothing of {' and '.join(missing)}.")
+    return trial.arrays(block, KEYS)
+
+
+def _block(trial: Trial, fill: bool = True, seed: int = 1) -> tuple[Any, Arrays, Arrays]:
+    """A student's block, the frozen weights it got, and its parameters, random if `fill`."""
+    weights = _weights(trial)
+    block = trial.make(*weights.values(), RANK, ALPHA_VALUE, rng=trial.rng(seed))
+    arrays = _parameters(trial, block)
+    if fill:
+        for number, name in enumerate(KEYS):
+            arrays[name][...] = 0.3 * trial.normal(*arrays[name].shape, seed=30 + number)
+    return block, weights, arrays
+
+
+def _whole(weights: Arrays, arrays: Arrays, s: float = S, without: str = "") -> Arrays:
+    """Each projection as one dense weight W + s B A; `without` the update of one of them."""
+    return {name: W if name == without else W + s * arrays[f"{name}.B"] @ arrays[f"{name}.A"]
+            for name, W in weights.items()}
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * z))
+
+
+def _silu(z: np.ndarray) -> np.ndarray:
+    return z * _sigmoid(z)
+
+
+def _slope(z: np.ndarray) -> np.ndarray:
+    return _sigmoid(z) + _silu(z) * (1 - _sigmoid(z))
+
+
+def _output(w: Arrays, x: np.ndarray, gate=_silu) -> np.ndarray:
+    return (gate(x @ w["gate"].T) * (x @ w["up"].T)) @ w["down"].T
+
+
+# ---- Step 1: the block and its start ----------------------------------------------------------
+
+@EXERCISE.test(1, "interface", "the block can be made and trains six arrays")
+def _names(trial: Trial) -> None:
+    weights = _weights(trial)
+    block = trial.make(weights["gate"], weights["up"], weights["down"], rank=RANK,
+                       alpha=ALPHA_VALUE, rng=trial.rng())
+    _parameters(trial, block)
+    count, right = trial.call(block.num_parameters, returns=int), 3 * RANK * (D + F)
+    if count == 2 * RANK * (D + F):
+        raise Found(TWO_OF_THREE, f"num_parameters() gave {count}, expected {right}.")
+    if count != right:
+        raise Found(GENERAL["values"], f"num_parameters() gave {count}, expected {right}.")
+
+
+@EXERCISE.test(1, "interface", "weights that do not fit, and a rank of 0, are refused")
+def _refusals(trial: Trial) -> None:
+    w = _weights(trial)
+    for what, args in {
+            "an up of another shape": (w["gate"], w["up"][:, 1:].copy(), w["down"]),
+            "an up with fewer rows": (w["gate"], w["up"][1:].copy(), w["down"]),
+            "a transposed down": (w["gate"], w["up"], w["down"].T.copy())}.items():
+        trial.refuses(what, lambda args=args: trial.make(*args), diagnosis=BAD_SHAPES)
+    trial.refuses("rank=0", lambda: trial.make(*w.values(), rank=0))
+
+
+@EXERCISE.test(1, "shapes", "each A is (rank, in), each B is (out, rank), in the weights' dtype")
+def _shapes(trial: Trial) -> None:
+    _, weights, arrays = _block(trial, fill=False)
+    for name, (n_out, n_in) in PROJECTIONS.items():
+        for key, shape in ((f"{name}.A", (RANK, n_in)), (f"{name}.B", (n_out, RANK))):
+            if arrays[key].shape == shape[::-1]:
+                raise Found(TRANSPOSED, f"{key} has shape {arrays[key].shape}.")
+            trial.expect(key, arrays[key], shape=shape)
+
+
+@EXERCISE.test(1, "start", "the updates are zero at the start, can learn, and come from rng")
+def _start(trial: Trial) -> None:
+    _, _, arrays = _block(trial, fill=False)
+    for name in PROJECTIONS:
+        A, B = arrays[f"{name}.A"], arrays[f"{name}.B"]
+        if not A.any() and not B.any():
+            raise Found(BOTH_ZERO, f"Both arrays of {name} hold zeros only.")
+        if (B @ A).any():
+            raise Found(NOT_IDENTITY, f"B A of {name} is not zero in a fresh block.")
+    same, other = _block(trial, fill=False)[2], _block(trial, fill=False, seed=2)[2]
+    if any(not np.array_equal(arrays[key], same[key]) for key in KEYS):
+        raise Found(IGNORES_RNG, "Two blocks made from the same seed differ.")
+    if all(np.array_equal(arrays[key], other[key]) for key in KEYS):
+        raise Found(IGNORES_RNG, "Two blocks made from different seeds are equal.")
+
+
+# ---- Step 2: forward --------------------------------------------------------------------------
+
+@EXERCISE.test(2, "shapes", "any leading axes")
+def _leading(trial: Trial) -> None:
+    block, *_ = _block(trial)
+    for lead in ((), (4,), (2, 3)):
+        trial.call(block.forward, trial.normal(*lead, D), shape=(*lead, D))
+
+
+@EXERCISE.test(2, "start", "a fresh block equals the frozen one")
+def _frozen_start(trial: Trial) -> None:
+    block, weights, _ = _block(trial, fill=False)
+    _compare_output(trial, "the output at the start", block, weights, trial.normal(4, D, seed=2))
+
+
+def _compare_output(trial: Trial, what: str, block: Any, w: Arrays, x: np.ndarray,
+                    more: dict[Diagnosis, np.ndarray] | None = None) -> None:
+    z, u = x @ w["gate"].T, x @ w["up"].T
+    twins = {NO_ACTIVATION: (z * u) @ w["down"].T, SIGMOID: _output(w, x, _sigmoid),
+             RELU: _output(w, x, lambda z: np.maximum(z, 0)), SUM: (_silu(z) + u) @ w["down"].T,
+             SWAPPED: (z * _silu(u)) @ w["down"].T}
+    trial.compare(what, trial.call(block.forward, x), _output(w, x), twins | (more or {}))
+
+
+@EXERCISE.test(2, "values", "each of the three updates acts, with s = alpha / r")
+def _values(trial: Trial) -> None:
+    block, weights, arrays = _block(trial)
+    x = trial.normal(4, D, seed=2)
+    value = trial.call(block.forward, x)
+    for name in PROJECTIONS:
+        if trial.agrees(value, _output(_whole(weights, arrays, without=name), x)):
+            raise Found(TWO_OF_THREE, f"The output is that of a block whose {name} has no update.")
+    _compare_output(trial, "the output", block, _whole(weights, arrays), x,
+                    {ALPHA: _output(_whole(weights, arrays, ALPHA_VALUE), x)})
+    arrays["gate.A"] *= 2
+    if trial.agrees(trial.call(block.forward, x), value):
+        raise Found(GENERAL["dead-parameters"], "gate.A was doubled, and nothing changed.")
+
+
+@EXERCISE.test(2, "behaviour", "large inputs stay finite; float32 stays float32")
+def _large(trial: Trial) -> None:
+    block, *_ = _block(trial)
+    big = trial.dtype.type(3e3) * trial.normal(4, D, seed=2)
+    try:
+        trial.call(block.forward, big)
+    except Found as found:
+        if found.diagnosis.mistake == "not-finite":
+            raise Found(OVERFLOW, "With inputs in the thousands, " + found.diagnosis.seen) from None
+        raise
+    single = Trial(trial.student, np.float32)
+    block, *_ = _block(single)
+    trial.keeps_float32("forward", single.call(block.forward, single.normal(4, D)))
+
+
+# ---- Step 3: backward -------------------------------------------------------------------------
+
+@EXERCISE.test(3, "interface", "backward before forward raises RuntimeError")
+def _order(trial: Trial) -> None:
+    block, *_ = _block(trial)
+    trial.refuses("backward before forward", lambda: block.backward(trial.normal(4, D)),
+                  (RuntimeError,), GENERAL["backward-first"])
+
+
+@EXERCISE.test(3, "shapes", "six gradients, each with the shape of its array")
+def _gradient_shapes(trial: Trial) -> None:
+    for lead in ((), (2, 3)):
+        block, _, arrays = _block(trial)
+        trial.call(block.forward, trial.normal(*lead, D))
+        trial.call(block.backward, trial.normal(*lead, D), shape=(*lead, D))
+        for key, grad in trial.arrays(block, KEYS, "gradients").items():
+            trial.expect(f"the gradient of {key}", grad, shape=arrays[key].shape)
+
+
+def _lora_gradients(arrays: Arrays, name: str, x: np.ndarray, g: np.ndarray) -> Arrays:
+    """Gradients of one projection's A and B: input x, gradient g of its output, both (n, ...)."""
+    A, B = arrays[f"{name}.A"], arrays[f"{name}.B"]
+    return {f"{name}.B": S * g.T @ (x @ A.T), f"{name}.A": S * (g @ B).T @ x}
+
+
+@EXERCISE.test(3, "gradients", "of the six arrays and of x")
+def _gradients(trial: Trial) -> None:
+    block, weights, arrays = _block(trial)
+    x, G, w = trial.normal(4, D, seed=2), trial.normal(4, D, seed=3), _whole(weights, arrays)
+    trial.call(block.forward, x)
+    back = trial.call(block.backward, G)
+    grads = trial.arrays(block, KEYS, "gradients")
+    z, u = x @ w["gate"].T, x @ w["up"].T
+    a = G @ w["down"]  # of silu(z) * u
+    lost = G @ (w["down"] - weights["down"])  # the same without the frozen weight
+
+    def compare(name: str, inner: np.ndarray, g: np.ndarray, twins: list) -> None:
+        right = _lora_gradients(arrays, name, inner, g)
+        wrong = [(d, _lora_gradients(arrays, name, inner, twin)) for d, twin in twins]
+        for key, array in right.items():
+            for diagnosis, twin in wrong:
+                if not trial.agrees(grads[key], array) and trial.agrees(grads[key], twin[key]):
+                    raise Found(diagnosis, f"The gradient of {key} equals what this mistake gives.")
+            trial.compare(f"the gradient of {key}", grads[key], array)
+
+    grad_u, grad_z = a * _silu(z), a * u * _slope(z)
+    compare("down", _silu(z) * u, G, [])
+    compare("up", x, grad_u, [(NO_SILU, a), (FROZEN_LOST, lost * _silu(z)),
+                              (SLOPE, a * _slope(z)), (SWAPPED, grad_z)])
+    compare("gate", x, grad_z, [(NO_U, a * _slope(z)), (FROZEN_LOST, lost * u * _slope(z)),
+                                (SLOPE, a * u * _sigmoid(z)), (SLOPE, a * u), (SWAPPED, grad_u),
+                                (SLOPE, a * u * _silu(z)),
+                                (SLOPE, a * u * _sigmoid(z) * (1 - _sigmoid(z)))])
+    paths = grad_z @ w["gate"], grad_u @ w["up"]
+    for path in paths:
+        if trial.agrees(back, path):
+            raise Found(ONE_PATH, "The gradient of x is what comes back along one projection.")
+    frozen = grad_z @ weights["gate"] + grad_u @ weights["up"]
+    trial.compare("the gradient of x", back, sum(paths), {FROZEN_LOST: sum(paths) - frozen})
+
+
+@EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; float32 stays float32")
+def _replaced(trial: Trial) -> None:
+    block, *_ = _block(trial)
+    G = trial.normal(4, D, seed=3)
+    trial.call(block.forward, trial.normal(4, D, seed=2))
+    trial.call(block.backward, G)
+    first = {key: grad.copy() for key, grad in block.gradients().items()}
+    trial.call(block.backward, G)
+    for key, grad in block.gradients().items():
+        if not trial.agrees(grad, first[key]):
+            raise Found(GENERAL["accumulates"], f"The gradient of {key} changed.")
+    single = Trial(trial.student, np.float32)
+    block, *_ = _block(single)
+    single.call(block.forward, single.normal(4, D))
+    back = single.call(block.backward, single.normal(4, D))
+    trial.keeps_float32("backward", back, *block.gradients().values())
+
+
+# ---- Step 4: merging --------------------------------------------------------------------------
+
+@EXERCISE.test(4, "shapes", "merge returns three weights")
+def _merge_shapes(trial: Trial) -> None:
+    block, *_ = _block(trial)
+    merged = trial.call(block.merge, returns=(tuple, list))
+    if len(merged) != 3:
+        raise Found(GENERAL["wrong-shape"], f"merge() returned {len(merged)} things, expected 3.")
+    shapes = [getattr(array, "shape", None) for array in merged]
+    if sorted(map(str, shapes)) == sorted(map(str, PROJECTIONS.values())):
+        if shapes != list(PROJECTIONS.values()):
+            raise Found(MERGED_ORDER, f"The shapes are {shapes}.")
+    for (name, shape), array in zip(PROJECTIONS.items(), merged, strict=True):
+        trial.expect(f"the merged {name}", array, shape=shape)
+
+
+@EXERCISE.test(4, "values", "a plain block with the merged weights gives the same output")
+def _merge(trial: Trial) -> None:
+    block, weights, arrays = _block(trial)
+    merged = dict(zip(PROJECTIONS, trial.call(block.merge, returns=(tuple, list)), strict=True))
+    for name, array in _weights(trial).items():
+        trial.same_bits(f"the frozen {name} after merging", weights[name], array, FROZEN_CHANGED)
+    right, too_much = _whole(weights, arrays), _whole(weights, arrays, ALPHA_VALUE)
+    if trial.agrees(merged["gate"], right["up"]) and trial.agrees(merged["up"], right["gate"]):
+        raise Found(MERGED_ORDER, "The first weight is that of up, the second that of gate.")
+    for name, array in merged.items():
+        trial.compare(f"the merged {name}", array, right[name],
+                      {MERGED_TWO: weights[name], ALPHA: too_much[name]})
+
+
+@EXERCISE.test(4, "behaviour", "the frozen weights have not changed")
+def _frozen_kept(trial: Trial) -> None:
+    block, weights, _ = _block(trial)
+    copies = _weights(trial)
+    trial.call(block.forward, trial.normal(4, D, seed=2))
+    trial.call(block.backward, trial.normal(4, D, seed=3))
+    merged = trial.call(block.merge, returns=(tuple, list))
+    for (name, array), result in zip(weights.items(), merged, strict=True):
+        trial.same_bits(f"the frozen {name}", array, copies[name], FROZEN_CHANGED)
+        if np.shares_memory(result, array):
+            raise Found(FROZEN_CHANGED, f"The merged {name} is the frozen array itself.")
+
+
+def check_lora_feed_forward(student: type, step: int | None = None, *,
+                            dtype: Any = np.float64) -> Report:
+    """Check a `LoRAFeedForward`: the first `step` steps, or all. See `Exercise.check`."""
+    return EXERCISE.check(student, step, dtype=dtype)

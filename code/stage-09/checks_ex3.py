@@ -1,0 +1,334 @@
+"""Exercise 3, the parallel adapter: the tests. Reading them spoils the exercise."""
+
+from typing import Any
+
+import numpy as np
+
+from checking import GENERAL, Diagnosis, Exercise, Found, Report, Trial
+
+TRANSPOSED = Diagnosis(
+    "transposed", "W_down or W_up stored the other way round",
+    "The adapter's matrices are used as x W_down and a W_up, so W_down is (d_model, bottleneck) "
+    "and W_up is (bottleneck, d_model), as in peft.Adapter.", "9.3")
+NOT_IDENTITY = Diagnosis(
+    "start-not-frozen", "a start that is not the sublayer alone",
+    "With a scale of 4, even a small random W_up disturbs the pretrained model before the first "
+    "step. Here the start is exact, and the statement says which matrix makes it so.", "statement")
+NEVER_LEARNS = Diagnosis(
+    "never-learns", "W_down is zero at the start",
+    "Then relu gives zero for every input, and its slope there is zero as well. Nothing comes "
+    "through in either direction, and no gradient ever will.", "statement")
+IGNORES_RNG = Diagnosis(
+    "ignores-rng", "a start that does not come from rng",
+    "Two adapters made from the same seed must start alike, and two from different seeds must not.",
+    "statement")
+TRAINS_SUBLAYER = Diagnosis(
+    "trains-sublayer", "a sublayer that is trained along",
+    "The sublayer is frozen. Its weights belong neither in parameters() nor in the count.", "9.3")
+OWN_RESIDUAL = Diagnosis(
+    "own-residual", "a residual of the adapter's own",
+    "The residual around the sublayer belongs to the model, which adds x itself. With a second one "
+    "x is counted twice.", "9.3")
+SEQUENTIAL = Diagnosis(
+    "reads-output", "an adapter that reads the sublayer's output",
+    "That is the sequential adapter. A parallel one reads the sublayer's input, so that neither "
+    "waits for the other.", "9.3")
+BEFORE = Diagnosis(
+    "before-sublayer", "an adapter in front of the sublayer",
+    "Its output went into the sublayer. A parallel adapter's output is added to what the sublayer "
+    "gives.", "9.3")
+NO_SCALE = Diagnosis(
+    "no-scale", "an adapter without its scale",
+    "The scale is what sets a parallel adapter's strength apart from its start; He et al. use 4.",
+    "9.3")
+SCALES_ALL = Diagnosis(
+    "scale-on-sublayer", "a scale on the sublayer too",
+    "Only the adapter's path is scaled. Scaling the sublayer changes the pretrained model.", "9.3")
+SCALE_TWICE = Diagnosis(
+    "scale-twice", "the scale applied twice",
+    "It multiplies the adapter's path once. Whoever scales both a and the product has c squared.",
+    "statement")
+NO_RELU = Diagnosis(
+    "no-nonlinearity", "an adapter without its nonlinearity",
+    "Two matrices in a row are one matrix of low rank. What makes it more than LoRA is the relu "
+    "between them.", "9.3")
+NO_SUBLAYER = Diagnosis(
+    "sublayer-lost", "an output without the sublayer's",
+    "The adapter adds to the sublayer's output; it does not replace it.", "9.3")
+IN_PLACE = Diagnosis(
+    "writes-into-sublayer", "adding into the array that the sublayer returned",
+    "A sublayer may keep its output for its own backward, as tanh does. An operation such as += "
+    "changes it behind the sublayer's back, and its gradient becomes wrong.", "9.6")
+DEFAULT_SCALE = Diagnosis(
+    "default-scale", "a default of the scale that is not 4",
+    "The statement's default is 4.0, the value of He et al. Whoever calls your class without a "
+    "scale expects it.", "statement")
+NO_SCALE_BACK = Diagnosis(
+    "no-scale-in-backward", "backward without the scale",
+    "c multiplies the adapter's path in forward, so it multiplies every gradient that passes "
+    "through it.", "9.3")
+NO_RELU_BACK = Diagnosis(
+    "no-relu-mask", "backward without the slope of relu",
+    "Where relu gave zero, nothing may come back. Otherwise the gradient is that of another "
+    "function.", "9.3")
+BEFORE_RELU = Diagnosis(
+    "gradient-before-relu", "the gradient of W_up with the values before relu",
+    "W_up saw what came out of relu, so its gradient contains that.", "9.3")
+DOWN_READS_OUTPUT = Diagnosis(
+    "down-gradient-of-output", "the gradient of W_down with the sublayer's output",
+    "W_down read x, so its gradient contains x.", "9.3")
+SUBLAYER_GRADIENT_LOST = Diagnosis(
+    "sublayer-gradient-lost", "an input gradient that does not pass through the sublayer",
+    "The sublayer is frozen and gets no gradient of its own, but the gradient always passes "
+    "through it. Without it the layers below hardly learn.", "9.3")
+SUBLAYER_AS_IDENTITY = Diagnosis(
+    "sublayer-as-identity", "the sublayer's gradient taken for G itself",
+    "That would be right for a residual. What the sublayer does to a gradient only its own "
+    "backward knows.", "statement")
+ADAPTER_GRADIENT_LOST = Diagnosis(
+    "adapter-gradient-lost", "an input gradient without the adapter's path",
+    "x reaches the output through the adapter as well. What comes back along both paths is added.",
+    "9.3")
+RESIDUAL_GRADIENT = Diagnosis(
+    "residual-gradient", "an input gradient with an extra G",
+    "Such a term comes from a residual, and there is none here.", "9.3")
+
+EXERCISE = Exercise(
+    3, "parallel adapter", TRANSPOSED, NOT_IDENTITY, NEVER_LEARNS, IGNORES_RNG, TRAINS_SUBLAYER,
+    OWN_RESIDUAL, SEQUENTIAL, BEFORE, NO_SCALE, SCALES_ALL, SCALE_TWICE, NO_RELU, NO_SUBLAYER,
+    IN_PLACE, DEFAULT_SCALE, NO_SCALE_BACK, NO_RELU_BACK, BEFORE_RELU, DOWN_READS_OUTPUT,
+    SUBLAYER_GRADIENT_LOST, SUBLAYER_AS_IDENTITY, ADAPTER_GRADIENT_LOST, RESIDUAL_GRADIENT)
+
+D, M, SCALE, ROWS = 6, 5, 3.0, 8
+NAMES = ("W_down", "W_up")
+Arrays = dict[str, np.ndarray]
+
+
+class Tanh:
+    """A frozen sublayer, tanh(x W^T), that keeps its output for backward. With `linear`, x W^T."""
+
+    def __init__(self, W: np.ndarray, linear: bool = False):
+        self.W, self.linear, self.y, self.untouched = W, linear, None, None
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self.y = x @ self.W.T if self.linear else np.tanh(x @ self.W.T)
+        self.untouched = self.y.copy()
+        return self.y
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        return self.pull(g)
+
+    def pull(self, g: np.ndarray) -> np.ndarray:
+        """The right gradient, whatever happened to `y`; rows may come flattened."""
+        slope = 1 if self.linear else (1 - self.untouched ** 2).reshape(g.shape)
+        return (g * slope) @ self.W
+
+
+def _sublayer(trial: Trial, linear: bool = False) -> Tanh:
+    return Tanh((0.5 * trial.normal(D, D, seed=20)).astype(trial.dtype), linear)
+
+
+def _adapter(trial: Trial, fill: bool = True, seed: int = 1, linear: bool = False
+             ) -> tuple[Any, Tanh, Arrays]:
+    """A student's adapter, its sublayer, and its parameters, random if `fill`."""
+    sublayer = _sublayer(trial, linear)
+    adapter = trial.make(sublayer, D, M, SCALE, dtype=trial.dtype, rng=trial.rng(seed))
+    arrays = trial.arrays(adapter, NAMES)
+    if fill:
+        for number, name in enumerate(NAMES):
+            arrays[name][...] = 0.5 * trial.normal(*arrays[name].shape, seed=30 + number)
+    return adapter, sublayer, arrays
+
+
+def _x(trial: Trial) -> np.ndarray:
+    return trial.normal(ROWS, D, seed=2)
+
+
+# ---- Step 1: the arrays and their start -------------------------------------------------------
+
+@EXERCISE.test(1, "interface", "the adapter can be made and trains W_down and W_up, nothing else")
+def _names(trial: Trial) -> None:
+    sublayer = _sublayer(trial)
+    adapter = trial.make(sublayer, D, bottleneck_dim=M, scale=SCALE, dtype=trial.dtype,
+                         rng=trial.rng())
+    found = trial.expect("parameters()", adapter.parameters(), dict)
+    if any(array is sublayer.W for array in found.values()):
+        raise Found(TRAINS_SUBLAYER, "The sublayer's weight is in parameters().")
+    trial.arrays(adapter, NAMES)
+    count = trial.call(adapter.num_parameters, returns=int)
+    if count != 2 * D * M:
+        raise Found(TRAINS_SUBLAYER if count == 2 * D * M + D * D else GENERAL["values"],
+                    f"num_parameters() gave {count}, expected {2 * D * M}.")
+
+
+@EXERCISE.test(1, "interface", "a bottleneck of 0 and a scale that is no number are refused")
+def _refusals(trial: Trial) -> None:
+    trial.refuses("bottleneck_dim=0", lambda: trial.make(_sublayer(trial), D, 0))
+    trial.refuses("d_model=0", lambda: trial.make(_sublayer(trial), 0, M))
+    trial.refuses("scale=nan", lambda: trial.make(_sublayer(trial), D, M, float("nan")))
+
+
+@EXERCISE.test(1, "shapes", "W_down is (d_model, bottleneck), W_up the reverse; dtype as asked")
+def _shapes(trial: Trial) -> None:
+    _, _, arrays = _adapter(trial, fill=False)
+    for name, shape in {"W_down": (D, M), "W_up": (M, D)}.items():
+        if arrays[name].shape == shape[::-1]:
+            raise Found(TRANSPOSED, f"{name} has shape {arrays[name].shape}.")
+        trial.expect(name, arrays[name], shape=shape)
+        if arrays[name].dtype != trial.dtype:
+            raise Found(GENERAL["wrong-dtype"], f"dtype={trial.dtype} was asked for, {name} is "
+                                                f"{arrays[name].dtype}.")
+
+
+@EXERCISE.test(1, "start", "W_up is zero, W_down is not and comes from rng")
+def _start(trial: Trial) -> None:
+    _, _, arrays = _adapter(trial, fill=False)
+    if not arrays["W_down"].any():
+        raise Found(NEVER_LEARNS, "W_down holds zeros only.")
+    if arrays["W_up"].any():
+        raise Found(NOT_IDENTITY, "W_up is not zero in a fresh adapter.")
+    same, other = (_adapter(trial, False, seed)[2]["W_down"] for seed in (1, 2))
+    if not np.array_equal(arrays["W_down"], same):
+        raise Found(IGNORES_RNG, "Two adapters made from the same seed differ.")
+    if np.array_equal(same, other):
+        raise Found(IGNORES_RNG, "Two adapters made from different seeds are equal.")
+
+
+# ---- Step 2: forward --------------------------------------------------------------------------
+
+@EXERCISE.test(2, "shapes", "any leading axes")
+def _leading(trial: Trial) -> None:
+    adapter, *_ = _adapter(trial)
+    for lead in ((), (4,), (2, 3)):
+        trial.call(adapter.forward, trial.normal(*lead, D), shape=(*lead, D))
+
+
+@EXERCISE.test(2, "start", "a fresh adapter leaves the sublayer's output as it is")
+def _identity(trial: Trial) -> None:
+    adapter, sublayer, _ = _adapter(trial, fill=False)
+    x = _x(trial)
+    f = sublayer.forward(x).copy()
+    trial.compare("the output at the start", trial.call(adapter.forward, x), f, {
+        OWN_RESIDUAL: f + x, NO_SUBLAYER: np.zeros_like(f), SCALES_ALL: SCALE * f})
+
+
+@EXERCISE.test(2, "values", "the output is f(x) plus the scaled bottleneck of x")
+def _values(trial: Trial) -> None:
+    adapter, sublayer, arrays = _adapter(trial)
+    x, (down, up) = _x(trial), (arrays[name] for name in NAMES)
+
+    def bottleneck(h: np.ndarray) -> np.ndarray:
+        return np.maximum(h @ down, 0) @ up
+    f = sublayer.forward(x).copy()
+    path = bottleneck(x)
+    right = f + SCALE * path
+    value = trial.call(adapter.forward, x)
+    if not trial.agrees(sublayer.y, sublayer.untouched):
+        raise Found(IN_PLACE, "After your forward the array that the sublayer keeps has changed.")
+    trial.compare("the output", value, right, {
+        OWN_RESIDUAL: right + x, SEQUENTIAL: f + SCALE * bottleneck(f), NO_SCALE: f + path,
+        BEFORE: np.tanh((x + SCALE * path) @ sublayer.W.T), SCALES_ALL: SCALE * (f + path),
+        SCALE_TWICE: f + SCALE ** 2 * path, NO_RELU: f + SCALE * x @ down @ up,
+        NO_SUBLAYER: SCALE * path})
+    arrays["W_up"] *= 2
+    if trial.agrees(trial.call(adapter.forward, x), value):
+        raise Found(GENERAL["dead-parameters"], "W_up was doubled, and nothing changed.")
+    plain = trial.make(_sublayer(trial), D, M, dtype=trial.dtype)  # with the scale's default
+    for name, array in trial.arrays(plain, NAMES).items():
+        array[...] = {"W_down": down, "W_up": up}[name]
+    trial.compare("the output at the default scale", trial.call(plain.forward, x),
+                  f + 4 * bottleneck(x), {DEFAULT_SCALE: f + bottleneck(x)})
+
+
+@EXERCISE.test(2, "behaviour", "float32 stays float32")
+def _forward_dtype(trial: Trial) -> None:
+    single = Trial(trial.student, np.float32)
+    adapter, *_ = _adapter(single)
+    trial.keeps_float32("forward", single.call(adapter.forward, _x(single)))
+
+
+# ---- Step 3: backward -------------------------------------------------------------------------
+
+@EXERCISE.test(3, "interface", "backward before forward raises RuntimeError")
+def _order(trial: Trial) -> None:
+    adapter, *_ = _adapter(trial)
+    trial.refuses("backward before forward", lambda: adapter.backward(_x(trial)), (RuntimeError,),
+                  GENERAL["backward-first"])
+
+
+@EXERCISE.test(3, "shapes", "gradients have the shapes of what they belong to")
+def _gradient_shapes(trial: Trial) -> None:
+    for lead in ((), (2, 3)):
+        adapter, _, arrays = _adapter(trial)
+        trial.call(adapter.forward, trial.normal(*lead, D))
+        trial.call(adapter.backward, trial.normal(*lead, D), shape=(*lead, D))
+        for name, grad in trial.arrays(adapter, NAMES, "gradients").items():
+            trial.expect(f"the gradient of {name}", grad, shape=arrays[name].shape)
+
+
+@EXERCISE.test(3, "gradients", "with a linear sublayer")
+def _linear(trial: Trial) -> None:
+    _gradients(trial, linear=True)
+
+
+@EXERCISE.test(3, "gradients", "with a sublayer that has a nonlinearity")
+def _nonlinear(trial: Trial) -> None:
+    _gradients(trial, linear=False)
+
+
+def _gradients(trial: Trial, linear: bool) -> None:
+    adapter, sublayer, arrays = _adapter(trial, linear=linear)
+    x, G, (down, up) = _x(trial), trial.normal(ROWS, D, seed=3), (arrays[name] for name in NAMES)
+    kept = sublayer.W.copy()
+    trial.call(adapter.forward, x)
+    back = trial.call(adapter.backward, G)
+    trial.same_bits("the sublayer's weight", sublayer.W, kept, TRAINS_SUBLAYER)
+    grads = trial.arrays(adapter, NAMES, "gradients")
+    f, pulled = sublayer.untouched, sublayer.pull(G)
+    z = x @ down
+    a, open_ = np.maximum(z, 0), SCALE * G @ up.T  # open_: what would come back without relu
+    Delta = open_ * (a > 0)
+    trial.compare("the gradient of W_up", grads["W_up"], SCALE * a.T @ G,
+                  {NO_SCALE_BACK: a.T @ G, BEFORE_RELU: SCALE * z.T @ G})
+    trial.compare("the gradient of W_down", grads["W_down"], x.T @ Delta, {
+        NO_SCALE_BACK: x.T @ Delta / SCALE, NO_RELU_BACK: x.T @ open_,
+        DOWN_READS_OUTPUT: f.T @ Delta, SCALE_TWICE: SCALE * x.T @ Delta})
+    path = Delta @ down.T
+    trial.compare("the gradient of x", back, pulled + path, {
+        SUBLAYER_GRADIENT_LOST: path, SUBLAYER_AS_IDENTITY: G + path, ADAPTER_GRADIENT_LOST: pulled,
+        RESIDUAL_GRADIENT: pulled + path + G, NO_SCALE_BACK: pulled + path / SCALE,
+        NO_RELU_BACK: pulled + open_ @ down.T, SCALES_ALL: SCALE * pulled + path})
+
+
+@EXERCISE.test(3, "gradients", "in the first step that of W_down is zero and that of W_up is not")
+def _first_step(trial: Trial) -> None:
+    adapter, *_ = _adapter(trial, fill=False)
+    trial.call(adapter.forward, _x(trial))
+    trial.call(adapter.backward, trial.normal(ROWS, D, seed=3))
+    grads = trial.arrays(adapter, NAMES, "gradients")
+    if grads["W_down"].any() or not grads["W_up"].any():
+        raise Found(GENERAL["values"], "With W_up at zero nothing can come back to W_down.")
+
+
+@EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; float32 stays float32")
+def _contract(trial: Trial) -> None:
+    adapter, *_ = _adapter(trial)
+    G = trial.normal(ROWS, D, seed=3)
+    trial.call(adapter.forward, _x(trial))
+    trial.call(adapter.backward, G)
+    first = {name: grad.copy() for name, grad in adapter.gradients().items()}
+    trial.call(adapter.backward, G)
+    for name, grad in adapter.gradients().items():
+        if not trial.agrees(grad, first[name]):
+            raise Found(GENERAL["accumulates"], f"The gradient of {name} changed.")
+    single = Trial(trial.student, np.float32)
+    adapter, *_ = _adapter(single)
+    single.call(adapter.forward, _x(single))
+    back = single.call(adapter.backward, _x(single))
+    trial.keeps_float32("backward", back, *adapter.gradients().values())
+
+
+def check_parallel_adapter(student: type, step: int | None = None, *,
+                           dtype: Any = np.float64) -> Report:
+    """Check a `ParallelAdapter`: the first `step` steps, or all of them. See `Exercise.check`."""
+    return EXERCISE.check(student, step, dtype=dtype)

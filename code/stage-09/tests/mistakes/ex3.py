@@ -1,0 +1,295 @@
+"""Exercise 3: plausible wrong answers, each with the diagnosis that it must get."""
+
+import numpy as np
+from ex3_parallel_adapter import ParallelAdapter as Right
+
+
+class Short(Right):
+    """The same in few lines, with small methods to get wrong."""
+
+    def act(self, z):
+        return np.maximum(z, 0)
+
+    def path(self, x):
+        return self.act(x @ self.W_down) @ self.W_up
+
+    def forward(self, x):
+        self.x = x
+        return self.join(x, self.sublayer.forward(x))
+
+    def join(self, x, f):
+        return f + self.scale * self.path(x)
+
+    def backward(self, grad_output):
+        if not hasattr(self, "x"):
+            raise RuntimeError("forward first")
+        x, G = (array.reshape(-1, self.d_model) for array in (self.x, grad_output))
+        a = self.act(x @ self.W_down)
+        return self.back(x, a, G, self.sublayer.backward(G)).reshape(self.x.shape)
+
+    def back(self, x, a, G, pulled):
+        self.W_up_grad = self.scale * a.T @ G
+        D = self.scale * (G @ self.W_up.T) * (a > 0)
+        self.W_down_grad = x.T @ D
+        return pulled + D @ self.W_down.T
+
+
+class OwnResidual(Short):
+    diagnosis = "own-residual"
+
+    def join(self, x, f):
+        return x + f + self.scale * self.path(x)
+
+
+class ReadsOutput(Short):
+    diagnosis = "reads-output"
+
+    def join(self, x, f):
+        return f + self.scale * self.path(f)
+
+
+class BeforeSublayer(Short):
+    diagnosis = "before-sublayer"
+
+    def forward(self, x):
+        self.x = x
+        return self.sublayer.forward(x + self.scale * self.path(x))
+
+
+class NoScale(Short):
+    diagnosis = "no-scale"
+
+    def join(self, x, f):
+        return f + self.path(x)
+
+
+class ScalesAll(Short):
+    diagnosis = "scale-on-sublayer"
+
+    def join(self, x, f):
+        return self.scale * (f + self.path(x))
+
+
+class ScaleTwice(Short):
+    diagnosis = "scale-twice"
+
+    def join(self, x, f):
+        return f + self.scale * (self.scale * self.path(x))
+
+
+class NoNonlinearity(Short):
+    diagnosis = "no-nonlinearity"
+
+    def act(self, z):
+        return z
+
+
+class SublayerLost(Short):
+    diagnosis = "sublayer-lost"
+
+    def join(self, x, f):
+        return self.scale * self.path(x)
+
+
+class InPlace(Short):
+    diagnosis = "writes-into-sublayer"
+
+    def join(self, x, f):
+        f += self.scale * self.path(x)
+        return f
+
+
+class DefaultScale(Right):
+    diagnosis = "default-scale"
+
+    def __init__(self, sublayer, d_model, bottleneck_dim=64, scale=1.0, **kwargs):
+        super().__init__(sublayer, d_model, bottleneck_dim, scale, **kwargs)
+
+
+class Transposed(Right):
+    diagnosis = "transposed"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.W_down, self.W_up = self.W_down.T.copy(), self.W_up.T.copy()
+
+
+class UpRandom(Right):
+    """The start of the sequential Adapter of the book."""
+
+    diagnosis = "start-not-frozen"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.W_up[...] = self.W_down.T
+
+
+class BothZero(Right):
+    diagnosis = "never-learns"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.W_down[...] = 0
+
+
+class WrongOneZero(Right):
+    diagnosis = "never-learns"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.W_up[...] = self.W_down.T
+        self.W_down[...] = 0
+
+
+class OwnRandomness(Right):
+    diagnosis = "ignores-rng"
+
+    def __init__(self, *args, rng=None, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+class AlwaysSeedZero(Right):
+    diagnosis = "ignores-rng"
+
+    def __init__(self, *args, rng=None, **kwargs):
+        super().__init__(*args, rng=np.random.default_rng(0), **kwargs)
+
+
+class TrainsSublayer(Right):
+    diagnosis = "trains-sublayer"
+
+    def parameters(self):
+        return super().parameters() | {"sublayer": self.sublayer.W}
+
+
+class CountsSublayer(Right):
+    diagnosis = "trains-sublayer"
+
+    def num_parameters(self):
+        return super().num_parameters() + self.sublayer.W.size
+
+
+class UpdatesSublayer(Short):
+    diagnosis = "trains-sublayer"
+
+    def back(self, x, a, G, pulled):
+        self.sublayer.W -= 0.01 * G.T @ x
+        return super().back(x, a, G, pulled)
+
+
+class NoScaleBack(Short):
+    diagnosis = "no-scale-in-backward"
+
+    def back(self, x, a, G, pulled):
+        scale, self.scale = self.scale, 1.0
+        grad_x = super().back(x, a, G, pulled)
+        self.scale = scale
+        return grad_x
+
+
+class NoReluMask(Short):
+    diagnosis = "no-relu-mask"
+
+    def back(self, x, a, G, pulled):
+        super().back(x, a, G, pulled)
+        D = self.scale * (G @ self.W_up.T)
+        self.W_down_grad = x.T @ D
+        return pulled + D @ self.W_down.T
+
+
+class BeforeRelu(Short):
+    diagnosis = "gradient-before-relu"
+
+    def back(self, x, a, G, pulled):
+        grad_x = super().back(x, a, G, pulled)
+        self.W_up_grad = self.scale * (x @ self.W_down).T @ G
+        return grad_x
+
+
+class DownReadsOutput(Short):
+    diagnosis = "down-gradient-of-output"
+
+    def back(self, x, a, G, pulled):
+        grad_x = super().back(x, a, G, pulled)
+        self.W_down_grad = self.sublayer.y.reshape(x.shape).T @ (
+            self.scale * (G @ self.W_up.T) * (a > 0))
+        return grad_x
+
+
+class SublayerGradientLost(Short):
+    diagnosis = "sublayer-gradient-lost"
+
+    def back(self, x, a, G, pulled):
+        return super().back(x, a, G, 0 * pulled)
+
+
+class SublayerAsIdentity(Short):
+    diagnosis = "sublayer-as-identity"
+
+    def back(self, x, a, G, pulled):
+        return super().back(x, a, G, G)
+
+
+class AdapterGradientLost(Short):
+    diagnosis = "adapter-gradient-lost"
+
+    def back(self, x, a, G, pulled):
+        super().back(x, a, G, pulled)
+        return pulled
+
+
+class ResidualGradient(Short):
+    diagnosis = "residual-gradient"
+
+    def back(self, x, a, G, pulled):
+        return super().back(x, a, G, pulled) + G
+
+
+class Accumulates(Short):
+    diagnosis = "accumulates"
+
+    def back(self, x, a, G, pulled):
+        before = self.W_up_grad
+        grad_x = super().back(x, a, G, pulled)
+        if before is not None:
+            self.W_up_grad = self.W_up_grad + before
+        return grad_x
+
+
+class DoubleStart(Right):
+    diagnosis = "wrong-dtype"
+
+    def __init__(self, *args, dtype=np.float32, **kwargs):
+        super().__init__(*args, dtype=np.float64 if dtype != np.float64 else np.float32, **kwargs)
+
+
+class DeadParameters(Short):
+    diagnosis = "dead-parameters"
+
+    def forward(self, x):
+        self.W_up, self.W_down = self.W_up.copy(), self.W_down.copy()
+        return super().forward(x)
+
+
+class NoChecks(Right):
+    diagnosis = "accepts-nonsense"
+
+    def __init__(self, sublayer, d_model, bottleneck_dim=64, scale=4.0, *, dtype=np.float32,
+                 rng=None):
+        self.sublayer, self.d_model, self.scale = sublayer, d_model, scale
+        rng = np.random.default_rng(rng)
+        self.W_down = 0.01 * rng.standard_normal((d_model, bottleneck_dim)).astype(dtype)
+        self.W_up = np.zeros((bottleneck_dim, d_model), dtype)
+        self.W_up_grad = self.W_down_grad = None
+        self.cache = {}
+
+
+class BackwardFirst(Right):
+    diagnosis = "backward-first"
+
+    def backward(self, grad_output):
+        return super().backward(grad_output) if self.cache else grad_output
+
+
+MISTAKES = [thing for thing in list(globals().values())
+            if isinstance(thing, type) and hasattr(thing, "diagnosis")]

@@ -1,0 +1,47 @@
+"""The check of exercise 3: right answers pass, each known mistake gets its own diagnosis."""
+
+import checking
+import checks_ex3
+import numpy as np
+import pytest
+from checks import check_parallel_adapter
+from exercise_tools import solution, starter
+from mistakes.ex3 import MISTAKES
+from variants.ex3 import VARIANTS
+
+DTYPES = [np.float32, np.float64]
+STEPS = [None, *range(1, checks_ex3.EXERCISE.steps + 1)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_reference_solution_passes(dtype):
+    right = solution("ex3_parallel_adapter", "ParallelAdapter")
+    report = check_parallel_adapter(right, dtype=dtype)
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda cls: cls.__name__)
+def test_other_right_answers_pass(variant, dtype):
+    report = check_parallel_adapter(variant, dtype=dtype)
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda cls: cls.__name__)
+def test_each_mistake_is_named(mistake, dtype, monkeypatch):
+    monkeypatch.setattr(checking, "TIME_LIMIT", 2.0)
+    report = check_parallel_adapter(mistake, dtype=dtype)
+    assert report.status == "failed"
+    assert report.diagnosis.mistake == mistake.diagnosis, str(report)
+    assert "Traceback" not in str(report)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_untouched_starter_is_not_yet(step):
+    report = check_parallel_adapter(starter("ex3-parallel-adapter", "ParallelAdapter"), step)
+    assert {row.status for row in report.rows} == {"not yet"}, str(report)
+
+
+def test_every_diagnosis_is_seen_once():
+    assert {m.diagnosis for m in MISTAKES} >= set(checks_ex3.EXERCISE.mistakes)
