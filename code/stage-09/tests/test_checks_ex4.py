@@ -8,12 +8,12 @@ from exercise_tools import solution
 from mistakes.ex4 import MISTAKES
 from variants.ex4 import VARIANTS
 
+RIGHT = solution("ex4_prefix_mlp", "PrefixMLP")
 DTYPES = [np.float32, np.float64]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("work", [solution("ex4_prefix_mlp", "PrefixMLP"), *VARIANTS],
-                         ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("work", [RIGHT, *VARIANTS], ids=lambda cls: cls.__name__)
 def test_right_answers_pass(work, dtype):
     report = check_prefix_mlp(work, dtype=dtype)
     assert report.passed, str(report)

@@ -1,0 +1,475 @@
+"""Exercise 5, LoRA and prompt tuning together: the tests. Reading them spoils the exercise.
+
+`_attention` computes the attention from the arrays, with one thing left out or changed on request:
+these are the wrong twins. `_gradients` does the same for the backward pass.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from checking import GENERAL, Diagnosis, Exercise, Found, Report, Trial
+
+NAMES_COLLIDE = Diagnosis(
+    "names-collide", "arrays of different methods under one name",
+    "Two modules that both call their array A need different names in a common dictionary. "
+    "Otherwise the last one wins, and the others are never trained.", "9.6")
+SHARED = Diagnosis(
+    "shared-arrays", "one array that serves as two parameters",
+    "The updates of q and v are two different things. An optimizer that finds one array under two "
+    "names steps on it twice, each time with the other's gradient.", "9.2")
+NOT_IDENTITY = Diagnosis(
+    "start-not-frozen", "LoRA updates that are not zero at the start",
+    "With both B at zero, training starts at the frozen attention behind the prompt. Otherwise it "
+    "first has to repair the damage.", "9.2")
+BOTH_ZERO = Diagnosis(
+    "both-zero", "A and B both start at zero",
+    "Each gradient contains the other matrix as a factor, so neither ever learns.", "9.2")
+PROMPT_RETURNED = Diagnosis(
+    "prompt-scored", "the prompt's positions in the output, where they get scored",
+    "Nobody knows what the model should say after a virtual token. If their outputs are returned, "
+    "the loss asks for something meaningless, and targets no longer fit their positions.",
+    "mistakes")
+WRONG_ROWS = Diagnosis(
+    "wrong-rows", "the wrong rows cut off",
+    "The prompt stands in front, so the real positions are the last T rows, not the first.", "9.4")
+NO_PROMPT = Diagnosis(
+    "prompt-ignored", "a prompt that no real position sees",
+    "The output is that of attention without a prompt. It has to stand *before* the input, and "
+    "the causal mask has to let every real position see it.", "9.4")
+PROMPT_QUERIES_ONLY = Diagnosis(
+    "prompt-not-projected", "keys and values of the prompt that do not pass the projections",
+    "The prompt is input like any other: its rows go through q, k and v. Learned keys and values "
+    "would be prefix tuning.", "9.4")
+NO_MASK = Diagnosis(
+    "no-causal-mask", "attention without the causal mask",
+    "Real positions then see the letters that they are to predict. The loss becomes wonderful and "
+    "the model useless.", "mistakes")
+MASK_TOO_EARLY = Diagnosis(
+    "mask-not-shifted", "a mask that forgets the prompt's rows",
+    "Prompt and input together have P + T positions, and row i of them sees the columns up to i. "
+    "A mask made for T positions lies P places off.", "mistakes")
+DIAGONAL = Diagnosis(
+    "diagonal-masked", "a position that does not see itself",
+    "The causal mask hides what comes later, not the position itself.", "mistakes")
+NO_SCALE = Diagnosis(
+    "no-root-d", "scores without the division by the root of d",
+    "Scores of wide vectors are large, and softmax of large scores is nearly one-hot: almost no "
+    "gradient passes.", "statement")
+SOFTMAX_AXIS = Diagnosis(
+    "softmax-axis", "a softmax over queries instead of keys",
+    "Each query distributes a weight of one over the keys that it sees: every *row* of the "
+    "probabilities sums to one.", "statement")
+NO_WO = Diagnosis("no-output-projection", "an output that does not pass W_o",
+                  "The last of the four matrices is missing, or is used the other way round.",
+                  "statement")
+LORA_PROMPT_ONLY = Diagnosis(
+    "lora-on-prompt-rows-only", "LoRA on the prompt's rows only",
+    "The projections of all P + T rows are adapted. Here the real rows get the frozen weights.",
+    "statement")
+LORA_REAL_ONLY = Diagnosis(
+    "lora-on-real-rows-only", "LoRA on the real rows only",
+    "The projections of all P + T rows are adapted. Here the prompt's rows get the frozen weights.",
+    "statement")
+LORA_MISSING = Diagnosis(
+    "lora-missing", "LoRA missing on q or on v",
+    "Both projections are adapted. An array that does not act has a gradient of zero.", "9.2")
+LORA_ON_K = Diagnosis(
+    "lora-on-k", "LoRA on another projection than q and v",
+    "The names say which projection an update belongs to; a file loaded elsewhere would go to the "
+    "wrong one.", "9.2")
+ALPHA = Diagnosis(
+    "alpha-not-over-r", "alpha where alpha / r belongs",
+    "Without the division the update grows with the rank.", "mistakes")
+PROMPT_LOST = Diagnosis(
+    "prompt-gradient-lost", "a prompt gradient that is zero or lost",
+    "None of the prompt's positions is in the output, but every real position reads them through "
+    "keys and values. That is the way on which the gradient comes.", "9.4")
+PROMPT_MEAN = Diagnosis(
+    "prompt-not-summed", "a prompt gradient that is not summed over the batch",
+    "One prompt serves all sequences, so it hears from all of them: their gradients add up. A "
+    "mean, or one sequence alone, is something else.", "9.4")
+ROWS_BACK = Diagnosis(
+    "rows-put-back-wrong", "the output's gradient put back at the wrong rows",
+    "Forward cut off the first P rows. Backward puts zeros there, and the gradient behind them.",
+    "statement")
+SOFTMAX_BACK = Diagnosis(
+    "softmax-jacobian", "a softmax backward without its second term",
+    "A row of probabilities sums to one, so pushing one up pulls the others down. The subtracted "
+    "sum is that pull.", "statement")
+NO_SCALE_BACK = Diagnosis(
+    "no-root-d-in-backward", "a backward without the root of d",
+    "The factor stands in front of Q K^T in forward, so it multiplies what goes back to Q and K.",
+    "statement")
+PATH_LOST = Diagnosis(
+    "path-lost", "an input gradient in which the path of q, k or v is missing",
+    "The input is used three times, so its gradient is a sum of three, and so is the prompt's.",
+    "9.6")
+FROZEN_LOST = Diagnosis(
+    "frozen-gradient-lost", "a gradient that does not pass through the frozen weights",
+    "Frozen weights get no gradient of their own, but the gradient always passes through them.",
+    "9.2")
+OVERWRITTEN = Diagnosis(
+    "gradients-overwritten", "one method's gradient under another's name",
+    "Each array has to find its own gradient under its own name. Here two modules share a place.",
+    "9.6")
+TWO_OPTIMIZERS = Diagnosis(
+    "not-all-arrays-move", "one step of one optimizer that does not move all five arrays",
+    "The output must depend on the very arrays of parameters(). What is a copy, or was replaced "
+    "later, is updated for nothing.", "9.6")
+FROZEN_CHANGED = Diagnosis(
+    "frozen-changed", "a frozen weight that has changed",
+    "The four weights belong to the pretrained model. Whatever trains is in parameters().",
+    "mistakes")
+
+EXERCISE = Exercise(
+    5, "LoRA and prompt tuning together", NAMES_COLLIDE, SHARED, NOT_IDENTITY, BOTH_ZERO,
+    PROMPT_RETURNED, WRONG_ROWS, NO_PROMPT, PROMPT_QUERIES_ONLY, NO_MASK, MASK_TOO_EARLY, DIAGONAL,
+    NO_SCALE, SOFTMAX_AXIS, NO_WO, LORA_PROMPT_ONLY, LORA_REAL_ONLY, LORA_MISSING, LORA_ON_K, ALPHA,
+    PROMPT_LOST, PROMPT_MEAN, ROWS_BACK, SOFTMAX_BACK, NO_SCALE_BACK, PATH_LOST, FROZEN_LOST,
+    OVERWRITTEN, TWO_OPTIMIZERS, FROZEN_CHANGED)
+
+NAMES = ("q.A", "q.B", "v.A", "v.B", "prompt")
+D, RANK, ALPHA_VALUE, P, T, BATCH = 5, 2, 3.0, 3, 6, 2  # s = 1.5
+SHAPES = {"q.A": (RANK, D), "q.B": (D, RANK), "v.A": (RANK, D), "v.B": (D, RANK), "prompt": (P, D)}
+COUNT = 4 * RANK * D + P * D
+
+
+def _weights(trial: Trial) -> list[np.ndarray]:
+    return [0.7 * trial.normal(D, D, seed=30 + i) for i in range(4)]
+
+
+def _layer(trial: Trial, random: bool = True) -> tuple[Any, dict[str, np.ndarray], list]:
+    """A student's layer, its parameters, all random, and the frozen weights q, k, v, o."""
+    weights = _weights(trial)
+    layer = trial.make(*weights, RANK, ALPHA_VALUE, P, rng=trial.rng(1))
+    arrays = trial.arrays(layer, NAMES)
+    if random:
+        for number, name in enumerate(NAMES):
+            arrays[name][...] = 0.8 * trial.normal(*SHAPES[name], seed=40 + number)
+    return layer, arrays, weights
+
+
+def _softmax(S: np.ndarray, axis: int = -1) -> np.ndarray:
+    S = np.exp(S - S.max(axis=axis, keepdims=True))
+    return S / S.sum(axis=axis, keepdims=True)
+
+
+def _attention(a: dict, weights: list, x: np.ndarray, *, s: float = ALPHA_VALUE / RANK,
+               sq: float = 1.0, sv: float = 1.0, sk: float = 0.0, rows: slice = slice(None),
+               scale: float = D ** -0.5, mask: str = "causal", axis: int = -1, P: int = P,
+               out: bool = True, cut: bool = True) -> np.ndarray:
+    """The attention; with `cut=False` all P + T rows. Every keyword is one possible mistake."""
+    wq, wk, wv, wo = weights
+    prompt = np.broadcast_to(a["prompt"][:P], (len(x), P, D))
+    E = np.concatenate([prompt, x], axis=1)  # (batch, P+T, d)
+    lit = np.zeros((P + x.shape[1], 1), x.dtype)
+    lit[rows] = 1  # rows that LoRA adapts
+    q_update, v_update = (s * E @ a[f"{n}.A"].T @ a[f"{n}.B"].T * lit for n in "qv")
+    Q, V = E @ wq.T + sq * q_update, E @ wv.T + sv * v_update
+    K = E @ wk.T + sk * v_update
+    S = scale * Q @ K.swapaxes(1, 2)
+    n = E.shape[1]
+    seen = {"causal": np.tri(n), "none": np.ones((n, n)), "early": np.tri(n, n, -P) + np.eye(n),
+            "open": np.tri(n, n, P), "strict": np.tri(n, n, -1) + (np.arange(n * n) == 0).reshape(
+                n, n)}[mask]
+    Pi = _softmax(np.where(seen > 0, S, -1e30), axis)
+    Y = Pi @ V
+    if out:
+        Y = Y @ wo.T
+    return Y[:, P:] if cut else Y
+
+
+def _gradients(a: dict, weights: list, x: np.ndarray, G: np.ndarray, *, pull: float = 1.0,
+               scale: float = D ** -0.5, ways: str = "qkv", through: float = 1.0,
+               put: slice = slice(P, None)) -> dict[str, np.ndarray]:
+    """All gradients, that of the input under "x" and of the prompt per sequence under "each"."""
+    wq, wk, wv, wo = weights
+    s = ALPHA_VALUE / RANK
+    E = np.concatenate([np.broadcast_to(a["prompt"], (len(x), P, D)), x], axis=1)
+    Wq, Wv = wq + s * a["q.B"] @ a["q.A"], wv + s * a["v.B"] @ a["v.A"]
+    Q, K, V = E @ Wq.T, E @ wk.T, E @ Wv.T
+    Pi = _softmax(np.where(np.tri(E.shape[1]) > 0, D ** -0.5 * Q @ K.swapaxes(1, 2), -1e30))
+    full = np.zeros_like(E)
+    full[:, put] = G
+    Gamma = full @ wo
+    Phi = Gamma @ V.swapaxes(1, 2)
+    gS = scale * Pi * (Phi - pull * (Phi * Pi).sum(-1, keepdims=True))
+    g = {"q": gS @ K, "k": gS.swapaxes(1, 2) @ Q, "v": Pi.swapaxes(1, 2) @ Gamma}
+    W = {"q": Wq - (1 - through) * wq, "k": through * wk, "v": Wv - (1 - through) * wv}
+    gE = sum(g[n] @ W[n] for n in ways)
+    found = {"x": gE[:, P:], "each": gE[:, :P], "prompt": gE[:, :P].sum(axis=0)}
+    for n in "qv":
+        full = np.einsum("btd,bte->de", g[n], E)  # of the dense weight
+        found |= {f"{n}.A": s * a[f"{n}.B"].T @ full, f"{n}.B": s * full @ a[f"{n}.A"].T}
+    return found
+
+
+# ---- Step 1: the layer ------------------------------------------------------------------------
+
+@EXERCISE.test(1, "interface", "the layer can be made, and one dictionary names all five arrays")
+def _names(trial: Trial) -> None:
+    layer = trial.make(*_weights(trial), RANK, ALPHA_VALUE, P, rng=trial.rng())
+    found = trial.expect("parameters()", layer.parameters(), dict)
+    if len(found) < len(NAMES) and all(isinstance(key, str) for key in found):
+        raise Found(NAMES_COLLIDE, f"parameters() has {len(found)} entries: {sorted(found)}.")
+    trial.arrays(layer, NAMES)
+
+
+@EXERCISE.test(1, "interface", "sizes that make no sense are refused")
+def _sizes(trial: Trial) -> None:
+    q, k, v, o = _weights(trial)
+    trial.refuses("prompt_length=0", lambda: trial.make(q, k, v, o, RANK, 3.0, 0))
+    trial.refuses("lora_rank=0", lambda: trial.make(q, k, v, o, 0, 3.0, P))
+    trial.refuses("wk of another width", lambda: trial.make(q, k[:, :-1], v, o, RANK, 3.0, P))
+
+
+@EXERCISE.test(1, "shapes", "their shapes, their number, and the weights' dtype")
+def _shapes(trial: Trial) -> None:
+    layer, arrays, _ = _layer(trial, random=False)
+    for name, array in arrays.items():
+        trial.expect(name, array, shape=SHAPES[name])
+        if array.dtype != trial.dtype:
+            raise Found(GENERAL["wrong-dtype"], f"{name} is {array.dtype}, the weights are "
+                                                f"{trial.dtype}.")
+        for other in NAMES:
+            if other != name and np.shares_memory(array, arrays[other]):
+                raise Found(SHARED, f"{name} and {other} share their memory.")
+    count = trial.call(layer.num_parameters, returns=(int, np.integer))
+    if count != COUNT:
+        raise Found(GENERAL["values"], f"num_parameters() gave {count}, expected 4 r d + P d = "
+                                       f"{COUNT}.")
+
+
+@EXERCISE.test(1, "start", "both updates are zero at the start, yet can learn")
+def _start(trial: Trial) -> None:
+    _, a, _ = _layer(trial, random=False)
+    for name in "qv":
+        A, B = a[f"{name}.A"], a[f"{name}.B"]
+        if not A.any() and not B.any():
+            raise Found(BOTH_ZERO, f"{name}.A and {name}.B hold zeros only.")
+        if (B @ A).any():
+            raise Found(NOT_IDENTITY, f"B A of {name} is not zero in a fresh layer.")
+
+
+# ---- Step 2: forward --------------------------------------------------------------------------
+
+@EXERCISE.test(2, "shapes", "the output has the input's length")
+def _length(trial: Trial) -> None:
+    layer, _, _ = _layer(trial)
+    for batch, time in ((BATCH, T), (1, 1), (3, 2)):
+        x = trial.normal(batch, time, D, seed=2)
+        out = trial.call(layer.forward, x)
+        if out.shape == (batch, P + time, D):
+            raise Found(PROMPT_RETURNED, f"{time} positions went in, {P + time} came out.")
+        trial.expect("the output", out, shape=x.shape)
+
+
+@EXERCISE.test(2, "start", "a fresh layer is the frozen attention behind its prompt")
+def _fresh(trial: Trial) -> None:
+    layer, a, weights = _layer(trial, random=False)
+    _compare_outputs(trial, layer, a, weights, lora=False)
+
+
+@EXERCISE.test(2, "values", "the output with all five arrays filled")
+def _values(trial: Trial) -> None:
+    layer, a, weights = _layer(trial)
+    _compare_outputs(trial, layer, a, weights, lora=True)
+
+
+def _compare_outputs(trial: Trial, layer: Any, a: dict, weights: list, lora: bool) -> None:
+    x = trial.normal(BATCH, T, D, seed=2)
+    right = _attention(a, weights, x)
+
+    def twin(**mistake: Any) -> np.ndarray:
+        return _attention(a, weights, x, **mistake)
+
+    behind = _attention(a | {"prompt": a["prompt"][:0]}, weights, x, P=0)
+    with np.errstate(all="ignore"):
+        twins = [(NO_PROMPT, behind),
+                 (WRONG_ROWS, twin(cut=False)[:, :T]), (NO_MASK, twin(mask="none")),
+                 (MASK_TOO_EARLY, twin(mask="early")), (MASK_TOO_EARLY, twin(mask="open")),
+                 (DIAGONAL, twin(mask="strict")),
+                 (NO_SCALE, twin(scale=1.0)), (SOFTMAX_AXIS, twin(axis=-2)),
+                 (NO_WO, twin(out=False)), (NO_WO, twin(out=False) @ weights[3])]
+        if lora:
+            twins += [(LORA_PROMPT_ONLY, twin(rows=slice(P))),
+                      (LORA_REAL_ONLY, twin(rows=slice(P, None))), (LORA_MISSING, twin(sv=0.0)),
+                      (LORA_MISSING, twin(sq=0.0)), (LORA_MISSING, twin(s=0.0)),
+                      (LORA_ON_K, twin(sv=0.0, sk=1.0)), (ALPHA, twin(s=ALPHA_VALUE))]
+    value = trial.call(layer.forward, x, shape=x.shape)
+    for diagnosis, wrong in twins:
+        if trial.agrees(value, wrong) and not trial.agrees(value, right):
+            raise Found(diagnosis, "The output equals what this mistake gives.")
+    if not trial.agrees(value, right):
+        raw = a["prompt"]  # as keys and values that were never projected
+        wq, wk, wv, wo = weights
+        s = ALPHA_VALUE / RANK
+        Q = x @ (wq + s * a["q.B"] @ a["q.A"]).T
+        front = np.broadcast_to(raw, (len(x), P, D))
+        K = np.concatenate([front, x @ wk.T], axis=1)
+        V = np.concatenate([front, x @ (wv + s * a["v.B"] @ a["v.A"]).T], axis=1)
+        S = np.where(np.tri(T, P + T, P) > 0, D ** -0.5 * Q @ K.swapaxes(1, 2), -1e30)
+        if trial.agrees(value, _softmax(S) @ V @ wo.T):
+            raise Found(PROMPT_QUERIES_ONLY, "The output equals what this mistake gives.")
+    trial.compare("the output", value, right)
+
+
+@EXERCISE.test(2, "behaviour", "no position sees a later one, every one sees the prompt")
+def _causal(trial: Trial) -> None:
+    layer, a, _ = _layer(trial)
+    x = trial.normal(BATCH, T, D, seed=2)
+    before = trial.call(layer.forward, x).copy()
+    later = x.copy()
+    later[:, 2:] += 1
+    if not trial.agrees(trial.call(layer.forward, later)[:, :2], before[:, :2]):
+        raise Found(NO_MASK, "A change at position 2 changed the outputs before it.")
+    a["prompt"][...] += 1
+    moved = np.abs(trial.call(layer.forward, x) - before).max(axis=(0, 2))
+    if not moved.any():
+        raise Found(TWO_OPTIMIZERS, "The prompt was changed in place, and no output changed.")
+    if not (moved > 1e-3).all():
+        raise Found(NO_PROMPT, f"The prompt was changed, and position {moved.argmin()} did not.")
+
+
+@EXERCISE.test(2, "behaviour", "scores of a thousand do not overflow")
+def _overflow(trial: Trial) -> None:
+    layer, _, _ = _layer(trial)
+    trial.call(layer.forward, 1e2 * trial.normal(BATCH, T, D, seed=2))
+
+
+# ---- Step 3: backward -------------------------------------------------------------------------
+
+@EXERCISE.test(3, "interface", "backward before forward raises RuntimeError")
+def _order(trial: Trial) -> None:
+    layer, _, _ = _layer(trial)
+    trial.refuses("backward before forward", lambda: layer.backward(trial.normal(BATCH, T, D)),
+                  (RuntimeError,), GENERAL["backward-first"])
+
+
+def _backward(trial: Trial) -> tuple:
+    """Found gradients with that of the input under "x", and a function that makes wrong twins."""
+    layer, a, weights = _layer(trial)
+    x, G = trial.normal(BATCH, T, D, seed=2), trial.normal(BATCH, T, D, seed=3)
+    trial.call(layer.forward, x)
+    back = trial.call(layer.backward, G, shape=x.shape)
+    found = trial.arrays(layer, NAMES, "gradients") | {"x": back}
+    return found, lambda **mistake: _gradients(a, weights, x, G, **mistake)
+
+
+@EXERCISE.test(3, "shapes", "gradients have the shapes of what they belong to")
+def _gradient_shapes(trial: Trial) -> None:
+    found, _ = _backward(trial)
+    if found["prompt"].shape == (BATCH, P, D):
+        raise Found(PROMPT_MEAN, f"The prompt's gradient has shape {found['prompt'].shape}.")
+    for name in NAMES:
+        trial.expect(f"the gradient of {name}", found[name], shape=SHAPES[name])
+
+
+@EXERCISE.test(3, "gradients", "the gradients of both LoRA updates")
+def _lora_gradients(trial: Trial) -> None:
+    found, made = _backward(trial)
+    _compare_gradients(trial, found, made, ("v.B", "v.A", "q.B", "q.A"))
+
+
+@EXERCISE.test(3, "gradients", "the prompt's gradient, summed over the batch")
+def _prompt_gradient(trial: Trial) -> None:
+    found, made = _backward(trial)
+    if not np.abs(found["prompt"]).max() > 1e-12:
+        raise Found(PROMPT_LOST, "It is zero everywhere.")
+    _compare_gradients(trial, found, made, ("prompt",))
+
+
+@EXERCISE.test(3, "gradients", "the input's gradient")
+def _input_gradient(trial: Trial) -> None:
+    found, made = _backward(trial)
+    _compare_gradients(trial, found, made, ("x",))
+
+
+def _compare_gradients(trial: Trial, found: dict, made: Any, names: tuple) -> None:
+    right = made()
+    mistakes = [(ROWS_BACK, made(put=slice(0, T))), (SOFTMAX_BACK, made(pull=0.0)),
+                (NO_SCALE_BACK, made(scale=1.0)), (FROZEN_LOST, made(through=0.0))]
+    mistakes += [(PATH_LOST, made(ways=ways)) for ways in ("kv", "qv", "qk", "q", "k", "v")]
+    for name in names:
+        value, title = found[name], "the input" if name == "x" else name
+        trial.expect(f"the gradient of {title}", value, shape=right[name].shape)
+        if trial.agrees(value, right[name]):
+            continue
+        for diagnosis, wrong in mistakes:
+            if trial.agrees(value, wrong[name]):
+                raise Found(diagnosis, f"The gradient of {title} equals what this mistake gives.")
+        other = name.replace("q", "v") if "q" in name else name.replace("v", "q")
+        extra = {OVERWRITTEN: right[other]} if other != name else {}
+        if name == "prompt":
+            each = right["each"]
+            for wrong in (each.mean(axis=0), *each):
+                extra[Diagnosis(**{**vars(PROMPT_MEAN), "seen": str(len(extra))})] = wrong
+        trial.compare(f"the gradient of {title}", value, right[name], extra)
+
+
+@EXERCISE.test(3, "behaviour", "backward replaces the gradients")
+def _replaces(trial: Trial) -> None:
+    layer, _, _ = _layer(trial)
+    x, G = trial.normal(BATCH, T, D, seed=2), trial.normal(BATCH, T, D, seed=3)
+    trial.call(layer.forward, x)
+    trial.call(layer.backward, G)
+    first = {name: grad.copy() for name, grad in layer.gradients().items()}
+    trial.call(layer.forward, x)
+    trial.call(layer.backward, G)
+    for name, grad in layer.gradients().items():
+        if not trial.agrees(grad, first[name]):
+            raise Found(GENERAL["accumulates"], f"The gradient of {name} changed.")
+
+
+# ---- Step 4: one optimizer for both -----------------------------------------------------------
+
+@EXERCISE.test(4, "behaviour", "one optimizer over the one dictionary moves all five arrays")
+def _together(trial: Trial) -> None:
+    layer, a, weights = _layer(trial)
+    kept = [weight.copy() for weight in weights]
+    x, G = trial.normal(BATCH, T, D, seed=2), trial.normal(BATCH, T, D, seed=3)
+    for name in NAMES:  # the output has to follow every array, one at a time
+        before = trial.call(layer.forward, x).copy()
+        trial.call(layer.backward, G)
+        now = trial.arrays(layer, NAMES)
+        now[name] -= 0.1 * layer.gradients()[name]
+        if now[name] is not trial.arrays(layer, NAMES)[name] or np.array_equal(
+                trial.call(layer.forward, x), before):
+            raise Found(TWO_OPTIMIZERS, f"A step on {name} did not change the output.")
+        trial.compare(f"the output after a step on {name}", trial.call(layer.forward, x),
+                      _attention(trial.arrays(layer, NAMES), weights, x))
+    for name, weight, copy in zip("qkvo", weights, kept, strict=True):
+        trial.same_bits(f"w{name}", weight, copy, FROZEN_CHANGED)
+
+
+@EXERCISE.test(4, "behaviour", "steps against the gradient lower the loss")
+def _learns(trial: Trial) -> None:
+    layer, _, _ = _layer(trial)
+    x, wanted = trial.normal(BATCH, T, D, seed=2), trial.normal(BATCH, T, D, seed=4)
+    losses = []
+    for _ in range(20):
+        error = trial.call(layer.forward, x) - wanted
+        losses.append(float((error ** 2).sum()))
+        trial.call(layer.backward, 2 * error)
+        gradients = layer.gradients()
+        for name, array in layer.parameters().items():
+            array -= 1e-3 * gradients[name]
+    if not losses[-1] < losses[0]:
+        raise Found(TWO_OPTIMIZERS, f"The loss went from {losses[0]:.4g} to {losses[-1]:.4g}.")
+
+
+@EXERCISE.test(4, "behaviour", "float32 stays float32")
+def _dtype(trial: Trial) -> None:
+    weights = [weight.astype(np.float32) for weight in _weights(trial)]
+    layer = trial.make(*weights, RANK, ALPHA_VALUE, P, rng=trial.rng())
+    out = trial.call(layer.forward, np.ones((BATCH, T, D), np.float32))
+    trial.keeps_float32("forward", out)
+    back = trial.call(layer.backward, np.ones((BATCH, T, D), np.float32))
+    trial.keeps_float32("backward", back, *layer.gradients().values())
+
+
+def check_prompted_lora(student: type, step: int | None = None, *,
+                        dtype: Any = np.float64) -> Report:
+    """Check a `PromptedLoRAAttention`: the first `step` steps, or all. See `Exercise.check`."""
+    return EXERCISE.check(student, step, dtype=dtype)

@@ -1,0 +1,32 @@
+"""The check of exercise 5: right answers pass, each known mistake gets its own diagnosis."""
+
+import checks_ex5
+import numpy as np
+import pytest
+from checks_ex5 import check_prompted_lora
+from exercise_tools import solution
+from mistakes.ex5 import MISTAKES
+from variants.ex5 import VARIANTS
+
+RIGHT = solution("ex5_prompted_lora", "PromptedLoRAAttention")
+DTYPES = [np.float32, np.float64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("work", [RIGHT, *VARIANTS], ids=lambda cls: cls.__name__)
+def test_right_answers_pass(work, dtype):
+    report = check_prompted_lora(work, dtype=dtype)
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda cls: cls.__name__)
+def test_each_mistake_is_named(mistake, dtype):
+    report = check_prompted_lora(mistake, dtype=dtype)
+    assert report.status == "failed"
+    assert report.diagnosis.mistake == mistake.diagnosis, str(report)
+    assert "Traceback" not in str(report)
+
+
+def test_every_diagnosis_is_seen_once():
+    assert {m.diagnosis for m in MISTAKES} >= set(checks_ex5.EXERCISE.mistakes)
