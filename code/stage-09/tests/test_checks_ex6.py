@@ -1,0 +1,44 @@
+"""The check of exercise 6: right answers pass, each known mistake gets its own diagnosis."""
+
+import checks_ex6
+import numpy as np
+import pytest
+from checking import Trial
+from checks_ex6 import check_qlora
+from code_tables import DYNAMIC, NF4
+from exercise_tools import solution
+from mistakes.ex6 import MISTAKES
+from variants.ex6 import VARIANTS
+
+RIGHT = {name: solution("ex6_qlora", name) for name in checks_ex6.WORK}
+DTYPES = [np.float32, np.float64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("work", [RIGHT, *VARIANTS.values()], ids=["reference", *VARIANTS])
+def test_right_answers_pass(work, dtype):
+    report = check_qlora(work, dtype=dtype)
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("diagnosis, work", [mistake[1:] for mistake in MISTAKES],
+                         ids=[mistake[0] for mistake in MISTAKES])
+def test_each_mistake_is_named(diagnosis, work, dtype):
+    report = check_qlora(work, dtype=dtype)
+    assert report.status == "failed"
+    assert report.diagnosis.mistake == diagnosis, str(report)
+    assert "Traceback" not in str(report)
+
+
+def test_every_diagnosis_is_seen_once():
+    assert {mistake[1] for mistake in MISTAKES} >= set(checks_ex6.EXERCISE.mistakes)
+
+
+def test_probes_keep_away_from_midpoints():
+    trial = Trial(None, np.float64)
+    W = checks_ex6._weight(trial, checks_ex6.OUT, checks_ex6.IN)
+    assert checks_ex6._margin(W, NF4, 64).min() > 1e-4
+    for values in (checks_ex6._scales(W, 64), checks_ex6._absmax(trial, 600, 1)):
+        rest = values - values.mean(dtype=np.float64)
+        assert checks_ex6._margin(rest, DYNAMIC, 256).min() > 1e-5
