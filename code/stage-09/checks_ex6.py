@@ -558,7 +558,7 @@ def _layer_values(trial: Trial) -> None:
 
 @EXERCISE.test(4, "behaviour", "4.127 bits per weight, measured; 4.5 without double_quant")
 def _bits(trial: Trial) -> None:
-    W = trial.rng(1).standard_normal((128, 128)).astype(np.float32)  # 256 blocks
+    W = trial.rng(1).standard_normal((128, 256)).astype(np.float32)  # 512 blocks
     for double, expected in ((True, 4 + 8 / 64 + 32 / (64 * 256)), (False, 4.5)):
         layer = trial.call(trial.student.QLoRALinear, W.copy(), lora_rank=1, double_quant=double,
                            returns=None)
