@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from accounting import matches
 from llama import LAYER_MODULES, PROJECTIONS, Linear, Llama, LlamaConfig
