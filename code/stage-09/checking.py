@@ -34,6 +34,7 @@ PAGES = {
     "statement": ("the exact statement of the exercise", "exercises/index.md"),
 }
 TIME_LIMIT = 10.0  # seconds for one test
+STANDARD_LIBRARY = str(Path(linecache.__file__).parent)
 #: Largest relative error of a right answer, by the bytes of its dtype. Mistakes are far larger.
 TOLERANCE = {2: 2e-2, 4: 2e-4, 8: 1e-5}
 
@@ -262,8 +263,9 @@ def _students_line(error: BaseException) -> str:
     while trace is not None:
         code, line = trace.tb_frame.f_code, trace.tb_lineno
         file = Path(code.co_filename)
-        library = "site-packages" in file.parts or file.parent == ours or str(file)[:2] == "<_"
-        if not library and not code.co_filename.startswith(sys.base_prefix):
+        library = ("site-packages" in file.parts or file.parent == ours or str(file)[:2] == "<_"
+                   or code.co_filename.startswith(STANDARD_LIBRARY))
+        if not library:
             text = linecache.getline(code.co_filename, line).strip()
             place = f"line {line} of the cell or file, in {code.co_name}: {text}"
         trace = trace.tb_next
@@ -385,11 +387,17 @@ class Trial:
                 errors: tuple = (ValueError, TypeError),
                 diagnosis: Diagnosis = GENERAL["accepts-nonsense"]) -> None:
         """Raise `Found` unless `function()` raises one of `errors`."""
+        expected = " or ".join(error.__name__ for error in errors)
         try:
             function()
+        except (NotImplementedError, NotYet, Found):  # the first of these is a RuntimeError too
+            raise
         except errors:
             return
-        raise Found(diagnosis, f"{what} raised no {' or '.join(e.__name__ for e in errors)}.")
+        except Exception as error:  # stopped, but by accident and with an error that explains less
+            raise Found(diagnosis, f"{what} raised {type(error).__name__} ({error}), "
+                                   f"expected {expected}.") from None
+        raise Found(diagnosis, f"{what} raised no {expected}.")
 
     def same_bits(self, what: str, array: np.ndarray, copy: np.ndarray,
                   diagnosis: Diagnosis) -> None:

@@ -42,6 +42,19 @@ def test_a_call_that_does_not_fit_is_told_from_an_error_inside():
     assert report.diagnosis.mistake == "signature" and "unexpected" in report.diagnosis.seen
 
 
+@pytest.mark.parametrize(("error", "status", "seen"), [
+    (RuntimeError("forward first"), "passed", ""), (NotImplementedError(), "not yet", ""),
+    (AttributeError("no x"), "failed", "raised AttributeError"), (None, "failed", "raised no")])
+def test_the_right_error_is_told_from_an_accident_and_from_missing_work(error, status, seen):
+    def backward():
+        if error:
+            raise error
+    report = verdict(lambda trial: trial.refuses("it", backward, (RuntimeError,),
+                                                 GENERAL["backward-first"]))
+    assert report.status == status
+    assert status != "failed" or seen in report.diagnosis.seen
+
+
 @pytest.mark.parametrize("swallow", [False, True])
 def test_an_endless_loop_ends(monkeypatch, swallow):
     monkeypatch.setattr(checking, "TIME_LIMIT", 0.2)
