@@ -67,6 +67,8 @@ def read_config(path: str | Path) -> LlamaConfig:
                        "computes 'llama' only")
     if stored.get("quantization_config"):
         raise HubError(f"{path}: the weights are quantised; take the original checkpoint")
+    if stored.get("rope_interleaved"):
+        raise HubError(f"{path}: rope_interleaved is true; llama.py pairs the halves of a head")
     stored = {"num_key_value_heads": stored.get("num_attention_heads"), "rms_norm_eps": 1e-6,
               "max_position_embeddings": 2048, "tie_word_embeddings": False, **stored}
     rope = stored.get("rope_parameters") or stored.get("rope_scaling") or {}

@@ -501,6 +501,7 @@ WRONG_CONFIGS = {
                                 "rope_scaling": {"type": "linear", "factor": 2.0}}, "plain RoPE"),
     "part of RoPE": ({"rope_parameters": {"rope_theta": 500.0, "partial_rotary_factor": 0.5}},
                      "plain RoPE"),
+    "interleaved RoPE": ({"rope_interleaved": True}, "rope_interleaved"),
     "two thetas": ({"rope_theta": 1e4}, "given twice"),
     "theta of text": ({"rope_theta": "5", "rope_parameters": None}, "rope_theta must be a number"),
     "RoPE as a list": ({"rope_parameters": [1]}, "must be an object"),
