@@ -4,7 +4,7 @@ import checks_ex4
 import numpy as np
 import pytest
 from checks_ex4 import check_prefix_mlp
-from exercise_tools import solution
+from exercise_tools import solution, starter
 from mistakes.ex4 import MISTAKES
 from variants.ex4 import VARIANTS
 
@@ -30,3 +30,9 @@ def test_each_mistake_is_named(mistake, dtype):
 
 def test_every_diagnosis_is_seen_once():
     assert {m.diagnosis for m in MISTAKES} >= set(checks_ex4.EXERCISE.mistakes)
+
+
+@pytest.mark.parametrize("step", [None, *range(1, checks_ex4.EXERCISE.steps + 1)])
+def test_the_untouched_starter_is_not_yet(step):
+    report = check_prefix_mlp(starter("ex4-prefix-mlp", "PrefixMLP"), step)
+    assert {row.status for row in report.rows} == {"not yet"}, str(report)
