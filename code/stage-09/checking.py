@@ -262,9 +262,10 @@ def _students_line(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None:
         code, line = trace.tb_frame.f_code, trace.tb_lineno
-        file = Path(code.co_filename)
-        library = ("site-packages" in file.parts or file.parent == ours or str(file)[:2] == "<_"
-                   or code.co_filename.startswith(STANDARD_LIBRARY))
+        file = Path(code.co_filename).resolve()  # a notebook's path to us is full of ".."
+        name = code.co_filename
+        library = ("site-packages" in file.parts or file.parent == ours or name[:2] == "<_"
+                   or name.startswith(STANDARD_LIBRARY))
         if not library:
             text = linecache.getline(code.co_filename, line).strip()
             place = f"line {line} of the cell or file, in {code.co_name}: {text}"
@@ -287,6 +288,7 @@ class Trial:
 
     def __init__(self, student: Any, dtype: Any):
         self.student, self.dtype = student, np.dtype(dtype)
+        self.called = ""  # the last call, for the report of an error in it
 
     def rng(self, seed: int = 0) -> np.random.Generator:
         """A generator made anew from a seed."""
@@ -318,6 +320,8 @@ class Trial:
         """
         given = [value for value in (*args, *kwargs.values()) if isinstance(value, np.ndarray)]
         before = [array.copy() for array in given]
+        shapes = ", ".join(f"an array of shape {array.shape}" for array in given)
+        self.called = f"{_name(function)} was given {shapes or 'no array'}"
         result = function(*args, **kwargs)
         for array, copy in zip(given, before, strict=True):
             if not np.array_equal(array, copy, equal_nan=array.dtype.kind == "f"):
@@ -499,12 +503,12 @@ def _run(test: Test, trial: Trial) -> tuple[str, str, Diagnosis | None]:
         outcome = "failed", "", found.diagnosis
     except TooLong as error:
         place = _students_line(error)
-        outcome = "failed", "", replace(GENERAL["too-long"], seen=f"It was at {place}")
+        outcome = "failed", "", replace(GENERAL["too-long"], seen=f"It was at {place}.")
     except Exception as error:  # a student's code may raise anything
         place = _students_line(error)
         message = f"{type(error).__name__}: {error}"
         outcome = "failed", "", (
-            replace(GENERAL["raised"], seen=f"{message} ({place})") if place else
+            replace(GENERAL["raised"], seen=f"{message} ({place}; {trial.called})") if place else
             replace(GENERAL["signature"], seen=f"The call itself failed. {message}"))
     if not _same_state(numpy_state, np.random.get_state()) or python_state != random.getstate():
         np.random.set_state(numpy_state)

@@ -292,6 +292,8 @@ def _seeded(trial: Trial) -> None:
     for _ in range(2):
         if not trial.agrees(trial.call(one.forward, x, W), trial.call(two.forward, x, W)):
             raise Found(IGNORES_RNG, "Two layers made with np.random.default_rng(7) differ.")
+    unseeded = trial.make(IN, OUT, RANK, dtype=trial.dtype)  # rng may be left out
+    trial.call(unseeded.forward, trial.normal(4, IN), trial.normal(OUT, IN))
     one.training = False
     if not trial.agrees(trial.call(one.forward, x, W), x):
         raise Found(IN_EVALUATION, "With training set to False later on, entries are dropped.")

@@ -34,7 +34,20 @@ def test_an_error_is_explained_with_the_students_line():
     report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), broken)
     assert report.diagnosis.mistake == "raised"
     assert "in broken: return x @ np.ones((7, 7))  # the line" in report.diagnosis.seen
+    assert "broken was given an array of shape (2,)" in report.diagnosis.seen
     assert "Traceback" not in str(report)
+
+
+def test_an_error_in_the_books_own_code_is_shown_at_the_students_line():
+    # A notebook imports the book's code by a path with "..", which is then in every traceback.
+    path = checking.Path(checking.__file__).parent / "tests" / ".." / "validation.py"
+    ours = {}
+    exec(compile("def check(x):\n    raise TypeError('no')", str(path), "exec"), ours)
+
+    def student(x):
+        return ours["check"](x)  # the student's line
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), student)
+    assert "# the student's line" in report.diagnosis.seen
 
 
 def test_a_call_that_does_not_fit_is_told_from_an_error_inside():

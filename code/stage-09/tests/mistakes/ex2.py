@@ -283,6 +283,16 @@ class IgnoresRng(Own):
         return (np.random.default_rng().random(shape) >= self.dropout) / (1 - self.dropout)
 
 
+class NeedsRng(Right):
+    """Keeps the argument instead of a generator, and fails when it is left out."""
+
+    diagnosis = "raised"
+
+    def __init__(self, *args, rng=None, **kwargs):
+        super().__init__(*args, rng=rng, **kwargs)
+        self.rng = rng
+
+
 class GlobalRandom(Own):
     diagnosis = "global-random"
 
