@@ -4,7 +4,7 @@ import checks_ex5
 import numpy as np
 import pytest
 from checks_ex5 import check_prompted_lora
-from exercise_tools import solution
+from exercise_tools import solution, starter
 from mistakes.ex5 import MISTAKES
 from variants.ex5 import VARIANTS
 
@@ -30,3 +30,9 @@ def test_each_mistake_is_named(mistake, dtype):
 
 def test_every_diagnosis_is_seen_once():
     assert {m.diagnosis for m in MISTAKES} >= set(checks_ex5.EXERCISE.mistakes)
+
+
+@pytest.mark.parametrize("step", [None, *range(1, checks_ex5.EXERCISE.steps + 1)])
+def test_the_untouched_starter_is_not_yet(step):
+    report = check_prompted_lora(starter("ex5-prompted-lora", "PromptedLoRAAttention"), step)
+    assert {row.status for row in report.rows} == {"not yet"}, str(report)

@@ -6,7 +6,7 @@ import pytest
 from checking import Trial
 from checks_ex6 import check_qlora
 from code_tables import DYNAMIC, NF4
-from exercise_tools import solution
+from exercise_tools import solution, starter
 from mistakes.ex6 import MISTAKES
 from variants.ex6 import VARIANTS
 
@@ -42,3 +42,9 @@ def test_probes_keep_away_from_midpoints():
     for values in (checks_ex6._scales(W, 64), checks_ex6._absmax(trial, 600, 1)):
         rest = values - values.mean(dtype=np.float64)
         assert checks_ex6._margin(rest, DYNAMIC, 256).min() > 1e-5
+
+
+@pytest.mark.parametrize("step", [None, *range(1, checks_ex6.EXERCISE.steps + 1)])
+def test_the_untouched_starter_is_not_yet(step):
+    report = check_qlora(starter("ex6-qlora", "QLoRALinear").__init__.__globals__, step)
+    assert {row.status for row in report.rows} == {"not yet"}, str(report)
