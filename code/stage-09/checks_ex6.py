@@ -560,7 +560,7 @@ def _layer_values(trial: Trial) -> None:
 def _bits(trial: Trial) -> None:
     W = trial.rng(1).standard_normal((128, 256)).astype(np.float32)  # 512 blocks
     for double, expected in ((True, 4 + 8 / 64 + 32 / (64 * 256)), (False, 4.5)):
-        layer = trial.call(trial.student.QLoRALinear, W.copy(), lora_rank=1, double_quant=double,
+        layer = trial.call(_function(trial, "QLoRALinear"), W.copy(), lora_rank=1, double_quant=double,
                            returns=None)
         trained = {id(array) for array in layer.parameters().values()}
         held = [array for array in _arrays_of(layer) if id(array) not in trained and array.size > 1]
@@ -588,7 +588,7 @@ def _kept(trial: Trial) -> None:
                                            "of the weight's size.")
     W = _weight(trial, 8, 64)
     W[3] = 0
-    layer = trial.call(trial.student.QLoRALinear, W, None, 1, 1.0, returns=None)
+    layer = trial.call(_function(trial, "QLoRALinear"), W, None, 1, 1.0, returns=None)
     out = trial.call(layer.forward, np.eye(64, dtype=trial.dtype))
     if np.abs(out[:, 3]).max() > 1e-6:
         raise Found(ZERO_BLOCK, f"A row of zeros gave outputs up to {np.abs(out[:, 3]).max():.2g}.")
@@ -674,7 +674,7 @@ def _replaces(trial: Trial) -> None:
 @EXERCISE.test(5, "behaviour", "float32 stays float32")
 def _dtype(trial: Trial) -> None:
     W, b = np.ones((OUT, IN), np.float32), np.ones(OUT, np.float32)
-    layer = trial.call(trial.student.QLoRALinear, W, b, RANK, returns=None)
+    layer = trial.call(_function(trial, "QLoRALinear"), W, b, RANK, returns=None)
     trial.keeps_float32("forward", trial.call(layer.forward, np.ones((2, IN), np.float32)))
     back = trial.call(layer.backward, np.ones((2, OUT), np.float32))
     trial.keeps_float32("backward", back, *layer.gradients().values())

@@ -48,3 +48,7 @@ def test_probes_keep_away_from_midpoints():
 def test_the_untouched_starter_is_not_yet(step):
     report = check_qlora(starter("ex6-qlora", "QLoRALinear").__init__.__globals__, step)
     assert {row.status for row in report.rows} == {"not yet"}, str(report)
+
+
+def test_nothing_defined_is_not_yet():
+    assert {row.status for row in check_qlora({}).rows} == {"not yet"}
