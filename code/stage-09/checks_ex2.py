@@ -57,7 +57,7 @@ NO_SCALE = Diagnosis(
     "updates of different size, and so does the merged weight.", "statement")
 KEEP_RATE = Diagnosis(
     "rate-is-keep-rate", "the rate taken for the probability to keep",
-    "`dropout` is the probability that an entry is set to zero. At a rate of 0.1 this layer drops "
+    "The rate is the probability that an entry is set to zero. At a rate of 0.1 this layer drops "
     "nine entries out of ten.", "statement")
 WRONG_RATE = Diagnosis(
     "wrong-rate", "a mask that drops too many or too few entries",
