@@ -560,8 +560,8 @@ def _layer_values(trial: Trial) -> None:
 def _bits(trial: Trial) -> None:
     W = trial.rng(1).standard_normal((128, 256)).astype(np.float32)  # 512 blocks
     for double, expected in ((True, 4 + 8 / 64 + 32 / (64 * 256)), (False, 4.5)):
-        layer = trial.call(_function(trial, "QLoRALinear"), W.copy(), lora_rank=1, double_quant=double,
-                           returns=None)
+        layer = trial.call(_function(trial, "QLoRALinear"), W.copy(), lora_rank=1,
+                           double_quant=double, returns=None)
         trained = {id(array) for array in layer.parameters().values()}
         held = [array for array in _arrays_of(layer) if id(array) not in trained and array.size > 1]
         if any(array.size >= W.size and array.dtype.kind == "f" for array in held):
