@@ -205,6 +205,43 @@ def test_a_merged_checkpoint_computes_what_the_adapter_did(tmp_path):
     assert np.allclose(merged.forward(IDS), model.forward(IDS), rtol=0, atol=1e-12)
 
 
+MEMORY = """
+import re, sys
+sys.path.insert(0, {code!r})
+import hub
+def peak():  # not getrusage, whose peak counts the parent's memory from before exec
+    return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
+empty = peak()
+model = hub.load_llama({folder!r})
+print(peak() - empty)
+hub.save_llama(model, {folder!r} + "/again")
+print(peak() - empty)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts resident memory as Linux does")
+@pytest.mark.parametrize("kind", ["F32", "BF16"])
+def test_a_checkpoint_is_never_twice_in_memory(kind, tmp_path):
+    config = LlamaConfig(2000, 512, 1408, 8, 8, 8)
+    weights = random_weights(config, np.random.default_rng(0))
+    total = sum(w.nbytes for w in weights.values())
+    assert total > 100e6
+    if kind == "F32":
+        hub.save_llama(Llama(config, weights), tmp_path)
+    else:
+        header, parts, end = {}, [], 0
+        for name, array in weights.items():
+            parts.append((array.view(np.uint32) >> 16).astype("<u2").tobytes())
+            header[name] = {"dtype": "BF16", "shape": array.shape,
+                            "data_offsets": [end, end := end + len(parts[-1])]}
+        write_raw(tmp_path / SINGLE, header, b"".join(parts))
+        (tmp_path / "config.json").write_text(json.dumps(config.to_hugging_face()))
+    code = MEMORY.format(code=str(Path(hub.__file__).parent), folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for peak in map(int, done.stdout.split()):
+        assert 0.9 * total < peak < 1.3 * total
+
+
 def test_old_files_with_computed_frequencies_and_a_stored_tied_head_are_read(tmp_path):
     model = base(config=LlamaConfig(13, 8, 12, 2, 4, 2))
     hub.save_llama(model, tmp_path)
