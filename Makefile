@@ -75,8 +75,9 @@ experiments: env  ## run every experiment of section 9.7 again from nothing (und
 	@cd code/stage-09 && ../../$(BIN)/python experiments.py timing
 	@cd code/stage-09 && ../../$(BIN)/python experiments.py table
 
-bench: env  ## time LoRALayer against the bare matrix products
+bench: env  ## time the layers against bare matrix products, a training step against Hugging Face
 	@$(BIN)/python benchmarks/lora_layer.py
+	@$(BIN)/python benchmarks/training_step.py
 
 vendor: env  ## fetch the pinned browser files in vendor/ anew (needs npm)
 	@$(BIN)/python tools/vendor.py
