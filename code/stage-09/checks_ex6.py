@@ -65,7 +65,7 @@ TILED = Diagnosis(
     "absmax-of-another-block", "an absmax that goes to the wrong weights",
     "The first 64 weights share the first absmax, the next 64 the second, and so on.", "statement")
 NO_OFFSET = Diagnosis(
-    "no-offset", "a second quantisation without subtracting the mean",
+    "no-offset", "a second quantization without subtracting the mean",
     "All absmax are positive, so without the subtraction half of the 256 levels are never used.",
     "statement")
 OFFSET_LOST = Diagnosis(
@@ -76,7 +76,7 @@ LINEAR_CODE = Diagnosis(
     "bitsandbytes uses the dynamic code, whose levels get denser towards zero. With another table "
     "the stored numbers mean something else.", "statement")
 SECOND_BLOCK = Diagnosis(
-    "second-block-size", "blocks of another size in the second quantisation",
+    "second-block-size", "blocks of another size in the second quantization",
     "The second level cuts the absmax into blocks of 256, the last of which may be shorter. The "
     "size decides how much the scales cost.", "statement")
 FULL_WEIGHT = Diagnosis(
@@ -84,16 +84,16 @@ FULL_WEIGHT = Diagnosis(
     "The whole point is that this weight is gone. What the layer stores is codes and scales, and "
     "what it computes with is made of them.", "statement")
 KEEPS_DEQUANTIZED = Diagnosis(
-    "dequantized-kept", "a dequantised weight that is kept after the forward pass",
-    "While it is kept, the layer takes as much memory as without quantisation, and more. Backward "
+    "dequantized-kept", "a dequantized weight that is kept after the forward pass",
+    "While it is kept, the layer takes as much memory as without quantization, and more. Backward "
     "can make it again.", "statement")
 LAYER_UNPACKED = Diagnosis(
     "layer-stores-unpacked", "a layer that stores its codes unpacked",
     "bits_per_weight() says what the stored arrays take. Here they take eight bits for each code.",
     "statement")
 NOT_DOUBLE = Diagnosis(
-    "absmax-not-quantised", "absmax stored in float32, although double_quant is True",
-    "Half a bit per weight is what float32 scales cost. Quantised in turn they cost an eighth; "
+    "absmax-not-quantized", "absmax stored in float32, although double_quant is True",
+    "Half a bit per weight is what float32 scales cost. Quantized in turn they cost an eighth; "
     "counting eight bits for what takes thirty-two saves nothing.", "statement")
 WRONG_BITS = Diagnosis(
     "bits-not-measured", "a number of bits that is not that of the stored arrays",
@@ -104,38 +104,38 @@ ALPHA = Diagnosis(
     "Without the division the update grows with the rank.", "mistakes")
 NOT_IDENTITY = Diagnosis(
     "start-not-frozen", "an update that is not zero at the start",
-    "Training must begin at the quantised model, exactly.", "9.2")
+    "Training must begin at the quantized model, exactly.", "9.2")
 NO_BIAS = Diagnosis("bias-lost", "an output without the bias",
-                    "The bias is not quantised, but it is still part of the layer.", "9.2")
-UPDATE_QUANTISED = Diagnosis(
-    "update-quantised", "an update that is quantised together with the weight",
+                    "The bias is not quantized, but it is still part of the layer.", "9.2")
+UPDATE_QUANTIZED = Diagnosis(
+    "update-quantized", "an update that is quantized together with the weight",
     "LoRA stays in full precision beside the weight. Rounded to four bits, small steps of the "
     "optimizer would vanish.", "statement")
 FROZEN_LOST = Diagnosis(
     "frozen-gradient-lost", "an input gradient that does not pass through the frozen weight",
-    "The codes get no gradient, but the gradient of the input passes through the dequantised "
+    "The codes get no gradient, but the gradient of the input passes through the dequantized "
     "weight. Without it the layers below hardly learn.", "9.2")
 THROUGH_FULL = Diagnosis(
     "through-full-weight", "a gradient through another weight than forward used",
-    "Forward computed with the dequantised weight, so backward passes through that one.",
+    "Forward computed with the dequantized weight, so backward passes through that one.",
     "statement")
 NO_S = Diagnosis("no-s-in-backward", "backward without the factor s",
                  "s multiplies the update in forward, so it multiplies every gradient that passes "
                  "through it.", "9.2")
 WEIGHT_GRADIENT = Diagnosis(
-    "gradient-to-quantised-weight", "a gradient for the quantised weight",
+    "gradient-to-quantized-weight", "a gradient for the quantized weight",
     "There are sixteen levels and nothing between them: a small step can't be taken. Only A and B "
     "train, and a gradient the size of the weight is memory that QLoRA wants to save.",
     "statement")
 CODES_CHANGED = Diagnosis(
     "codes-changed", "stored codes that training has changed",
-    "The quantised weight is frozen, bit for bit.", "statement")
+    "The quantized weight is frozen, bit for bit.", "statement")
 
 EXERCISE = Exercise(
     6, "4-bit LoRA (QLoRA)", UNPACKED, NIBBLES, PER_TENSOR, PER_ROW, SHORT_DROPPED, ODD_DROPPED,
     NOT_ABSOLUTE, COLUMNS, UNIFORM, NOT_NEAREST, ZERO_BLOCK, NO_ABSMAX, TILED, NO_OFFSET,
     OFFSET_LOST, LINEAR_CODE, SECOND_BLOCK, FULL_WEIGHT, KEEPS_DEQUANTIZED, LAYER_UNPACKED,
-    NOT_DOUBLE, WRONG_BITS, ALPHA, NOT_IDENTITY, NO_BIAS, UPDATE_QUANTISED, FROZEN_LOST,
+    NOT_DOUBLE, WRONG_BITS, ALPHA, NOT_IDENTITY, NO_BIAS, UPDATE_QUANTIZED, FROZEN_LOST,
     THROUGH_FULL, NO_S, WEIGHT_GRADIENT, CODES_CHANGED)
 
 WORK = ("quantize_nf4", "dequantize_nf4", "quantize_absmax", "dequantize_absmax", "QLoRALinear")
@@ -185,7 +185,7 @@ def _unpack(packed: np.ndarray, n: int) -> np.ndarray:
 
 
 def _stored(weight: np.ndarray, double: bool = True) -> np.ndarray:
-    """The dequantised weight as the layer has to have it, float32."""
+    """The dequantized weight as the layer has to have it, float32."""
     absmax = _scales(weight, 64)
     if double:
         offset = absmax.mean(dtype=np.float64)
@@ -388,7 +388,7 @@ def _half_gap(trial: Trial) -> None:
         raise Found(NOT_NEAREST, f"{int((excess > 0).sum())} of {W.size} errors are larger.")
 
 
-# ---- Step 3: double quantisation --------------------------------------------------------------
+# ---- Step 3: double quantization --------------------------------------------------------------
 
 def _absmax(trial: Trial, n: int, seed: int) -> np.ndarray:
     """Positive numbers whose quotients keep away from the midpoints of the dynamic code."""
@@ -520,7 +520,7 @@ def _layer_names(trial: Trial) -> None:
         raise Found(GENERAL["values"], f"num_parameters() gave {count}.")
 
 
-@EXERCISE.test(4, "start", "a fresh layer is the quantised one, and can learn")
+@EXERCISE.test(4, "start", "a fresh layer is the quantized one, and can learn")
 def _layer_start(trial: Trial) -> None:
     for double in (True, False):
         layer, arrays, W, b, stored = _layer(trial, double, random=False)
@@ -546,9 +546,9 @@ def _layer_values(trial: Trial) -> None:
         value = trial.call(layer.forward, x, shape=(*lead, OUT))
         twins = {ALPHA: x @ (stored + ALPHA_VALUE * update).T + b,
                  FULL_WEIGHT: x @ (W + s * update).T + b, NO_BIAS: x @ (stored + s * update).T,
-                 UPDATE_QUANTISED: x @ merged.T + b}
+                 UPDATE_QUANTIZED: x @ merged.T + b}
         if trial.agrees(value, x @ once.T + b):
-            raise Found(UPDATE_QUANTISED, "The output equals what this mistake gives.")
+            raise Found(UPDATE_QUANTIZED, "The output equals what this mistake gives.")
         trial.compare("the output", value, x @ (stored + s * update).T + b, twins)
     plain, a, *_, stored = _layer(trial, bias=False)
     x = trial.normal(4, IN, seed=3)
@@ -616,7 +616,7 @@ def _gradient_shapes(trial: Trial) -> None:
             trial.expect(f"the gradient of {name}", grad, shape=arrays[name].shape)
 
 
-@EXERCISE.test(5, "gradients", "those of A, B and the input, through the dequantised weight")
+@EXERCISE.test(5, "gradients", "those of A, B and the input, through the dequantized weight")
 def _gradients(trial: Trial) -> None:
     layer, a, W, _, stored = _layer(trial)
     x, G, s = trial.normal(4, IN, seed=3), trial.normal(4, OUT, seed=4), ALPHA_VALUE / RANK

@@ -1,7 +1,7 @@
 """The stretch goal of exercise 6: what four bits cost the small Llama, and what LoRA repairs.
 
-`quantised_losses` and `qlora_runs` take the student's work, `draw_qlora` makes the figure. Only the
-seven projections of each layer are quantised, as usual; embeddings and norms stay as they are.
+`quantized_losses` and `qlora_runs` take the student's work, `draw_qlora` makes the figure. Only the
+seven projections of each layer are quantized, as usual; embeddings and norms stay as they are.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def uniform(weight: np.ndarray, block: int) -> np.ndarray:
     return out.reshape(weight.shape)
 
 
-def quantised_losses(quantize: Callable, dequantize: Callable, outlier: float = 1.0
+def quantized_losses(quantize: Callable, dequantize: Callable, outlier: float = 1.0
                      ) -> dict[str, float]:
     """Loss on the base task of the model as it is, and with its projections in four bits.
 
@@ -72,13 +72,13 @@ def qlora_runs(layer: type, rank: int = 4, lr: float = 1e-2, steps: int = 60
     return runs
 
 
-def requantised(runs: dict[str, dict[str, Any]], quantize: Callable, dequantize: Callable
+def requantized(runs: dict[str, dict[str, Any]], quantize: Callable, dequantize: Callable
                 ) -> dict[str, float]:
-    """Loss of the trained QLoRA model: LoRA beside, merged, and merged then quantised again."""
+    """Loss of the trained QLoRA model: LoRA beside, merged, and merged then quantized again."""
     new_names, kept = names.load_names("turkish", "validation"), runs["QLoRA, 4 bits"]["layers"]
     found = {"LoRA beside the 4-bit weight": runs["QLoRA, 4 bits"]["loss"][-1]}
     for label, again in (("merged into full precision", False),
-                         ("merged and quantised again", True)):
+                         ("merged and quantized again", True)):
         model = pretrained()
         for name, module in _projections(model).items():
             # on the unit matrix a layer without bias shows its weight
@@ -94,7 +94,7 @@ def draw_qlora(losses: dict[str, dict[str, float]], runs: dict[str, dict[str, An
 
     Parameters
     ----------
-    losses : by the names of two models, what `quantised_losses` gave for them
+    losses : by the names of two models, what `quantized_losses` gave for them
     """
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(10.4, 3.7),
                                               width_ratios=[1.1, 1.1, 1.1])

@@ -1,4 +1,4 @@
-"""Exercise 6, reference solution: NF4 with double quantisation, and LoRA beside it (QLoRA).
+"""Exercise 6, reference solution: NF4 with double quantization, and LoRA beside it (QLoRA).
 
 n counts the weights of a matrix, flattened row by row; nb their blocks of 64, the last one shorter.
 """
@@ -74,7 +74,7 @@ def dequantize_nf4(codes: np.ndarray, absmax: np.ndarray, shape: tuple[int, ...]
 
 def quantize_absmax(absmax: np.ndarray, block: int = 256
                     ) -> tuple[np.ndarray, np.ndarray, np.float32]:
-    """The scales themselves in eight bits: the second quantisation of the two.
+    """The scales themselves in eight bits: the second quantization of the two.
 
     Returns
     -------
@@ -100,13 +100,13 @@ def dequantize_absmax(codes: np.ndarray, scales: np.ndarray, offset: np.float32,
 class QLoRALinear(peft.Method):
     """A linear layer whose frozen weight takes four bits per number, and LoRA beside it.
 
-        h = x W^T + b + s (x A^T) B^T,  W = the dequantised weight, made anew whenever it is needed
+        h = x W^T + b + s (x A^T) B^T,  W = the dequantized weight, made anew whenever it is needed
 
     Parameters
     ----------
     weight, bias : (out, in) floating and finite, and (out,) or None; the weight is not kept
     lora_rank, lora_alpha, rng : see peft.LoRALayer, which takes the weight's dtype
-    double_quant : bool, whether the blocks' absmax are quantised in turn
+    double_quant : bool, whether the blocks' absmax are quantized in turn
 
     Source: Dettmers et al., arXiv 2305.14314, section 3, equations (5) and (6).
     """
@@ -140,7 +140,7 @@ class QLoRALinear(peft.Method):
         return h
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray:
-        """(..., out) -> (..., in): through the dequantised weight; the codes get no gradient."""
+        """(..., out) -> (..., in): through the dequantized weight; the codes get no gradient."""
         self.lora._remembered()  # RuntimeError before forward
         self.lora.cache["W"] = self.dequantized()
         grad_x = self.lora.backward(grad_output)

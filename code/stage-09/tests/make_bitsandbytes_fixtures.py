@@ -1,9 +1,9 @@
-"""Ask bitsandbytes for NF4 codes and dequantised weights; test_bitsandbytes.py compares ours.
+"""Ask bitsandbytes for NF4 codes and dequantized weights; test_bitsandbytes.py compares ours.
 
     .venv-oracle/bin/python code/stage-09/tests/make_bitsandbytes_fixtures.py [file]
 
-Written is one .npz: the two code tables, and per case the weight, packed codes, absmax, dequantised
-weight, and the same with double quantisation (prefix "double_").
+Written is one .npz: the two code tables, and per case the weight, packed codes, absmax, dequantized
+weight, and the same with double quantization (prefix "double_").
 This folder's parent holds our `peft`: it must never be on the path here.
 """
 

@@ -136,7 +136,7 @@ def test_nf4_equals_bitsandbytes_bit_for_bit(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_double_quantisation_equals_bitsandbytes_bit_for_bit(name):
+def test_double_quantization_equals_bitsandbytes_bit_for_bit(name):
     expected = part(name)
     codes, scales, offset = quantize_absmax(expected["absmax"])
     theirs = expected["double_offset"]  # summed in another order: a unit in the last place

@@ -297,7 +297,7 @@ class QLoRALinearUnpacked(Right):
         return made
 
 
-@wrong("absmax-not-quantised")
+@wrong("absmax-not-quantized")
 class QLoRALinearFloatAbsmax(Right):
     """Counts eight bits for what it stores in thirty-two."""
 
@@ -311,7 +311,7 @@ class QLoRALinearFloatAbsmax(Right):
         return getattr(self, "claimed", 4.5)
 
 
-@wrong("absmax-not-quantised")
+@wrong("absmax-not-quantized")
 class QLoRALinearIgnoresFlag(Right):
     def __init__(self, weight, *args, double_quant=True, **kwargs):
         super().__init__(weight, *args, double_quant=False, **kwargs)
@@ -349,7 +349,7 @@ class QLoRALinearBothRandom(Right):
         self.lora.B[...] = 0.1
 
 
-@wrong("update-quantised")
+@wrong("update-quantized")
 class QLoRALinearMerged(Right):
     def forward(self, x):
         h = super().forward(x)
@@ -388,7 +388,7 @@ class QLoRALinearThroughFull(Right):
         return back + grad_output @ (self.original() - self.dequantized())
 
 
-@wrong("gradient-to-quantised-weight")
+@wrong("gradient-to-quantized-weight")
 class QLoRALinearWeightGradient(Right):
     def forward(self, x):
         self.x = x
@@ -401,7 +401,7 @@ class QLoRALinearWeightGradient(Right):
         return back
 
 
-@wrong("gradient-to-quantised-weight")
+@wrong("gradient-to-quantized-weight")
 class QLoRALinearTrainsAbsmax(Right):
     def parameters(self):
         return {**super().parameters(), "absmax": self.stored_absmax[1]}
@@ -409,7 +409,7 @@ class QLoRALinearTrainsAbsmax(Right):
 
 @wrong("codes-changed")
 class QLoRALinearTrainsCodes(Right):
-    """Straight through: takes the weight's gradient, and quantises again."""
+    """Straight through: takes the weight's gradient, and quantizes again."""
 
     def backward(self, grad_output):
         back = super().backward(grad_output)
