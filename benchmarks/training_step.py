@@ -79,7 +79,7 @@ def their_step(rank):
 
 
 def work(side):
-    """In the process of one side: answer each case named on a line, then step once for each line."""
+    """In the process of one side: answer each case, then do a step for each line."""
     for line in sys.stdin:
         step, count, versions = {"ours": our_step, "theirs": their_step}[side](json.loads(line))
         print(json.dumps([count, versions]), flush=True)
