@@ -19,6 +19,8 @@ import training
 from gradcheck import relative_error
 from llama import Llama, LlamaConfig, random_weights
 
+# One worker asks the oracle for all of them, if pytest-xdist is told `--dist loadgroup`.
+pytestmark = pytest.mark.xdist_group("hub oracle")
 SCRIPT = Path(__file__).resolve().with_name("hub_oracle.py")
 ORACLE = SCRIPT.parents[3] / ".venv-oracle" / "bin" / "python"
 BASE = Path(hub.__file__).parent / "data" / "base"
