@@ -18,7 +18,7 @@ FILE = Path(__file__).resolve().parent / "fixtures" / "bitsandbytes.npz"
 
 
 def cases() -> dict[str, np.ndarray]:
-    """Float32 weights: plain, odd sizes, blocks of zeros, outliers, many magnitudes."""
+    """Float32 weights: plain, odd sizes, zeros, outliers, magnitudes, midpoints."""
     rng = np.random.default_rng(9)
     normal = rng.standard_normal((96, 192)).astype(np.float32)  # 288 blocks: two of 256
     zeros = rng.standard_normal((8, 64)).astype(np.float32)
@@ -26,7 +26,12 @@ def cases() -> dict[str, np.ndarray]:
     outlier = (0.02 * rng.standard_normal((16, 128))).astype(np.float32)
     outlier[3, 7], outlier[9, 100] = 4.0, -3.0
     scales = rng.standard_normal((40, 64)) * np.logspace(-6, 2, 40)[:, None]
-    return {"normal": normal, "short": rng.standard_normal((10, 10)).astype(np.float32),
+    table = bnb.get_4bit_type("nf4", device="cpu").numpy()
+    middle = np.tile((table[1:] + table[:-1]) / 2, (24, 5))[:, :64]  # where rounding decides
+    size = (1 + rng.random((24, 1))).astype(np.float32)
+    middle[:, 0] = 1
+    return {"midpoints": middle * size, "normal": normal,
+            "short": rng.standard_normal((10, 10)).astype(np.float32),
             "odd": rng.standard_normal((7, 11)).astype(np.float32),
             "tiny": rng.standard_normal((1, 3)).astype(np.float32), "zeros": zeros,
             "outlier": outlier, "scales": scales.astype(np.float32),
