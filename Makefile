@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := -m pip --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle book serve notebooks test lint unit nbval site pretrain experiments bench vendor constraints lab clean
+.PHONY: help env oracle book serve notebooks test lint unit nbval site pretrain experiments bench bench-checkpoints vendor constraints lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -57,7 +57,7 @@ lint: env
 
 unit: env
 	@echo "==> Unit tests"
-	@$(BIN)/python -m pytest code/stage-09/tests -n 2
+	@$(BIN)/python -m pytest code/stage-09/tests -n 2 --dist loadgroup
 
 nbval: env
 	@echo "==> Notebooks: every committed output is what the code gives today"
@@ -78,6 +78,9 @@ experiments: env  ## run every experiment of section 9.7 again from nothing (und
 bench: env  ## time the layers against bare matrix products, a training step against Hugging Face
 	@$(BIN)/python benchmarks/lora_layer.py
 	@$(BIN)/python benchmarks/training_step.py
+
+bench-checkpoints: env oracle  ## time and memory of checkpoints up to a billion weights (needs 7 GB)
+	@$(BIN)/python benchmarks/checkpoints.py --record
 
 vendor: env  ## fetch the pinned browser files in vendor/ anew (needs npm)
 	@$(BIN)/python tools/vendor.py

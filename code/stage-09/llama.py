@@ -71,14 +71,18 @@ class LlamaConfig:
         """Read a `config.json`; what our model cannot compute is refused, not ignored."""
         stored = json.loads(Path(path).read_text(encoding="utf-8"))
         rope = stored.get("rope_parameters") or stored.get("rope_scaling") or {}
-        known = {"rope_type": (rope.get("rope_type", "default"), "default"),
+        rope_type = rope.get("rope_type", rope.get("type", "default"))  # "type" in older files
+        known = {"rope_type": (rope_type, "default"),
                  "hidden_act": (stored.get("hidden_act", "silu"), "silu"),
                  "attention_bias": (stored.get("attention_bias", False), False),
                  "mlp_bias": (stored.get("mlp_bias", False), False)}
         for key, (value, ours) in known.items():
             if value != ours:
                 raise ValueError(f"{path}: {key} is {value!r}; this model computes only {ours!r}")
-        stored.setdefault("num_key_value_heads", stored["num_attention_heads"])
+        defaults = {"num_key_value_heads": stored["num_attention_heads"],  # of transformers, which
+                    "tie_word_embeddings": False, "max_position_embeddings": 2048,  # may leave
+                    "rms_norm_eps": 1e-6}  # out what equals its defaults
+        stored = defaults | {key: value for key, value in stored.items() if value is not None}
         stored.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
         config = cls(**{f.name: stored[f.name] for f in fields(cls) if f.name in stored})
         if stored.get("head_dim") not in (None, config.head_dim):

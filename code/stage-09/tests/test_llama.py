@@ -255,11 +255,25 @@ def test_config_refuses_what_it_cannot_compute(tmp_path):
     stored = PLAIN.to_hugging_face()
     path.write_text(json.dumps(stored))
     assert LlamaConfig.load(path) == PLAIN
-    for key, value in {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4},
-                       "hidden_act": "gelu", "attention_bias": True, "head_dim": 8}.items():
-        path.write_text(json.dumps(stored | {key: value}))
-        with pytest.raises(ValueError, match=str(value if key != "rope_parameters" else "llama3")):
+    for change, named in [
+            ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "llama3"),
+            ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "linear"),  # older files
+            ({"hidden_act": "gelu"}, "gelu"), ({"attention_bias": True}, "True"),
+            ({"head_dim": 8}, "8")]:
+        path.write_text(json.dumps(stored | change))
+        with pytest.raises(ValueError, match=named):
             LlamaConfig.load(path)
+
+
+def test_a_key_that_a_config_leaves_out_means_what_transformers_means(tmp_path):
+    path = tmp_path / "config.json"
+    left_out = ("tie_word_embeddings", "max_position_embeddings", "rms_norm_eps",
+                "num_key_value_heads")
+    stored = {key: value for key, value in PLAIN.to_hugging_face().items() if key not in left_out}
+    path.write_text(json.dumps(stored))
+    config = LlamaConfig.load(path)  # the values of transformers.LlamaConfig()
+    assert (config.tie_word_embeddings, config.max_position_embeddings) == (False, 2048)
+    assert config.rms_norm_eps == 1e-6 and config.num_key_value_heads == config.num_attention_heads
 
 
 # ------------------------------------------------------------------------------------ bad input
