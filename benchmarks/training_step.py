@@ -6,6 +6,9 @@ Forward, loss, backward, clipping and AdamW on a batch of 64 sequences of 16 tok
 two sides cannot share a process (our module and Hugging Face's package are both called peft), so
 each has one of its own, and they take turns: a step here, a step there. The ratio of the medians
 is what counts.
+
+Run it on a quiet machine. Where something else wants the cores, the two threads of NumPy's OpenBLAS
+wait for each other in many small products, and our step can take ten times as long.
 """
 
 import json
