@@ -257,7 +257,7 @@ def test_config_refuses_what_it_cannot_compute(tmp_path):
     assert LlamaConfig.load(path) == PLAIN
     for change, named in [
             ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "llama3"),
-            ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "linear"),  # older files
+            ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "linear"),  # old
             ({"hidden_act": "gelu"}, "gelu"), ({"attention_bias": True}, "True"),
             ({"head_dim": 8}, "8")]:
         path.write_text(json.dumps(stored | change))
