@@ -206,15 +206,16 @@ GENERAL = {d.mistake: d for d in (
     Diagnosis("wrong-shape", "a result of the wrong shape",
               "The shapes of the statement are what the rest of the model is built on. Inputs may "
               "have any leading axes.", "statement"),
-    Diagnosis("wrong-dtype", "a dtype that changed on the way",
-              "float32 in must give float32 out. One float64 array in the middle turns every "
-              "activation after it into float64: twice the memory, half the speed.", "9.6"),
+    Diagnosis("wrong-dtype", "another dtype than the statement's",
+              "A dtype is part of a result. float32 in must give float32 out: one float64 array in "
+              "the middle makes every activation after it twice as large, a narrower one throws "
+              "digits away. What is stored as bytes must fit into bytes.", "9.6"),
     Diagnosis("not-finite", "NaN or infinity in a result",
               "Somewhere zero divides, or an exponential overflows. The input was harmless.",
               "9.6"),
     Diagnosis("values", "a wrong value that matches no mistake known to this check",
-              "Work it out on paper for the smallest case, one row and width two, and compare "
-              "line by line.", "statement"),
+              "Work it out on paper for the smallest case that the statement allows, and compare "
+              "line by line: one row, one sequence, width two, a single block.", "statement"),
     Diagnosis("accepts-nonsense", "no check of the arguments",
               "A size or rate that makes no sense must be refused at once. Otherwise it becomes a "
               "silent wrong answer much later.", "9.6"),
@@ -229,6 +230,12 @@ GENERAL = {d.mistake: d for d in (
               "the layer never learns.", "9.6"),
 )}
 
+
+#: What `peft.Method` looks for on a class that leaves its arrays in a layer inside.
+METHOD_NAMES = tuple(name + end for name in ("A", "B", "W_down", "W_up", "prompt")
+                     for end in ("", "_grad"))
+METHOD_HINT = (". parameters() and gradients() of peft.Method look for these names on the object "
+               "itself: where the arrays live in a layer inside, hand both methods on to it")
 
 # ---- Running a student's work -----------------------------------------------------------------
 
@@ -362,7 +369,8 @@ class Trial:
         found = self.expect(f"{which}()", getattr(thing, which)(), dict)
         if set(found) != set(names):
             raise Found(GENERAL["signature"], f"{which}() has the keys {sorted(map(str, found))}, "
-                                              f"expected {sorted(names)}.")
+                                              f"expected {sorted(names)}"
+                                              f"{'' if found else METHOD_HINT}.")
         for name, array in found.items():
             self.expect(f"{which}()[{name!r}]", array)
         return found
@@ -507,6 +515,8 @@ def _run(test: Test, trial: Trial) -> tuple[str, str, Diagnosis | None]:
     except Exception as error:  # a student's code may raise anything
         place = _students_line(error)
         message = f"{type(error).__name__}: {error}"
+        if isinstance(error, AttributeError) and error.name in METHOD_NAMES:
+            message += METHOD_HINT
         outcome = "failed", "", (
             replace(GENERAL["raised"], seen=f"{message} ({place}; {trial.called})") if place else
             replace(GENERAL["signature"], seen=f"The call itself failed. {message}"))

@@ -22,6 +22,10 @@ NOT_IDENTITY = Diagnosis(
     "start-not-frozen", "LoRA updates that are not zero at the start",
     "With both B at zero, training starts at the frozen attention behind the prompt. Otherwise it "
     "first has to repair the damage.", "9.2")
+RNG = Diagnosis(
+    "rng-ignored", "an rng that is not used",
+    "The same seed must give the same layer, and another seed another one. Every random array "
+    "comes from the generator that is passed in.", "9.6")
 BOTH_ZERO = Diagnosis(
     "both-zero", "A and B both start at zero",
     "Each gradient contains the other matrix as a factor, so neither ever learns.", "9.2")
@@ -60,6 +64,18 @@ SOFTMAX_AXIS = Diagnosis(
     "softmax-axis", "a softmax over queries instead of keys",
     "Each query distributes a weight of one over the keys that it sees: every *row* of the "
     "probabilities sums to one.", "statement")
+BY_D = Diagnosis(
+    "divided-by-d", "scores divided by d, not by its root",
+    "A dot product of d independent terms grows like the root of d. Divided by d, scores of wide "
+    "vectors are nearly equal, and attention is nearly a plain mean.", "statement")
+MASK_PRODUCT = Diagnosis(
+    "mask-multiplied", "a mask that multiplies the scores",
+    "A score of zero is not a weight of zero: softmax gives it a share like any other. What may "
+    "not be seen needs a score that makes its exponential zero.", "mistakes")
+MASK_TRANSPOSED = Diagnosis(
+    "mask-transposed", "a causal mask that is turned round",
+    "Every position sees itself and what comes later, and nothing that comes before it. Rows are "
+    "queries, columns keys.", "mistakes")
 NO_WO = Diagnosis("no-output-projection", "an output that does not pass W_o",
                   "The last of the four matrices is missing, or is used the other way round.",
                   "statement")
@@ -97,6 +113,18 @@ SOFTMAX_BACK = Diagnosis(
     "softmax-jacobian", "a softmax backward without its second term",
     "A row of probabilities sums to one, so pushing one up pulls the others down. The subtracted "
     "sum is that pull.", "statement")
+SOFTMAX_BACK_AXIS = Diagnosis(
+    "softmax-jacobian-axis", "a softmax backward that sums over queries",
+    "The pull that is subtracted belongs to one row of probabilities, one query. Its sum runs over "
+    "the keys, the same axis on which forward normalised.", "statement")
+KEYS_NOT_TURNED = Diagnosis(
+    "keys-not-transposed", "keys whose gradient is made like that of the queries",
+    "In Q K^T the keys stand on the other side. Their gradient collects over the queries, so the "
+    "gradient of the scores enters turned round.", "statement")
+WK_TURNED = Diagnosis(
+    "projection-turned", "a gradient that goes back through W_k the wrong way round",
+    "Forward multiplied by the transpose of the weight. Backward multiplies by the weight as it "
+    "is; for a square matrix both run, and only one is right.", "9.6")
 NO_SCALE_BACK = Diagnosis(
     "no-root-d-in-backward", "a backward without the root of d",
     "The factor stands in front of Q K^T in forward, so it multiplies what goes back to Q and K.",
@@ -125,6 +153,7 @@ FROZEN_CHANGED = Diagnosis(
 EXERCISE = Exercise(
     5, "LoRA and prompt tuning together", NAMES_COLLIDE, SHARED, NOT_IDENTITY, BOTH_ZERO,
     PROMPT_RETURNED, WRONG_ROWS, NO_PROMPT, PROMPT_QUERIES_ONLY, NO_MASK, MASK_TOO_EARLY, DIAGONAL,
+    RNG, BY_D, MASK_PRODUCT, MASK_TRANSPOSED, SOFTMAX_BACK_AXIS, KEYS_NOT_TURNED, WK_TURNED,
     NO_SCALE, SOFTMAX_AXIS, NO_WO, LORA_PROMPT_ONLY, LORA_REAL_ONLY, LORA_MISSING, LORA_ON_K, ALPHA,
     PROMPT_LOST, PROMPT_MEAN, ROWS_BACK, SOFTMAX_BACK, NO_SCALE_BACK, PATH_LOST, FROZEN_LOST,
     OVERWRITTEN, TWO_OPTIMIZERS, FROZEN_CHANGED)
@@ -170,7 +199,10 @@ def _attention(a: dict, weights: list, x: np.ndarray, *, s: float = ALPHA_VALUE 
     K = E @ wk.T + sk * v_update
     S = scale * Q @ K.swapaxes(1, 2)
     n = E.shape[1]
-    seen = {"causal": np.tri(n), "none": np.ones((n, n)), "early": np.tri(n, n, -P) + np.eye(n),
+    if mask == "product":
+        S, mask = S * np.tri(n), "none"
+    seen = {"causal": np.tri(n), "turned": np.tri(n).T, "none": np.ones((n, n)),
+            "early": np.tri(n, n, -P) + np.eye(n),
             "open": np.tri(n, n, P), "strict": np.tri(n, n, -1) + (np.arange(n * n) == 0).reshape(
                 n, n)}[mask]
     Pi = _softmax(np.where(seen > 0, S, -1e30), axis)
@@ -181,6 +213,7 @@ def _attention(a: dict, weights: list, x: np.ndarray, *, s: float = ALPHA_VALUE 
 
 
 def _gradients(a: dict, weights: list, x: np.ndarray, G: np.ndarray, *, pull: float = 1.0,
+               axis: int = -1, keys_turned: bool = True, wk_turned: bool = False,
                scale: float = D ** -0.5, ways: str = "qkv", through: float = 1.0,
                put: slice = slice(P, None)) -> dict[str, np.ndarray]:
     """All gradients, that of the input under "x" and of the prompt per sequence under "each"."""
@@ -194,9 +227,11 @@ def _gradients(a: dict, weights: list, x: np.ndarray, G: np.ndarray, *, pull: fl
     full[:, put] = G
     Gamma = full @ wo
     Phi = Gamma @ V.swapaxes(1, 2)
-    gS = scale * Pi * (Phi - pull * (Phi * Pi).sum(-1, keepdims=True))
-    g = {"q": gS @ K, "k": gS.swapaxes(1, 2) @ Q, "v": Pi.swapaxes(1, 2) @ Gamma}
-    W = {"q": Wq - (1 - through) * wq, "k": through * wk, "v": Wv - (1 - through) * wv}
+    gS = scale * Pi * (Phi - pull * (Phi * Pi).sum(axis, keepdims=True))
+    g = {"q": gS @ K, "k": (gS.swapaxes(1, 2) if keys_turned else gS) @ Q,
+         "v": Pi.swapaxes(1, 2) @ Gamma}
+    W = {"q": Wq - (1 - through) * wq, "k": through * (wk.T if wk_turned else wk),
+         "v": Wv - (1 - through) * wv}
     gE = sum(g[n] @ W[n] for n in ways)
     found = {"x": gE[:, P:], "each": gE[:, :P], "prompt": gE[:, :P].sum(axis=0)}
     for n in "qv":
@@ -222,6 +257,15 @@ def _sizes(trial: Trial) -> None:
     trial.refuses("prompt_length=0", lambda: trial.make(q, k, v, o, RANK, 3.0, 0))
     trial.refuses("lora_rank=0", lambda: trial.make(q, k, v, o, 0, 3.0, P))
     trial.refuses("wk of another width", lambda: trial.make(q, k[:, :-1], v, o, RANK, 3.0, P))
+
+
+@EXERCISE.test(1, "interface", "parameters() gives the arrays themselves, not copies")
+def _live(trial: Trial) -> None:
+    layer, arrays, _ = _layer(trial)
+    for name, again in trial.arrays(layer, NAMES).items():
+        if not np.array_equal(again, arrays[name]):
+            raise Found(GENERAL["dead-parameters"], f"{name} was written into, and parameters() "
+                                                    "does not show it.")
 
 
 @EXERCISE.test(1, "shapes", "their shapes, their number, and the weights' dtype")
@@ -250,6 +294,18 @@ def _start(trial: Trial) -> None:
             raise Found(BOTH_ZERO, f"{name}.A and {name}.B hold zeros only.")
         if (B @ A).any():
             raise Found(NOT_IDENTITY, f"B A of {name} is not zero in a fresh layer.")
+
+
+@EXERCISE.test(1, "behaviour", "the same seed gives the same layer, another seed another")
+def _seeds(trial: Trial) -> None:
+    first, same, other = (
+        trial.arrays(trial.make(*_weights(trial), RANK, ALPHA_VALUE, P, rng=trial.rng(seed)), NAMES)
+        for seed in (1, 1, 2))
+    for name in NAMES:
+        if not np.array_equal(first[name], same[name]):
+            raise Found(RNG, f"Two layers from one seed differ in {name}.")
+        if first[name].any() and np.array_equal(first[name], other[name]):
+            raise Found(RNG, f"Two layers from different seeds have the same {name}.")
 
 
 # ---- Step 2: forward --------------------------------------------------------------------------
@@ -289,7 +345,8 @@ def _compare_outputs(trial: Trial, layer: Any, a: dict, weights: list, lora: boo
         twins = [(NO_PROMPT, behind),
                  (WRONG_ROWS, twin(cut=False)[:, :T]), (NO_MASK, twin(mask="none")),
                  (MASK_TOO_EARLY, twin(mask="early")), (MASK_TOO_EARLY, twin(mask="open")),
-                 (DIAGONAL, twin(mask="strict")),
+                 (DIAGONAL, twin(mask="strict")), (MASK_PRODUCT, twin(mask="product")),
+                 (MASK_TRANSPOSED, twin(mask="turned")), (BY_D, twin(scale=1 / D)),
                  (NO_SCALE, twin(scale=1.0)), (SOFTMAX_AXIS, twin(axis=-2)),
                  (NO_WO, twin(out=False)), (NO_WO, twin(out=False) @ weights[3])]
         if lora:
@@ -336,6 +393,14 @@ def _causal(trial: Trial) -> None:
 def _overflow(trial: Trial) -> None:
     layer, _, _ = _layer(trial)
     trial.call(layer.forward, 1e2 * trial.normal(BATCH, T, D, seed=2))
+
+
+@EXERCISE.test(2, "behaviour", "float32 stays float32")
+def _dtype_forward(trial: Trial) -> None:
+    weights = [weight.astype(np.float32) for weight in _weights(trial)]
+    layer = trial.make(*weights, RANK, ALPHA_VALUE, P, rng=trial.rng())
+    out = trial.call(layer.forward, np.ones((BATCH, T, D), np.float32))
+    trial.keeps_float32("forward", out)
 
 
 # ---- Step 3: backward -------------------------------------------------------------------------
@@ -389,8 +454,12 @@ def _input_gradient(trial: Trial) -> None:
 def _compare_gradients(trial: Trial, found: dict, made: Any, names: tuple) -> None:
     right = made()
     mistakes = [(ROWS_BACK, made(put=slice(0, T))), (SOFTMAX_BACK, made(pull=0.0)),
-                (NO_SCALE_BACK, made(scale=1.0)), (FROZEN_LOST, made(through=0.0))]
+                (NO_SCALE_BACK, made(scale=1.0)), (FROZEN_LOST, made(through=0.0)),
+                (SOFTMAX_BACK_AXIS, made(axis=-2)), (KEYS_NOT_TURNED, made(keys_turned=False)),
+                (WK_TURNED, made(wk_turned=True))]
     mistakes += [(PATH_LOST, made(ways=ways)) for ways in ("kv", "qv", "qk", "q", "k", "v")]
+    # Some mistakes coincide in one gradient: those that explain the input's, too, go first.
+    mistakes.sort(key=lambda mistake: not trial.agrees(found["x"], mistake[1]["x"]))
     for name in names:
         value, title = found[name], "the input" if name == "x" else name
         trial.expect(f"the gradient of {title}", value, shape=right[name].shape)
@@ -459,12 +528,11 @@ def _learns(trial: Trial) -> None:
         raise Found(TWO_OPTIMIZERS, f"The loss went from {losses[0]:.4g} to {losses[-1]:.4g}.")
 
 
-@EXERCISE.test(4, "behaviour", "float32 stays float32")
+@EXERCISE.test(4, "behaviour", "float32 stays float32 in backward")
 def _dtype(trial: Trial) -> None:
     weights = [weight.astype(np.float32) for weight in _weights(trial)]
     layer = trial.make(*weights, RANK, ALPHA_VALUE, P, rng=trial.rng())
-    out = trial.call(layer.forward, np.ones((BATCH, T, D), np.float32))
-    trial.keeps_float32("forward", out)
+    trial.call(layer.forward, np.ones((BATCH, T, D), np.float32))
     back = trial.call(layer.backward, np.ones((BATCH, T, D), np.float32))
     trial.keeps_float32("backward", back, *layer.gradients().values())
 

@@ -91,6 +91,11 @@ LAYER_UNPACKED = Diagnosis(
     "layer-stores-unpacked", "a layer that stores its codes unpacked",
     "bits_per_weight() says what the stored arrays take. Here they take eight bits for each code.",
     "statement")
+DOUBLE_IGNORED = Diagnosis(
+    "double-quant-ignored", "double_quant=False that is ignored",
+    "Without double quantization the scales of the blocks stay as they are, in float32. They are "
+    "more exact then and take more memory, so the two settings must not give the same output.",
+    "statement")
 NOT_DOUBLE = Diagnosis(
     "absmax-not-quantized", "absmax stored in float32, although double_quant is True",
     "Half a bit per weight is what float32 scales cost. Quantized in turn they cost an eighth; "
@@ -135,7 +140,8 @@ EXERCISE = Exercise(
     6, "4-bit LoRA (QLoRA)", UNPACKED, NIBBLES, PER_TENSOR, PER_ROW, SHORT_DROPPED, ODD_DROPPED,
     NOT_ABSOLUTE, COLUMNS, UNIFORM, NOT_NEAREST, ZERO_BLOCK, NO_ABSMAX, TILED, NO_OFFSET,
     OFFSET_LOST, LINEAR_CODE, SECOND_BLOCK, FULL_WEIGHT, KEEPS_DEQUANTIZED, LAYER_UNPACKED,
-    NOT_DOUBLE, WRONG_BITS, ALPHA, NOT_IDENTITY, NO_BIAS, UPDATE_QUANTIZED, FROZEN_LOST,
+    NOT_DOUBLE, WRONG_BITS, DOUBLE_IGNORED, ALPHA, NOT_IDENTITY, NO_BIAS, UPDATE_QUANTIZED,
+    FROZEN_LOST,
     THROUGH_FULL, NO_S, WEIGHT_GRADIENT, CODES_CHANGED)
 
 WORK = ("quantize_nf4", "dequantize_nf4", "quantize_absmax", "dequantize_absmax", "QLoRALinear")
@@ -531,8 +537,9 @@ def _layer_start(trial: Trial) -> None:
             raise Found(NOT_IDENTITY, "B A is not zero in a fresh layer.")
         other = _stored(W, not double).astype(trial.dtype)
         trial.compare(f"the output with double_quant = {double}", trial.call(layer.forward, x),
-                      x @ stored.T + b, {FULL_WEIGHT: x @ W.T + b, NO_BIAS: x @ stored.T,
-                                         NOT_DOUBLE: x @ other.T + b})
+                      x @ stored.T + b, {
+                          FULL_WEIGHT: x @ W.T + b, NO_BIAS: x @ stored.T,
+                          NOT_DOUBLE if double else DOUBLE_IGNORED: x @ other.T + b})
 
 
 @EXERCISE.test(4, "values", "the output with A and B filled")
@@ -634,7 +641,7 @@ def _gradients(trial: Trial) -> None:
 
 @EXERCISE.test(5, "behaviour", "training leaves the codes alone and keeps no large gradient")
 def _frozen(trial: Trial) -> None:
-    layer, arrays, *_ = _layer(trial)
+    layer, arrays, *_, stored = _layer(trial)
     own = {id(array) for array in arrays.values()}
     before = [(array, array.copy()) for array in _arrays_of(layer)
               if id(array) not in own and array.dtype.kind == "u"]
@@ -646,8 +653,10 @@ def _frozen(trial: Trial) -> None:
         trial.call(layer.backward, trial.normal(4, OUT, seed=4))
         for array in _arrays_of(layer):
             if array.size == OUT * IN and array.dtype.kind == "f":
-                raise Found(WEIGHT_GRADIENT, "After backward the layer holds a floating-point "
-                                             "array of the weight's size.")
+                kept = any(trial.agrees(array.ravel(), w.ravel()) for w in (stored, stored.T))
+                raise Found(KEEPS_DEQUANTIZED if kept else WEIGHT_GRADIENT,
+                            "After backward the layer holds a floating-point array of the "
+                            f"weight's size{', the dequantized weight' * kept}.")
     if any(not np.array_equal(array, copy) for array, copy in before) or not trial.agrees(
             trial.call(layer.forward, x), first):
         raise Found(CODES_CHANGED, "After three steps without an optimizer the layer computes "

@@ -387,5 +387,80 @@ class ForgetsDtype(Own):
         return 1 / np.sqrt(self.d_model)  # a NumPy float64, which float32 arrays give way to
 
 
+class RngIgnored(Right):
+    diagnosis = "rng-ignored"
+
+    def __init__(self, *args, rng=None, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+class OneSeedForAll(Right):
+    diagnosis = "rng-ignored"
+
+    def __init__(self, *args, rng=None, **kwargs):
+        super().__init__(*args, rng=np.random.default_rng(0), **kwargs)
+
+
+class DividedByD(Own):
+    diagnosis = "divided-by-d"
+
+    def scale(self):
+        return 1 / self.d_model
+
+
+class MaskMultiplied(Own):
+    diagnosis = "mask-multiplied"
+
+    def forward(self, embeds):
+        E = self.joined(embeds)
+        Q, K, V = self.project(E)
+        Pi = self.softmax(self.scale() * Q @ K.swapaxes(1, 2) * self.mask(E.shape[1]))
+        self.cache = Q, K, V, Pi
+        return self.cut(Pi @ V @ self.wo.T)
+
+
+class MaskTransposed(Own):
+    diagnosis = "mask-transposed"
+
+    def mask(self, n):
+        return np.tri(n, dtype=bool).T
+
+
+class SoftmaxBackwardAxis(Own):
+    diagnosis = "softmax-jacobian-axis"
+
+    def softmax_backward(self, Pi, Phi):
+        return Pi * (Phi - (Phi * Pi).sum(axis=-2, keepdims=True))
+
+
+class KeysNotTransposed(Own):
+    """gS @ Q where the transpose of gS belongs; the prompt's gradient alone can't tell."""
+
+    diagnosis = "keys-not-transposed"
+
+    def backward(self, grad_output):
+        Q, K, V, Pi = self.cache if self.cache else self._first()
+        Gamma = self.put_back(grad_output) @ self.wo
+        gS = self.softmax_backward(Pi, Gamma @ V.swapaxes(1, 2)) * float(self.d_model) ** -0.5
+        return self.prompt.backward(self.collect(gS @ K, gS @ Q, Pi.swapaxes(1, 2) @ Gamma))
+
+    def _first(self):
+        raise RuntimeError("forward first")
+
+
+class KeyProjectionTurned(Own):
+    diagnosis = "projection-turned"
+
+    def collect(self, gQ, gK, gV):
+        return self.q.backward(gQ) + gK @ self.wk.T + self.v.backward(gV)
+
+
+class CopiesAsParameters(Right):
+    diagnosis = "dead-parameters"
+
+    def parameters(self):
+        return {name: array.copy() for name, array in super().parameters().items()}
+
+
 MISTAKES = [thing for thing in list(globals().values())
             if isinstance(thing, type) and hasattr(thing, "diagnosis")]

@@ -284,6 +284,22 @@ class QLoRALinearKeepsDequantized(Right):
         return h
 
 
+@wrong("dequantized-kept")
+class QLoRALinearKeepsAfterBackward(Right):
+    def backward(self, grad_output):
+        back = super().backward(grad_output)
+        self.lora.cache["W"] = self.dequantized()
+        return back
+
+
+@wrong("signature")
+class QLoRALinearNotHandedOn(Right):
+    """peft.Method looks for A and B on the object itself."""
+
+    parameters = right.peft.Method.parameters
+    gradients = right.peft.Method.gradients
+
+
 @wrong("layer-stores-unpacked")
 class QLoRALinearUnpacked(Right):
     def __init__(self, *args, **kwargs):
@@ -315,6 +331,12 @@ class QLoRALinearFloatAbsmax(Right):
 class QLoRALinearIgnoresFlag(Right):
     def __init__(self, weight, *args, double_quant=True, **kwargs):
         super().__init__(weight, *args, double_quant=False, **kwargs)
+
+
+@wrong("double-quant-ignored")
+class QLoRALinearAlwaysDouble(Right):
+    def __init__(self, weight, *args, double_quant=True, **kwargs):
+        super().__init__(weight, *args, double_quant=True, **kwargs)
 
 
 @wrong("bits-not-measured")
