@@ -88,8 +88,26 @@ FROZEN_CHANGED = Diagnosis(
     "The pretrained weights are shared with everybody who uses the model. After merging into them "
     "they cannot be had back exactly.", "9.2")
 
+MERGED_NO_S = Diagnosis(
+    "merge-without-scale", "a merge that leaves out the factor s",
+    "Forward multiplies the update by s. The merged weight has to hold the same update, or the "
+    "model changes at the moment it is merged.", "9.2")
+ALPHA_LOST = Diagnosis(
+    "alpha-not-passed", "an alpha that does not arrive",
+    "The output is that of the default alpha. An argument that is accepted and dropped is a silent "
+    "wrong answer.", "statement")
+SILU_TWICE = Diagnosis(
+    "silu-on-both", "silu on both branches",
+    "Only the gate passes the nonlinearity; up stays linear, so that the block multiplies a gate "
+    "and a value.", "statement")
+UP_SIGMOID = Diagnosis(
+    "up-gradient-sigmoid", "the up projection's gradient with the logistic function for silu",
+    "What multiplied u in forward is silu(z), which is z times the logistic function of z. The "
+    "same factor comes back.", "statement")
+
 EXERCISE = Exercise(
-    1, "LoRA on the feed-forward block", TWO_OF_THREE, TRANSPOSED, BOTH_ZERO, NOT_IDENTITY,
+    1, "LoRA on the feed-forward block", MERGED_NO_S, ALPHA_LOST, SILU_TWICE, UP_SIGMOID,
+    TWO_OF_THREE, TRANSPOSED, BOTH_ZERO, NOT_IDENTITY,
     IGNORES_RNG, BAD_SHAPES, ALPHA, NO_ACTIVATION, SIGMOID, RELU, SWAPPED, SUM, OVERFLOW, SLOPE,
     NO_U, NO_SILU, FROZEN_LOST, ONE_PATH, MERGED_TWO, MERGED_ORDER, FROZEN_CHANGED)
 
@@ -218,7 +236,8 @@ def _compare_output(trial: Trial, what: str, block: Any, w: Arrays, x: np.ndarra
     z, u = x @ w["gate"].T, x @ w["up"].T
     twins = {NO_ACTIVATION: (z * u) @ w["down"].T, SIGMOID: _output(w, x, _sigmoid),
              RELU: _output(w, x, lambda z: np.maximum(z, 0)), SUM: (_silu(z) + u) @ w["down"].T,
-             SWAPPED: (z * _silu(u)) @ w["down"].T}
+             SWAPPED: (z * _silu(u)) @ w["down"].T,
+             SILU_TWICE: (_silu(z) * _silu(u)) @ w["down"].T}
     trial.compare(what, trial.call(block.forward, x), _output(w, x), twins | (more or {}))
 
 
@@ -231,7 +250,8 @@ def _values(trial: Trial) -> None:
         if trial.agrees(value, _output(_whole(weights, arrays, without=name), x)):
             raise Found(TWO_OF_THREE, f"The output is that of a block whose {name} has no update.")
     _compare_output(trial, "the output", block, _whole(weights, arrays), x,
-                    {ALPHA: _output(_whole(weights, arrays, ALPHA_VALUE), x)})
+                    {ALPHA: _output(_whole(weights, arrays, ALPHA_VALUE), x),
+                     ALPHA_LOST: _output(_whole(weights, arrays, 16.0 / RANK), x)})
     arrays["gate.A"] *= 2
     if trial.agrees(trial.call(block.forward, x), value):
         raise Found(GENERAL["dead-parameters"], "gate.A was doubled, and nothing changed.")
@@ -300,10 +320,12 @@ def _gradients(trial: Trial) -> None:
     grad_u, grad_z = a * _silu(z), a * u * _slope(z)
     compare("down", _silu(z) * u, G, [])
     compare("up", x, grad_u, [(NO_SILU, a), (FROZEN_LOST, lost * _silu(z)),
-                              (SLOPE, a * _slope(z)), (SWAPPED, grad_z)])
+                              (SLOPE, a * _slope(z)), (SWAPPED, grad_z),
+                              (UP_SIGMOID, a * _sigmoid(z))])
     compare("gate", x, grad_z, [(NO_U, a * _slope(z)), (FROZEN_LOST, lost * u * _slope(z)),
                                 (SLOPE, a * u * _sigmoid(z)), (SLOPE, a * u), (SWAPPED, grad_u),
                                 (SLOPE, a * u * _silu(z)),
+                                (SLOPE, a * u * (_sigmoid(z) - _silu(z) * (1 - _sigmoid(z)))),
                                 (SLOPE, a * u * _sigmoid(z) * (1 - _sigmoid(z)))])
     paths = grad_z @ w["gate"], grad_u @ w["up"]
     for path in paths:
@@ -358,7 +380,8 @@ def _merge(trial: Trial) -> None:
         raise Found(MERGED_ORDER, "The first weight is that of up, the second that of gate.")
     for name, array in merged.items():
         trial.compare(f"the merged {name}", array, right[name],
-                      {MERGED_TWO: weights[name], ALPHA: too_much[name]})
+                      {MERGED_TWO: weights[name], ALPHA: too_much[name],
+                       MERGED_NO_S: _whole(weights, arrays, 1.0)[name]})
 
 
 @EXERCISE.test(4, "behaviour", "the frozen weights have not changed")

@@ -119,8 +119,18 @@ BAD_RATE = Diagnosis(
     "At p = 1 the layer divides by zero. A negative rate makes no mask at all. Both must be "
     "refused before anything is computed.", "statement")
 
+ROW_MASK = Diagnosis(
+    "mask-per-row", "one mask value for a whole row",
+    "Every entry of the update's input is kept or dropped by itself. A row that is dropped as a "
+    "whole loses its token.", "statement")
+WRONG_FACTOR = Diagnosis(
+    "wrong-factor", "entries that were kept, multiplied by the wrong factor",
+    "With a share p dropped, the kept ones must make up for it, so that the expected sum stays as "
+    "it was. Try the factor on p near 0: it must be near 1, and above.", "statement")
+
 EXERCISE = Exercise(
-    2, "LoRA dropout", BOTH_ZERO, NOT_IDENTITY, TRANSPOSED, ALPHA, IN_EVALUATION, EVALUATION_SCALED,
+    2, "LoRA dropout", ROW_MASK, WRONG_FACTOR, BOTH_ZERO, NOT_IDENTITY, TRANSPOSED, ALPHA,
+    IN_EVALUATION, EVALUATION_SCALED,
     NO_DROPOUT, FROZEN_PATH, ON_OUTPUT, ON_BOTTLENECK, NO_SCALE, KEEP_RATE, WRONG_RATE, FIXED_MASK,
     SHARED_MASK, OTHER_MASK, FLAG_IN_BACKWARD, UNMASKED_A, UNMASKED_B, UNMASKED_X, UNSCALED_X,
     MASK_ON_ALL, NO_FROZEN_GRADIENT, NO_S_BACKWARD, MERGED_MASK, MERGED_RATE, IGNORES_RNG, BAD_RATE)
@@ -198,6 +208,9 @@ def _start(trial: Trial) -> None:
         raise Found(BOTH_ZERO, "Both arrays hold zeros only.")
     if (arrays["B"] @ arrays["A"]).any():
         raise Found(NOT_IDENTITY, "B A is not zero in a fresh layer.")
+    same = trial.arrays(trial.make(IN, OUT, RANK, dtype=trial.dtype, rng=trial.rng()), ("A", "B"))
+    if not np.array_equal(arrays["A"], same["A"]):
+        raise Found(IGNORES_RNG, "Two layers made from the same seed differ in A.")
 
 
 # ---- Step 2: forward without dropout ----------------------------------------------------------
@@ -224,7 +237,12 @@ def _plain(trial: Trial) -> None:
         update = x @ arrays["A"].T @ arrays["B"].T
         s = ALPHA_VALUE / RANK
         twins = {ALPHA: x @ W.T + ALPHA_VALUE * update}
-        value = trial.call(layer.forward, x, W)
+        try:
+            value = trial.call(layer.forward, x, W)
+        except Found as found:
+            if found.diagnosis.mistake == "not-finite" and dropout == 0:
+                raise Found(WRONG_FACTOR, "At a rate of 0 " + found.diagnosis.seen) from None
+            raise
         if dropout:
             twins[EVALUATION_SCALED] = x @ W.T + s * (1 - dropout) * update
             again = trial.call(layer.forward, x, W)
@@ -270,7 +288,7 @@ def _mask_place(trial: Trial) -> None:
     if abs(kept - 1) < 1e-3:
         raise Found(NO_SCALE, f"Entries that were kept are multiplied by {kept:.3g}.")
     if abs(kept - 1 / (1 - RATE)) > 1e-3:
-        raise Found(GENERAL["values"], f"Entries that were kept are multiplied by {kept:.3g}.")
+        raise Found(WRONG_FACTOR, f"Entries that were kept are multiplied by {kept:.3g}.")
 
 
 @EXERCISE.test(3, "behaviour", "each entry and each forward pass has its own mask")
@@ -283,6 +301,8 @@ def _mask_fresh(trial: Trial) -> None:
     if any(trial.agrees(first, np.broadcast_to(first.take([0], axis), first.shape))
            for axis in (0, 1)):
         raise Found(SHARED_MASK, "All rows have the same entries dropped.")
+    if trial.agrees(first, np.broadcast_to(first[..., :1], first.shape)):
+        raise Found(ROW_MASK, "In each row all entries are kept, or all dropped.")
 
 
 @EXERCISE.test(3, "behaviour", "the same seed gives the same masks, in training only")
@@ -292,6 +312,9 @@ def _seeded(trial: Trial) -> None:
     for _ in range(2):
         if not trial.agrees(trial.call(one.forward, x, W), trial.call(two.forward, x, W)):
             raise Found(IGNORES_RNG, "Two layers made with np.random.default_rng(7) differ.")
+    fresh = (trial.call(_glass_layer(trial, seed=seed).forward, x, W) for seed in (7, 8))
+    if trial.agrees(*fresh):
+        raise Found(IGNORES_RNG, "Layers made from different seeds drop the same entries.")
     unseeded = trial.make(IN, OUT, RANK, dtype=trial.dtype)  # rng may be left out
     trial.call(unseeded.forward, trial.normal(4, IN), trial.normal(OUT, IN))
     one.training = False

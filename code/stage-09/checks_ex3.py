@@ -93,8 +93,21 @@ RESIDUAL_GRADIENT = Diagnosis(
     "residual-gradient", "an input gradient with an extra G",
     "Such a term comes from a residual, and there is none here.", "9.3")
 
+LARGE_START = Diagnosis(
+    "large-start", "a W_down that starts with large numbers",
+    "The hidden values then grow with the root of the width, and so does the first gradient of "
+    "W_up: training starts with a jump.", "9.3")
+RELU_SLOPE = Diagnosis(
+    "relu-slope", "relu's output where its slope belongs",
+    "relu's derivative is 1 where it is open and 0 where it is shut, however large the value is.",
+    "9.3")
+SCALE_DIVIDES = Diagnosis(
+    "scale-divides", "a bottleneck that is divided by the scale",
+    "A larger scale makes the adapter louder, not quieter.", "statement")
+
 EXERCISE = Exercise(
-    3, "parallel adapter", TRANSPOSED, NOT_IDENTITY, NEVER_LEARNS, IGNORES_RNG, TRAINS_SUBLAYER,
+    3, "parallel adapter", LARGE_START, RELU_SLOPE, SCALE_DIVIDES,
+    TRANSPOSED, NOT_IDENTITY, NEVER_LEARNS, IGNORES_RNG, TRAINS_SUBLAYER,
     OWN_RESIDUAL, SEQUENTIAL, BEFORE, NO_SCALE, SCALES_ALL, SCALE_TWICE, NO_RELU, NO_SUBLAYER,
     IN_PLACE, DEFAULT_SCALE, NO_SCALE_BACK, NO_RELU_BACK, BEFORE_RELU, DOWN_READS_OUTPUT,
     SUBLAYER_GRADIENT_LOST, SUBLAYER_AS_IDENTITY, ADAPTER_GRADIENT_LOST, RESIDUAL_GRADIENT)
@@ -178,6 +191,12 @@ def _shapes(trial: Trial) -> None:
         if arrays[name].dtype != trial.dtype:
             raise Found(GENERAL["wrong-dtype"], f"dtype={trial.dtype} was asked for, {name} is "
                                                 f"{arrays[name].dtype}.")
+    for dtype in (np.float32, np.float64):
+        adapter = trial.make(_sublayer(trial), D, M, dtype=dtype, rng=trial.rng())
+        for name, array in trial.arrays(adapter, NAMES).items():
+            if array.dtype != dtype:
+                raise Found(GENERAL["wrong-dtype"], f"dtype={np.dtype(dtype)} was asked for, "
+                                                    f"{name} is {array.dtype}.")
 
 
 @EXERCISE.test(1, "start", "W_up is zero, W_down is not and comes from rng")
@@ -192,6 +211,10 @@ def _start(trial: Trial) -> None:
         raise Found(IGNORES_RNG, "Two adapters made from the same seed differ.")
     if np.array_equal(same, other):
         raise Found(IGNORES_RNG, "Two adapters made from different seeds are equal.")
+    wide = trial.make(Tanh(np.eye(256, dtype=trial.dtype)), 256, 64, dtype=trial.dtype,
+                      rng=trial.rng())
+    if (std := float(trial.arrays(wide, NAMES)["W_down"].std())) > 0.3:  # all usual starts: < 0.2
+        raise Found(LARGE_START, f"At width 256, W_down has a standard deviation of {std:.2g}.")
 
 
 # ---- Step 2: forward --------------------------------------------------------------------------
@@ -228,7 +251,8 @@ def _values(trial: Trial) -> None:
     trial.compare("the output", value, right, {
         OWN_RESIDUAL: right + x, SEQUENTIAL: f + SCALE * bottleneck(f), NO_SCALE: f + path,
         BEFORE: np.tanh((x + SCALE * path) @ sublayer.W.T), SCALES_ALL: SCALE * (f + path),
-        SCALE_TWICE: f + SCALE ** 2 * path, NO_RELU: f + SCALE * x @ down @ up,
+        SCALE_TWICE: f + SCALE ** 2 * path, SCALE_DIVIDES: f + path / SCALE,
+        NO_RELU: f + SCALE * x @ down @ up,
         NO_SUBLAYER: SCALE * path})
     arrays["W_up"] *= 2
     if trial.agrees(trial.call(adapter.forward, x), value):
@@ -292,7 +316,8 @@ def _gradients(trial: Trial, linear: bool) -> None:
                   {NO_SCALE_BACK: a.T @ G, BEFORE_RELU: SCALE * z.T @ G})
     trial.compare("the gradient of W_down", grads["W_down"], x.T @ Delta, {
         NO_SCALE_BACK: x.T @ Delta / SCALE, NO_RELU_BACK: x.T @ open_,
-        DOWN_READS_OUTPUT: f.T @ Delta, SCALE_TWICE: SCALE * x.T @ Delta})
+        DOWN_READS_OUTPUT: f.T @ Delta, RELU_SLOPE: x.T @ (open_ * a),
+        SCALE_TWICE: SCALE * x.T @ Delta})
     path = Delta @ down.T
     trial.compare("the gradient of x", back, pulled + path, {
         SUBLAYER_GRADIENT_LOST: path, SUBLAYER_AS_IDENTITY: G + path, ADAPTER_GRADIENT_LOST: pulled,

@@ -138,7 +138,8 @@ def _names(trial: Trial) -> None:
 
 @EXERCISE.test(1, "interface", "sizes that make no sense are refused")
 def _sizes(trial: Trial) -> None:
-    for bad in ({"prefix_length": 0}, {"embed_dim": -1}, {"hidden_dim": 2.5}):
+    for bad in ({"prefix_length": 0}, {"embed_dim": 0}, {"embed_dim": -1}, {"hidden_dim": 0},
+                {"hidden_dim": 2.5}):
         trial.refuses(str(bad), lambda bad=bad: trial.make(L, H, DH, **bad))
 
 

@@ -53,6 +53,10 @@ NOT_NEAREST = Diagnosis(
     "not-nearest", "the next level below or above instead of the nearest",
     "The error can then be a whole gap instead of half of one, and all errors point the same way.",
     "statement")
+SMALL_BLOCKS = Diagnosis(
+    "small-blocks-lost", "a guard against zero that swallows small blocks",
+    "Only a block of nothing but zeros needs a guard. Dividing a block of small weights by "
+    "something larger than its absmax uses a few levels in the middle.", "statement")
 ZERO_BLOCK = Diagnosis(
     "zero-block", "a block of zeros that divides by zero",
     "0 / 0 is no number, and the codes made of it are arbitrary. Weights that were zero have to "
@@ -141,7 +145,7 @@ EXERCISE = Exercise(
     NOT_ABSOLUTE, COLUMNS, UNIFORM, NOT_NEAREST, ZERO_BLOCK, NO_ABSMAX, TILED, NO_OFFSET,
     OFFSET_LOST, LINEAR_CODE, SECOND_BLOCK, FULL_WEIGHT, KEEPS_DEQUANTIZED, LAYER_UNPACKED,
     NOT_DOUBLE, WRONG_BITS, DOUBLE_IGNORED, ALPHA, NOT_IDENTITY, NO_BIAS, UPDATE_QUANTIZED,
-    FROZEN_LOST,
+    FROZEN_LOST, SMALL_BLOCKS,
     THROUGH_FULL, NO_S, WEIGHT_GRADIENT, CODES_CHANGED)
 
 WORK = ("quantize_nf4", "dequantize_nf4", "quantize_absmax", "dequantize_absmax", "QLoRALinear")
@@ -340,6 +344,15 @@ def _zeros(trial: Trial) -> None:
     if absmax.reshape(-1)[2] != 0 or (codes != 7).any():
         raise Found(ZERO_BLOCK, f"Its absmax is {absmax.reshape(-1)[2]:g} and its codes are "
                                 f"{sorted(set(codes.tolist()))}.")
+
+
+@EXERCISE.test(1, "behaviour", "weights of a millionth are stored as well as weights of one")
+def _small_blocks(trial: Trial) -> None:
+    W = _weight(trial, 8, 64)
+    usual, small = (_pair(trial, "quantize_nf4", np.ldexp(W, power))[0] for power in (0, -20))
+    if not np.array_equal(usual, small):
+        raise Found(SMALL_BLOCKS, f"Weights divided by 2^20 got {np.mean(usual != small):.0%} "
+                                  "other codes.")
 
 
 # ---- Step 2: dequantize_nf4 -------------------------------------------------------------------

@@ -305,5 +305,49 @@ class BackwardFirst(Right):
         return super().backward(grad_output) if self.cache else grad_output
 
 
+class MergeWithoutScale(Right):
+    diagnosis = "merge-without-scale"
+
+    def merge(self):
+        return tuple(layer.weight + layer.lora.B @ layer.lora.A
+                     for layer in self.projections.values())
+
+
+class AlphaNotPassed(Right):
+    diagnosis = "alpha-not-passed"
+
+    def __init__(self, gate, up, down, rank=8, alpha=16.0, *, rng=None):
+        super().__init__(gate, up, down, rank, rng=rng)
+
+
+class SiluOnBoth(Right):
+    diagnosis = "silu-on-both"
+
+    def forward(self, x):
+        super().forward(x)
+        z, u = self.gate.forward(x), self.up.forward(x)
+        return self.down.forward(z / (1 + np.exp(-z)) * u / (1 + np.exp(-u)))
+
+
+class UpSigmoid(Right):
+    diagnosis = "up-gradient-sigmoid"
+
+    def backward(self, grad_output):
+        u, sig, silu = self._remembered()
+        a = self.down.backward(grad_output)
+        return (self.gate.backward(a * u * (sig + silu * (1 - sig)))
+                + self.up.backward(a * sig))
+
+
+class SlopeSign(Right):
+    diagnosis = "wrong-silu-slope"
+
+    def backward(self, grad_output):
+        u, sig, silu = self._remembered()
+        a = self.down.backward(grad_output)
+        return (self.gate.backward(a * u * (sig - silu * (1 - sig)))
+                + self.up.backward(a * silu))
+
+
 MISTAKES = [thing for thing in list(globals().values())
             if isinstance(thing, type) and hasattr(thing, "diagnosis")]

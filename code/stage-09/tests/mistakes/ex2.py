@@ -381,5 +381,43 @@ class BackwardFirst(Right):
         return super().backward(grad_output) if self.cache else grad_output @ self.B @ self.A
 
 
+class MaskPerRow(Own):
+    diagnosis = "mask-per-row"
+
+    def mask(self, shape):
+        return super().mask((*shape[:-1], 1)) * np.ones(shape)
+
+
+class TimesKeepRate(Own):
+    diagnosis = "wrong-factor"
+
+    def mask(self, shape):
+        return (self.rng.random(shape) >= self.dropout) * (1 - self.dropout)
+
+
+class DividedByRate(Own):
+    diagnosis = "wrong-factor"
+
+    def mask(self, shape):
+        return (self.rng.random(shape) >= self.dropout) / self.dropout
+
+
+class RngNotHandedOn(Right):
+    diagnosis = "ignores-rng"
+
+    def __init__(self, in_features, out_features, rank=8, alpha=16.0, dropout=0.1, *,
+                 dtype=np.float32, rng=None):
+        super().__init__(in_features, out_features, rank, alpha, dropout, dtype=dtype)
+        self.rng = np.random.default_rng(rng)
+
+
+class OneSeedForAllMasks(Right):
+    diagnosis = "ignores-rng"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.rng = np.random.default_rng(0)
+
+
 MISTAKES = [thing for thing in list(globals().values())
             if isinstance(thing, type) and hasattr(thing, "diagnosis")]

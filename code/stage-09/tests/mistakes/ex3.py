@@ -291,5 +291,37 @@ class BackwardFirst(Right):
         return super().backward(grad_output) if self.cache else grad_output
 
 
+class LargeStart(Right):
+    diagnosis = "large-start"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.W_down /= 0.02
+
+
+class DtypeIgnored(Right):
+    diagnosis = "wrong-dtype"
+
+    def __init__(self, *args, dtype=None, **kwargs):
+        super().__init__(*args, dtype=np.float64, **kwargs)
+
+
+class ReluSlope(Short):
+    diagnosis = "relu-slope"
+
+    def back(self, x, a, G, pulled):
+        super().back(x, a, G, pulled)
+        D = self.scale * (G @ self.W_up.T) * a
+        self.W_down_grad = x.T @ D
+        return pulled + D @ self.W_down.T
+
+
+class ScaleDivides(Short):
+    diagnosis = "scale-divides"
+
+    def join(self, x, f):
+        return f + self.path(x) / self.scale
+
+
 MISTAKES = [thing for thing in list(globals().values())
             if isinstance(thing, type) and hasattr(thing, "diagnosis")]

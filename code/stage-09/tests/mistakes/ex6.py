@@ -471,3 +471,9 @@ class QLoRALinearDeadParameters(Right):
 class QLoRALinearForgetsDtype(Right):
     def forward(self, x):
         return super().forward(x).astype(np.float64)
+
+
+@wrong("small-blocks-lost")
+def quantize_nf4_floor(weight, block=64):
+    codes, _ = nf4(weight, block, absmax=lambda b: max(np.abs(b).max(), 1e-3))
+    return pack(codes), right.quantize_nf4(weight, block)[1]
