@@ -73,6 +73,10 @@ BACKWARD_LAYOUT = Diagnosis(
     "layout-in-backward", "another layout in backward than in forward",
     "Backward undoes forward's rearrangement step by step, in reverse. The shapes fit either way, "
     "so only the numbers show it.", "9.4")
+UNFILLED = Diagnosis(
+    "prefix-unfilled", "a prefix that does not hold the MLP's numbers",
+    "A fresh peft.PrefixTuning has small random numbers of its own. Kept like that, everything "
+    "that was trained is lost.", "statement")
 NOT_A_PREFIX = Diagnosis(
     "mlp-kept", "a prefix that still holds the MLP",
     "The MLP is only for training. What is stored afterwards is a peft.PrefixTuning with 2 L P H "
@@ -89,7 +93,8 @@ STALE = Diagnosis(
 EXERCISE = Exercise(
     4, "A prefix from an MLP", NO_LEARNING, EQUAL_TOKENS, IGNORES_RNG, STORED_FOR_TRAINED, NO_TANH,
     OTHER_NONLINEARITY, TANH_ON_OUTPUT, NO_BIAS, SWAPPED, KV_OUTSIDE, NO_MOVE, HEADS_INSIDE,
-    NO_SLOPE, WRONG_SLOPE, MEAN_OVER_TOKENS, BACKWARD_LAYOUT, NOT_A_PREFIX, ALIAS, STALE)
+    NO_SLOPE, WRONG_SLOPE, MEAN_OVER_TOKENS, BACKWARD_LAYOUT, UNFILLED,
+    NOT_A_PREFIX, ALIAS, STALE)
 
 NAMES = ("E", "W1", "b1", "W2", "b2")
 L, H, DH, P, WIDTH, HIDDEN = 3, 2, 5, 4, 6, 7  # no two products of these are mistaken easily
@@ -247,6 +252,7 @@ def _gradients(trial: Trial) -> None:
     Q = G.transpose(2, 0, 1, 3, 4).reshape(P, F)
     right = _right(a, Q)
     moved = [G.reshape(P, F), G[:, ::-1].transpose(2, 0, 1, 3, 4).reshape(P, F),
+             G.transpose(1, 2, 0, 3, 4).reshape(P, F),  # forward's transpose once more
              G.transpose(2, 1, 0, 3, 4).reshape(P, F), G.transpose(2, 0, 1, 4, 3).reshape(P, F)]
     slopes = {NO_SLOPE: np.ones_like, WRONG_SLOPE: lambda T: 1 - T}
     slopes |= {Diagnosis(**{**vars(WRONG_SLOPE), "seen": str(i)}): slope for i, slope in enumerate(
@@ -318,7 +324,11 @@ def _now(trial: Trial) -> None:
     old = trial.call(mlp.forward).copy()
     a["b2"] += 1
     value = trial.call(mlp.to_prefix, returns=peft.PrefixTuning).prefix
-    trial.compare("the prefix of to_prefix()", value, _laid_out(_output(a)), {STALE: old})
+    right = _laid_out(_output(a))
+    if np.abs(value).max() < 0.2 < np.abs(right).max():  # a fresh prefix: INIT_STD is 0.02
+        raise Found(UNFILLED, f"Its largest number is {np.abs(value).max():.2g}, the MLP's is "
+                              f"{np.abs(right).max():.2g}.")
+    trial.compare("the prefix of to_prefix()", value, right, {STALE: old})
     fresh, b = _mlp(trial)
     trial.compare("the prefix of to_prefix() before any forward",
                   trial.call(fresh.to_prefix, returns=peft.PrefixTuning).prefix,

@@ -53,6 +53,22 @@ NOT_NEAREST = Diagnosis(
     "not-nearest", "the next level below or above instead of the nearest",
     "The error can then be a whole gap instead of half of one, and all errors point the same way.",
     "statement")
+HALVES = Diagnosis(
+    "packed-in-halves", "first half of the codes beside the second half",
+    "A byte holds two neighbours. Where the first half of all codes is packed with the second, "
+    "other programs read another weight.", "statement")
+PAD_FRONT = Diagnosis(
+    "padded-in-front", "an odd number of codes that is filled up in front",
+    "The last byte is filled up behind the last code. In front, every code moves by half a byte.",
+    "statement")
+FOUR_BIT_ABSMAX = Diagnosis(
+    "nf4-for-absmax", "the absmax in the levels of NF4",
+    "The second quantization has eight bits, 256 levels. With sixteen the scales of all blocks "
+    "become coarse.", "statement")
+ALPHA_LOST = Diagnosis(
+    "alpha-not-passed", "an alpha that does not arrive",
+    "The output is that of the default alpha. An argument that is accepted and dropped is a silent "
+    "wrong answer.", "statement")
 SMALL_BLOCKS = Diagnosis(
     "small-blocks-lost", "a guard against zero that swallows small blocks",
     "Only a block of nothing but zeros needs a guard. Dividing a block of small weights by "
@@ -145,7 +161,7 @@ EXERCISE = Exercise(
     NOT_ABSOLUTE, COLUMNS, UNIFORM, NOT_NEAREST, ZERO_BLOCK, NO_ABSMAX, TILED, NO_OFFSET,
     OFFSET_LOST, LINEAR_CODE, SECOND_BLOCK, FULL_WEIGHT, KEEPS_DEQUANTIZED, LAYER_UNPACKED,
     NOT_DOUBLE, WRONG_BITS, DOUBLE_IGNORED, ALPHA, NOT_IDENTITY, NO_BIAS, UPDATE_QUANTIZED,
-    FROZEN_LOST, SMALL_BLOCKS,
+    FROZEN_LOST, SMALL_BLOCKS, HALVES, PAD_FRONT, FOUR_BIT_ABSMAX, ALPHA_LOST,
     THROUGH_FULL, NO_S, WEIGHT_GRADIENT, CODES_CHANGED)
 
 WORK = ("quantize_nf4", "dequantize_nf4", "quantize_absmax", "dequantize_absmax", "QLoRALinear")
@@ -284,7 +300,10 @@ def _quantize_sizes(trial: Trial) -> None:
             raise Found(UNPACKED, seen)
         if codes.size == n // 2 != half:
             raise Found(ODD_DROPPED, seen)
-        _codes(trial, codes, half, f"codes of {n} weights")
+        flat = _codes(trial, codes, half, f"codes of {n} weights")
+        if n % 2 and np.array_equal(_unpack(flat, n + 1)[1:],
+                                    _indices(_weight(trial, *shape), NF4, 64)):
+            raise Found(PAD_FRONT, f"The codes of {n} weights begin in the middle of a byte.")
         trial.expect("absmax", absmax.reshape(-1), shape=(blocks,))
 
 
@@ -310,6 +329,7 @@ def _code_values(trial: Trial) -> None:
     halves = right.reshape(-1, 2)[:, ::-1].reshape(-1)
     sixteenths = np.round((np.clip(W.reshape(-1) / _spread(_scales(W, 64), 64, n), -1, 1) + 1) * 8)
     whole = {PER_TENSOR: [_indices(W, NF4, n)], NIBBLES: [halves],
+             HALVES: [right.reshape(2, -1).T.reshape(-1)],
              COLUMNS: [_indices(W.T.copy(), NF4, 64)],
              NOT_ABSOLUTE: [_indices(W, NF4, 64, largest=np.max)],
              NOT_NEAREST: [_indices(W, NF4, 64, pick) for pick in ("below", "above")]}
@@ -370,6 +390,7 @@ def _dequantize_values(trial: Trial) -> None:
         return levels.reshape(OUT, IN).astype(np.float32)
 
     trial.compare("the weight", W, made(NF4[codes] * scale), {
+        HALVES: made(NF4[codes.reshape(-1, 2).T.reshape(-1)] * scale),
         NIBBLES: made(NF4[swapped] * scale), NO_ABSMAX: made(NF4[codes]),
         UNIFORM: made(EVEN[codes] * scale), PER_TENSOR: made(NF4[codes] * absmax.max()),
         TILED: made(NF4[codes] * np.tile(absmax, 60)), COLUMNS: (
@@ -454,7 +475,8 @@ def _absmax_codes(trial: Trial) -> None:
     twins = [(LINEAR_CODE, wrong) for wrong in (
         linear + 127, linear + 128, np.round((rest / spread + 1) * 127.5),
         np.floor((rest / spread + 1) * 127.5), linear % 256)]
-    twins += [(NO_OFFSET, _indices(values, DYNAMIC, 256)),
+    twins += [(FOUR_BIT_ABSMAX, _indices(rest, NF4, 256)),
+              (NO_OFFSET, _indices(values, DYNAMIC, 256)),
               (NOT_NEAREST, _indices(rest, DYNAMIC, 256, "below")),
               (NOT_NEAREST, _indices(rest, DYNAMIC, 256, "above"))]
     for diagnosis, twin in twins:
@@ -565,6 +587,7 @@ def _layer_values(trial: Trial) -> None:
         x = trial.normal(*lead, IN, seed=3)
         value = trial.call(layer.forward, x, shape=(*lead, OUT))
         twins = {ALPHA: x @ (stored + ALPHA_VALUE * update).T + b,
+                 ALPHA_LOST: x @ (stored + 16.0 / RANK * update).T + b,
                  FULL_WEIGHT: x @ (W + s * update).T + b, NO_BIAS: x @ (stored + s * update).T,
                  UPDATE_QUANTIZED: x @ merged.T + b}
         if trial.agrees(value, x @ once.T + b):

@@ -317,5 +317,22 @@ class TransposedWeights(Right):
         self.W1, self.W2 = self.W1.T.copy(), self.W2.T.copy()
 
 
+class RepeatsTranspose(Right):
+    diagnosis = "layout-in-backward"
+
+    def backward(self, grad_prefix):
+        again = grad_prefix.transpose(1, 2, 0, 3, 4).reshape(self.prefix_length, -1)
+        shape = (self.prefix_length, self.num_layers, 2, self.num_heads, self.d_head)
+        super().backward(again.reshape(shape).transpose(1, 2, 0, 3, 4))
+
+
+class Unfilled(Right):
+    diagnosis = "prefix-unfilled"
+
+    def to_prefix(self):
+        return peft.PrefixTuning(self.num_layers, self.num_heads, self.d_head,
+                                 self.prefix_length, dtype=self.E.dtype)
+
+
 MISTAKES = [thing for thing in list(globals().values())
             if isinstance(thing, type) and hasattr(thing, "diagnosis")]

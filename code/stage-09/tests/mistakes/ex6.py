@@ -477,3 +477,34 @@ class QLoRALinearForgetsDtype(Right):
 def quantize_nf4_floor(weight, block=64):
     codes, _ = nf4(weight, block, absmax=lambda b: max(np.abs(b).max(), 1e-3))
     return pack(codes), right.quantize_nf4(weight, block)[1]
+
+
+@wrong("packed-in-halves")
+def quantize_nf4_halves(weight, block=64):
+    codes, absmax = nf4(weight, block)
+    high, low = np.append(codes, np.full(codes.size % 2, 7, np.uint8)).reshape(2, -1)
+    return (high << 4) | low, absmax
+
+
+@wrong("packed-in-halves")
+def dequantize_nf4_halves(codes, absmax, shape, block=64):
+    both = np.stack([codes >> 4, codes & 15]).reshape(-1)[:np.prod(shape)]
+    return (NF4[both] * np.repeat(absmax, block)[:both.size]).reshape(shape)
+
+
+@wrong("padded-in-front")
+def quantize_nf4_front(weight, block=64):
+    codes, absmax = nf4(weight, block)
+    return pack(np.append(np.zeros(codes.size % 2, np.uint8), codes)), absmax
+
+
+@wrong("nf4-for-absmax")
+def quantize_absmax_nf4(absmax, block=256):
+    offset = np.float32(absmax.mean(dtype=np.float64))
+    return (*nf4(absmax - offset, block), offset)
+
+
+@wrong("alpha-not-passed")
+class QLoRALinearAlphaLost(Right):
+    def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=16.0, **kwargs):
+        super().__init__(weight, bias, lora_rank, **kwargs)
