@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := -m pip --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle book serve notebooks test lint unit nbval site pretrain experiments bench bench-checkpoints vendor constraints lab clean
+.PHONY: help env oracle book serve notebooks test lint unit nbval site pretrain experiments bench bench-checkpoints bench-browser zip colab vendor constraints lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -40,6 +40,9 @@ book: env  ## run every notebook and build the book into _build/html
 serve: book  ## build the book and serve it on http://localhost:8000
 	@echo "Serving on http://localhost:8000 (stop with Ctrl-C)"
 	@$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+zip: book  ## pack the built book, Python in the browser included, into _build/peft-book.zip
+	@$(BIN)/python tools/zip_book.py
 
 lab: env  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab book
@@ -81,6 +84,12 @@ bench: env  ## time the layers against bare matrix products, a training step aga
 
 bench-checkpoints: env oracle  ## time and memory of checkpoints up to a billion weights (needs 7 GB)
 	@$(BIN)/python benchmarks/checkpoints.py --record
+
+bench-browser: book  ## time Python in the browser: first cell cold and warm, every notebook
+	@$(BIN)/python benchmarks/browser.py --record
+
+colab: env  ## write notebooks that fetch the code themselves into _build/colab (needs REPOSITORY_URL)
+	@PYTHONPATH=tools $(BIN)/python tools/colab.py
 
 vendor: env  ## fetch the pinned browser files in vendor/ anew (needs npm)
 	@$(BIN)/python tools/vendor.py

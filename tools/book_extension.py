@@ -2,6 +2,8 @@
 
 - The repository's address comes from REPOSITORY_URL or from git at build time. Without one there is
   no launch, edit or repository button: each would lead nowhere.
+- A notebook's page has a menu that runs it: in the browser (tools/lite), on Binder, in Colab; or
+  gives the file. The hosted ones need the repository's address.
 - Thebe is left out. It would fetch its code from another host, and Jupyter Book adds its
   script twice, which is an error in every page's console.
 """
@@ -9,9 +11,24 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Set by tools/build_book.py when Python for the browser was built; else the menu leaves it out.
+IN_BROWSER = "BOOK_RUNS_IN_BROWSER"
+
+
+def branch():
+    return os.environ.get("REPOSITORY_BRANCH", "main")
+
+
+def commit():
+    """The commit that the pages are built from, for those who report a fault; "" without git."""
+    asked = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short=12", "HEAD"],
+                           capture_output=True, text=True, check=False)
+    return os.environ.get("BOOK_COMMIT", asked.stdout.strip())
 
 
 def repository_url():
@@ -31,13 +48,76 @@ def set_repository(app, config):
     options = config.html_theme_options
     url = repository_url()
     options["repository_url"] = url or ""
-    options["repository_branch"] = os.environ.get("REPOSITORY_BRANCH", "main")
-    for button in ("use_repository_button", "use_edit_page_button", "use_issues_button"):
+    options["repository_branch"] = branch()
+    for button in ("use_repository_button", "use_edit_page_button"):
         options[button] = bool(url)
-    options["launch_buttons"] = {
-        "notebook_interface": "jupyterlab",
-        "binderhub_url": "https://mybinder.org" if url and "github.com" in url else "",
-    }
+
+
+def link(text, url, icon, tooltip, label):
+    return {"type": "link", "text": text, "url": url, "icon": icon, "tooltip": tooltip,
+            "label": label}
+
+
+def run_buttons(notebook, pathto):
+    """Where this notebook (its path from the root) can be run, the easiest first."""
+    buttons, url = [], repository_url()
+    if os.environ.get(IN_BROWSER) == "yes":
+        from lite import build as lite
+
+        if lite.runs_in_browser(notebook):
+            buttons.append(link(
+                "Run in the browser", f"{pathto('lite/notebooks/index.html', 1)}?path={notebook}",
+                "fas fa-play", "Nothing to install; works without a network", "launch-lite"))
+            buttons.append(link(
+                "Start again", f"{pathto('lite/start-again.html', 1)}?path={notebook}",
+                "fas fa-arrow-up", "Forget what this browser keeps of your changes",
+                "launch-lite start-again"))
+    if url and "github.com" in url:
+        owner = url.partition("github.com/")[2]
+        query = urlencode({"urlpath": f"lab/tree/{notebook}"})
+        buttons.append(link(
+            "Binder", f"https://mybinder.org/v2/gh/{owner}/{quote(branch(), safe='')}?{query}",
+            "fas fa-rocket", "A free server of mybinder.org; takes minutes to start",
+            "launch-binder"))
+        # The branch `colab` is pushed by the workflow `pages`: the same notebooks, with a first
+        # cell that fetches the code.
+        buttons.append(link(
+            "Colab", f"https://colab.research.google.com/github/{owner}/blob/colab/{notebook}",
+            "fas fa-rocket", "Needs a Google account", "launch-colab"))
+    return buttons
+
+
+def feedback_link(context):
+    """An issue form filled in with what we need to know; None without the repository's address."""
+    url = repository_url()
+    if not url:
+        return None
+    title = re.sub("<[^>]*>", "", context.get("title", ""))
+    body = (f"Page: {title} ({context['pagename']})\nCommit: {commit() or 'unknown'}\n"
+            f"Python {sys.version.split()[0]}\n\nWhat is wrong or unclear:\n")
+    place = "-/issues/new" if "gitlab" in url else "issues/new"
+    fields = (("issue[title]", "issue[description]") if "gitlab" in url else ("title", "body"))
+    return f"{url}/{place}?" + urlencode(dict(zip(fields, (f"{title}: ", body))), quote_via=quote)
+
+
+def add_buttons(app, pagename, templatename, context, doctree):
+    """Our menu before the theme's buttons; the notebook's file is in it, not in two menus."""
+    if "header_buttons" not in context:
+        return
+    buttons = context["header_buttons"]
+    if feedback := feedback_link(context):
+        buttons.insert(0, link("", feedback, "fas fa-pencil", "Say what is wrong or unclear here",
+                               "feedback"))
+    if context.get("page_source_suffix") == ".ipynb":
+        run = run_buttons(f"{pagename}.ipynb", context["pathto"])
+        run.append(link("Download the notebook",
+                        f"{context['pathto']('_sources', 1)}/{context['sourcename']}",
+                        "fas fa-download", "The file, for your own Jupyter", "launch-download"))
+        buttons.insert(0, {"type": "group", "buttons": run, "icon": "fas fa-play",
+                           "tooltip": "Run this page", "label": "launch-buttons"})
+        for group in [button for button in buttons if button.get("label") == "download-buttons"]:
+            group["buttons"] = [button for button in group["buttons"]
+                                if not button.get("url", "").endswith(".ipynb")]
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):
@@ -51,5 +131,6 @@ def drop_thebe(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.connect("config-inited", set_repository)
+    app.connect("html-page-context", add_buttons, priority=800)
     app.connect("html-page-context", drop_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,12 +9,15 @@ then builds from a copy of the sources that holds the fresh outputs.
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import notebooks
+from book_extension import IN_BROWSER, repository_url
+from lite import build as lite
 
 ROOT = notebooks.ROOT
 BUILD = ROOT / "_build"
@@ -23,7 +26,7 @@ EXECUTED = BUILD / "executed"
 HTML = BUILD / "html"
 SHARED = ["code/stage-09", "constraints.txt"]  # what any notebook's outputs can depend on
 COPIED = ["_config.yml", "_toc.yml", "book", "code/stage-09", "tools/book_extension.py",
-          "tools/templates", "vendor"]
+          "tools/lite", "tools/templates", "vendor"]
 SKIPPED = {"__pycache__", ".ipynb_checkpoints", ".pytest_cache", ".hypothesis"}
 
 
@@ -105,14 +108,37 @@ def copy_sources():
 
 def settings_digest():
     """Hash of what else decides every page: this folder's code and the repository's address."""
-    import book_extension
-
     tools = [file.read_bytes() for file in files_below("tools")]
-    return digest([*tools, str(book_extension.repository_url()).encode()])
+    said = [repository_url(), os.environ.get(IN_BROWSER)]
+    return digest([*tools, str(said).encode()])
+
+
+def build_lite():
+    """Python for the browser, unless its parts cannot be had: then the book is built without."""
+    try:
+        lite.build()
+    except lite.Unavailable as reason:
+        print("The book is built without Python in the browser, whose files could not be fetched "
+              f"({reason}). With a network, `make book` adds it.", flush=True)
+        return False
+    return True
+
+
+def place_lite(built):
+    """_build/lite at its place below the pages, as links to the same files where they can be."""
+    shutil.rmtree(HTML / "lite", ignore_errors=True)
+    if built:
+        try:
+            shutil.copytree(lite.LITE, HTML / "lite", copy_function=os.link)
+        except (OSError, shutil.Error):  # a file system without hard links
+            shutil.rmtree(HTML / "lite", ignore_errors=True)
+            shutil.copytree(lite.LITE, HTML / "lite")
 
 
 def main():
     execute()
+    runs_in_browser = build_lite()
+    os.environ[IN_BROWSER] = "yes" if runs_in_browser else "no"
     everywhere = copy_sources()
     stamp = BUILD / "settings.sha256"
     settings = settings_digest()
@@ -128,10 +154,12 @@ def main():
         forget()  # or the next build would skip the pages that it has, and their warnings
         sys.exit("The book has faults: every line above that says WARNING or ERROR is one.")
     stamp.write_text(settings)
+    place_lite(runs_in_browser)
     first = HTML / "index.html"
     print(f"\nThe book is built. Open it in any browser, no server or network needed:\n"
           f"    {first.as_uri()}\n"
-          f"or serve it on http://localhost:8000 with `make serve`.")
+          f"or serve it on http://localhost:8000 with `make serve`, which notebooks in the browser "
+          f"need.")
 
 
 def forget():

@@ -32,7 +32,7 @@ LEFT_OUT = {
         "its tokenizer library is compiled code that does not exist for the browser, and a browser "
         "has no room for a checkpoint of a billion weights",
 }
-#: Packages that modules of code/stage-09 import; in the browser a cell has to name them to get them.
+#: Packages that modules of code/stage-09 import; in the browser a cell has to name them.
 HIDDEN = ("matplotlib", "anywidget", "tqdm")
 KERNELSPEC = {"display_name": "Python (Pyodide)", "language": "python", "name": "python"}
 
@@ -45,7 +45,7 @@ def digest_of(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-# -------------------------------------------------------------------------------- fetching, verified
+# ------------------------------------------------------------------------------- fetching, verified
 
 
 def wanted_files():
@@ -181,20 +181,19 @@ def for_browser(notebook):
     """The notebook as the browser opens it: its own kernel's name, no outputs, imports named.
 
     Only packages that a cell's own text imports are loaded there. What the course's modules import
-    is therefore named at the end of the first code cell.
+    is therefore named at the end of the first cell that imports such a module.
     """
-    cells = []
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    extra = hidden_imports("\n".join("".join(cell["source"]) for cell in code))
+    cells, named = [], set()
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
-            cell = cell | {"outputs": [], "execution_count": None}
-            if cell["metadata"] == code[0]["metadata"] and cell["source"] == code[0]["source"]:
-                source = "".join(cell["source"])
-                if extra:
-                    source += (f"\n\nimport {', '.join(extra)}"
-                               "  # in the browser, a cell loads the packages that it names")
-                cell["source"] = source.splitlines(keepends=True)
+            source = "".join(cell["source"])
+            extra = [name for name in hidden_imports(source) if name not in named]
+            named.update(extra)
+            if extra:
+                source += (f"\n\nimport {', '.join(extra)}"
+                           "  # in the browser, a cell loads the packages that it names")
+            cell = cell | {"outputs": [], "execution_count": None,
+                           "source": source.splitlines(keepends=True)}
         cells.append(cell)
     return notebook | {"cells": cells, "metadata": {"kernelspec": KERNELSPEC}}
 
@@ -292,6 +291,7 @@ def build():
             env=os.environ | {"PYTHONHASHSEED": "0"})
         if done.returncode or not (LITE / "notebooks" / "index.html").exists():
             raise RuntimeError(f"JupyterLite failed:\n{(done.stdout + done.stderr)[-3000:]}")
+    shutil.copyfile(HERE / "start-again.html", LITE / "start-again.html")
     for path in [*LITE.rglob("*.map"), *LITE.rglob("*.doit.db")]:
         path.unlink()
     stamp.write_text(inputs)

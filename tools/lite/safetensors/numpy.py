@@ -1,4 +1,4 @@
-"""`save`, `save_file`, `load`, `load_file` for dictionaries of NumPy arrays, as safetensors has them.
+"""`save`, `save_file`, `load` and `load_file`, with the arguments that safetensors takes.
 
 What is written equals the library's own file byte for byte: arrays with the widest elements first,
 names in order within a width, the header padded with spaces to a multiple of eight bytes.

@@ -1,0 +1,37 @@
+/* The menu that runs a page. A page opened straight from disk cannot start Python in the browser, which
+   needs an address: say how to get one, instead of leading nowhere. */
+
+(() => {
+  function explain(link) {
+    const target = link.getAttribute("href").replace(/^(\.\.\/)+/, "");
+    const dialog = document.createElement("dialog");
+    dialog.className = "launch-help";
+    dialog.setAttribute("aria-labelledby", "launch-help-title");
+    const add = (parent, name, text, attributes = {}) => {
+      const made = parent.appendChild(document.createElement(name));
+      made.textContent = text;
+      for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+      return made;
+    };
+    add(dialog, "h2", "One command first", { id: "launch-help-title" });
+    add(dialog, "p", "This page was opened as a file. Python in the browser needs a small server on your own "
+      + "machine; nothing is installed and nothing leaves it. In the folder of the book that holds lite/, run");
+    add(dialog, "pre", "python -m http.server 8000 --bind 127.0.0.1");
+    const line = add(dialog, "p", "and open ");
+    add(line, "a", "the notebook there", { href: `http://localhost:8000/${target}`, target: "_blank" });
+    line.append(".");
+    const close = add(dialog, "button", "Close", { type: "button", class: "btn btn-sm btn-outline-secondary" });
+    close.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog);
+    dialog.showModal();
+  }
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("a.btn-launch-lite");
+    if (link && location.protocol === "file:") {
+      event.preventDefault();
+      explain(link);
+    }
+  });
+})();

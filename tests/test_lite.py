@@ -1,0 +1,263 @@
+"""Python in the browser: every notebook run to its end in JupyterLite, with no outside network.
+
+What a cell says there must be what the committed notebook says. Versions differ (Python 3.12 and
+NumPy 2.0 there), so numbers may differ in their last printed digits; where more differs, the cell
+is named below with its reason.
+"""
+
+import hashlib
+import io
+import sys
+import zipfile
+from urllib.parse import urlsplit
+
+import lite_tools
+import numpy as np
+import pytest
+from conftest import CHROMIUM, HTML, ROOT, missing
+
+sys.path.insert(0, str(ROOT / "tools"))
+import zip_book
+from lite import build as lite
+
+NAMES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rglob("*.ipynb")
+               if ".ipynb_checkpoints" not in path.parts)
+RUN = [name for name in NAMES if lite.runs_in_browser(name)]
+TOLERANCE = 1e-6  # relative, of each number that a cell prints
+EXERCISE = "book/exercises/ex2-lora-dropout.ipynb"
+SOURCE = """() => window.jupyterapp.shell.currentWidget.content.model
+    .cells.get(%d).sharedModel.source"""
+#: Chromium's name resolution for these tests: this machine, and nothing else.
+ONLY_HERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+#: Cells whose output differs for a reason, by notebook and the text that their source contains.
+DIFFERS = {
+}
+
+
+@pytest.fixture(scope="module")
+def site(html):
+    if not (html / "lite" / "index.html").exists():
+        missing("the book was built without Python in the browser: run make book with a network")
+    with lite_tools.served(HTML) as address:
+        yield address
+
+
+@pytest.fixture
+def visit(site, lite_browser):
+    """A new page, and the list of its faults: outside addresses asked for, and exceptions."""
+    context = lite_browser.new_context(viewport={"width": 1280, "height": 900})
+    page, faults = context.new_page(), []
+    here = (site, site.replace("http", "ws"), "data:", "blob:", "about:")
+    page.on("request", lambda asked: asked.url.startswith(here)
+            or faults.append(f"asked the network: {asked.url}"))
+    page.on("pageerror", lambda error: faults.append(f"exception: {error}"))
+    yield page, faults
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def lite_browser(chromium):
+    """The tests' Chromium, with this machine's own address as the only one."""
+    browser = chromium.browser_type.launch(
+        executable_path=CHROMIUM,
+        args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", ONLY_HERE])
+    yield browser
+    browser.close()
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_notebook_runs_in_the_browser(visit, site, name):
+    page, faults = visit
+    cells = lite_tools.load(ROOT / name)["cells"]
+    reasons = [text for notebook, text in DIFFERS if notebook == name]
+    lite_tools.open_notebook(page, site, name)
+    wrong = []
+    for index, cell, outputs in lite_tools.run_cells(page, cells):
+        tags, source = cell["metadata"].get("tags", []), "".join(cell["source"])
+        raised = [f"{o['ename']}: {o['evalue']}" for o in outputs if o["output_type"] == "error"]
+        if raised and "raises-exception" not in tags:
+            wrong.append((index, raised))
+        elif "nbval-ignore-output" not in tags and not any(text in source for text in reasons):
+            found = lite_tools.differences(lite_tools.text_of(cell["outputs"]),
+                                           lite_tools.text_of(outputs), TOLERANCE)
+            if found:
+                wrong.append((index, found[:3]))
+    assert wrong == []
+    assert faults == []
+    if "/solutions/" in name:
+        assert any("tests passed" in lite_tools.text_of(c.get("outputs", [])) for c in cells), \
+            "no check passes on this page: is the pattern still right?"
+
+
+def test_a_change_survives_a_reload_and_start_again_forgets_it(visit, site):
+    page, faults = visit
+    lite_tools.open_notebook(page, site, EXERCISE)
+    original = page.evaluate(SOURCE % 1)
+    page.evaluate("""async () => {
+        const { shell, commands } = window.jupyterapp;
+        shell.currentWidget.content.model.cells.get(1).sharedModel.source = "mine = 'kept'";
+        await commands.execute("docmanager:save");
+    }""")
+    lite_tools.open_notebook(page, site, EXERCISE)
+    assert page.evaluate(SOURCE % 1) == "mine = 'kept'"
+    assert page.evaluate("() => window.jupyterapp.commands.hasCommand('docmanager:download')")
+
+    page.goto(f"{site}/lite/start-again.html?path={EXERCISE}")
+    page.click("#forget")
+    page.wait_for_function("document.getElementById('status').textContent.startsWith('Done')")
+    lite_tools.open_notebook(page, site, EXERCISE)
+    assert page.evaluate(SOURCE % 1) == original
+    assert faults == []
+
+
+@pytest.mark.parametrize("path", ["", "../../secret.ipynb", "book/../x.ipynb", "<img src=x>"])
+def test_start_again_refuses_a_path_that_is_no_notebook(visit, site, path):
+    page, _ = visit
+    page.goto(f"{site}/lite/start-again.html?path={path}")
+    assert page.is_disabled("#forget")
+    assert "No notebook" in page.inner_text("#status")
+
+
+def test_menu_leads_to_the_notebook(visit, site):
+    page, faults = visit
+    page.goto(f"{site}/{EXERCISE.replace('.ipynb', '.html')}")
+    link = page.locator("a.btn-launch-lite:not(.start-again)")
+    address = link.evaluate("(a) => a.href")
+    assert urlsplit(address).path == "/lite/notebooks/index.html"
+    assert address.endswith(f"?path={EXERCISE}")
+    page.goto(address)
+    page.wait_for_function(lite_tools.IDLE, timeout=180_000)
+    assert page.evaluate("() => document.querySelector('dialog, .jp-Dialog') === null"), \
+        "a dialog asks the reader something"
+    assert faults == []
+
+
+def test_from_disk_the_menu_says_what_to_do(lite_browser, html):
+    page = lite_browser.new_page()
+    page.goto(f"{html.as_uri()}/{EXERCISE.replace('.ipynb', '.html')}")
+    before = page.url
+    page.locator("a.btn-launch-lite:not(.start-again)").evaluate("(a) => a.click()")
+    page.wait_for_selector("dialog.launch-help[open]")
+    assert "python -m http.server" in page.inner_text("dialog.launch-help")
+    there = page.get_attribute("dialog.launch-help a", "href")
+    assert there == f"http://localhost:8000/lite/notebooks/index.html?path={EXERCISE}"
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog.launch-help", state="detached")
+    assert page.url == before
+    page.close()
+
+
+def test_every_notebook_page_offers_the_browser_or_says_why_not(site):
+    lacking = []
+    for name in NAMES:
+        text = (HTML / name).with_suffix(".html").read_text("utf-8")
+        if lite.runs_in_browser(name) != ("btn-launch-lite" in text):
+            lacking.append(name)
+    assert lacking == []
+    assert all(name in NAMES for name in lite.LEFT_OUT), "LEFT_OUT names a notebook that is gone"
+
+
+# ------------------------------------------------------------------------------- what it is made of
+
+
+def test_the_tree_has_no_source_maps_and_loads_pinned_files(site):
+    assert list((HTML / "lite").rglob("*.map")) == []
+    shipped = HTML / "lite" / "static" / "pyodide"
+    for name, sha256 in lite.wanted_files().items():
+        assert hashlib.sha256((shipped / name).read_bytes()).hexdigest() == sha256, name
+
+
+def test_zip_is_the_same_every_time_and_small_enough(site, tmp_path, monkeypatch):
+    one, two = tmp_path / "one.zip", tmp_path / "two.zip"
+    size = zip_book.pack(one)
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    zip_book.pack(two)
+    assert one.read_bytes() == two.read_bytes()
+    assert size < zip_book.LIMIT
+    with zipfile.ZipFile(one) as archive:
+        names = archive.namelist()
+        assert archive.testzip() is None
+    assert not [name for name in names if name.endswith(".map")]
+    assert f"{zip_book.TOP}/index.html" in names
+    assert f"{zip_book.TOP}/lite/files/{EXERCISE}" in names
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache and one wanted file."""
+    monkeypatch.setattr(lite, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(lite, "fetch_wheels", list)
+    content = b"what Pyodide ships"
+    monkeypatch.setattr(
+        lite, "wanted_files", lambda: {"a.whl": hashlib.sha256(content).hexdigest()})
+    return content
+
+
+def giving(data):
+    def source(names, wanted, settings):
+        """A source."""
+        for name in names:
+            lite.keep(name, data, wanted[name])
+    return source
+
+
+def broken(names, wanted, settings):
+    """A source out of reach."""
+    raise OSError("no network")
+
+
+def test_a_damaged_cache_is_fetched_again(cache, capsys):
+    lite.CACHE.mkdir()
+    (lite.CACHE / "a.whl").write_bytes(cache[:5])  # an interrupted download, or a bad disk
+    lite.fetch([broken, giving(cache)])
+    assert (lite.CACHE / "a.whl").read_bytes() == cache
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_a_source_with_other_bytes_is_refused(cache):
+    with pytest.raises(lite.Unavailable, match="sha256"):
+        lite.fetch([giving(b"something else")])
+    assert list(lite.CACHE.iterdir()) == []
+    lite.fetch([giving(b"something else"), giving(cache)])  # and the next source is asked
+    assert (lite.CACHE / "a.whl").read_bytes() == cache
+
+
+def test_without_any_source_it_says_so(cache):
+    with pytest.raises(lite.Unavailable, match="no network"):
+        lite.fetch([broken])
+
+
+def test_a_cell_names_what_the_modules_of_the_course_import():
+    def cell(source):
+        return {"cell_type": "code", "source": source, "metadata": {}, "outputs": [1],
+                "execution_count": 3}
+    made = lite.for_browser({"cells": [cell("import numpy as np"), cell("import explorer"),
+                                       cell("import figures")], "metadata": {}})
+    sources = ["".join(one["source"]) for one in made["cells"]]
+    assert sources[0] == "import numpy as np"
+    assert "import matplotlib, anywidget" in sources[1]
+    assert sources[2] == "import figures", "named once is enough"
+    assert made["metadata"]["kernelspec"]["name"] == "python"
+    assert all(one["outputs"] == [] for one in made["cells"])
+
+
+@pytest.mark.parametrize("dtypes", [["f4"], ["f8", "f4", "i8", "u1"], ["f2", "f4", "?"]])
+def test_stand_in_writes_the_bytes_of_safetensors(tmp_path, dtypes):
+    from safetensors.numpy import load, save
+
+    # The stand-in has the library's name, so it is run under another.
+    scope = {"__name__": "stand_in"}
+    exec((ROOT / "tools/lite/safetensors/numpy.py").read_text("utf-8"), scope)
+    rng = np.random.default_rng(0)
+    arrays = {f"layer.{i}": (rng.standard_normal((3, i)) * 9).astype(dtype)
+              for i, dtype in enumerate(dtypes)} | {"é": np.zeros((), "f4")}
+    for metadata in (None, {"format": "pt"}):
+        data = scope["save"](arrays, metadata)
+        assert data == save(arrays, metadata)
+        for name, array in scope["load"](data).items():
+            np.testing.assert_array_equal(array, load(data)[name])
+            assert array.dtype == arrays[name].dtype
+    scope["save_file"](arrays, tmp_path / "x")
+    assert io.BytesIO((tmp_path / "x").read_bytes()).read() == scope["save"](arrays)
+    with pytest.raises(ValueError, match="complex"):
+        scope["save"]({"z": np.zeros(2, complex)})

@@ -1,0 +1,68 @@
+"""Pack the built book into one file that works offline: _build/peft-book.zip.
+
+    python tools/zip_book.py
+
+Pages open straight from the unpacked folder; the notebooks in the browser need a static file
+server, as READ-ME-FIRST.txt says. The same pages give the same bytes: names in order, no times.
+"""
+
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HTML = ROOT / "_build" / "html"
+TARGET = ROOT / "_build" / "peft-book.zip"
+TOP = "peft-book"
+LIMIT = 120_000_000  # bytes; what a school's stick or mail still takes
+#: Left out: source maps, and Sphinx's own notes about the build.
+SKIPPED = {".map", ".buildinfo", ".inv"}
+READ_ME = """\
+Parameter-efficient fine-tuning: the whole book, for use without a network.
+
+To read: open index.html in any browser.
+
+To run the notebooks in the browser, with Python inside it: in this folder, run
+    python -m http.server 8000 --bind 127.0.0.1
+open http://localhost:8000 and choose "Run in the browser" on a page. Nothing else is installed.
+"""
+
+
+def packed_files(html=HTML):
+    """The files of the book by their names in the archive."""
+    files = {f"{TOP}/{path.relative_to(html).as_posix()}": path for path in html.rglob("*")
+             if path.is_file() and path.suffix not in SKIPPED and path.name not in SKIPPED}
+    return dict(sorted(files.items()))
+
+
+def pack(target=TARGET, html=HTML):
+    """Write the archive and return its size in bytes."""
+    from tqdm import tqdm
+
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        def add(name, data):
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            entry.create_system = 3  # the same bytes on every system
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, data)
+
+        add(f"{TOP}/READ-ME-FIRST.txt", READ_ME)
+        for name, path in tqdm(packed_files(html).items(), "packing", disable=None):
+            add(name, path.read_bytes())
+    return target.stat().st_size
+
+
+def main():
+    if not (HTML / "index.html").exists():
+        sys.exit("There is no built book: run make book first")
+    size = pack()
+    print(f"{TARGET.relative_to(ROOT)}: {size / 1e6:.1f} MB, {len(packed_files())} files")
+    if size > LIMIT:
+        sys.exit(f"That is over the limit of {LIMIT / 1e6:.0f} MB: what has grown?")
+    if not (HTML / "lite").exists():
+        print("It holds no Python in the browser, since the book was built without.")
+
+
+if __name__ == "__main__":
+    main()
