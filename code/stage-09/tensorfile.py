@@ -12,6 +12,7 @@ New files are complete, and on the disk, before they take the old ones' names: a
 old files.
 """
 
+import errno
 import json
 import os
 from collections import Counter
@@ -209,7 +210,12 @@ def read_tensor(tensor: Tensor, dtype: Any = np.float32) -> np.ndarray:
     the array lives; `save_llama` into the same folder is fine.
     """
     path, kind, shape, offset = tensor
-    raw = np.memmap(path, DTYPES[kind], mode="c", offset=offset, shape=shape)
+    try:
+        raw = np.memmap(path, DTYPES[kind], mode="c", offset=offset, shape=shape)
+    except OSError as error:
+        if error.errno != errno.ENODEV:  # a file system that cannot map, as in the browser
+            raise
+        raw = np.fromfile(path, DTYPES[kind], prod(shape), offset=offset).reshape(shape)
     if kind == "BF16":
         array = np.empty(shape, np.float32)
         bits = array.view(np.uint32)

@@ -1,5 +1,6 @@
 """Files: exact round trips, every kind of malformed file refused by name, crashes, fuzzing."""
 
+import errno
 import json
 import os
 import pickle
@@ -217,6 +218,20 @@ print(peak() - empty)
 hub.save_llama(model, {folder!r} + "/again")
 print(peak() - empty)
 """
+
+
+@pytest.mark.parametrize("kind", ["f4", "f2"])
+def test_a_file_system_that_cannot_map_is_read(monkeypatch, tmp_path, kind):
+    """As in the browser, where a mapping of a notebook's drive fails with ENODEV."""
+    arrays = {"a": np.arange(6, dtype=kind).reshape(2, 3), "b": np.ones((), kind)}
+    save_file(arrays, tmp_path / "x.safetensors")
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(np, "memmap", refuse)
+    for name, tensor in tensorfile.read_header(tmp_path / "x.safetensors")[0].items():
+        np.testing.assert_array_equal(tensorfile.read_tensor(tensor), arrays[name])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts resident memory as Linux does")
