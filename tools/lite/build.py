@@ -218,11 +218,12 @@ def stage(folder):
 
 def code_files():
     """The files of code/stage-09 that notebooks can read."""
-    dropped = {"__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints", "fixtures"}
+    dropped = {"__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints"}
+    read = ("tests/mistakes/", "tests/fixtures/accounting.json")  # what pages show of the tests
     for path in sorted((ROOT / CODE).rglob("*")):
-        parts = path.relative_to(ROOT / CODE).parts
-        if path.is_file() and not dropped & set(parts) and not (
-                parts[0] == "tests" and (len(parts) < 3 or parts[1] != "mistakes")):
+        name = path.relative_to(ROOT / CODE).as_posix()
+        if path.is_file() and not dropped & set(path.parts) and (
+                not name.startswith("tests/") or name.startswith(read)):
             yield path
 
 

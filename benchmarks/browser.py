@@ -1,0 +1,89 @@
+"""Time Python in the browser on the built book, served by a static server on this machine.
+
+    python benchmarks/browser.py            print the table (three minutes)
+    python benchmarks/browser.py --record   and write benchmarks/browser.json
+    python benchmarks/browser.py --all      every notebook to its end as well (half an hour)
+
+Cold is a browser that has never seen the page, warm the same browser with the page opened again.
+Goals on two cores: first cell within 12 s cold and 6 s warm, a chapter within 60 s.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
+import lite_tools  # noqa: E402
+from conftest import CHROMIUM, HTML  # noqa: E402
+from lite import build as lite  # noqa: E402
+
+FIRST = "book/exercises/ex1-lora-feed-forward.ipynb"
+GOALS = {"cold": 12, "warm": 6, "notebook": 60}  # seconds
+
+
+def first_cell(page, address, name):
+    """Seconds from opening until the first cell has run, and the bytes that the server sent."""
+    lite_tools.Quiet.sent, began = 0, time.perf_counter()
+    lite_tools.open_notebook(page, address, name)
+    next(lite_tools.run_cells(page, lite_tools.load(ROOT / name)["cells"]))
+    return time.perf_counter() - began, lite_tools.Quiet.sent
+
+
+def measure(everything):
+    from playwright.sync_api import sync_playwright
+
+    result = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+              "goals": GOALS}
+    with sync_playwright() as playwright, lite_tools.served(HTML) as address:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM,
+                                             args=["--no-sandbox", "--disable-gpu"])
+        result["chromium"] = browser.version
+        for kind in ("cold", "warm"):
+            result[kind] = []
+        for _ in range(3):
+            context = browser.new_context()
+            for kind in ("cold", "warm"):
+                page = context.new_page()
+                seconds, sent = first_cell(page, address, FIRST)
+                result[kind].append({"seconds": round(seconds, 1), "bytes": sent})
+                print(f"{kind}: first cell after {seconds:.1f} s (goal {GOALS[kind]} s), "
+                      f"{sent / 1e6:.1f} MB", flush=True)
+                page.close()
+            context.close()
+        if everything:
+            result["notebooks"] = {}
+            for path in sorted((ROOT / "book").rglob("*.ipynb")):
+                name = path.relative_to(ROOT).as_posix()
+                if not lite.runs_in_browser(name):
+                    continue
+                page = browser.new_page()
+                lite_tools.open_notebook(page, address, name)
+                began = time.perf_counter()
+                for _ in lite_tools.run_cells(page, lite_tools.load(path)["cells"]):
+                    pass
+                result["notebooks"][name] = round(time.perf_counter() - began, 1)
+                print(f"{name}: {result['notebooks'][name]:.0f} s", flush=True)
+                page.close()
+        browser.close()
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--record", action="store_true", help="write benchmarks/browser.json")
+    parser.add_argument("--all", action="store_true", help="run every notebook to its end")
+    arguments = parser.parse_args()
+    if not (HTML / "lite" / "index.html").exists():
+        sys.exit("The built book has no Python in the browser: run make book with a network")
+    result = measure(arguments.all)
+    if arguments.record:
+        (ROOT / "benchmarks" / "browser.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
