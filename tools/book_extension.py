@@ -4,6 +4,7 @@
   no launch, edit or repository button: each would lead nowhere.
 - A notebook's page has a menu that runs it: in the browser (tools/lite), on Binder, in Colab; or
   gives the file. The hosted ones need the repository's address.
+- Markup of the theme and of docutils that screen readers stumble over is mended.
 - Thebe is left out. It would fetch its code from another host, and Jupyter Book adds its
   script twice, which is an error in every page's console.
 """
@@ -129,8 +130,32 @@ def drop_thebe(app, pagename, templatename, context, doctree):
     context["script_files"] = [s for s in context["script_files"] if not is_thebe(s)]
 
 
+#: What screen readers stumble over in the theme's and docutils' markup, and what takes its place.
+MENDED_MARKUP = {
+    # A button of the navigation that shows an icon and has no name.
+    '<summary><span class="toctree-toggle"':
+        '<summary aria-label="Show or hide the pages of this part"><span class="toctree-toggle"',
+    # docutils lists citations in roles that ARIA has deprecated, with children that no list allows.
+    ' role="doc-biblioentry"': "",
+    ' role="doc-backlink"': "",
+    '<div role="list" class="citation-list">': '<div class="citation-list">',
+}
+
+
+def mend_markup(app, error):
+    if error or app.builder.name != "html":
+        return
+    for page in Path(app.outdir, "book").rglob("*.html"):
+        before = text = page.read_text("utf-8")
+        for wrong, right in MENDED_MARKUP.items():
+            text = text.replace(wrong, right)
+        if text != before:
+            page.write_text(text, "utf-8")
+
+
 def setup(app):
     app.connect("config-inited", set_repository)
     app.connect("html-page-context", add_buttons, priority=800)
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("build-finished", mend_markup)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,88 @@
+"""Every page for readers who cannot see it, cannot use a mouse, or need it larger.
+
+axe-core's rules for WCAG 2.2, levels A and AA, in light and dark, with no violation allowed.
+"""
+
+from pathlib import Path
+
+import axe_playwright_python
+import pytest
+from conftest import pages
+
+AXE = next(Path(axe_playwright_python.__file__).parent.rglob("axe.min.js")).read_text("utf-8")
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+WIDGET = 'script[type="application/vnd.jupyter.widget-view+json"]'
+
+
+@pytest.fixture
+def visit(chromium, html):
+    contexts = []
+
+    def visit(name, width=1280, **settings):
+        context = chromium.new_context(viewport={"width": width, "height": 900}, offline=True,
+                                       **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.goto(html.as_uri() + "/" + name)
+        if page.locator(WIDGET).count():
+            page.wait_for_selector(".cell_output :is(input, select, button)", timeout=30_000)
+        if page.locator(".math").count():
+            page.wait_for_selector("mjx-container", state="attached", timeout=30_000)
+            page.evaluate("() => MathJax.startup.promise")
+        page.wait_for_timeout(300)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+def violations(page):
+    page.evaluate(AXE)
+    found = page.evaluate("""(rules) => axe.run(document, {
+        runOnly: {type: "tag", values: rules}, resultTypes: ["violations"]})""", RULES)
+    assert found["passes"], "axe has checked nothing"
+    return [(rule["id"], node["target"][-1], node["failureSummary"])
+            for rule in found["violations"] for node in rule["nodes"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", pages())
+def test_no_violation_of_wcag(visit, name, scheme):
+    assert violations(visit(name, color_scheme=scheme)) == []
+
+
+def test_axe_sees_a_violation(visit):
+    """The check itself can fail: a picture without a text is found."""
+    page = visit("book/index.html")
+    page.evaluate("""document.querySelector("article").append(Object.assign(
+        document.createElement("img"), {src: "data:image/gif;base64,R0lGODlhAQABAAAAACw="}))""")
+    assert "image-alt" in {rule for rule, *_ in violations(page)}
+
+
+@pytest.mark.parametrize("name", pages())
+def test_at_twice_the_size_nothing_scrolls_sideways(visit, name):
+    page = visit(name, width=640)  # what a window of 1280 pixels shows at 200 %
+    assert page.evaluate("document.documentElement.scrollWidth") <= 640
+
+
+def test_reduced_motion_is_respected(visit):
+    def slowest(page):
+        return page.evaluate("""() => Math.max(...[...document.querySelectorAll("*")].flatMap(
+            (e) => getComputedStyle(e).transitionDuration.split(",").map(parseFloat)))""")
+
+    assert slowest(visit("book/index.html", reduced_motion="reduce")) <= 0.001
+    assert slowest(visit("book/index.html")) > 0.05, "nothing moves: does the test still see it?"
+
+
+def test_launch_menu_works_with_the_keyboard(visit):
+    page = visit("book/02-lora.html")
+    page.focus(".dropdown-launch-buttons > button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".dropdown-launch-buttons .dropdown-menu.show")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.closest('.dropdown-menu') !== null")
+    outline = page.evaluate("""() => { const s = getComputedStyle(document.activeElement);
+        return s.outlineStyle !== "none" || s.boxShadow !== "none"
+            || s.backgroundColor !== "rgba(0, 0, 0, 0)"; }""")
+    assert outline, "the focus cannot be seen"
