@@ -23,6 +23,10 @@
     const close = add(dialog, "button", "Close", { type: "button", class: "btn btn-sm btn-outline-secondary" });
     close.addEventListener("click", () => dialog.close());
     dialog.addEventListener("close", () => dialog.remove());
+    // Not every browser closes it on Escape by itself; Chromium without a window does not.
+    dialog.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") dialog.close();
+    });
     document.body.append(dialog);
     dialog.showModal();
   }

@@ -1,7 +1,8 @@
 """`save`, `save_file`, `load` and `load_file`, with the arguments that safetensors takes.
 
-What is written equals the library's own file byte for byte: arrays with the widest elements first,
-names in order within a width, the header padded with spaces to a multiple of eight bytes.
+What is written equals the library's own file byte for byte: arrays by kind in the library's order,
+widest elements first, names in order within a kind, the header padded with spaces to a multiple of
+eight bytes.
 """
 
 import json
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-_KINDS = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "<i8": "I64", "<i4": "I32", "<i2": "I16",
+# In the order in which the library writes them.
+_KINDS = {"<i8": "I64", "<f8": "F64", "<f4": "F32", "<i4": "I32", "<f2": "F16", "<i2": "I16",
           "|i1": "I8", "|u1": "U8", "|b1": "BOOL"}
 _DTYPES = {kind: dtype for dtype, kind in _KINDS.items()}
 
@@ -19,10 +21,13 @@ def save(tensor_dict, metadata=None):
     header, parts, end = {}, [], 0
     if metadata:
         header["__metadata__"] = metadata
-    for name, array in sorted(tensor_dict.items(), key=lambda item: (-item[1].itemsize, item[0])):
+    for name, array in tensor_dict.items():
         if array.dtype.str not in _KINDS:
             raise ValueError(f"{name} has dtype {array.dtype}; in the browser only "
                              f"{', '.join(_DTYPES)} can be written")
+    order = list(_KINDS)
+    for name, array in sorted(tensor_dict.items(),
+                              key=lambda item: (order.index(item[1].dtype.str), item[0])):
         start, end = end, end + array.nbytes
         header[name] = {"dtype": _KINDS[array.dtype.str], "shape": list(array.shape),
                         "data_offsets": [start, end]}
