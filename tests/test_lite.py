@@ -167,8 +167,22 @@ def test_every_notebook_page_offers_the_browser_or_says_why_not(site):
 def test_the_tree_has_no_source_maps_and_loads_pinned_files(site):
     assert list((HTML / "lite").rglob("*.map")) == []
     shipped = HTML / "lite" / "static" / "pyodide"
+    as_fetched = {name for name in lite.wanted_files()  # all others hold compiled Python
+                  if not name.endswith(".whl") and name != "python_stdlib.zip"}
+    assert {"pyodide.asm.wasm", "pyodide.asm.js"} < as_fetched
     for name, sha256 in lite.wanted_files().items():
-        assert hashlib.sha256((shipped / name).read_bytes()).hexdigest() == sha256, name
+        if name in as_fetched:
+            assert lite.digest_of(shipped / name) == sha256, name
+    for package in lite_tools.load(shipped / "pyodide-lock.json")["packages"].values():
+        assert lite.digest_of(shipped / package["file_name"]) == package["sha256"]
+
+
+def test_python_there_is_compiled_and_knows_its_fonts(site):
+    shipped = HTML / "lite" / "static" / "pyodide"
+    for path in [*shipped.glob("*.whl"), shipped / "python_stdlib.zip"]:
+        with zipfile.ZipFile(path) as archive:
+            sources = [name for name in archive.namelist() if name.endswith(".py")]
+        assert sources == [], path.name
 
 
 def test_zip_is_the_same_every_time_and_small_enough(site, tmp_path, monkeypatch):
@@ -239,7 +253,7 @@ def test_a_cell_names_what_the_modules_of_the_course_import():
                                        cell("import figures")], "metadata": {}})
     sources = ["".join(one["source"]) for one in made["cells"]]
     assert sources[0] == "import numpy as np"
-    assert "import matplotlib, anywidget" in sources[1]
+    assert "import matplotlib.pyplot, anywidget" in sources[1]
     assert sources[2] == "import figures", "named once is enough"
     assert made["metadata"]["kernelspec"]["name"] == "python"
     assert all(one["outputs"] == [] for one in made["cells"])

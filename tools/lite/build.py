@@ -33,7 +33,10 @@ LEFT_OUT = {
         "has no room for a checkpoint of a billion weights",
 }
 #: Packages that modules of code/stage-09 import; in the browser a cell has to name them.
-HIDDEN = ("matplotlib", "anywidget", "tqdm")
+HIDDEN = ("matplotlib.pyplot", "anywidget", "tqdm")
+#: Packages of the kernel's own, fetched together with Python instead of one after the other. The
+#: last is an empty stand-in for what ipywidgets asks for.
+CARRIED = ("piplite", "ipykernel", "pyodide_kernel", "widgetsnbextension")
 KERNELSPEC = {"display_name": "Python (Pyodide)", "language": "python", "name": "python"}
 
 
@@ -170,7 +173,7 @@ def hidden_imports(source):
                      [node.module] if isinstance(node, ast.ImportFrom) and node.module else [])
             for name in {name.partition(".")[0] for name in names} - seen:
                 seen.add(name)
-                found |= {name} & set(HIDDEN)
+                found |= {hidden for hidden in HIDDEN if hidden.partition(".")[0] == name}
                 module = ROOT / CODE / f"{name}.py"
                 if module.exists():
                     waiting.append(module.read_text("utf-8"))
@@ -181,7 +184,7 @@ def for_browser(notebook):
     """The notebook as the browser opens it: its own kernel's name, no outputs, imports named.
 
     Only packages that a cell's own text imports are loaded there. What the course's modules import
-    is therefore named at the end of the first cell that imports such a module.
+    is therefore named at the start of the first cell that imports such a module.
     """
     cells, named = [], set()
     for cell in notebook["cells"]:
@@ -190,8 +193,8 @@ def for_browser(notebook):
             extra = [name for name in hidden_imports(source) if name not in named]
             named.update(extra)
             if extra:
-                source += (f"\n\nimport {', '.join(extra)}"
-                           "  # in the browser, a cell loads the packages that it names")
+                source = (f"import {', '.join(extra)}  # the browser loads what a cell names\n\n"
+                          + source)
             cell = cell | {"outputs": [], "execution_count": None,
                            "source": source.splitlines(keepends=True)}
         cells.append(cell)
@@ -230,24 +233,53 @@ def code_files():
 # ----------------------------------------------------------------------------------------- building
 
 
-def write_lock(folder, pyodide_files, wheels):
-    """Pyodide's files and the wheels side by side, with the one lock file that lists them all."""
+def kernel_wheels():
+    """Paths of the wheels that the kernel's own package carries, by the name of the package."""
     import jupyterlite_pyodide_kernel
+
+    static = Path(jupyterlite_pyodide_kernel.__file__).parent
+    prefix = Path(sys.prefix) / "share/jupyter/labextensions/@jupyterlite/pyodide-kernel-extension"
+    return {path.name.split("-")[0]: path for place in (static, prefix)
+            for path in sorted(place.rglob("*.whl"))}
+
+
+def compiled(files):
+    """The folder that holds these files compiled, from the cache where it is there.
+
+    The compiler is Pyodide itself (compile.mjs, compile.py), run by the Node that Playwright has.
+    """
+    from playwright._impl._driver import compute_driver_executable
     from pyodide_lock import PyodideLockSpec
     from pyodide_lock.utils import add_wheels_to_spec
 
-    folder.mkdir(parents=True)
-    static = Path(jupyterlite_pyodide_kernel.__file__).parent
-    prefix = Path(sys.prefix) / "share/jupyter/labextensions/@jupyterlite/pyodide-kernel-extension"
-    places = [place for place in (static, prefix) if place.exists()]
-    # ipywidgets asks for it; the kernel's package has an empty one for the browser.
-    shim = next(path for place in places for path in place.rglob("widgetsnbextension-4*.whl"))
-    for path in [*pyodide_files, *wheels, shim]:
-        shutil.copyfile(path, folder / path.name)
-    spec = PyodideLockSpec.from_json(HERE / "pyodide-lock.json")
-    added = [folder / path.name for path in [*wheels, shim]]
-    spec = add_wheels_to_spec(spec, added, base_path=folder)
-    spec.to_json(folder / "pyodide-lock.json", indent=1)
+    total = hashlib.sha256()
+    for path in [*sorted(files), HERE / "pyodide-lock.json", HERE / "compile.mjs",
+                 HERE / "compile.py"]:
+        total.update(f"{path.name} {digest_of(path)}\n".encode())
+    folder = CACHE / f"compiled-{total.hexdigest()[:16]}"
+    if folder.exists():
+        return folder
+    print("==> Compiling Python's packages for the browser (once)", flush=True)
+    for old in CACHE.glob("compiled-*"):
+        shutil.rmtree(old)
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
+        partial = Path(name) / "files"
+        partial.mkdir()
+        for path in files:
+            shutil.copyfile(path, partial / path.name)
+        spec = PyodideLockSpec.from_json(HERE / "pyodide-lock.json")
+        official = {package.file_name for package in spec.packages.values()}
+        added = [partial / path.name for path in files
+                 if path.suffix == ".whl" and path.name not in official]
+        spec = add_wheels_to_spec(spec, sorted(added), base_path=partial)
+        spec.to_json(partial / "pyodide-lock.json")
+        node = compute_driver_executable()[0]
+        subprocess.run([node, HERE / "compile.mjs", partial], check=True)
+        for package in spec.packages.values():
+            package.sha256 = digest_of(partial / package.file_name)
+        spec.to_json(partial / "pyodide-lock.json", indent=1)
+        partial.replace(folder)
+    return folder
 
 
 def mend(folder):
@@ -294,7 +326,9 @@ def build():
     shutil.rmtree(LITE, ignore_errors=True)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        write_lock(work / "lite" / "static" / "pyodide", pyodide_files, wheels)
+        carried = [kernel_wheels()[name] for name in CARRIED]
+        shutil.copytree(compiled([*pyodide_files, *wheels, *carried]),
+                        work / "lite" / "static" / "pyodide")
         shutil.copyfile(HERE / "jupyter-lite.json", work / "lite" / "jupyter-lite.json")
         stage(work / "contents")
         done = subprocess.run(
