@@ -16,6 +16,7 @@ learning rates and stopping points by) and 10 % test (to report).
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +50,14 @@ def load_names(language: str, split: str) -> list[str]:
     if split not in SPLITS[language]:
         raise ValueError(f"split of {language} must be one of {list(SPLITS[language])}, "
                          f"got {split!r}")
-    names = (DATA / f"{language}.txt").read_text(encoding="ascii").split()
+    names = _all_names(language)
     start, stop = (round(part * len(names)) for part in SPLITS[language][split])
-    return names[start:stop]
+    return list(names[start:stop])
+
+
+@cache
+def _all_names(language: str) -> tuple[str, ...]:
+    return tuple((DATA / f"{language}.txt").read_text(encoding="ascii").split())
 
 
 def encode(name: str) -> list[int]:

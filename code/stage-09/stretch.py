@@ -15,6 +15,7 @@ import figures
 import llama
 import names
 import peft
+import settings
 import training
 
 BASE = Path(__file__).parent / "data" / "base"
@@ -51,10 +52,11 @@ class WithBlocks:
         return self._all("gradients")
 
 
-def train(model: Any, lr: float = 1e-2, steps: int = 100, every: int = 10) -> dict[str, Any]:
+def train(model: Any, lr: float = 1e-2, steps: int = 100, every: int = 20) -> dict[str, Any]:
     """Train on Turkish names; number of parameters, steps, and loss on names held back."""
     recorder = training.Recorder()
-    data = names.batches(names.load_names("turkish", "train"), 64, np.random.default_rng(0))
+    data = names.batches(names.load_names("turkish", "train"), settings.BATCH,
+                         np.random.default_rng(0))
     training.fit(model, data, steps=steps, lr=lr, warmup=10, every=every, callbacks=[recorder],
                  evaluations={"loss": names.load_names("turkish", "validation")})
     count = sum(array.size for array in model.parameters().values())

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -201,6 +202,12 @@ def check_fit(where: Any, tensors: Mapping[str, Tensor], shapes: Mapping[str, tu
                            f"configuration need {shape}: it belongs to another model or size")
 
 
+@lru_cache(maxsize=1)
+def _read(path: Path, modified: int, size: int) -> bytes:
+    """A whole file, once for all its arrays; a browser would fetch it again for each."""
+    return path.read_bytes()
+
+
 def read_tensor(tensor: Tensor, dtype: Any = np.float32) -> np.ndarray:
     """One array of a file whose header was checked.
 
@@ -215,7 +222,9 @@ def read_tensor(tensor: Tensor, dtype: Any = np.float32) -> np.ndarray:
     except OSError as error:
         if error.errno != errno.ENODEV:  # a file system that cannot map, as in the browser
             raise
-        raw = np.fromfile(path, DTYPES[kind], prod(shape), offset=offset).reshape(shape)
+        stat = os.stat(path)
+        whole = _read(path, stat.st_mtime_ns, stat.st_size)
+        raw = np.frombuffer(whole, DTYPES[kind], prod(shape), offset).reshape(shape).copy()
     if kind == "BF16":
         array = np.empty(shape, np.float32)
         bits = array.view(np.uint32)
