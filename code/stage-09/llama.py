@@ -193,8 +193,12 @@ class RMSNorm(Weighted):
         self.eps = eps
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        rms = np.sqrt(row_dot(x, x) / x.shape[-1] + self.eps)  # (n, 1)
-        normed = x / rms  # (n, d)
+        wide = x.astype(np.float32) if x.dtype == np.float16 else x  # 256 squared is too much
+        rms = np.sqrt(row_dot(wide, wide) / x.shape[-1] + self.eps)  # (n, 1)
+        if np.isinf(rms).any():  # x / inf would be a zero that looks like an answer
+            raise FloatingPointError(f"activations of {np.abs(x).max():.3g} overflow {wide.dtype} "
+                                     "when squared: the run has diverged; lower the learning rate")
+        normed = (x / rms).astype(x.dtype, copy=False)  # (n, d)
         self.cache = (normed, rms)
         return normed * self.weight  # (n, d)
 
@@ -585,7 +589,11 @@ class Llama:
         new, ended = [], np.zeros(len(ids), bool)  # (B,)
         for _ in range(max_new_tokens):
             logits = self.forward(ids, cache)[:, -1].astype(np.float64)  # (B, vocab)
+            if not np.isfinite(logits).all():
+                raise FloatingPointError("the logits hold NaN or infinity: the model has diverged; "
+                                         "train it again with a lower learning rate")
             if temperature > 0:  # the largest of logits plus Gumbel noise is a draw from softmax
+                logits -= logits.max(axis=-1, keepdims=True)  # tiny temperatures: 0 and -infinity
                 logits = logits / temperature + rng.gumbel(size=logits.shape)
             token = logits.argmax(axis=-1)  # (B,)
             if stop is not None:

@@ -253,7 +253,8 @@ def _prepend(virtual: np.ndarray, real: np.ndarray, axis: int) -> np.ndarray:
 
 def _sum_over_batch(grad: np.ndarray, ndim: int) -> np.ndarray:
     """Sum over all but the last `ndim` axes: what serves the whole batch hears from all of it."""
-    return grad.sum(axis=tuple(range(grad.ndim - ndim)))
+    wide = np.result_type(grad, np.float32)  # a sum in float16 would stand still at 2048
+    return grad.sum(axis=tuple(range(grad.ndim - ndim)), dtype=wide)
 
 
 class PrefixTuning(Method):

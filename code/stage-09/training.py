@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from names import IGNORE, make_batch
+from validation import check_shape
 
 
 def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
@@ -29,13 +30,20 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.nd
 
     Raises
     ------
+    TypeError
+        Logits that are not floating-point, targets that are not integers.
     ValueError
         Shapes that do not fit, a target outside the vocabulary, or nothing to score.
     """
+    check_shape("logits", logits, (..., None))
+    if not isinstance(targets, np.ndarray) or not np.issubdtype(targets.dtype, np.integer):
+        raise TypeError(f"targets must be an integer array, got "
+                        f"{getattr(targets, 'dtype', type(targets).__name__)}; convert them with "
+                        "np.asarray(targets, dtype=np.int64)")
     if targets.shape != logits.shape[:-1]:
         raise ValueError(f"targets must have shape {logits.shape[:-1]}, got {targets.shape}")
     vocab = logits.shape[-1]
-    rows, wanted = logits.reshape(-1, vocab), targets.ravel()  # (n, vocab), (n,)
+    rows, wanted = logits.reshape(targets.size, vocab), targets.ravel()  # (n, vocab), (n,)
     scored = np.flatnonzero(wanted != IGNORE)  # rows that count
     wanted = wanted[scored]
     if scored.size == 0:
@@ -64,7 +72,8 @@ class AdamW:
 
     Parameters
     ----------
-    parameters : dict of str to array; updated in place
+    parameters : dict of str to array; updated in place. Of float16 the state is kept in float32:
+        the square of 1e-4 is already nothing there
     lr : float, used when `step` is given none
     betas, eps, weight_decay : as in PyTorch
 
@@ -83,18 +92,32 @@ class AdamW:
             raise ValueError(f"lr must be positive, got {lr}")
         self.parameters, self.lr, self.betas = parameters, float(lr), betas
         self.eps, self.weight_decay, self.steps = eps, weight_decay, 0
-        self.first = {name: np.zeros_like(array) for name, array in parameters.items()}
-        self.second = {name: np.zeros_like(array) for name, array in parameters.items()}
+        for name, array in parameters.items():
+            if not array.flags.writeable:
+                raise ValueError(f"{name} is read-only, and training writes to it: give the model "
+                                 "a copy, array.copy()")
+        self.first, self.second = ({name: np.zeros(a.shape, np.result_type(a, np.float32))
+                                    for name, a in parameters.items()} for _ in range(2))
 
     def step(self, gradients: dict[str, np.ndarray], lr: float | None = None) -> None:
-        """One update. KeyError if a parameter has no gradient."""
+        """One update. KeyError if a parameter has no gradient.
+
+        FloatingPointError, before anything is changed, if a gradient's square is not finite.
+        """
         lr = self.lr if lr is None else lr
+        for name in self.parameters:  # an infinite average would freeze the parameter for ever
+            limit = sqrt(np.finfo(self.second[name].dtype).max)
+            largest = float(np.abs(gradients[name]).max())
+            if not largest < limit:  # NaN is caught, too
+                raise FloatingPointError(f"the gradient of {name} reaches {largest:.3g}, too large "
+                                         f"to square; clip it to below {limit:.3g}")
         beta_1, beta_2 = self.betas
         self.steps += 1
         rate = lr / (1 - beta_1 ** self.steps)
         correction = sqrt(1 - beta_2 ** self.steps)
         for name, w in self.parameters.items():
-            g, m, v = gradients[name], self.first[name], self.second[name]
+            m, v = self.first[name], self.second[name]
+            g = gradients[name].astype(v.dtype, copy=False)
             m *= beta_1
             m += (1 - beta_1) * g
             v *= beta_2
@@ -124,7 +147,12 @@ def clip_gradients(gradients: dict[str, np.ndarray], max_norm: float) -> float:
     FloatingPointError
         The norm is not finite: the run has diverged.
     """
-    norm = sqrt(sum(float(np.vdot(g, g)) for g in gradients.values()))
+    with np.errstate(over="ignore"):
+        square = sum(float(np.vdot(g, g)) for g in gradients.values())
+    if not isfinite(square):  # perhaps only in a narrow dtype
+        wide = [g.astype(np.float64) for g in gradients.values()]
+        square = sum(float(np.vdot(g, g)) for g in wide)
+    norm = sqrt(square)
     if not isfinite(norm):
         raise FloatingPointError(f"the gradient's norm is {norm}: the run has diverged; "
                                  "lower the learning rate")
