@@ -722,10 +722,9 @@ def _positive(name: str, value: Any) -> int:
     return value
 
 
-def _one_of(name: str, value: Any, choices: Iterable[str]) -> str:
+def _one_of(name: str, value: Any, choices: Iterable[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    return value
 
 
 # ---------------------------------------------- methods that change modules: LoRA and its relatives

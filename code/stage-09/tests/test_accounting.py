@@ -248,7 +248,8 @@ def test_activation_estimate_against_what_pytorch_keeps(kept):
     ({"hidden_size": True}, "positive integer, got True"),
     ({"attention_bias": 3}, "attention_bias must be true or false, got 3"),
     ({"model_type": ["llama"]}, "is not a family"),
-    ({"num_attention_heads": 5}, "whole number, got 9.6"), ({"num_hidden_layers": 0}, "integer"),
+    ({"num_attention_heads": 5}, "d / heads must be a whole number, got 9.6 from d=48, heads=5"),
+    ({"num_hidden_layers": 0}, "integer"),
     ({"model_type": "vlm", "text_config": {}}, "config\\['text_config'\\]")])
 def test_bad_configurations_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
@@ -265,10 +266,203 @@ def test_bad_configurations_are_refused_by_name(change, message):
     (lambda m: ac.memory_bill(ac.count_full(m), convention="fp8"), "convention must be one of"),
     (lambda m: ac.memory_bill(ac.count_full(m), base="int4"), "base must be one of"),
     (lambda m: ac.saved_bytes(ac.count_lora(m), "int8"), "dtype must be one of"),
-    (lambda m: ac.load_model("GPT-5"), "no model 'GPT-5'")])
+    (lambda m: ac.load_model("GPT-5"), "no model 'GPT-5'"),
+    (lambda m: ac.count_prefix(m, 0), "num_virtual_tokens must be a positive integer, got 0"),
+    (lambda m: ac.count_prefix(m, 4, projection=True, hidden=-3), "hidden must be a positive"),
+    (lambda m: ac.count_p_tuning(m, 0), "num_virtual_tokens must be a positive integer, got 0"),
+    (lambda m: ac.count_p_tuning(m, 4, hidden=2.0), "hidden must be a positive integer, got 2.0"),
+    (lambda m: ac.count_p_tuning(m, 4, encoder="GRU"), "encoder must be one of MLP, LSTM"),
+    (lambda m: ac.count_prompt(m, 4, submodules=0), "submodules must be a positive integer"),
+    (lambda m: ac.count_prompt(m, 4, head="moved"), "head must be one of copied, in place, both"),
+    (lambda m: ac.count_adapters(m, True), "bottleneck must be a positive integer, got True"),
+    (lambda m: ac.count_adalora(m, 0, ["q_proj"]), "init_rank must be a positive integer"),
+    (lambda m: ac.count_loha(m, 0), "rank must be a positive integer"),
+    (lambda m: ac.count_loha(m, 4, ["embed_tokens"]), "LoHa does not take model.embed_tokens"),
+    (lambda m: ac.count_vera(m, 0), "rank must be a positive integer"),
+    (lambda m: ac.count_ia3(m, ["q_proj"]), "pass both target_modules and feedforward_modules"),
+    (lambda m: ac.count_lora(m, rank_pattern={"q_proj": 0}), "rank must be a positive integer"),
+    (lambda m: ac.find_modules(m, r".*q_proj", layers=1), "layers=.1. needs a list of names"),
+    (lambda m: ac.memory_bill(ac.count_full(m), optimizer="lion"), "optimizer must be one of"),
+    (lambda m: ac.activation_estimate(ac.count_full(m), 0), "batch must be a positive"),
+    (lambda m: ac.activation_estimate(ac.count_full(m), 1, 0), "length must be a positive"),
+    (lambda m: ac.activation_estimate(ac.count_full(m), attention="sdpa"), "attention must be"),
+    (lambda m: ac.read_model(TINY, "SUMMARY"), "llama has no head for task 'SUMMARY'; it has CA"),
+    (lambda m: ac.read_model(TINY, num_labels=-1), "num_labels must be a positive integer, got -1"),
+    (lambda m: ac.read_model({**TINY, "num_labels": True}), "num_labels must be .*got True"),
+    (lambda m: ac.find_modules(ac.read_model({**TINY, "model_type": "phi3"})),
+     "no default target modules for phi3; pass .*'qkv_proj', 'o_proj', 'gate_up_proj'"),
+    (lambda m: ac.find_modules(ac.load_model("BERT-base (cased)", "TOKEN_CLS"), "all-linear"),
+     "PEFT refuses all-linear for token classification")])
 def test_bad_arguments_are_refused(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"(?<!\w)(?:{message})"):
         call(ac.read_model(TINY))
+
+
+def test_a_config_is_a_file_or_a_dict(tmp_path):
+    path = tmp_path / "config.json"
+    with pytest.raises(FileNotFoundError, match="no config.json at .*config.json; give the path"):
+        ac.read_model(path)
+    path.write_text(json.dumps(TINY), encoding="utf-8")
+    assert ac.read_model(path) == ac.read_model(str(path)) == ac.read_model(TINY)
+    with pytest.raises(TypeError, match="config must be the dict in a config.json, got list"):
+        ac.read_model([TINY])
+
+
+@pytest.mark.parametrize("config, labels", [
+    ({}, 2), ({"num_labels": 5}, 5), ({"id2label": {"0": "a", "1": "b", "2": "c"}}, 3)])
+def test_labels_are_those_of_the_config_or_two(config, labels):
+    model = ac.read_model({**TINY, **config}, "SEQ_CLS")
+    assert model.modules[-1].sizes == (48, labels)
+    assert ac.read_model({**TINY, **config}, "SEQ_CLS", num_labels=9).modules[-1].sizes == (48, 9)
+
+
+@pytest.mark.parametrize("architectures, task", [
+    (["LlamaForCausalLM"], "CAUSAL_LM"), (["LlamaForSequenceClassification"], "SEQ_CLS"),
+    (["LlamaModel"], "FEATURE_EXTRACTION"), (["LlamaForVision"], "CAUSAL_LM"), ([], "CAUSAL_LM"),
+    (["LlamaForMaskedLM"], "CAUSAL_LM")])  # a head that this family does not have
+def test_the_class_named_in_the_config_tells_the_head(architectures, task):
+    assert ac.read_model({**TINY, "architectures": architectures}).task == task
+
+
+@pytest.mark.parametrize("family, class_name, task", [
+    ("GPT-2 small", "GPT2LMHeadModel", "CAUSAL_LM"),
+    ("BERT-base (cased)", "BertForMaskedLM", "MASKED_LM"),
+    ("BERT-base (cased)", "BertForTokenClassification", "TOKEN_CLS"),
+    ("BERT-base (cased)", "BertModel", "FEATURE_EXTRACTION")])
+def test_classes_of_other_families(family, class_name, task):
+    config = ac.known_models().get(family, {}).get("config")
+    if config is None:  # any model of the kind will do
+        wanted = {"GPT2LMHeadModel": "gpt2"}.get(class_name, "bert")
+        config = next(entry["config"] for entry in ac.known_models().values()
+                      if entry["config"]["model_type"] == wanted)
+    assert ac.read_model({**config, "architectures": [class_name]}).task == task
+
+
+def test_defaults_are_pefts():
+    """Those of its configs: LoraConfig(r=8), AdaLoraConfig(init_r=12), VeraConfig(r=256) ..."""
+    import inspect
+    for name, default in (("lora", 8), ("adalora", 12), ("loha", 8), ("vera", 256), ("prefix", 20),
+                          ("prompt", 20), ("p_tuning", 20), ("adapters", 64)):
+        parameters = list(inspect.signature(getattr(ac, f"count_{name}")).parameters.values())
+        assert parameters[1].default == default, name
+
+
+def test_methods_are_called_by_their_names():
+    model = ac.read_model(TINY)
+    names = {"full": "full", "lora": "LoRA", "adalora": "AdaLoRA", "loha": "LoHa", "vera": "VeRA",
+             "ia3": "(IA)3", "prefix": "prefix tuning", "prompt": "prompt tuning",
+             "p_tuning": "P-tuning", "adapters": "adapters (houlsby)"}
+    for name, printed in names.items():
+        counter = getattr(ac, f"count_{name}")
+        loha = {"target_modules": ["q_proj"]} if name in ("loha", "adalora", "vera") else {}
+        assert counter(model, **loha).method == printed
+    assert ac.count_lora(model, use_dora=True).method == "DoRA"
+
+
+def test_notes_stand_where_they_belong_and_nowhere_else():
+    llama, t5 = ac.read_model(TINY), {
+        "model_type": "t5", "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2,
+        "num_heads": 4, "vocab_size": 30}
+    opt = ac.read_model({"model_type": "opt", "hidden_size": 16, "ffn_dim": 24, "vocab_size": 30,
+                         "num_hidden_layers": 2, "num_attention_heads": 4,
+                         "max_position_embeddings": 8, "word_embed_proj_dim": 12})
+    for counted, said in (
+            (ac.count_lora(llama), ""), (ac.count_prompt(llama), ""), (ac.count_prefix(llama), ""),
+            (ac.count_lora(llama, use_rslora=True), "no parameters of its own"),
+            (ac.count_lora(llama, target_modules=["lm_head"]), "saves the 4,848 frozen weights of"),
+            (ac.count_prefix(llama, 2, projection=True), "numbers 576 are stored"),
+            (ac.count_p_tuning(llama, 2), "through an MLP; 96 numbers are stored"),
+            (ac.count_p_tuning(llama, 2, encoder="LSTM"), "through an LSTM; 96 numbers"),
+            (ac.count_prompt(ac.read_model(t5)), "allocates the prompt 2 times"),
+            (ac.count_prefix(ac.read_model(t5)), "prefix on the decoder only"),
+            (ac.count_prefix(ac.read_model(t5 | {"d_kv": 8})), "model's are 32 wide"),
+            (ac.count_prompt(opt), "makes prompts 16 wide; this model's embeddings are 12"),
+            (ac.count_vera(llama, 4, ["q_proj"]), "also holds the frozen random matrices")):
+        assert bool(counted.notes) == bool(said), counted
+        assert said in " ".join(counted.notes), counted
+    assert len(ac.count_prefix(ac.read_model(t5)).notes) == 1
+    mixtral = ac.read_model({**TINY, "model_type": "mixtral", "num_local_experts": 2})
+    assert "Experts as in Transformers 4" in str(ac.count_lora(mixtral, target_modules=["w1"]))
+    assert not ac.count_lora(mixtral).notes
+
+
+def test_printed_lines_are_exact():
+    counted = ac.count_lora(ac.load_model("Llama-2-7B"), 8, ["q_proj", "v_proj", "wq"])
+    assert str(counted) == ("trainable params: 4,194,304 || all params: 6,742,609,920 || "
+                            "trainable%: 0.0622\nmatched nothing: wq")
+    bill = str(ac.memory_bill(counted)).splitlines()
+    assert bill[0] == ("frozen weights                  13.477 GB   "
+                       "6,738,415,616 parameters in bfloat16")
+    assert bill[-2] == "total" + " " * 23 + "    13.544 GB"
+    assert bill[-1] == ("not included: activations, temporary buffers, fragmentation, the CUDA "
+                        "context")
+    assert "rsLoRA scales by alpha/sqrt(rank)" in str(ac.count_lora(counted.model, use_rslora=True))
+
+
+def by_label(bill):
+    return {item.label: item.bytes for item in bill.items}
+
+
+def test_each_line_of_a_bill_by_hand():
+    model = ac.read_model(TINY)  # d = 48, ff = 80, 3 layers, vocabulary 101
+    linear = 3 * (4 * 48 * 48 + 3 * 48 * 80)
+    rest = 2 * 101 * 48 + 7 * 48
+    counted = ac.count_lora(model, 2, ["q_proj"])
+    n = 3 * 2 * 96
+    assert counted.trainable == n and model.num_parameters == linear + rest
+    assert by_label(ac.memory_bill(counted, base="int8", convention="amp", optimizer="sgd")) == {
+        "frozen weights, int8": linear, "scales": 4 * 3 * (4 * 48 + 2 * 80 + 48),
+        "frozen, not quantised": 2 * rest, "trainable weights": 4 * n,
+        "16-bit working copy": 2 * n, "gradients": 4 * n, "optimizer state": 0}
+    blocks = 3 * (4 * 36 + 3 * 60)  # 48 * 48 = 36 blocks of 64 each, 48 * 80 = 60
+    nf4 = by_label(ac.memory_bill(counted, base="nf4", convention="mixed"))
+    assert nf4 == {"frozen weights, NF4": linear // 2, "scales": 4 * blocks,
+                   "frozen, not quantised": 2 * rest, "trainable weights": 2 * n,
+                   "32-bit master copy": 4 * n, "gradients": 2 * n, "optimizer state": 8 * n}
+    double = by_label(ac.memory_bill(counted, base="nf4+dq", optimizer="adamw-8bit"))
+    assert double["scales, quantised again"] == blocks + 4 * 3 * 7  # each matrix: one more scale
+    assert double["optimizer state"] == 2 * n
+    assert "stay in 32 bits" in ac.memory_bill(counted, optimizer="adamw-8bit").leaves_out
+    plain = by_label(ac.memory_bill(counted, base="float32"))
+    assert plain["frozen weights"] == 4 * (linear + rest)
+    assert "frozen weights" not in by_label(ac.memory_bill(ac.count_full(model)))
+
+
+def test_the_activation_estimate_by_hand():
+    model, tokens = ac.read_model(TINY), 2 * 10
+    counted = ac.count_lora(model, 2, ["q_proj", "down_proj"])
+    linear = 4 * 48 + 2 * 80  # outputs of q, k, v, o, gate, up; not of down
+    kept = linear + 2 * 2 * 48 + 80 + 2 * 2 + 48 + 80  # norms, product, x A^T, inputs of q and down
+    inside = tokens * 3 * (2 * kept + 4 * 6)
+    logits = 8 * tokens * 101
+    estimate = ac.activation_estimate(counted, 2, 10)
+    assert by_label(estimate) == {"inside the layers": inside, "logits and their gradient": logits}
+    eager = ac.activation_estimate(counted, 2, 10, attention="eager")
+    assert by_label(eager)["inside the layers"] - inside == tokens * 3 * 6 * (4 * 10 - 4)
+    saved = ac.activation_estimate(counted, 2, 10, checkpointing=True)
+    assert by_label(saved) == {"layer inputs": 2 * tokens * 48 * 3,
+                               "one layer, recomputed": inside // 3,
+                               "logits and their gradient": logits}
+    full = by_label(ac.activation_estimate(ac.count_full(model), 2, 10))["inside the layers"]
+    more = 48 + 2 * 48 - 2 * 2  # input of gate and up; of the norms, normed; without x A^T
+    assert full - inside == tokens * 3 * 2 * more
+    bare = ac.read_model(TINY, "FEATURE_EXTRACTION")
+    assert list(by_label(ac.activation_estimate(ac.count_full(bare)))) == ["inside the layers"]
+
+
+def test_bias_and_norms_of_adapters_by_hand():
+    t5 = ac.read_model({"model_type": "t5", "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2,
+                        "num_heads": 4, "vocab_size": 30})
+    each = 2 * 16 * 3 + 3 + 16
+    for style, cross, places in (("houlsby", True, 4 + 4 + 2), ("houlsby", False, 4 + 4),
+                                 ("pfeiffer", True, 4), ("parallel", True, 4)):
+        counted = ac.count_adapters(t5, 3, style, cross_attention=cross)
+        assert counted.trainable == counted.stored == places * each
+        assert counted.total == t5.num_parameters + counted.trainable
+        assert f"{places} adapters; biases counted, LayerNorms not counted." in counted.notes
+    with_norms = ac.count_adapters(t5, 3, "pfeiffer", layer_norms=True)
+    assert with_norms.trainable - 4 * each == 16 * (2 * 2 + 3 * 2)  # no final norm
+    assert with_norms.stored == with_norms.trainable
 
 
 def test_text_for_a_list_is_refused():

@@ -202,3 +202,134 @@ def test_noting_can_be_switched_off(monkeypatch):
     monkeypatch.setenv("PEFT_BOOK_PROGRESS", "off")
     checks.remember(verdict(lambda trial: None))
     assert progress.progress_file() is None and "switched off" in repr(checks.progress())
+
+
+# ------------------------------------------------------------------------ each sentence of a report
+
+
+def found(run, student=None):
+    report = verdict(run, student)
+    assert report.status == "failed", str(report)
+    return report.diagnosis.mistake, report.diagnosis.seen
+
+
+class Holder:
+    """An object with whatever attributes and methods a test needs."""
+
+    def __init__(self, **given):
+        vars(self).update(given)
+
+
+def test_a_missing_attribute_and_wrong_keys_are_named():
+    thing = Holder(A=np.ones((2, 3)), parameters=lambda: {"A": np.ones(2)}, gradients=lambda: {})
+    assert found(lambda t: t.attribute(thing, "B")) == (
+        "signature", "Holder has no attribute B.")
+    assert found(lambda t: t.attribute(thing, "A", shape=(3, 2))) == (
+        "wrong-shape", "the attribute A has shape (2, 3), expected (3, 2).")
+    assert verdict(lambda t: t.attribute(thing, "A", shape=(2, 3))).passed
+    assert found(lambda t: t.arrays(thing, ("A", "B"))) == (
+        "signature", "parameters() has the keys ['A'], expected ['A', 'B'].")
+    mistake, seen = found(lambda t: t.arrays(thing, ("A",), "gradients"))
+    assert mistake == "signature" and seen.startswith("gradients() has the keys [], expected ['A']")
+    assert "look for these names on the object itself" in seen
+    assert verdict(lambda t: t.arrays(thing, ("A",))).passed
+    thing.parameters = lambda: {"A": [1.0]}
+    assert found(lambda t: t.arrays(thing, ("A",)))[0] == "wrong-type"
+
+
+def test_a_method_that_peft_method_misses_is_hinted_at():
+    class Inside:
+        def parameters(self):
+            return {"A": self.A}
+
+    mistake, seen = found(lambda t: t.arrays(t.student, ("A",)), Inside())
+    assert mistake == "raised" and "has no attribute 'A'" in seen
+    assert "look for these names on the object itself" in seen
+
+
+def test_bits_dtypes_and_rounding_are_told_apart():
+    wrong, x = Diagnosis("w", "w", "w", "9.2"), np.array([1.0, -0.0])
+    assert verdict(lambda t: t.same_bits("it", x, x.copy(), wrong)).passed
+    for other in (np.array([1.0, 0.0]), x.astype(np.float32), x[None], np.array([1 + 1e-15, -0.0])):
+        assert found(lambda t, o=other: t.same_bits("it", o, x, wrong)) == (
+            "w", "it is not bit for bit what it was.")
+    narrow = x.astype(np.float32)
+    assert verdict(lambda t: t.keeps_float32("it", narrow, narrow)).passed
+    assert found(lambda t: t.keeps_float32("it", narrow, x)) == (
+        "wrong-dtype", "it: float32 in gave float64 out.")
+    for dtype, room in ((np.float64, 1e-5), (np.float32, 2e-4), (np.float16, 2e-2)):
+        trial = checking.Trial(None, dtype)
+        assert trial.agrees(np.array([100.0, 0.9 * room * 100]), np.array([100.0, 0.0]))
+        assert not trial.agrees(np.array([100.0, 1.2 * room * 100]), np.array([100.0, 0.0]))
+    assert checking.Trial(None, np.float64).agrees(np.zeros(0), np.zeros(0))
+
+
+def test_a_twin_of_another_shape_is_no_twin():
+    wrong, right = Diagnosis("twin", "a twin", "because", "9.2"), np.ones((2, 2))
+    run = lambda t: t.compare("it", t.student, right, {wrong: 2 * np.ones(4)})  # noqa: E731
+    assert found(run, 2 * right) == ("values", "it is off by 1, relative to its largest entry.")
+    assert found(run, np.ones(4))[0] == "wrong-shape"
+
+
+def test_a_report_says_each_thing_once_and_where_to_read():
+    exercise = Exercise(3, "a <trial>", Diagnosis("m", "m", "m", "9.2"))
+
+    def waits(trial):
+        raise NotImplementedError("write it")
+
+    exercise.test(1, "interface", "one")(lambda trial: None)
+    exercise.test(2, "shapes", "two")(waits)
+    exercise.test(2, "values", "three")(waits)
+    exercise.test(3, "values", "four")(lambda trial: trial.expect("x", [1]))
+    report = exercise.check(None)
+    assert str(report) == (
+        "Exercise 3: a <trial>\n  passed     interface  one\n"
+        "  not yet    shapes     two    write it\n"
+        "  not yet    values     three\n  failed     values     four\n"
+        "A test failed. Mend this first; the tests below it were not tried.\n"
+        "This looks like: a result of the wrong type.\nSeen: x gave list, expected ndarray.\n"
+        "Why it matters: Callers expect what the statement says.\n"
+        "Read: the exact statement of the exercise (book/exercises/index.md).")
+    html = report._repr_html_()
+    assert "a &lt;trial&gt;" in html and html.count("write it") == 1 and html.count("✓") == 1
+    assert "<strong>Seen:</strong> x gave list, expected ndarray.</p>" in html
+    assert '<a href="../exercises/index.md">the exact statement of the exercise</a>' in html
+    later = str(exercise.check(None, step=3))
+    assert "Exercise 3: a <trial>, step 3 of 3" in later
+    assert "not yet    steps 1-2  1 of 3 earlier tests passed  two. write it" in later
+    assert "passed     step 1     1 of 1 earlier tests passed" in str(exercise.check(None, step=2))
+    assert exercise.check(None, step=2).verdict == (
+        "Not yet: 1 of 3 tests passed, the others wait for code that isn't written.")
+    assert exercise.check(None, step=1).verdict == "All 1 tests passed."
+    assert list(exercise.mistakes) == ["m"] and "Seen" not in str(exercise.mistakes["m"])
+    with pytest.raises(ValueError, match="kind must be one of .*got 'style'"):
+        exercise.test(1, "style", "five")
+
+
+def test_results_that_are_no_numbers_and_arguments_by_name_are_watched():
+    assert found(lambda t: t.call(lambda: np.array([1.0, np.nan, np.inf]))) == (
+        "not-finite", "test_results_that_are_no_numbers_and_arguments_by_name_are_watched."
+                      "<locals>.<lambda>.<locals>.<lambda> holds 2 such numbers out of 3.")
+
+    def writes(x=None):
+        x[0] = 7
+
+    assert found(lambda t: t.call(writes, x=np.zeros((1, 2))))[0] == "changes-input"
+    given = np.array([np.nan, 1.0])  # a NaN that stays is no change
+    assert verdict(lambda t: t.call(lambda x: x[1:], given)).passed
+    assert verdict(lambda t: t.call(lambda x: "text", given, returns=None)).passed
+
+
+def test_a_debuggers_tracer_is_left_in_place():
+    def tracer(frame, event, arg):
+        return None
+
+    before = sys.gettrace()
+    try:
+        sys.settrace(tracer)
+        with checking.time_limit(1e9):
+            inside = sys.gettrace()
+        after = sys.gettrace()
+    finally:
+        sys.settrace(before)
+    assert inside is after is tracer

@@ -258,11 +258,50 @@ def test_config_refuses_what_it_cannot_compute(tmp_path):
     for change, named in [
             ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "llama3"),
             ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "linear"),  # old
-            ({"hidden_act": "gelu"}, "gelu"), ({"attention_bias": True}, "True"),
-            ({"head_dim": 8}, "8")]:
+            ({"rope_scaling": {"rope_type": "yarn"}, "rope_parameters": {}}, "rope_type is 'yarn'"),
+            ({"hidden_act": "gelu"}, "hidden_act is 'gelu'.* only 'silu'"),
+            ({"attention_bias": True}, "attention_bias is True.* only False"),
+            ({"mlp_bias": True}, "mlp_bias is True.* only False"),
+            ({"head_dim": 8}, "head_dim is 8.* = 4")]:
         path.write_text(json.dumps(stored | change))
         with pytest.raises(ValueError, match=named):
             LlamaConfig.load(path)
+
+
+def test_the_config_written_is_all_that_transformers_needs():
+    assert GROUPED.to_hugging_face() == {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 27,
+        "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-6, "rope_theta": 500.0, "tie_word_embeddings": False,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "head_dim": 4,
+        "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0}
+    assert PLAIN.tie_word_embeddings and PLAIN.rope_theta == 10000.0
+
+
+@pytest.mark.parametrize("theta, given", [
+    (300.0, {"rope_theta": 300.0}), (200.0, {"rope_parameters": {"rope_theta": 200.0}}),
+    (300.0, {"rope_theta": 300.0, "rope_parameters": {"rope_theta": 200.0}}), (10000.0, {})])
+def test_the_base_of_the_angles_may_stand_in_two_places(tmp_path, theta, given):
+    stored = {key: value for key, value in PLAIN.to_hugging_face().items() if "rope" not in key}
+    (tmp_path / "config.json").write_text(json.dumps(stored | given | {"head_dim": None}))
+    assert LlamaConfig.load(tmp_path / "config.json").rope_theta == theta
+
+
+def test_untrained_weights_have_the_standard_deviation_asked_for():
+    weights = random_weights(LlamaConfig(50, 32, 64, 2, 4, 4), np.random.default_rng(0))
+    for name, w in weights.items():
+        assert w.dtype == np.float32
+        assert (w == 1).all() if w.ndim == 1 else w.std() == pytest.approx(0.05, rel=0.1), name
+
+
+def test_half_precision_is_read_as_it_is(tmp_path):
+    from safetensors.numpy import save_file
+    arrays = {"a": np.arange(6, dtype=np.float16).reshape(2, 3)}
+    save_file(arrays, tmp_path / "x.safetensors")
+    read = read_safetensors(tmp_path / "x.safetensors")["a"]
+    assert read.dtype == np.float16 and (read == arrays["a"]).all()
+    read[...] = 1  # a copy that may be written
 
 
 def test_a_key_that_a_config_leaves_out_means_what_transformers_means(tmp_path):
@@ -324,3 +363,52 @@ def test_backward_needs_a_forward_without_cache_and_a_fitting_gradient():
     model.forward(np.zeros((1, 2), int))
     with pytest.raises(ValueError, match=r"\(1, 2, 27\), got \(1, 3, 27\)"):
         model.backward(np.zeros((1, 3, 27)))
+
+
+def test_a_folder_of_hugging_face_files_is_a_model(tmp_path):
+    from safetensors.numpy import save_file
+    weights = random_weights(GROUPED, np.random.default_rng(0))
+    (tmp_path / "config.json").write_text(json.dumps(GROUPED.to_hugging_face()))
+    save_file(weights, tmp_path / "model.safetensors")
+    for folder in (tmp_path, str(tmp_path)):
+        loaded = Llama.load(folder)
+        assert loaded.config == GROUPED
+        assert all((loaded.weights()[name] == w).all() for name, w in weights.items())
+    save_file({"a": np.arange(3)}, tmp_path / "ids.safetensors")
+    with pytest.raises(TypeError, match=r"a is I64; readable are \['F16', 'F32', 'F64'\]"):
+        read_safetensors(tmp_path / "ids.safetensors")
+
+
+@pytest.mark.parametrize("temperature", [-0.1, np.nan, np.inf])
+def test_temperatures_that_make_no_sense_are_refused(temperature):
+    with pytest.raises(ValueError, match="temperature must be 0 or positive, got"):
+        make(PLAIN).generate(np.zeros((1, 1), int), 1, temperature=temperature)
+
+
+def test_sampling_ends_with_the_last_sequence_and_may_ask_for_nothing():
+    model = make(PLAIN)
+    start = np.zeros((3, 1), int)
+    assert model.generate(start, 0).shape == (3, 0)
+    greedy = model.generate(start[:1], 5, temperature=0)
+    first = int(greedy[0, 0])
+    assert model.generate(start, 5, temperature=0, stop=first).tolist() == [[first]] * 3
+
+
+def test_heads_must_divide_the_width_into_even_parts():
+    for d, heads in ((16, 3), (12, 4), (10, 4)):
+        with pytest.raises(ValueError, match=f"even head width, got {d} and {heads} heads"):
+            LlamaConfig(27, d, 20, 2, heads, heads)
+
+
+def test_freezing_again_takes_every_weight_back():
+    model = make(GROUPED, full)
+    assert model.num_parameters() == sum(w.size for w in model.weights().values())
+    model.set_trainable(False)
+    assert model.parameters() == {} and model.num_parameters() == 0
+
+
+def test_one_layer_is_a_model_too():
+    model = make(LlamaConfig(27, 16, 20, 1, 4, 2))
+    ids, cache = make_batch(["abc"])[0], []
+    pieces = [model.forward(ids[:, :2], cache), model.forward(ids[:, 2:], cache)]
+    assert np.allclose(np.concatenate(pieces, axis=1), model.forward(ids), rtol=0, atol=1e-12)

@@ -1,5 +1,6 @@
 """peft.py against finite differences, against dense algebra, and against bad input."""
 
+import inspect
 import subprocess
 import sys
 import warnings
@@ -303,6 +304,40 @@ def test_demo_prints_the_block_of_section_9_6():
     assert out.stderr == ""
 
 
+def test_defaults_are_those_of_section_9_6():
+    """The book prints these signatures; a default that moves changes every reader's result."""
+    defaults = {
+        peft.LoRALayer: {"rank": 8, "alpha": 16.0}, peft.Adapter: {
+            "bottleneck_dim": 64, "residual": True, "scale": 1.0},
+        peft.LoRALinear: {"bias": None, "lora_rank": 8, "lora_alpha": 16.0},
+        peft.PrefixTuning: {"prefix_length": 10},
+        peft.PromptTuning: {"prompt_length": 20, "init_from_vocab": None},
+        peft.apply_lora_to_attention: {"rank": 8, "alpha": 16.0, "target_modules": ("q", "v")},
+        peft.compare_peft_methods: {
+            "d_model": 4096, "num_layers": 32, "num_heads": 32, "lora_rank": 8,
+            "adapter_bottleneck": 64, "prefix_length": 10, "prompt_length": 20}}
+    for what, expected in defaults.items():
+        given = {name: parameter.default
+                 for name, parameter in inspect.signature(what).parameters.items()
+                 if parameter.default is not inspect.Parameter.empty
+                 and name not in ("rng", "dtype")}
+        assert given == expected, what
+
+
+@pytest.mark.parametrize("make, start", [
+    (lambda rng: peft.LoRALayer(300, 4, 4, rng=rng).A, 0.01),
+    (lambda rng: peft.Adapter(300, 20, rng=rng).W_up, 0.01),
+    (lambda rng: peft.PrefixTuning(3, 4, 20, 20, rng=rng).prefix, 0.01)])
+def test_starts_are_gaussian_of_standard_deviation_one_hundredth(make, start):
+    array = make(np.random.default_rng(0))
+    assert array.std() == pytest.approx(start, rel=0.05) and abs(array.mean()) < start / 10
+
+
+def test_the_demo_prints_the_same_in_this_process(capsys):
+    peft.demo()
+    assert capsys.readouterr().out == (HERE / "demo_output.txt").read_text()
+
+
 # ------------------------------------------------------------------------------------ bad input
 
 W43 = np.ones((4, 3), np.float32)
@@ -383,8 +418,20 @@ def test_numpy_integers_are_integers():
     (lambda: peft.PromptTuning(3, 2).backward(W43), RuntimeError, "backward needs forward"),
 ])
 def test_bad_input_is_named(call, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=rf"(?<!\w)(?:{message})"):  # the name, not the end of another
         call()
+
+
+def test_each_gradient_is_named_and_an_index_is_checked_on_the_way_back():
+    method = peft.PrefixTuning(2, 2, 4, 3)
+    method.forward(K, K, 1)
+    right = np.ones((2, 8, 2, 4), np.float32)
+    with pytest.raises(ValueError, match="^grad_keys must have shape"):
+        method.backward(K, right, 1)
+    with pytest.raises(ValueError, match="^grad_values must have shape"):
+        method.backward(right, K, 1)
+    with pytest.raises(TypeError, match="^layer_idx must be an integer, got True"):
+        method.backward(right, right, True)  # which is 1 to a dict and to an array
 
 
 @pytest.mark.parametrize("i", range(5))
@@ -393,7 +440,7 @@ def test_backward_refuses_a_gradient_of_another_shape(i):
     method = all_methods(np.float32, rng)[i]
     x, g, W = (normal(rng, *s, dtype=np.float32) for s in ((2, 4, 6), (2, 8, 6), (5, 6)))
     run(method, x, g, W)
-    with pytest.raises(ValueError, match="grad_.* must have shape"):
+    with pytest.raises(ValueError, match="^grad_.* must have shape"):
         if isinstance(method, peft.PrefixTuning):
             method.backward(K, K, 0)
         else:
@@ -401,8 +448,9 @@ def test_backward_refuses_a_gradient_of_another_shape(i):
 
 
 def test_rank_above_full_warns_and_works():
-    with pytest.warns(UserWarning, match=r"rank 5 is above min\(in, out\) = 3"):
+    with pytest.warns(UserWarning, match=r"rank 5 is above min\(in, out\) = 3") as caught:
         layer = peft.LoRALayer(3, 4, 5)
+    assert caught[0].filename == __file__  # the caller's line, not the module's
     assert layer.forward(X3, W43).shape == (2, 4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -174,3 +174,60 @@ def test_bad_settings_are_refused():
         train(make(), steps=0)
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate(make(), [])
+
+
+def test_a_callback_may_end_the_training_before_it_begins():
+    model = make()
+    before = {name: a.copy() for name, a in model.parameters().items()}
+    optimizer = train(model, callbacks=[lambda event: True])
+    assert optimizer.steps == 0
+    assert all((a == before[name]).all() for name, a in model.parameters().items())
+
+
+@pytest.mark.parametrize("options", [{"every": 0}, {"warmup": -1}, {"steps": 0}])
+def test_counts_of_the_loop_are_checked(options):
+    data = batches(load_names("turkish", "train"), 4, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="steps and every must be at least 1 and warmup at leas"):
+        fit(make(), data, **({"steps": 1, "lr": 0.1} | options))
+
+
+def test_events_carry_the_numbers_of_their_step():
+    heard = []
+    data = batches(load_names("turkish", "train"), 16, np.random.default_rng(0))
+    fit(make(), data, steps=4, lr=0.01, warmup=2, max_norm=1e-3, callbacks=[heard.append])
+    assert [event.lr for event in heard[1:]] == [cosine_schedule(s, 4, 0.01, 2) for s in range(4)]
+    assert heard[0].lr is heard[0].loss is heard[0].grad_norm is None
+    assert all(event.grad_norm > 1e-3 and event.steps == 4 for event in heard[1:])
+    assert all(event.evaluated is None for event in heard)
+
+
+def test_a_schedule_of_nothing_but_warm_up_is_no_division_by_zero():
+    assert [cosine_schedule(s, 2, 1.0, 2) for s in range(3)] == [0.5, 1.0, 1.0]
+    assert cosine_schedule(0, 1, 1.0, 0) == 1.0
+
+
+@pytest.mark.parametrize("lr", [0, np.nan, np.inf])
+def test_learning_rates_that_make_no_sense_are_refused(lr):
+    with pytest.raises(ValueError, match="lr must be positive"):
+        AdamW({"w": np.ones(1)}, lr)
+
+
+def test_each_setting_of_adamw_has_its_effect():
+    """Against the algorithm for one scalar, with settings that are nobody's default."""
+    w = {"w": np.array([2.0])}
+    optimizer = AdamW(w, 5.0, betas=(0.5, 0.8), eps=0.3, weight_decay=0.1)
+    theta, m, v = 2.0, 0.0, 0.0
+    for t, (g, lr) in enumerate(((0.5, 0.2), (-2.0, 0.1)), start=1):
+        m, v = 0.5 * m + 0.5 * g, 0.8 * v + 0.2 * g * g
+        theta -= lr * (m / (1 - 0.5 ** t) / ((v / (1 - 0.8 ** t)) ** 0.5 + 0.3) + 0.1 * theta)
+        optimizer.step({"w": np.array([g])}, lr)
+        assert w["w"][0] == pytest.approx(theta, rel=1e-12)
+    with pytest.raises(KeyError):
+        optimizer.step({})
+
+
+def test_a_bar_shows_steps_and_losses():
+    bar = ProgressBar("mine")
+    train(make(), steps=3, evaluations={"bo": ["bo"]}, every=2, callbacks=[bar])
+    assert bar.bar.n == bar.bar.total == 3 and bar.bar.desc.startswith("mine")
+    assert "bo=" in bar.bar.postfix and bar.bar.disable  # closed
