@@ -1,20 +1,23 @@
-"""Time Python in the browser on the built book, served by a static server on this machine.
+"""Time the built book in a browser: its pages, and Python in them. A server on this machine.
 
     python benchmarks/browser.py            print the table (three minutes)
     python benchmarks/browser.py --record   and write benchmarks/browser.json
-    python benchmarks/browser.py --all      every notebook to its end as well (half an hour)
+    python benchmarks/browser.py --all      every notebook to its end as well (a quarter of an hour)
 
 Cold is a browser that has never seen the page, warm the same browser with the page opened again.
-Goals on two cores: first cell within 12 s cold and 6 s warm, a chapter within 60 s.
+Goals on two cores: first cell within 12 s cold and 6 s warm, a chapter within 60 s; a page without
+widgets under 300 kB (gzipped, without fonts), widgets alive within 1.5 s.
 """
 
 import argparse
+import gzip
 import json
 import os
 import platform
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
@@ -23,7 +26,14 @@ from conftest import CHROMIUM, HTML  # noqa: E402
 from lite import build as lite  # noqa: E402
 
 FIRST = "book/exercises/ex1-lora-feed-forward.ipynb"
-GOALS = {"cold": 12, "warm": 6, "notebook": 60}  # seconds
+GOALS = {"cold": 12, "warm": 6, "notebook": 60, "alive": 1.5,  # seconds
+         "page": 300_000}  # bytes
+#: True as soon as every widget of a page can be moved.
+ALIVE = """() => {
+    const views = document.querySelectorAll('script[type$="widget-view+json"]');
+    const live = document.querySelectorAll(".pw");
+    return live.length >= views.length && [...live].every((root) => root.childElementCount);
+}"""
 
 
 def first_cell(page, address, name):
@@ -32,6 +42,25 @@ def first_cell(page, address, name):
     lite_tools.open_notebook(page, address, name)
     next(lite_tools.run_cells(page, lite_tools.load(ROOT / name)["cells"]))
     return time.perf_counter() - began, lite_tools.Quiet.sent
+
+
+def weigh(browser, address, name):
+    """Bytes of a page's files, gzipped, without fonts; seconds until its widgets are alive."""
+    page, answers = browser.new_page(), []
+    page.on("response", lambda answer: answers.append(answer))
+    began = time.perf_counter()
+    page.goto(f"{address}/{name}", wait_until="commit")
+    row = {"widgets": (HTML / name).read_text("utf-8").count("widget-view+json")}
+    if row["widgets"]:
+        page.wait_for_function(ALIVE)
+        row["alive"] = round(time.perf_counter() - began, 2)
+    page.wait_for_load_state("networkidle")
+    files = {urlsplit(answer.url).path for answer in answers
+             if answer.ok and answer.url.startswith(address)}
+    row["bytes"] = sum(len(gzip.compress((HTML / unquote(path).lstrip("/")).read_bytes()))
+                       for path in files if not path.endswith((".woff", ".woff2", "/")))
+    page.close()
+    return row
 
 
 def measure(everything):
@@ -43,6 +72,12 @@ def measure(everything):
         browser = playwright.chromium.launch(executable_path=CHROMIUM,
                                              args=["--no-sandbox", "--disable-gpu"])
         result["chromium"] = browser.version
+        result["pages"] = {}
+        for path in sorted((HTML / "book").rglob("*.html")):
+            name = path.relative_to(HTML).as_posix()
+            row = result["pages"][name] = weigh(browser, address, name)
+            print(f"{name}: {row['bytes'] / 1e3:.0f} kB"
+                  + (f", widgets after {row['alive']} s" if "alive" in row else ""), flush=True)
         for kind in ("cold", "warm"):
             result[kind] = []
         for _ in range(3):
