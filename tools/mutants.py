@@ -15,8 +15,9 @@ files in place.)
 What is changed: comparison, arithmetic and Boolean operators, `not`, signs, numbers, True and
 False, text that is not a message, conditions, returned values; calls, updates and `raise` that
 stand alone are left out; `break` and `continue` are swapped. What is not: annotations, docstrings,
-the wording of messages (all inside a `raise` or an f-string), the 1 of -1 (NumPy takes any negative
-size for "what is left"), and options that change speed or wording alone (UNCHANGED).
+the wording of messages (all inside a `raise` or an f-string; in the exercise checks, which are made
+of sentences, any text with a space), the 1 of -1 (NumPy takes any negative size for "what is left"),
+and options that change speed or wording alone (UNCHANGED).
 
 A mutant that no test can notice, since it computes the same, is listed with the reason in
 code/stage-09/tests/equivalent_mutants.toml. An entry that matches no surviving mutant fails, too.
@@ -56,9 +57,9 @@ CONCERNS = {
     "checking.py": ["checking", "checks_ex1"],
     **_EXERCISE,
 }
-SLOW = ("can_be_made_again", "killed", "demo_prints")  # start other processes
+SLOW = ("can_be_made_again", "killed", "demo_prints_the_block")  # start other processes
 
-UNCHANGED = ("copy", "strict", "stacklevel", "encoding", "repr", "desc", "leave", "delay")
+UNCHANGED = ("copy", "strict", "stacklevel", "encoding", "repr", "desc", "leave", "delay", "seed")
 
 COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
            ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot,
@@ -80,8 +81,8 @@ class Mutant:
         return self.scope, self.source, self.what
 
 
-def collect(tree: ast.Module, lines: list[str]) -> list[Mutant]:
-    """Every mutant of a module, in the order of its lines."""
+def collect(tree: ast.Module, lines: list[str], sentences: bool) -> list[Mutant]:
+    """Every mutant of a module, in the order of its lines; `sentences`: text is for people."""
     found: list[Mutant] = []
 
     def add(node, scope, what, change):
@@ -178,7 +179,7 @@ def collect(tree: ast.Module, lines: list[str]) -> list[Mutant]:
                 new = not value
             elif isinstance(value, (int, float)):
                 new = value + 1
-            elif isinstance(value, str) and value:
+            elif isinstance(value, str) and value and not (sentences and " " in value):
                 new = "XX" + value
             else:
                 return
@@ -257,7 +258,8 @@ class Watch:
         return local
 
     def pytest_runtest_call(self, item):
-        if self.module is not None:
+        # The exercise checks' time limit gives way to a tracer: an endless loop would be one.
+        if self.module is not None and "ndless" not in item.nodeid:
             sys.settrace(self.trace)
 
     def pytest_runtest_teardown(self, item):
@@ -339,7 +341,7 @@ def test_module(name: str, sample: int | None, seed: int, only: str) -> tuple[in
                 statement.setdefault(line, range(node.lineno, last + 1))
     inside = {line for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
               for line in range(node.body[0].lineno, node.end_lineno + 1)}
-    mutants = [m for m in collect(tree, lines) if m.scope.startswith(only)]
+    mutants = [m for m in collect(tree, lines, name.startswith("check")) if m.scope.startswith(only)]
     everything = len(mutants)
     if sample is not None and sample < everything:
         mutants = sorted(random.Random(seed).sample(mutants, sample), key=lambda m: m.line)

@@ -450,6 +450,67 @@ def test_the_activation_estimate_by_hand():
     assert list(by_label(ac.activation_estimate(ac.count_full(bare)))) == ["inside the layers"]
 
 
+def test_experts_keep_the_active_ones_share():
+    model = ac.read_model({**TINY, "model_type": "mixtral", "num_local_experts": 4,
+                           "num_experts_per_tok": 3})
+    counted, tokens = ac.count_lora(model, 2, ["q_proj"]), 20
+    share = 3 / 4 * 4  # each of the four experts works for three tokens in four
+    kept = 4 * 48 + 4 + share * 2 * 80 + 2 * 2 * 48 + 3 * 80 + 2 + 48
+    assert by_label(ac.activation_estimate(counted, 2, 10))["inside the layers"] == (
+        tokens * 3 * (2 * kept + 4 * 6))
+    assert ac.activation_estimate(counted).leaves_out == (
+        "dropout masks, temporary buffers: this is an estimate")
+
+
+def test_an_odd_number_of_4_bit_weights_takes_the_next_whole_byte():
+    odd = ac.read_model({**TINY, "hidden_size": 9, "num_attention_heads": 1,
+                         "intermediate_size": 5, "num_hidden_layers": 1})
+    counted = ac.count_lora(odd, 1, ["q_proj"])
+    assert [item.bytes for item in ac.frozen_items(counted, "nf4")[:2]] == [
+        4 * 41 + 3 * 23, 4 * (4 * 2 + 3 * 1)]
+    assert counted.total - counted.packed_total == 4 * 40 + 3 * 22
+
+
+@pytest.mark.parametrize("convention, why", [
+    ("fp32", "576 parameters, 4 bytes each: everything in 32 bits"),
+    ("mixed", "576 parameters, 2 bytes each: 16-bit weights and gradients, a 32-bit master copy "
+              "(Rajbhandari et al., 2020, section 3.1)"),
+    ("amp", "576 parameters, 4 bytes each: 32-bit weights and gradients, a 16-bit copy of the "
+            "weights (PyTorch AMP as Hugging Face counts it)"),
+    ("no-master", "576 parameters, 2 bytes each: 16-bit weights and gradients, 32-bit Adam, no "
+                  "master copy"),
+    ("bf16", "576 parameters, 2 bytes each: everything in 16 bits")])
+def test_a_bill_says_by_which_convention(convention, why):
+    items = ac.memory_bill(ac.count_lora(ac.read_model(TINY), 2, ["q_proj"]),
+                           convention=convention).items
+    assert [item.why for item in items if item.label == "trainable weights"] == [why]
+    states = ac.CONVENTIONS[convention][2]
+    assert items[-1].why == (
+        f"AdamW's two running averages, {states} bytes for each trainable parameter")
+
+
+@pytest.mark.parametrize("family, flags", [
+    ("llama", {"attention_bias", "mlp_bias"}), ("gemma", {"attention_bias"}), ("mistral", set()),
+    ("gemma2", {"attention_bias"}), ("gemma3_text", {"attention_bias"}), ("qwen2", set()),
+    ("qwen3", {"attention_bias"})])
+def test_each_bias_of_a_family_has_its_flag(family, flags):
+    def biased(**more):
+        model = ac.read_model({**TINY, "model_type": family, **more})
+        return {m.name.split(".")[-1] for m in model.modules if m.bias}
+
+    always = {"q_proj", "k_proj", "v_proj"} if family == "qwen2" else set()
+    added = {"attention_bias": {"q_proj", "k_proj", "v_proj", "o_proj"},
+             "mlp_bias": {"gate_proj", "up_proj", "down_proj"}}
+    assert biased() == always
+    for flag, names in added.items():
+        assert biased(**{flag: True}) == (always | names if flag in flags else always)
+
+
+def test_all_linear_leaves_a_head_of_any_task_alone():
+    for task in ("CAUSAL_LM", "SEQ_CLS", "FEATURE_EXTRACTION"):
+        assert len(ac.find_modules(ac.read_model(TINY, task), "all-linear")[0]) == 21
+
+
 def test_bias_and_norms_of_adapters_by_hand():
     t5 = ac.read_model({"model_type": "t5", "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2,
                         "num_heads": 4, "vocab_size": 30})

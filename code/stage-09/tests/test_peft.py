@@ -198,6 +198,13 @@ def test_prompt_copies_rows_of_the_vocabulary():
     assert peft.PromptTuning(4, 20, table, rng=rng).prompt.shape == (20, 4)  # more than there are
 
 
+@pytest.mark.parametrize("asked, made", [(None, F64), (np.float32, np.float32)])
+def test_a_prompt_has_the_dtype_asked_for_or_its_tables(asked, made):
+    table = np.ones((3, 4))
+    assert peft.PromptTuning(4, 2, table, dtype=asked).prompt.dtype == made
+    assert peft.PromptTuning(4, 2, dtype=asked).prompt.dtype == np.float32
+
+
 def all_methods(dtype, rng):
     return [peft.LoRALayer(6, 5, 2, dtype=dtype, rng=rng),
             peft.LoRALinear(normal(rng, 5, 6, dtype=dtype), lora_rank=2, rng=rng),
@@ -290,6 +297,7 @@ def test_compare_counts_what_the_arrays_hold():
     counts = peft.compare_peft_methods(d, L, H, r, m, P, Q)
     assert {name: c["params"] for name, c in counts.items()} == made
     assert all(c["ratio"] == c["params"] / made["full"] for c in counts.values())
+    assert {type(c["params"]) for c in counts.values()} == {int}
 
 
 def test_published_count_for_llama_2_7b():
@@ -411,11 +419,11 @@ def test_numpy_integers_are_integers():
      "must name some of"),
     (lambda: peft.compare_peft_methods(d_model=10, num_heads=3), ValueError,
      "d_model must be divisible by num_heads, got 10 and 3"),
-    (lambda: peft.LoRALayer(3, 4, 2).backward(W43), RuntimeError, "backward needs forward"),
+    (lambda: peft.LoRALayer(3, 4, 2).backward(W43), RuntimeError, "backward needs forward first"),
     (lambda: peft.LoRALinear(W43, lora_rank=2).backward(W43), RuntimeError, "backward needs forw"),
     (lambda: peft.Adapter(3, 2).backward(W43), RuntimeError, "backward needs forward"),
     (lambda: peft.PrefixTuning(2, 2, 4).backward(K, K, 1), RuntimeError, "forward of layer 1"),
-    (lambda: peft.PromptTuning(3, 2).backward(W43), RuntimeError, "backward needs forward"),
+    (lambda: peft.PromptTuning(3, 2).backward(W43), RuntimeError, "backward needs forward first"),
 ])
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=rf"(?<!\w)(?:{message})"):  # the name, not the end of another

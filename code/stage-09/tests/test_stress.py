@@ -162,6 +162,18 @@ def test_activations_too_large_to_square_are_refused_not_normed_to_zero():
         norm.forward(np.full((1, 4), 1e20, F32))
 
 
+def test_attention_scores_far_above_what_exp_takes_choose_one_token():
+    weights = random_weights(CONFIG, np.random.default_rng(0), 0.3)
+    for name in weights:
+        if "q_proj" in name:
+            weights[name] *= F32(1e4)  # scores of some 1e4; exp(89) is infinite in float32
+    model, ids = Llama(CONFIG, weights), np.arange(8).reshape(2, 4)
+    wide = Llama(CONFIG, {name: w.astype(F64) for name, w in weights.items()})
+    assert_close([model.forward(ids)], [wide.forward(ids)], 1e-3)
+    p = model.layers[0].self_attn.cache[-1]
+    assert np.isfinite(p).all() and (p.max(axis=-1) > 0.99).mean() > 0.9
+
+
 @pytest.mark.parametrize("size, dtype", [(1e4, F16), (1e30, F32), (1e200, F64)])
 def test_huge_logits_cost_their_distance(size, dtype):
     loss, grad = cross_entropy(np.array([[size, 0.0, -size]], dtype), np.array([1]))
