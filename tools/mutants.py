@@ -16,8 +16,8 @@ What is changed: comparison, arithmetic and Boolean operators, `not`, signs, num
 False, text that is not a message, conditions, returned values; calls, updates and `raise` that
 stand alone are left out; `break` and `continue` are swapped. What is not: annotations, docstrings,
 the wording of messages (all inside a `raise` or an f-string; in the exercise checks, which are made
-of sentences, any text with a space), the 1 of -1 (NumPy takes any negative size for "what is left"),
-and options that change speed or wording alone (UNCHANGED).
+of sentences, any text with a space), the 1 of -1 (NumPy takes any negative size for "all that is
+left"), and options that change speed or wording alone (UNCHANGED).
 
 A mutant that no test can notice, since it computes the same, is listed with the reason in
 code/stage-09/tests/equivalent_mutants.toml. An entry that matches no surviving mutant fails, too.
@@ -341,7 +341,8 @@ def test_module(name: str, sample: int | None, seed: int, only: str) -> tuple[in
                 statement.setdefault(line, range(node.lineno, last + 1))
     inside = {line for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
               for line in range(node.body[0].lineno, node.end_lineno + 1)}
-    mutants = [m for m in collect(tree, lines, name.startswith("check")) if m.scope.startswith(only)]
+    sentences = name.startswith("check")
+    mutants = [m for m in collect(tree, lines, sentences) if m.scope.startswith(only)]
     everything = len(mutants)
     if sample is not None and sample < everything:
         mutants = sorted(random.Random(seed).sample(mutants, sample), key=lambda m: m.line)
