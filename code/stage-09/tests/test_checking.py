@@ -247,6 +247,24 @@ def test_a_method_that_peft_method_misses_is_hinted_at():
     assert "look for these names on the object itself" in seen
 
 
+@pytest.mark.parametrize("name", ["A", "B", "W_down", "W_up", "prompt"])
+@pytest.mark.parametrize("end", ["", "_grad"])
+def test_the_hint_knows_every_array_of_peft(name, end):
+    assert "on the object itself" in found(lambda t: getattr(Holder(), name + end))[1]
+    assert "on the object itself" not in found(lambda t: Holder().other)[1]
+
+
+def test_general_diagnoses_send_to_where_the_matter_is_explained():
+    by_page = {"statement": {"raised", "signature", "global-random", "wrong-type", "wrong-shape",
+                             "values"},
+               "9.6": {"too-long", "changes-input", "wrong-dtype", "not-finite", "accumulates",
+                       "accepts-nonsense", "backward-first", "dead-parameters"}}
+    assert {page: {d.mistake for d in GENERAL.values() if d.read == page}
+            for page in by_page} == by_page
+    assert all(key == d.mistake for key, d in GENERAL.items())
+    assert sum(map(len, by_page.values())) == len(GENERAL)
+
+
 def test_bits_dtypes_and_rounding_are_told_apart():
     wrong, x = Diagnosis("w", "w", "w", "9.2"), np.array([1.0, -0.0])
     assert verdict(lambda t: t.same_bits("it", x, x.copy(), wrong)).passed

@@ -790,3 +790,68 @@ def test_fuzzed_indexes_are_refused_or_right(sharded, tmp_path_factory):
     run = FUZZ(given(mutations())(lambda mutate: check_after(
         mutate, sharded, copy, INDEX, lambda: hub.load_llama(copy).weights())))
     run()
+
+
+# ------------------------------------------------------------ the configurations, field by field
+
+VIRTUAL = {"base_model_name_or_path": None, "inference_mode": True, "task_type": "CAUSAL_LM",
+           "num_layers": 2, "num_transformer_submodules": 1}
+LORA = {"peft_type": "LORA", "base_model_name_or_path": None, "inference_mode": True,
+        "task_type": "CAUSAL_LM", "r": 3, "lora_alpha": 5, "lora_dropout": 0.0, "bias": "none",
+        "target_modules": ["q_proj", "v_proj"], "fan_in_fan_out": False, "init_lora_weights": True,
+        "use_rslora": False, "use_dora": False, "modules_to_save": None}
+SLOT = "model.layers.{}.{}"
+WRITTEN = {  # what PEFT 0.21 writes for the same adapter, less the fields that it fills in itself
+    "lora": LORA,
+    "lora_one_layer": LORA | {"target_modules": ["model.layers.1.self_attn.q_proj", "v_proj"]},
+    "lora_all": LORA | {"r": 1, "lora_alpha": 0.3, "target_modules": sorted(
+        f"{p}_proj" for p in ("q", "k", "v", "o", "gate", "up", "down"))},
+    "prefix": VIRTUAL | {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 3, "token_dim": 4,
+                         "num_attention_heads": 2, "prefix_projection": False},
+    "prompt": VIRTUAL | {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "token_dim": 8,
+                         "num_attention_heads": 4, "prompt_tuning_init": "RANDOM"},
+    "houlsby": {"peft_type": "STAGE9_BOTTLENECK", "base_model_name_or_path": None,
+                "inference_mode": True, "task_type": "CAUSAL_LM", "bottleneck_dim": 2,
+                "residual": True, "scale": 1.0,
+                "slots": [SLOT.format(i, slot) for i in (0, 1)
+                          for slot in ("after_attention", "after_mlp")],
+                "format": "bottleneck adapters of this course; Hugging Face PEFT has none"},
+    "parallel": {"peft_type": "STAGE9_BOTTLENECK", "base_model_name_or_path": None,
+                 "inference_mode": True, "task_type": "CAUSAL_LM", "bottleneck_dim": 2,
+                 "residual": False, "scale": 4.0, "slots": [SLOT.format(1, "parallel_mlp")],
+                 "format": "bottleneck adapters of this course; Hugging Face PEFT has none"},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_adapters_configuration_is_written_field_by_field(tmp_path, method):
+    model = with_method(method)
+    hub.save_adapter(model, tmp_path)
+    assert json.loads((tmp_path / CONFIG).read_text()) == WRITTEN[method]
+    hub.save_adapter(model, tmp_path, base_model="me/mine")
+    config = json.loads((tmp_path / CONFIG).read_text())
+    assert config == WRITTEN[method] | {"base_model_name_or_path": "me/mine"}
+
+
+def test_a_checkpoints_configuration_and_index_are_written_field_by_field(tmp_path):
+    model = base()
+    hub.save_llama(model, tmp_path / "one", eos_token_id=2, torch_dtype="float32")
+    expected = model.config.to_hugging_face() | {
+        "bos_token_id": None, "eos_token_id": 2, "pad_token_id": None, "dtype": "float32",
+        "torch_dtype": "float32"}
+    assert json.loads((tmp_path / "one" / "config.json").read_text()) == expected
+    assert not (tmp_path / "one" / INDEX).exists()
+    room = 13 * 8 * 4  # bytes of the embedding: it fills the first file exactly
+    hub.save_llama(model, tmp_path / "many", max_shard_bytes=room)
+    index = json.loads((tmp_path / "many" / INDEX).read_text())
+    assert index.keys() == {"metadata", "weight_map"}
+    total = sum(w.nbytes for w in model.weights().values())
+    assert index["metadata"] == {"total_size": total}
+    files = sorted(set(index["weight_map"].values()))
+    assert files == [f"model-{i + 1:05}-of-{len(files):05}.safetensors" for i in range(len(files))]
+    assert [n for n, f in index["weight_map"].items() if f == files[0]] == [
+        "model.embed_tokens.weight"]
+    for file in files:
+        arrays = load_file(tmp_path / "many" / file)
+        assert arrays.keys() == {n for n, f in index["weight_map"].items() if f == file}
+        assert sum(a.nbytes for a in arrays.values()) <= room or len(arrays) == 1

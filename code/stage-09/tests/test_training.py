@@ -1,5 +1,7 @@
 """Loss, optimizer and loop; and that frozen means frozen."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -210,6 +212,17 @@ def test_a_schedule_of_nothing_but_warm_up_is_no_division_by_zero():
 def test_learning_rates_that_make_no_sense_are_refused(lr):
     with pytest.raises(ValueError, match="lr must be positive"):
         AdamW({"w": np.ones(1)}, lr)
+
+
+def test_defaults_are_pytorchs_and_the_recorded_runs():
+    """torch.optim.AdamW's, but without decay; the loop's are those of every recorded run."""
+    def defaults(function):
+        return {name: p.default for name, p in inspect.signature(function).parameters.items()
+                if p.default is not p.empty}
+
+    assert defaults(AdamW) == {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
+    assert defaults(fit) == {"warmup": 20, "weight_decay": 0.0, "max_norm": 1.0,
+                             "evaluations": None, "every": 50, "callbacks": ()}
 
 
 def test_each_setting_of_adamw_has_its_effect():
