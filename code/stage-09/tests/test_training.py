@@ -193,6 +193,11 @@ def test_counts_of_the_loop_are_checked(options):
         fit(make(), data, **({"steps": 1, "lr": 0.1} | options))
 
 
+def test_one_step_without_warm_up_evaluated_every_time_is_a_run():
+    data = batches(load_names("turkish", "train"), 4, np.random.default_rng(0))
+    assert fit(make(), data, steps=1, lr=0.1, warmup=0, every=1).steps == 1
+
+
 def test_events_carry_the_numbers_of_their_step():
     heard = []
     data = batches(load_names("turkish", "train"), 16, np.random.default_rng(0))
