@@ -31,8 +31,9 @@ GOALS = {"cold": 12, "warm": 6, "notebook": 60, "alive": 1.5,  # seconds
 #: True as soon as every widget of a page can be moved.
 ALIVE = """() => {
     const views = document.querySelectorAll('script[type$="widget-view+json"]');
-    const live = document.querySelectorAll(".pw");
-    return live.length >= views.length && [...live].every((root) => root.childElementCount);
+    const live = document.querySelectorAll(".peft-widget");
+    return document.readyState !== "loading" && live.length >= views.length
+        && [...live].every((widget) => widget.querySelector("input, select"));
 }"""
 
 

@@ -1,0 +1,69 @@
+"""The book in a second engine: pages and widgets from disk, an exercise in the browser."""
+
+from pathlib import Path
+
+import firefox_tools
+import lite_tools
+import pytest
+from conftest import HTML, ROOT, missing, pages
+from test_lite import TOLERANCE
+
+SOLUTION = "book/solutions/sol2-lora-dropout.ipynb"
+
+
+@pytest.fixture(scope="module")
+def firefox(html, tmp_path_factory):
+    if not firefox_tools.FIREFOX:
+        missing("no Firefox: install it (Debian: apt-get install firefox-esr) or set FIREFOX")
+    with firefox_tools.firefox(tmp_path_factory.mktemp("firefox")) as page:
+        yield page
+
+
+@pytest.mark.parametrize("name", pages())
+def test_page_is_sound_in_firefox(firefox, html, name):
+    firefox.faults.clear()
+    firefox.resize(375, 812)
+    firefox.goto(f"{html.as_uri()}/{name}")
+    if 'class="math' in (html / name).read_text("utf-8"):
+        firefox.wait_for("() => document.querySelector('mjx-container')", 30)
+    firefox.wait_for("""() => document.querySelectorAll(".peft-widget").length >=
+        document.querySelectorAll('script[type$="widget-view+json"]').length""", 30)
+    found = firefox.evaluate("""() => [document.documentElement.scrollWidth,
+        document.querySelectorAll("mjx-merror").length,
+        [...document.images].filter((i) => i.complete && !i.naturalWidth).length]""")
+    assert found[0] <= 375, "the page scrolls sideways"
+    assert found[1:] == [0, 0], "formulas that MathJax refuses, images that do not load"
+    assert firefox.faults == []
+
+
+def test_a_slider_moves_in_firefox(firefox, html):
+    firefox.goto(f"{html.as_uri()}/book/05-choosing-a-method.html")
+    firefox.wait_for("() => document.querySelector('.peft-widget input[data-name=lora_rank]')", 30)
+    before, after = firefox.evaluate("""async () => {
+        const slider = document.querySelector(".peft-widget input[data-name=lora_rank]");
+        const row = slider.closest(".cell_output").querySelector("tr[data-method=lora]");
+        const before = Number(row.dataset.params);
+        slider.value = slider.max;
+        slider.dispatchEvent(new Event("input", { bubbles: true }));
+        await new Promise((go) => requestAnimationFrame(() => setTimeout(go, 100)));
+        return [before, Number(row.dataset.params)];
+    }""")
+    assert after > before
+
+
+def test_a_solution_passes_its_checks_in_firefox(firefox, html):
+    if not (html / "lite" / "index.html").exists():
+        missing("the book was built without Python in the browser: run make book with a network")
+    firefox.resize(1280, 900)
+    with lite_tools.served(HTML) as address:
+        firefox.goto(f"{address}/lite/notebooks/index.html?path={SOLUTION}")
+        firefox.wait_for(lite_tools.IDLE, 180)
+        wrong = []
+        for index, cell in enumerate(lite_tools.load(Path(ROOT / SOLUTION))["cells"]):
+            if cell["cell_type"] == "code":
+                found = lite_tools.text_of(firefox.evaluate(lite_tools.RUN, index))
+                assert "Error:" not in found, found
+                if "nbval-ignore-output" not in cell["metadata"].get("tags", []):
+                    wrong += lite_tools.differences(lite_tools.text_of(cell["outputs"]), found,
+                                                    TOLERANCE)
+        assert wrong == []
