@@ -94,11 +94,16 @@ def feedback_link(context):
     if not url:
         return None
     title = re.sub("<[^>]*>", "", context.get("title", ""))
-    body = (f"Page: {title} ({context['pagename']})\nCommit: {commit() or 'unknown'}\n"
-            f"Python {sys.version.split()[0]}\n\nWhat is wrong or unclear:\n")
-    place = "-/issues/new" if "gitlab" in url else "issues/new"
-    fields = (("issue[title]", "issue[description]") if "gitlab" in url else ("title", "body"))
-    return f"{url}/{place}?" + urlencode(dict(zip(fields, (f"{title}: ", body))), quote_via=quote)
+    page = f"{title} ({context['pagename']})"
+    version = f"{commit() or 'unknown'}, built with Python {sys.version.split()[0]}"
+    if "gitlab" in url:
+        body = f"Page: {page}\nVersion: {version}\n\nWhat is wrong or unclear:\n"
+        place = "-/issues/new"
+        fields = {"issue[title]": f"{title}: ", "issue[description]": body}
+    else:  # the fields of .github/ISSUE_TEMPLATE/wrong.yml
+        place = "issues/new"
+        fields = {"template": "wrong.yml", "title": f"{title}: ", "page": page, "version": version}
+    return f"{url}/{place}?" + urlencode(fields, quote_via=quote)
 
 
 def add_buttons(app, pagename, templatename, context, doctree):

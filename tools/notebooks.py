@@ -1,9 +1,11 @@
 """Run notebooks and write their outputs in one form, so that a diff shows only what changed.
 
     python tools/notebooks.py book/02-lora.ipynb …    run these in place (all of the book's if none)
+    python tools/notebooks.py --normalise [FILE …]    do not run: only take out what is noise
 
 A notebook is run in its own folder by the kernel of this Python. Afterwards everything that says
-when, where or by which random identifier it ran is taken out; outputs stay.
+when, where or by which random identifier it ran is taken out; outputs stay. After work in
+JupyterLab `--normalise` does the same in a second, and says which files it changed.
 """
 
 import argparse
@@ -21,6 +23,8 @@ KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "nam
 LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python",
             "pygments_lexer": "ipython3"}
 WIDGETS = "application/vnd.jupyter.widget-state+json"
+#: What editors note on a cell about times and looks. Tags and descriptions of figures stay.
+NOISE = ("execution", "ExecuteTime", "collapsed", "scrolled")
 
 
 def book_notebooks(root=ROOT):
@@ -30,27 +34,56 @@ def book_notebooks(root=ROOT):
 
 
 def normalise(notebook, name):
-    """The notebook without what changes from run to run: times, versions, random widget ids."""
+    """The notebook without what changes from run to run: times, versions, counts, widget ids.
+
+    Normalising twice changes nothing more.
+    """
     notebook = json.loads(json.dumps(notebook))
     states = notebook["metadata"].get("widgets", {}).get(WIDGETS)
     notebook["metadata"] = {"kernelspec": KERNELSPEC, "language_info": LANGUAGE}
     if states and states["state"]:
         notebook["metadata"]["widgets"] = {WIDGETS: states}
+    ran = 0
     for cell in notebook["cells"]:
-        cell["metadata"].pop("execution", None)
+        for key in NOISE:
+            cell["metadata"].pop(key, None)
+        if cell.get("execution_count") is not None:
+            ran += 1
+            cell["execution_count"] = ran
+            for output in cell["outputs"]:
+                if "execution_count" in output:
+                    output["execution_count"] = ran
     text = json.dumps(notebook, ensure_ascii=False)
-    for number, model in enumerate((states or {}).get("state", {})):
-        text = text.replace(model, hashlib.sha256(f"{name} {number}".encode()).hexdigest()[:32])
+    models = list((states or {}).get("state", {}))
+    ours = [hashlib.sha256(f"{name} {number}".encode()).hexdigest()[:32]
+            for number in range(len(models))]
+    free = iter([key for key in ours if key not in models])
+    for model in models:
+        if model not in ours:
+            text = text.replace(model, next(free))
     return json.loads(text)
 
 
-def write(notebook, path):
-    """Write a notebook as JupyterLab does: one-space indent, keys sorted, lists of lines."""
+def name_of(path):
+    """What a notebook is called in its widgets' identifiers: its path from the root."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+
+
+def as_text(notebook):
+    """A notebook as JupyterLab writes it: one-space indent, keys sorted, lists of lines."""
     import nbformat
 
-    notebook = nbformat.from_dict(notebook)
+    return nbformat.writes(nbformat.from_dict(notebook)) + "\n"
+
+
+def write(notebook, path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(nbformat.writes(notebook) + "\n", "utf-8")
+    path.write_text(as_text(notebook), "utf-8")
+
+
+def normal_form(path):
+    """What a saved notebook's file would be in normal form."""
+    return as_text(normalise(json.loads(path.read_text("utf-8")), name_of(path)))
 
 
 def run(path):
@@ -68,8 +101,7 @@ def run(path):
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
     client.execute()
-    name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
-    return normalise(notebook, name), time.perf_counter() - began
+    return normalise(notebook, name_of(path)), time.perf_counter() - began
 
 
 def run_all(paths, done, jobs=2):
@@ -97,7 +129,15 @@ def run_all(paths, done, jobs=2):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path)
-    paths = [path.resolve() for path in parser.parse_args().notebooks] or book_notebooks()
+    parser.add_argument("--normalise", action="store_true", help="do not run: only drop noise")
+    options = parser.parse_args()
+    paths = [path.resolve() for path in options.notebooks] or book_notebooks()
+    if options.normalise:
+        changed = [path for path in paths if path.read_text("utf-8") != normal_form(path)]
+        for path in changed:
+            path.write_text(normal_form(path), "utf-8")
+            print(f"normalised {name_of(path)}")
+        sys.exit(1 if changed else 0)  # a hook stops the commit, so that you look at the change
     failed = run_all(paths, lambda path, notebook: write(notebook, path))
     if failed:
         sys.exit(f"{len(failed)} of {len(paths)} notebooks failed; those were left as they were")
