@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := -m pip --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle book serve notebooks test lint unit nbval site coverage mutants pretrain experiments bench bench-checkpoints bench-browser zip colab vendor constraints lab clean
+.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments bench bench-checkpoints bench-browser zip colab vendor constraints lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -33,6 +33,9 @@ $(ORACLE)/.installed: requirements-oracle.txt constraints.txt
 	$(ORACLE)/bin/python $(PIP) install --progress-bar off -r requirements-oracle.txt -c constraints.txt | sed '/already satisfied/d'
 	$(ORACLE)/bin/python $(PIP) check
 	@touch $@
+
+hooks: env  ## install the git hooks: what `make lint` finds, before each commit
+	@$(BIN)/pre-commit install
 
 book: env  ## run every notebook and build the book into _build/html
 	@PYTHONPATH=tools $(BIN)/python tools/build_book.py
