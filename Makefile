@@ -60,6 +60,9 @@ lint: env
 	@echo "==> Lint"
 	@$(BIN)/ruff check .
 	@$(BIN)/python tools/vendor.py --check
+	@$(BIN)/python tools/notebooks.py --check
+	@$(BIN)/python tools/prose.py
+	@$(BIN)/python tools/workflows.py
 
 unit: env
 	@echo "==> Unit tests"

@@ -10,6 +10,7 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "tools"))
 import book_extension
 import notebooks
+import prose
 import vendor
 
 
@@ -27,7 +28,10 @@ def targets():
     return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 
 
-@pytest.mark.parametrize("document", ["README.md", "book/index.md", "vendor/README.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "CONTRIBUTING.md", "book/index.md", "book/extending-this-book.md",
+     "vendor/README.md"])
 def test_every_make_command_in_the_text_exists(document):
     text = (ROOT / document).read_text("utf-8")
     named = set(re.findall(r"(?:^|`|\s{4})make ([a-z][a-z-]*)", text, re.MULTILINE))
@@ -115,3 +119,159 @@ def test_normalising_drops_what_changes_from_run_to_run():
     view = first["cells"][0]["outputs"][0]["data"][VIEW]
     assert view["model_id"] in first["metadata"]["widgets"][notebooks.WIDGETS]["state"]
     assert first["cells"][0]["metadata"] == {"tags": ["a"]}
+
+
+# ------------------------------------------------------------------- the contributor's path
+
+
+EXTEND = "book/extending-this-book.md"
+
+
+def test_every_file_of_the_page_on_extending_exists():
+    """Names with a 7 or NAME are yours to write: their folder must exist, and the like for 2."""
+    text = (ROOT / EXTEND).read_text("utf-8")
+    named = re.findall(
+        r"(?<![\w/.-])((?:book|code|tools|tests)/[\w./-]*|_toc\.yml|CONTRIBUTING\.md)", text)
+    assert len(set(named)) > 25
+    for name in set(named):
+        path = ROOT / name
+        if "7" in path.name:
+            assert path.parent.is_dir(), name
+            pattern = path.name.replace("7", "2").replace("NAME", "*")
+            assert list(path.parent.glob(pattern)), f"{name}: exercise 2 has no such file"
+        else:
+            assert path.exists(), name
+
+
+@pytest.mark.parametrize(("path", "words"), [
+    ("code/stage-09/checks_ex2.py", ["Diagnosis(", "EXERCISE = ", "trial.compare("]),
+    ("code/stage-09/checking.py", ["class Diagnosis", "PAGES = ", "def compare("]),
+    ("code/stage-09/tests/mistakes/ex2.py", ["diagnosis = "]),
+    ("code/stage-09/progress.py", ["EXERCISES = 6"]),
+    ("code/stage-09/checks.py", ["__all__"]),
+    ("book/exercises/index.md", ["(exercise-6)=", "data-exercises"]),
+    ("code/stage-09/explorer.py", ["class Widget(", "def front_end(", "_esm = front_end(",
+                                   "def fallback(", "def rank_widget("]),
+    ("code/stage-09/explorer/common.js", ["function "]),
+    ("tests/test_widgets_browser.py", ["def widgets(", "def open_page(", ".length === "]),
+    ("code/stage-09/accounting.py", ["FAMILIES", "def _decoder("]),
+    ("code/stage-09/data/models.json", ['"parameters"', '"checked_by"']),
+    ("code/stage-09/tests/make_accounting_fixtures.py", ["SMALL = ", "REAL = "]),
+])
+def test_the_page_on_extending_names_what_is_there(path, words):
+    text = (ROOT / path).read_text("utf-8")
+    assert [word for word in words if word not in text] == []
+
+
+@pytest.mark.parametrize("name", ["bug", "diagnosis", "idea", "wrong"])
+def test_issue_forms_are_whole(name):
+    yaml = pytest.importorskip("yaml")
+    form = yaml.safe_load((ROOT / f".github/ISSUE_TEMPLATE/{name}.yml").read_text("utf-8"))
+    assert form["name"] and form["description"] and form["labels"]
+    names = [field["id"] for field in form["body"]]
+    assert len(names) == len(set(names))
+    for field in form["body"]:
+        assert field["type"] in {"input", "textarea", "dropdown", "checkboxes"}
+        assert field["attributes"]["label"]
+        assert field["type"] != "dropdown" or len(field["attributes"]["options"]) > 1
+
+
+def test_the_pencil_fills_in_fields_that_the_form_has(monkeypatch):
+    monkeypatch.setenv("REPOSITORY_URL", "https://github.com/a/book")
+    address = book_extension.feedback_link({"title": "9.2", "pagename": "book/02-lora"})
+    fields = dict(part.split("=") for part in address.partition("?")[2].split("&"))
+    form = (ROOT / ".github/ISSUE_TEMPLATE" / fields.pop("template")).read_text("utf-8")
+    fields.pop("title")
+    assert fields and all(f"id: {name}\n" in form for name in fields)
+
+
+def test_hooks_run_only_what_is_here():
+    yaml = pytest.importorskip("yaml")
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    hooks = [hook for repo in config["repos"] for hook in repo["hooks"]]
+    assert {repo["repo"] for repo in config["repos"]} == {"local"}  # they need no network
+    for hook in hooks:
+        assert hook["language"] == "system" and hook["entry"].startswith(".venv/bin/")
+        for word in hook["entry"].split():
+            assert not word.startswith("tools/") or (ROOT / word).exists()
+
+
+def test_normalising_twice_changes_nothing_more():
+    for path in notebooks.book_notebooks():
+        once = notebooks.normalise(json.loads(path.read_text("utf-8")), path.name)
+        assert notebooks.normalise(once, path.name) == once
+
+
+# ----------------------------------------------------------------------------- prose and citations
+
+
+def entries():
+    text = (ROOT / "book/references.bib").read_text("utf-8")
+    found = re.split(r"^@", text, flags=re.MULTILINE)[1:]
+    return {re.match(r"\w+\{([^,]+),", entry)[1]: entry for entry in found}
+
+
+@pytest.mark.parametrize("key", entries())
+def test_reference_has_numbers_of_the_right_form(key):
+    entry = entries()[key]
+    fields = dict(re.findall(r"(\w+)\s*=\s*\{((?:[^{}]|\{[^{}]*\})*)\}", entry))
+    assert {"title", "author"} <= set(fields)
+    assert "year" in fields or "howpublished" in fields or "url" in fields or "note" in fields
+    assert re.fullmatch(r"(19|20)\d\d", fields.get("year", "2000"))
+    if number := fields.get("eprint"):
+        found = re.fullmatch(r"(\d\d)(\d\d)\.(\d{4,5})(v\d+)?", number)
+        assert found and 1 <= int(found[2]) <= 12, number
+        assert len(found[3]) == (5 if int(found[1]) >= 15 else 4), "five digits since 2015"
+        assert int(fields["year"]) >= 2000 + int(found[1]) - 1, "published before it was written?"
+        assert fields.get("archivePrefix") == "arXiv"
+    if doi := fields.get("doi"):
+        assert re.fullmatch(r"10\.\d{4,9}/[^\s\"<>]+", doi), doi
+    if url := fields.get("url"):
+        assert url.startswith("https://"), url
+    places = {"eprint", "doi", "url", "howpublished", "note", "booktitle"}
+    assert places & set(fields), "where can it be found?"
+
+
+def test_numbers_of_papers_in_the_text_are_in_the_references():
+    """Each arXiv number and DOI that a page names is one that the bibliography has."""
+    bib = (ROOT / "book/references.bib").read_text("utf-8")
+    strange = []
+    for path in prose.pages():
+        if path.suffix == ".ipynb":
+            cells = json.loads(path.read_text("utf-8"))["cells"]
+            text = "\n".join("".join(cell["source"]) for cell in cells)
+        else:
+            text = path.read_text("utf-8")
+        for number in re.findall(r"(?:arxiv\.org/(?:abs|pdf)/|arXiv:\s?)(\d{4}\.\d{4,5})", text):
+            if number not in bib:
+                strange.append(f"{path.name}: arXiv {number}")
+        for doi in re.findall(r"doi\.org/(10\.[^\s)\"']+)", text):
+            if doi not in bib:
+                strange.append(f"{path.name}: DOI {doi}")
+    assert strange == []
+
+
+def test_every_citation_names_authors_and_year_of_the_references():
+    """`[Hu et al., 2021, Table 4](references.md)`: first author and year are one entry's."""
+    known = set()
+    for entry in entries().values():
+        author = re.search(r"author\s*=\s*\{+([^,}]+)", entry)
+        year = re.search(r"year\s*=\s*\{(\d{4})", entry)
+        title = re.search(r"title\s*=\s*\{+([^:}]+)", entry)  # where the author is a company
+        if author and year:
+            known.add((author[1].strip("{} ").split(" and ")[0].removesuffix(" Lab"), year[1]))
+            known.add((title[1], year[1]))
+    count, strange = 0, []
+    for path in prose.pages():
+        if path.suffix != ".ipynb":
+            continue
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells)
+        cited = re.findall(r"\[([^\]\[]*?\d{4}[^\]\[]*)\]\((?:\.\./)*references\.md", text)
+        for label in cited:
+            count += 1
+            year = re.search(r"\b(\d{4})\b", label)[1]
+            if not any(author in label and year == when for author, when in known):
+                strange.append(f"{path.name}: {label}")
+    assert count > 20, "is the pattern still right?"
+    assert strange == []

@@ -4,7 +4,8 @@
   no launch, edit or repository button: each would lead nowhere.
 - A notebook's page has a menu that runs it: in the browser (tools/lite), on Binder, in Colab; or
   gives the file. The hosted ones need the repository's address.
-- Markup of the theme and of docutils that screen readers stumble over is mended.
+- Markup of the theme and of docutils that screen readers stumble over is mended, and each page gets
+  its Content-Security-Policy (content_policy.py).
 - Thebe is left out. It would fetch its code from another host, and Jupyter Book adds its
   script twice, which is an error in every page's console.
 """
@@ -144,16 +145,24 @@ MENDED_MARKUP = {
     ' role="doc-biblioentry"': "",
     ' role="doc-backlink"': "",
     '<div role="list" class="citation-list">': '<div class="citation-list">',
+    # The pages' policy allows no script in an attribute; launch.js listens instead.
+    'onclick="toggleFullScreen()"': 'data-does="fullscreen"',
+    'onclick="window.print()"': 'data-does="print"',
 }
 
 
 def mend_markup(app, error):
     if error or app.builder.name != "html":
         return
-    for page in Path(app.outdir, "book").rglob("*.html"):
+    import content_policy
+
+    out = Path(app.outdir)
+    pages = [page for page in out.glob("*.html") if page.name != "index.html"]  # Jupyter Book's
+    for page in [*pages, *out.joinpath("book").rglob("*.html")]:
         before = text = page.read_text("utf-8")
         for wrong, right in MENDED_MARKUP.items():
             text = text.replace(wrong, right)
+        text = content_policy.with_policy(text)
         if text != before:
             page.write_text(text, "utf-8")
 

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import notebooks
+from content_policy import with_policy
 from book_extension import IN_BROWSER, repository_url
 from lite import build as lite
 from PIL import Image
@@ -169,7 +170,8 @@ def main():
     stamp.write_text(settings)
     lighten_figures()
     place_lite(runs_in_browser)
-    first = HTML / "index.html"
+    first = HTML / "index.html"  # Jupyter Book has just written it; it leads to book/index.html
+    first.write_text(with_policy('<meta charset="utf-8">\n' + first.read_text("utf-8")), "utf-8")
     print(f"\nThe book is built. Open it in any browser, no server or network needed:\n"
           f"    {first.as_uri()}\n"
           f"or serve it on http://localhost:8000 with `make serve`, which notebooks in the browser "

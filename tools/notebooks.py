@@ -2,6 +2,7 @@
 
     python tools/notebooks.py book/02-lora.ipynb …    run these in place (all of the book's if none)
     python tools/notebooks.py --normalise [FILE …]    do not run: only take out what is noise
+    python tools/notebooks.py --check [FILE …]        do not run: only say what is not in this form
 
 A notebook is run in its own folder by the kernel of this Python. Afterwards everything that says
 when, where or by which random identifier it ran is taken out; outputs stay. After work in
@@ -130,10 +131,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--normalise", action="store_true", help="do not run: only drop noise")
+    parser.add_argument("--check", action="store_true", help="do not run or write: only name noise")
     options = parser.parse_args()
     paths = [path.resolve() for path in options.notebooks] or book_notebooks()
-    if options.normalise:
+    if options.normalise or options.check:
         changed = [path for path in paths if path.read_text("utf-8") != normal_form(path)]
+        if options.check:
+            names = ", ".join(map(name_of, changed))
+            sys.exit(f"not in normal form, run tools/notebooks.py --normalise: {names}"
+                     if changed else 0)
         for path in changed:
             path.write_text(normal_form(path), "utf-8")
             print(f"normalised {name_of(path)}")

@@ -31,7 +31,11 @@
     dialog.showModal();
   }
 
+  // The theme's buttons, whose own handlers stood in attributes, which the pages' policy forbids.
+  const does = { fullscreen: () => window.toggleFullScreen(), print: () => window.print() };
+
   document.addEventListener("click", (event) => {
+    does[event.target.closest?.("[data-does]")?.dataset.does]?.();
     const link = event.target.closest?.("a.btn-launch-lite");
     if (link && location.protocol === "file:") {
       event.preventDefault();

@@ -189,7 +189,7 @@ def test_a_callback_may_end_the_training_before_it_begins():
 @pytest.mark.parametrize("options", [{"every": 0}, {"warmup": -1}, {"steps": 0}])
 def test_counts_of_the_loop_are_checked(options):
     data = batches(load_names("turkish", "train"), 4, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="steps and every must be at least 1 and warmup at leas"):
+    with pytest.raises(ValueError, match="steps and every must be at least 1 and warmup at least"):
         fit(make(), data, **({"steps": 1, "lr": 0.1} | options))
 
 

@@ -1,0 +1,165 @@
+"""The pages' Content-Security-Policy: there, tight, in nobody's way, and it stops intruders."""
+
+import os
+import re
+import sys
+
+import lite_tools
+import pytest
+from bs4 import BeautifulSoup
+from conftest import CHROMIUM, HTML, ROOT, pages
+
+sys.path.insert(0, str(ROOT / "tools"))
+import content_policy  # noqa: E402
+
+WIDGETS = "book/05-choosing-a-method.html"
+FORMULAS = "book/02-lora.html"
+ONLY_HERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+#: Notes each thing that the policy stops, from before the page's first script.
+LISTEN = """window.stopped = [];
+document.addEventListener("securitypolicyviolation",
+    (event) => window.stopped.push(`${event.violatedDirective} ${event.blockedURI}`));"""
+
+
+def rules(text):
+    content = BeautifulSoup(text, "html.parser").find(
+        "meta", attrs={"http-equiv": "Content-Security-Policy"})["content"]
+    return dict(rule.strip().split(" ", 1) for rule in content.split(";"))
+
+
+def all_pages():
+    return pages() + sorted(path.name for path in HTML.glob("*.html"))
+
+
+@pytest.mark.parametrize("page", all_pages())
+def test_page_has_a_tight_policy_before_its_first_script(html, page):
+    text = (html / page).read_text("utf-8")
+    assert len(content_policy.META.findall(text)) == 1
+    place = text.index("Content-Security-Policy")
+    assert text.index("<meta charset") < 1024  # where browsers look for it
+    assert "<script" not in text[:place] and "<link" not in text[:place]
+    allowed = rules(text)
+    assert allowed["default-src"] == "'none'" and allowed["base-uri"] == "'none'"
+    assert "unsafe-inline" not in allowed["script-src"], "inline scripts are allowed"
+    assert ("unsafe-eval" in allowed["script-src"]) == ("embed-amd.js" in text)
+    words = {word for rule in allowed.values() for word in rule.split()
+             if not word.startswith("'sha256-")}
+    assert not [word for word in words if "*" in word or "//" in word or word == "https:"]
+
+
+@pytest.mark.parametrize("page", all_pages())
+def test_page_has_no_script_in_an_attribute(html, page):
+    found = [f"{tag.name} {name}" for tag in
+             BeautifulSoup((html / page).read_text("utf-8"), "html.parser").find_all(True)
+             for name, value in tag.attrs.items()
+             if name.startswith("on") or str(value).strip().lower().startswith("javascript:")]
+    assert found == []
+
+
+def test_a_page_without_a_character_set_is_refused():
+    with pytest.raises(ValueError, match="charset"):
+        content_policy.with_policy("<html><head></head></html>")
+
+
+def test_every_script_that_runs_is_hashed_and_doing_it_again_changes_nothing():
+    page = ('<head><meta charset="utf-8"><script>let a = 1</script><script src="x.js"></script>'
+            '<script type="application/json">{"a": 1}</script><script type="module">b()</script>')
+    once = content_policy.with_policy(page)
+    assert len(re.findall("sha256-", once)) == 2
+    # By hand: printf 'let a = 1' | openssl dgst -sha256 -binary | base64
+    assert "sha256-LAfYd7pbFUgwfQu8b4q135PeTG2z+/coPEUYCd74eCQ=" in once
+    assert content_policy.with_policy(once) == once
+
+
+@pytest.fixture(params=["file", "http"])
+def open_page(request, chromium):
+    """Opens a page of the book, from disk and from a server; `change` may edit its text first."""
+    with lite_tools.served(HTML) as address:
+        browser = chromium.browser_type.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", ONLY_HERE])
+        base = HTML.as_uri() if request.param == "file" else address
+        made = []
+
+        def open_page(name, change=None):
+            page = browser.new_page()
+            page.add_init_script(LISTEN)
+            page.heard = []
+            page.on("console", lambda message: page.heard.append(message.text))
+            if change:
+                copy = HTML / name.replace(".html", f"-changed-{os.getpid()}.html")
+                copy.write_text(change((HTML / name).read_text("utf-8")), "utf-8")
+                made.append(copy)
+                name = copy.relative_to(HTML).as_posix()
+            page.goto(f"{base}/{name}")
+            return page
+
+        yield open_page
+        browser.close()
+        for copy in made:
+            copy.unlink()
+
+
+def complaints(page):
+    return [text for text in page.heard if "Content Security Policy" in text]
+
+
+@pytest.mark.parametrize("name", [WIDGETS, FORMULAS, "book/index.html",
+                                  "book/exercises/index.html", "search.html?q=rank"])
+def test_the_policy_is_in_nobodys_way(open_page, name):
+    page = open_page(name)
+    if name == WIDGETS:
+        page.wait_for_selector(".cell_output input[type=range]", timeout=30_000)
+        slider = page.locator(".cell_output input[type=range]").first
+        before = slider.get_attribute("aria-valuetext")
+        slider.focus()
+        page.keyboard.press("End")
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function(
+            """(before) => document.querySelector(".cell_output input[type=range]")
+                .ariaValueText !== before""", arg=before)
+    if name == FORMULAS:
+        page.wait_for_selector("mjx-container", state="attached", timeout=30_000)
+    if "search" in name:
+        page.wait_for_selector("#search-results li a", timeout=20_000)
+    page.wait_for_timeout(500)
+    assert page.evaluate("window.stopped") == []
+    assert complaints(page) == []
+
+
+def test_a_script_that_gets_into_a_page_does_not_run(open_page):
+    bad = ("<script>window.ran = 'inline'</script>"
+           "<img src=nowhere.png onerror=\"window.ran = 'attribute'\">"
+           "<a id=bad href=\"javascript:void(window.ran = 'link')\">x</a>")
+    page = open_page(FORMULAS, lambda text: text.replace("</article>", bad + "</article>"))
+    page.evaluate(r"""() => {
+        document.getElementById("bad").click();
+        const box = document.body.appendChild(document.createElement("div"));
+        box.innerHTML = "<img src=nowhere.png onerror=\"window.ran = 'pasted'\">";
+        const script = document.createElement("script");
+        script.textContent = "window.ran = 'appended'";
+        document.body.append(script);
+    }""")
+    page.wait_for_timeout(500)
+    assert page.evaluate("window.ran") is None
+    assert len(page.evaluate("window.stopped")) >= 4
+
+
+def test_nothing_can_be_sent_to_another_host(open_page):
+    page = open_page("book/index.html")
+    said = page.evaluate("""async () => {
+        new Image().src = "https://outside.example/a.png";
+        return fetch("https://outside.example/").then(() => "sent", (error) => String(error));
+    }""")
+    assert "sent" not in said
+    page.wait_for_timeout(200)
+    stopped = page.evaluate("window.stopped")
+    assert any(what.startswith("connect-src") for what in stopped)
+    assert any(what.startswith("img-src") for what in stopped)
+
+
+def test_without_the_policy_the_same_script_runs(open_page):
+    """The test above can fail: it is the policy that stops the script, and nothing else."""
+    page = open_page(FORMULAS, lambda text: content_policy.META.sub("", text).replace(
+        "</article>", "<script>window.ran = 'inline'</script></article>"))
+    assert page.evaluate("window.ran") == "inline"

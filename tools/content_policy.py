@@ -1,0 +1,62 @@
+"""The Content-Security-Policy of the built pages: what a browser may load and run there.
+
+A page may run the book's own files and the inline scripts that Sphinx and the theme wrote into it,
+each by the hash of its text. Anything else that ends up in a page as script, from a pasted
+`config.json`, say, does not run, and nothing may be asked of another host.
+"""
+
+import base64
+import hashlib
+import re
+
+#: Of each kind, where it may come from. `file:` stands beside 'self', since not every browser
+#: counts the folder of a page that was opened from disk as the page itself.
+SOURCES = {
+    "default-src": "'none'",
+    "script-src": "'self' file: blob:",  # blob: a widget's module, which anywidget imports
+    "style-src": "'self' file: 'unsafe-inline'",  # MathJax and the widgets write their own
+    "img-src": "'self' file: data: blob:",
+    "font-src": "'self' file: data:",  # the icons' font is inside its style sheet
+    "connect-src": "'self' file:",
+    "form-action": "'self' file:",  # the search box
+    "base-uri": "'none'",
+}
+SCRIPT = re.compile(r"<script\b([^>]*)>(.*?)</script>", re.DOTALL | re.IGNORECASE)
+META = re.compile(r'\s*<meta http-equiv="Content-Security-Policy"[^>]*>')
+CHARSET = re.compile(r"<meta charset=[^>]*>", re.IGNORECASE)
+
+
+def inline_hashes(text):
+    """The hashes, as a policy names them, of all scripts inside a page; data blocks do not run."""
+    found = {}
+    for attributes, body in SCRIPT.findall(text):
+        kind = re.search(r'\btype="([^"]*)"', attributes)
+        runs = not kind or kind[1] in ("", "module", "text/javascript")
+        if runs and not re.search(r"\bsrc=", attributes):
+            digest = hashlib.sha256(body.replace("\r\n", "\n").encode()).digest()
+            found[f"'sha256-{base64.b64encode(digest).decode()}'"] = None
+    return list(found)
+
+
+def policy(text):
+    scripts = [SOURCES["script-src"], *inline_hashes(text)]
+    if "embed-amd.js" in text:
+        scripts.append("'unsafe-eval'")  # Jupyter's widget manager compiles a schema by eval
+    sources = SOURCES | {"script-src": " ".join(scripts)}
+    return "; ".join(f"{kind} {where}" for kind, where in sources.items())
+
+
+def with_policy(text):
+    """The page with its policy, right behind the declaration of its character set.
+
+    Raises
+    ------
+    ValueError
+        The page declares none, so there is no safe place.
+    """
+    text = META.sub("", text)
+    found = CHARSET.search(text)
+    if not found:
+        raise ValueError("a page without <meta charset>: where should its policy stand?")
+    tag = f'\n    <meta http-equiv="Content-Security-Policy" content="{policy(text)}">'
+    return text[:found.end()] + tag + text[found.end():]
