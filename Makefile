@@ -99,9 +99,9 @@ experiments: env  ## run every experiment of section 9.7 again from nothing (und
 	@cd code/stage-09 && ../../$(BIN)/python experiments.py timing
 	@cd code/stage-09 && ../../$(BIN)/python experiments.py table
 
-bench: env  ## time the layers against bare matrix products, a training step against Hugging Face
-	@$(BIN)/python benchmarks/lora_layer.py
-	@$(BIN)/python benchmarks/training_step.py
+bench: env oracle  ## time everything beside PyTorch and Hugging Face; rewrites the page on speed
+	@for name in layers small_llama nf4 growth; do $(BIN)/python benchmarks/$$name.py; done
+	@$(BIN)/python tools/notebooks.py book/how-fast-it-is.ipynb
 
 bench-checkpoints: env oracle  ## time and memory of checkpoints up to a billion weights (needs 7 GB)
 	@$(BIN)/python benchmarks/checkpoints.py --record

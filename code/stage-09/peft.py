@@ -34,12 +34,20 @@ from validation import (
 )
 
 INIT_STD = 0.01  # small: a fresh method barely changes the pretrained model
+SLICE_BYTES = 2 ** 16  # of a product that is added piece by piece; the page on speed varies it
 
 
 def _normal(shape: tuple, dtype: Any, rng: np.random.Generator | None) -> np.ndarray:
     """Small Gaussian start, drawn in float64 so that a seed means the same in every dtype."""
     dtype = check_dtype(dtype)
     return (INIT_STD * np.random.default_rng(rng).standard_normal(shape)).astype(dtype)
+
+
+def _add_product(out: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
+    """out += left @ right, some rows at a time: the product never stands whole beside `out`."""
+    rows = max(1, SLICE_BYTES // (out.itemsize * out.shape[1]))
+    for start in range(0, len(out), rows):
+        out[start:start + rows] += left[start:start + rows] @ right
 
 
 class Method:
@@ -112,25 +120,25 @@ class LoRALayer(Method):
         check_shape("W", W, (self.out_features, self.in_features))
         lead = x.shape[:-1]
         x = x.reshape(-1, self.in_features)  # (n, in)
-        Ax = x @ self.A.T  # (n, rank): shrunk once, for here and for backward
+        sAx = self.scaling * (x @ self.A.T)  # (n, rank): scaled while thin, once for both ways
         h = x @ W.T  # (n, out)
-        h += (self.scaling * Ax) @ self.B.T  # scaled while it is thin
-        self.cache = {"x": x, "W": W, "Ax": Ax, "lead": lead}
+        _add_product(h, sAx, self.B.T)
+        self.cache = {"x": x, "W": W, "sAx": sAx, "lead": lead}
         return h.reshape(*lead, self.out_features)  # (..., out)
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray:
         """grad_output (..., out) -> gradient of x (..., in). With G = dLoss/dh as (n, out):
 
-            dLoss/dB = s G^T (x A^T),  dLoss/dA = s (G B)^T x,  dLoss/dx = G W + s (G B) A
+            dLoss/dB = G^T (s x A^T),  dLoss/dA = s (G B)^T x,  dLoss/dx = G W + s (G B) A
         """
-        x, W, Ax, lead = self._remembered(), *(self.cache[key] for key in ("W", "Ax", "lead"))
+        x, W, sAx, lead = self._remembered(), *(self.cache[key] for key in ("W", "sAx", "lead"))
         check_shape("grad_output", grad_output, (*lead, self.out_features))
         G = grad_output.reshape(-1, self.out_features)  # (n, out)
-        self.B_grad = G.T @ (self.scaling * Ax)  # (out, rank)
+        self.B_grad = G.T @ sAx  # (out, rank)
         GB = self.scaling * (G @ self.B)  # (n, rank)
         self.A_grad = GB.T @ x  # (rank, in): zero in the first step, since B is
         grad_x = G @ W  # (n, in): through the frozen weight ...
-        grad_x += GB @ self.A  # ... and through the update
+        _add_product(grad_x, GB, self.A)  # ... and through the update
         return grad_x.reshape(*lead, self.in_features)  # (..., in)
 
     def delta_weight(self) -> np.ndarray:

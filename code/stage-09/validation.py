@@ -41,15 +41,16 @@ def check_shape(name: str, array: Any, shape: tuple) -> np.ndarray:
 
     `...` as the first entry stands for any number of leading axes. Raises TypeError or ValueError.
     """
-    dtype = getattr(array, "dtype", type(array).__name__)
-    if not isinstance(array, np.ndarray) or not np.issubdtype(dtype, np.floating):
-        raise TypeError(f"{name} must be a floating-point array, got {dtype}; "
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        found = getattr(array, "dtype", type(array).__name__)
+        raise TypeError(f"{name} must be a floating-point array, got {found}; "
                         f"convert it with np.asarray({name}, dtype=np.float32)")
     free = shape[:1] == (...,)
     tail = shape[1:] if free else shape
     fits = array.ndim >= len(tail) if free else array.ndim == len(tail)
     sizes = array.shape[array.ndim - len(tail):]
-    if not fits or any(want not in (None, got) for want, got in zip(tail, sizes, strict=True)):
+    if not fits or (sizes != tail  # the comparison at once serves nearly every call
+                    and any(want not in (None, got) for want, got in zip(tail, sizes))):
         expected = ", ".join({None: "any", ...: "..."}.get(size, str(size)) for size in shape)
         raise ValueError(f"{name} must have shape ({expected}), got {array.shape}")
     return array

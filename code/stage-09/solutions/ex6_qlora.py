@@ -11,6 +11,9 @@ import peft
 from code_tables import DYNAMIC, NF4
 from validation import check_count, check_weights
 
+#: The two levels of each possible byte, (256, 2): restoring looks up bytes, half as many as codes.
+_BOTH = np.stack([NF4.repeat(16), np.tile(NF4, 16)], axis=1)
+
 
 def _scale(values: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
     """Blocks divided by their largest absolute value: (n,) -> quotients (n,), absmax (nb,)."""
@@ -68,8 +71,11 @@ def dequantize_nf4(codes: np.ndarray, absmax: np.ndarray, shape: tuple[int, ...]
         if array.shape != (size,):
             raise ValueError(f"{name} must have shape ({size},) for a weight of shape {shape}, "
                              f"got {array.shape}")
-    both = np.stack([codes >> 4, codes & 15], axis=1).ravel()[:n]  # (n,)
-    return (NF4[both] * np.repeat(absmax, block)[:n]).reshape(shape)
+    weight = _BOTH.take(codes, axis=0).ravel()[:n]  # (n,)
+    blocks = weight[:n - n % block].reshape(-1, block)  # those that are full: a view
+    blocks *= absmax[:len(blocks), None]
+    weight[blocks.size:] *= absmax[-1]
+    return weight.reshape(shape)
 
 
 def quantize_absmax(absmax: np.ndarray, block: int = 256
