@@ -91,7 +91,8 @@ def ours(case):
             q, p = normal(B, H, T, HEAD), normal(B, H, T, PREFIX + T)
             k, pt = normal(B, H, PREFIX + T, HEAD), p.swapaxes(-1, -2)
             kt = k.swapaxes(-1, -2)
-            bare = into(*((x, weight.T) for weight in weights), *((g, weight) for weight in weights),
+            bare = into(*((x, weight.T) for weight in weights),
+                        *((g, weight) for weight in weights),
                         (q, kt), (p, k), (pt, q), (q, kt), (p, k), (pt, q))
             return {"bare": bare, "layer": step}
         case "prompt":
@@ -176,7 +177,8 @@ def theirs(case):
 
             q, p = normal(B, H, T, HEAD), normal(B, H, T, PREFIX + T)
             k = normal(B, H, PREFIX + T, HEAD)
-            bare = into(*((x, weight.T) for weight in weights), *((g, weight) for weight in weights),
+            bare = into(*((x, weight.T) for weight in weights),
+                        *((g, weight) for weight in weights),
                         (q, k.mT), (p, k), (p.mT, q), (q, k.mT), (p, k), (p.mT, q))
             return {"bare": bare,
                     "layer": forward_and_backward(attention, x.clone(), g, (keys, values))}

@@ -23,6 +23,7 @@ ORACLE = ROOT / ".venv-oracle" / "bin" / "python"
 THREADS = "2"
 LIMITS = {f"{library}_NUM_THREADS": THREADS for library in ("OMP", "OPENBLAS", "MKL")}
 REST = 0.05  # seconds until idle threads of OpenBLAS and OpenMP stop spinning
+FEWEST = 15  # timings that a median is taken of
 
 
 def processor():
@@ -122,7 +123,7 @@ def compare(script, cases, seconds=8.0, moment=0.1):
         if len(set(notes.values())) > 1:
             sys.exit(f"{label}: {notes} differ, so this is not one and the same work")
         end = time.perf_counter() + seconds
-        while time.perf_counter() < end or min(map(len, times.values())) < 5:
+        while time.perf_counter() < end or min(map(len, times.values())) < FEWEST:
             for (name, work), series in times.items():
                 series += sides[name].ask(run=work, seconds=moment)
         found[label] = {name: {work: median(series) for (side, work), series in times.items()

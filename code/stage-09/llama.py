@@ -585,24 +585,27 @@ class Llama:
         if not (np.isfinite(temperature) and temperature >= 0):
             raise ValueError(f"temperature must be 0 or positive, got {temperature}")
         rng = np.random.default_rng() if rng is None else rng
+        B, vocab = len(ids), self.config.vocab_size
         cache: list = []
-        new, ended = [], np.zeros(len(ids), bool)  # (B,)
+        new, alive = [], np.arange(B)  # alive: the rows that have not ended
         for _ in range(max_new_tokens):
-            logits = self.forward(ids, cache)[:, -1].astype(np.float64)  # (B, vocab)
+            logits = self.forward(ids, cache)[:, -1].astype(np.float64)  # (alive, vocab)
             if not np.isfinite(logits).all():
                 raise FloatingPointError("the logits hold NaN or infinity: the model has diverged; "
                                          "train it again with a lower learning rate")
             if temperature > 0:  # the largest of logits plus Gumbel noise is a draw from softmax
                 logits -= logits.max(axis=-1, keepdims=True)  # tiny temperatures: 0 and -infinity
-                logits = logits / temperature + rng.gumbel(size=logits.shape)
-            token = logits.argmax(axis=-1)  # (B,)
-            if stop is not None:
-                token[ended] = stop
-                ended |= token == stop
-            new.append(token)
-            if ended.all():
+                logits = logits / temperature + rng.gumbel(size=(B, vocab))[alive]
+            token = logits.argmax(axis=-1)  # (alive,)
+            new.append(np.full(B, -1 if stop is None else stop))  # (B,)
+            new[-1][alive] = token
+            going = token != stop  # (alive,)
+            if not going.any():
                 break
-            ids = token[:, None]  # (B, 1)
+            if not going.all():  # what has ended is computed no further: half of the time for names
+                alive, token = alive[going], token[going]
+                cache[:] = [(k[going], v[going]) for k, v in cache]  # (alive, S, K, dh) each
+            ids = token[:, None]  # (alive, 1)
         return np.stack(new, axis=1) if new else np.empty((len(ids), 0), int)
 
     def _check_ids(self, ids: np.ndarray) -> np.ndarray:
