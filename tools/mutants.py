@@ -17,7 +17,11 @@ False, text that is not a message, conditions, returned values; calls, updates a
 stand alone are left out; `break` and `continue` are swapped. What is not: annotations, docstrings,
 the wording of messages (all inside a `raise` or an f-string; in the exercise checks, which are made
 of sentences, any text with a space), the 1 of -1 (NumPy takes any negative size for "all that is
-left"), and options that change speed or wording alone (UNCHANGED).
+left"), and options that change speed or wording alone (UNCHANGED), seeds among them, with their
+defaults. In the exercise checks the numbers that only choose a random probe stay, too: the sizes
+given to `Trial.normal`, the seed given to `Trial.rng`, and the leading axes in `for lead in ...`.
+What such a check asks must hold for an input of any size and from any seed, so 5 rows for 4 are as
+good a question. Where sizes have to fit together, other mutants of the same test say so.
 
 A mutant that no test can notice, since it computes the same, is listed with the reason in
 code/stage-09/tests/equivalent_mutants.toml. An entry that matches no surviving mutant fails, too.
@@ -59,6 +63,7 @@ CONCERNS = {
 }
 SLOW = ("can_be_made_again", "killed", "demo_prints_the_block")  # start other processes
 
+PROBES = ("normal", "rng")  # methods of a `Trial`: a random array, a generator
 UNCHANGED = ("copy", "strict", "stacklevel", "encoding", "repr", "desc", "leave", "delay", "seed")
 
 COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -128,6 +133,17 @@ def collect(tree: ast.Module, lines: list[str], sentences: bool) -> list[Mutant]
             return  # a name and its annotation
         if isinstance(node, ast.keyword) and node.arg in UNCHANGED:
             return
+        if isinstance(node, ast.arguments):
+            for name, default in defaults(node):
+                if default is not None and name not in UNCHANGED:
+                    visit(default, scope, message)
+            return
+        if sentences and isinstance(node, ast.Call) and getattr(node.func, "attr", "") in PROBES:
+            return
+        if sentences and isinstance(node, ast.For) and ast.unparse(node.target) == "lead":
+            for child in node.body:
+                visit(child, scope, message)
+            return
         if isinstance(node, ast.AnnAssign):
             if node.value is not None:
                 visit(node.value, scope, message)
@@ -144,6 +160,13 @@ def collect(tree: ast.Module, lines: list[str], sentences: bool) -> list[Mutant]
             return
         for child in ast.iter_child_nodes(node):
             visit(child, scope, here)
+
+    def defaults(node):
+        """(name, default) of the parameters that may have one."""
+        plain = [*node.posonlyargs, *node.args]
+        with_default = plain[len(plain) - len(node.defaults):]
+        yield from ((a.arg, d) for a, d in zip(with_default, node.defaults, strict=True))
+        yield from ((a.arg, d) for a, d in zip(node.kwonlyargs, node.kw_defaults, strict=True))
 
     def mutate(node, scope, message):
         if isinstance(node, ast.Compare) and not message:
