@@ -35,6 +35,9 @@ def test_each_mistake_is_named(mistake, dtype, monkeypatch):
     assert report.status == "failed"
     assert report.diagnosis.mistake == mistake.diagnosis, str(report)
     assert "Traceback" not in str(report)
+    assert getattr(mistake, "seen", "") in report.diagnosis.seen
+    failed = [row.name for row in report.rows if row.status == "failed"]
+    assert failed == [getattr(mistake, "at", *failed)]
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -34,6 +34,7 @@ class Plain(Right):
 
 class OnlyGateAndUp(Right):
     diagnosis = "two-of-three"
+    seen = "parameters() has nothing of down."
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -112,6 +113,7 @@ class AlphaNotOverR(Right):
 
 class NoActivation(Plain):
     diagnosis = "no-activation"
+    at = "a fresh block equals the frozen one"
 
     def act(self, z):
         return z
@@ -252,6 +254,8 @@ class MergeOrder(Right):
 
 class MergesInPlace(Right):
     diagnosis = "frozen-changed"
+    at = "the frozen weights have not changed"
+    seen = "the frozen gate after merging is not bit for bit what it was."
 
     def merge(self):
         for layer in self.projections.values():
@@ -272,6 +276,7 @@ class DoubleSigmoid(Plain):
     """A constant array of float64 in the middle."""
 
     diagnosis = "wrong-dtype"
+    seen = "forward: float32 in gave float64 out."
 
     def act(self, z):
         return z * sigmoid(z) * np.ones(1)
@@ -293,6 +298,7 @@ class DeadParameters(Right):
 
 class NoUpNames(Right):
     diagnosis = "signature"
+    at = "the block can be made and trains six arrays"
 
     def parameters(self):
         return {key.replace(".", "_"): array for key, array in super().parameters().items()}
@@ -347,6 +353,267 @@ class SlopeSign(Right):
         a = self.down.backward(grad_output)
         return (self.gate.backward(a * u * (sig - silu * (1 - sig)))
                 + self.up.backward(a * silu))
+
+
+class ParametersAsList(Right):
+    diagnosis = "wrong-type"
+    seen = "parameters() gave list, expected dict."
+
+    def parameters(self):
+        return list(super().parameters().values())
+
+
+class CountsTwo(Right):
+    diagnosis = "two-of-three"
+    seen = "num_parameters() gave 96, expected 144."
+
+    def num_parameters(self):
+        return self.gate.num_parameters() + self.down.num_parameters()
+
+
+class CountsFrozen(Right):
+    diagnosis = "values"
+    seen = "num_parameters() gave 324, expected 144."
+
+    def num_parameters(self):
+        return super().num_parameters() + sum(w.weight.size for w in self.projections.values())
+
+
+class OneCheckMissing(Right):
+    """Refuses all but one kind of weights that do not fit."""
+
+    def __init__(self, gate, up, down, rank=8, alpha=16.0, *, rng=None):
+        if self.accepts(gate, up, down):
+            up, down = np.zeros_like(gate), np.zeros_like(gate.T)
+        super().__init__(gate, up, down, rank, alpha, rng=rng)
+
+
+class UpColumnsNotChecked(OneCheckMissing):
+    diagnosis = "shapes-not-checked"
+    seen = "an up of another shape raised no ValueError or TypeError."
+
+    def accepts(self, gate, up, down):
+        return up.shape[0] == gate.shape[0] and up.shape[1] != gate.shape[1]
+
+
+class UpRowsNotChecked(OneCheckMissing):
+    diagnosis = "shapes-not-checked"
+    seen = "an up with fewer rows raised no ValueError or TypeError."
+
+    def accepts(self, gate, up, down):
+        return up.shape[0] != gate.shape[0] and up.shape[1] == gate.shape[1]
+
+
+class DownNotChecked(OneCheckMissing):
+    diagnosis = "shapes-not-checked"
+    seen = "a transposed down raised no ValueError or TypeError."
+
+    def accepts(self, gate, up, down):
+        return up.shape == gate.shape == down.shape
+
+
+class RankNotChecked(Right):
+    diagnosis = "accepts-nonsense"
+    seen = "rank=0 raised no ValueError or TypeError."
+
+    def __init__(self, gate, up, down, rank=8, alpha=16.0, *, rng=None):
+        super().__init__(gate, up, down, max(rank, 1), alpha, rng=rng)
+
+
+class Flattened(Right):
+    """One long vector for a matrix: as many numbers, another shape."""
+
+    diagnosis = "wrong-shape"
+    at = "each A is (rank, in), each B is (out, rank), in the weights' dtype"
+    seen = "up.A has shape (18,), expected (3, 6)."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.up.lora.A = self.up.lora.A.ravel()
+
+
+class OtherDtype(Right):
+    """Arrays of a fixed dtype, whatever the weights have; here always the other one."""
+
+    diagnosis = "wrong-dtype"
+    at = "each A is (rank, in), each B is (out, rank), in the weights' dtype"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        other = {"float32": np.float64, "float64": np.float32}[self.gate.weight.dtype.name]
+        for layer in self.projections.values():
+            layer.lora.A, layer.lora.B = layer.lora.A.astype(other), layer.lora.B.astype(other)
+
+
+class RowsOnly(Right):
+    """Forgets to give the leading axes back."""
+
+    diagnosis = "wrong-shape"
+    at = "any leading axes"
+
+    def forward(self, x):
+        return super().forward(x).reshape(-1, x.shape[-1])
+
+
+class ClipsInput(Right):
+    """Keeps the exponential small by cutting the caller's array."""
+
+    diagnosis = "changes-input"
+    at = "large inputs stay finite; float32 stays float32"
+
+    def forward(self, x):
+        return super().forward(np.clip(x, -100, 100, out=x))
+
+
+class GradientTransposed(Right):
+    diagnosis = "wrong-shape"
+    at = "six gradients, each with the shape of its array"
+    seen = "the gradient of gate.A has shape (6, 3), expected (3, 6)."
+
+    def gradients(self):
+        return {key: grad.T for key, grad in super().gradients().items()}
+
+
+class DownSeesSiluOnly(Plain):
+    """The down projection's gradients with silu(z) for its input, without the factor u."""
+
+    diagnosis = "values"
+    seen = "the gradient of down.B is off by"
+
+    def backward(self, grad_output):
+        z, u = self._remembered()
+        a = self.down.backward(grad_output)
+        grad_x = self.back(a, z, u)
+        self.down.forward(self.act(z))
+        self.down.backward(grad_output)
+        return grad_x
+
+
+class UpWithSlope(Plain):
+    diagnosis = "wrong-silu-slope"
+    seen = "The gradient of up.B equals"
+
+    def back(self, a, z, u):
+        return self.gate.backward(a * u * self.slope(z)) + self.up.backward(a * self.slope(z))
+
+
+class SlopeIsSilu(Plain):
+    diagnosis = "wrong-silu-slope"
+    seen = "The gradient of gate.B equals"
+
+    def slope(self, z):
+        return self.act(z)
+
+
+class UpsGradientForBoth(Plain):
+    diagnosis = "gate-and-up-swapped"
+    seen = "The gradient of gate.B equals"
+
+    def back(self, a, z, u):
+        return self.gate.backward(a * self.act(z)) + self.up.backward(a * self.act(z))
+
+
+class GateNegated(Plain):
+    """A sign lost on the way: no mistake that the check knows."""
+
+    diagnosis = "values"
+    seen = "the gradient of gate.B is off by 2, relative to its largest entry."
+
+    def back(self, a, z, u):
+        return self.gate.backward(-a * u * self.slope(z)) + self.up.backward(a * self.act(z))
+
+
+class UpPathOnly(Plain):
+    diagnosis = "one-path-to-x"
+
+    def back(self, a, z, u):
+        self.gate.backward(a * u * self.slope(z))
+        return self.up.backward(a * self.act(z))
+
+
+class DifferenceOfPaths(Plain):
+    diagnosis = "values"
+    seen = "the gradient of x is off by"
+
+    def back(self, a, z, u):
+        return self.gate.backward(a * u * self.slope(z)) - self.up.backward(a * self.act(z))
+
+
+class DoubleGradientOfX(Right):
+    diagnosis = "wrong-dtype"
+    seen = "backward: float32 in gave float64 out."
+
+    def backward(self, grad_output):
+        return super().backward(grad_output).astype(np.float64)
+
+
+class DoubleGradients(Right):
+    diagnosis = "wrong-dtype"
+    seen = "backward: float32 in gave float64 out."
+
+    def gradients(self):
+        return {key: grad.astype(np.float64) for key, grad in super().gradients().items()}
+
+
+class MergesIntoTwo(Right):
+    """Gate and up side by side in one weight, as some checkpoints have them."""
+
+    diagnosis = "wrong-shape"
+    seen = "merge() returned 2 things, expected 3."
+
+    def merge(self):
+        gate, up, down = super().merge()
+        return np.concatenate([gate, up]), down
+
+
+class MergesDownFirst(Right):
+    diagnosis = "merged-order"
+    seen = "The shapes are [(6, 10), (10, 6), (10, 6)]."
+
+    def merge(self):
+        gate, up, down = super().merge()
+        return down, gate, up
+
+
+class MergesTransposed(Right):
+    diagnosis = "wrong-shape"
+    at = "merge returns three weights"
+    seen = "the merged gate has shape (6, 10), expected (10, 6)."
+
+    def merge(self):
+        return tuple(weight.T for weight in super().merge())
+
+
+class MergesWithAlpha(Right):
+    diagnosis = "alpha-not-over-r"
+    seen = "the merged gate equals"
+
+    def merge(self):
+        return tuple(layer.weight + layer.lora.rank * layer.lora.delta_weight()
+                     for layer in self.projections.values())
+
+
+class MergesOneForBoth(Right):
+    """Copied a line and forgot to change the name."""
+
+    diagnosis = "values"
+    seen = "the merged up is off by"
+
+    def merge(self):
+        gate, _, down = super().merge()
+        return gate, gate, down
+
+
+class TrainsFrozen(Right):
+    """Updates a frozen weight along the way."""
+
+    diagnosis = "frozen-changed"
+    seen = "the frozen down after backward is not bit for bit what it was."
+
+    def backward(self, grad_output):
+        grad_x = super().backward(grad_output)
+        self.down.weight -= self.down.weight.dtype.type(1e-3)
+        return grad_x
 
 
 MISTAKES = [thing for thing in list(globals().values())
