@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from checks import check_parallel_adapter
 from exercise_tools import solution, starter
+from gradcheck import numerical_gradient
 from mistakes.ex3 import MISTAKES
 from variants.ex3 import VARIANTS
 
@@ -35,6 +36,9 @@ def test_each_mistake_is_named(mistake, dtype, monkeypatch):
     assert report.status == "failed"
     assert report.diagnosis.mistake == mistake.diagnosis, str(report)
     assert "Traceback" not in str(report)
+    assert getattr(mistake, "seen", "") in report.diagnosis.seen
+    failed = [row.name for row in report.rows if row.status == "failed"]
+    assert failed == [getattr(mistake, "at", *failed)]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -45,3 +49,13 @@ def test_the_untouched_starter_is_not_yet(step):
 
 def test_every_diagnosis_is_seen_once():
     assert {m.diagnosis for m in MISTAKES} >= set(checks_ex3.EXERCISE.mistakes)
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_the_sublayer_of_the_check_has_the_right_gradient(linear):
+    rng = np.random.default_rng(0)
+    sublayer = checks_ex3.Tanh(rng.standard_normal((4, 4)), linear)
+    x, G = rng.standard_normal((2, 3, 4)), rng.standard_normal((2, 3, 4))
+    right = numerical_gradient(lambda: float((sublayer.forward(x) * G).sum()), x)
+    sublayer.forward(x)
+    np.testing.assert_allclose(sublayer.backward(G), right, atol=1e-7)

@@ -323,5 +323,207 @@ class ScaleDivides(Short):
         return f + self.path(x) / self.scale
 
 
+class KeysFromThePaper(Right):
+    """The arrays named as in the formulas of the paper."""
+
+    diagnosis = "signature"
+    at = "the adapter can be made and trains W_down and W_up, nothing else"
+    seen = "parameters() has the keys ['down', 'up'], expected ['W_down', 'W_up']."
+
+    def parameters(self):
+        return {"down": self.W_down, "up": self.W_up}
+
+
+class ParametersAsList(Right):
+    diagnosis = "wrong-type"
+    seen = "parameters() gave list, expected dict."
+
+    def parameters(self):
+        return [self.W_down, self.W_up]
+
+
+class OneCheckMissing(Right):
+    """One of the arguments is not checked: it is replaced by one that passes."""
+
+    def __init__(self, sublayer, d_model, bottleneck_dim=64, scale=4.0, **kwargs):
+        super().__init__(sublayer, *self.unchecked(d_model, bottleneck_dim, scale), **kwargs)
+
+
+class WidthNotChecked(OneCheckMissing):
+    diagnosis = "accepts-nonsense"
+    seen = "d_model=0 raised no ValueError or TypeError."
+
+    def unchecked(self, d_model, bottleneck_dim, scale):
+        return d_model or 1, bottleneck_dim, scale
+
+
+class BottleneckNotChecked(OneCheckMissing):
+    diagnosis = "accepts-nonsense"
+    seen = "bottleneck_dim=0 raised no ValueError or TypeError."
+
+    def unchecked(self, d_model, bottleneck_dim, scale):
+        return d_model, bottleneck_dim or 1, scale
+
+
+class ScaleNotChecked(OneCheckMissing):
+    diagnosis = "accepts-nonsense"
+    seen = "scale=nan raised no ValueError or TypeError."
+
+    def unchecked(self, d_model, bottleneck_dim, scale):
+        return d_model, bottleneck_dim, 1.0 if np.isnan(scale) else scale
+
+
+class Flattened(Right):
+    """One long vector for each matrix: as many numbers, another shape."""
+
+    diagnosis = "wrong-shape"
+    at = "W_down is (d_model, bottleneck), W_up the reverse; dtype as asked"
+    seen = "W_down has shape (30,), expected (6, 5)."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.W_down, self.W_up = self.W_down.ravel(), self.W_up.ravel()
+
+
+class RowsOnly(Right):
+    """Forgets to give the leading axes back."""
+
+    diagnosis = "wrong-shape"
+    at = "any leading axes"
+
+    def forward(self, x):
+        return super().forward(x).reshape(-1, self.d_model)
+
+
+class DoubleOutput(Right):
+    """A scale from NumPy is a float64, and one operation with it is enough."""
+
+    diagnosis = "wrong-dtype"
+    seen = "forward: float32 in gave float64 out."
+
+    def forward(self, x):
+        return super().forward(x).astype(np.float64)
+
+
+class DoubleGradientOfX(Right):
+    diagnosis = "wrong-dtype"
+    seen = "backward: float32 in gave float64 out."
+
+    def backward(self, grad_output):
+        return super().backward(grad_output).astype(np.float64)
+
+
+class DoubleGradients(Right):
+    diagnosis = "wrong-dtype"
+    seen = "backward: float32 in gave float64 out."
+
+    def gradients(self):
+        return {name: grad.astype(np.float64) for name, grad in super().gradients().items()}
+
+
+class GradientTransposed(Short):
+    diagnosis = "wrong-shape"
+    at = "gradients have the shapes of what they belong to"
+    seen = "the gradient of W_down has shape (5, 6), expected (6, 5)."
+
+    def back(self, x, a, G, pulled):
+        grad_x = super().back(x, a, G, pulled)
+        self.W_down_grad = self.W_down_grad.T
+        return grad_x
+
+
+class NoScaleForUp(Short):
+    diagnosis = "no-scale-in-backward"
+    at = "with a linear sublayer"
+    seen = "the gradient of W_up equals"
+
+    def back(self, x, a, G, pulled):
+        grad_x = super().back(x, a, G, pulled)
+        self.W_up_grad = a.T @ G
+        return grad_x
+
+
+class NoScaleForDown(Short):
+    diagnosis = "no-scale-in-backward"
+    seen = "the gradient of W_down equals"
+
+    def back(self, x, a, G, pulled):
+        grad_x = super().back(x, a, G, pulled)
+        self.W_down_grad = x.T @ ((G @ self.W_up.T) * (a > 0))
+        return grad_x
+
+
+class NoScaleForX(Short):
+    diagnosis = "no-scale-in-backward"
+    seen = "the gradient of x equals"
+
+    def back(self, x, a, G, pulled):
+        super().back(x, a, G, pulled)
+        return pulled + ((G @ self.W_up.T) * (a > 0)) @ self.W_down.T
+
+
+class NoReluMaskForX(Short):
+    diagnosis = "no-relu-mask"
+    seen = "the gradient of x equals"
+
+    def back(self, x, a, G, pulled):
+        super().back(x, a, G, pulled)
+        return pulled + self.scale * (G @ self.W_up.T) @ self.W_down.T
+
+
+class ScaleTwiceBack(Short):
+    diagnosis = "scale-twice"
+    seen = "the gradient of W_down equals"
+
+    def back(self, x, a, G, pulled):
+        grad_x = super().back(x, a, G, pulled)
+        self.W_down_grad = self.scale * self.W_down_grad
+        return grad_x
+
+
+class ScalesAllBack(Short):
+    diagnosis = "scale-on-sublayer"
+    seen = "the gradient of x equals"
+
+    def back(self, x, a, G, pulled):
+        return super().back(x, a, G, self.scale * pulled)
+
+
+class SublayerTakenAsLinear(Short):
+    """Multiplies by the sublayer's weight itself: right only without a nonlinearity."""
+
+    diagnosis = "values"
+    at = "with a sublayer that has a nonlinearity"
+
+    def back(self, x, a, G, pulled):
+        return super().back(x, a, G, G @ self.sublayer.W)
+
+
+class SkipsZeros(Short):
+    """Saves the work while W_up is zero, and so it stays zero."""
+
+    diagnosis = "values"
+    seen = "The gradient of W_up is zero, so nothing would be learned."
+
+    def back(self, x, a, G, pulled):
+        grad_x = super().back(x, a, G, pulled)
+        self.W_up_grad = self.W_up_grad * self.W_up.any()
+        return grad_x
+
+
+class AlmostZero(Short):
+    """A small number so that W_down can learn at once."""
+
+    diagnosis = "values"
+    seen = "With W_up at zero nothing can come back to W_down."
+
+    def back(self, x, a, G, pulled):
+        up = self.W_up
+        self.W_up = up + up.dtype.type(1e-9)
+        grad_x = super().back(x, a, G, pulled)
+        self.W_up = up
+        return grad_x
+
+
 MISTAKES = [thing for thing in list(globals().values())
             if isinstance(thing, type) and hasattr(thing, "diagnosis")]
