@@ -1,7 +1,10 @@
 """The checks' machinery: whatever a student's code does is caught, explained and undone."""
 
+import functools
+import json
 import random
 import sys
+import warnings
 
 import checking
 import checks
@@ -353,3 +356,110 @@ def test_a_debuggers_tracer_is_left_in_place():
     finally:
         sys.settrace(before)
     assert inside is after is tracer
+
+
+# ------------------------------------------------------------------------ what a reader sees of it
+
+
+def test_every_check_is_offered():
+    assert {name for name in vars(checks) if not name.startswith("_")} == set(checks.__all__)
+
+
+def test_sections_are_named_by_their_number():
+    for key, (title, path) in checking.PAGES.items():
+        if path[0].isdigit():
+            assert key == f"9.{int(path[:2])}" and title == f"section {key}"
+    assert {"9.1", "9.2", "9.3", "9.4", "9.5", "9.6", "mistakes", "statement"} == set(
+        checking.PAGES)
+    assert "after 10 seconds" in GENERAL["too-long"].why
+
+
+def test_a_finding_keeps_what_its_diagnosis_saw_and_goes_by_its_identifier():
+    seen = Diagnosis("m", "m", "m", "9.2", "a mask")
+    assert Found(seen).diagnosis.seen == "a mask" and Found(seen, "two").diagnosis.seen == "two"
+    assert str(Found(seen)) == "m"
+
+
+def test_a_report_is_a_table_in_a_notebook():
+    exercise = Exercise(2, "a trial", Diagnosis("m", "m", "m", "9.2"))
+    exercise.test(1, "interface", "one")(lambda trial: None)
+    exercise.test(1, "values", "two")(lambda trial: trial.call(lambda: None))
+    exercise.test(2, "start", "three")(lambda trial: trial.compare("x", np.ones(1), np.zeros(1)))
+    exercise.test(2, "values", "four")(lambda trial: None)
+    cell = '<td style="text-align:left">'
+    rows = "".join(f"<tr>{''.join(f'{cell}{text}</td>' for text in texts)}</tr>" for texts in (
+        ("✓&nbsp;passed", "interface", "one"),
+        ("…&nbsp;not yet", "values", "two<br><small>test_a_report_is_a_table_in_a_notebook."
+         "&lt;locals&gt;.&lt;lambda&gt;.&lt;locals&gt;.&lt;lambda&gt; gave None: is a return or an "
+         "assignment missing?</small>"),
+        ("✗&nbsp;failed", "start", "three"), ("–&nbsp;not tried", "values", "four")))
+    html = exercise.check(None)._repr_html_()
+    table, rest = html.split("</table>")
+    assert table.split("<tbody>")[1] == f"{rows}</tbody>"
+    assert rest.startswith("<p><strong>A test failed. Mend this first; the tests below it were not "
+                           "tried.</strong></p><p><strong>This looks like:</strong> a wrong value")
+    assert "<strong>Seen:</strong> x is off by" in rest
+    unseen = checking.Report(1, "t", (checking.Row(1, "values", "one", "failed"),),
+                             Diagnosis("m", "m", "m", "9.2"))
+    assert "Seen" not in unseen._repr_html_() and "Why it matters:</strong> m" in str(
+        unseen._repr_html_())
+    passed = exercise.check(None, 1)._repr_html_()
+    assert passed.endswith("the others wait for code that isn&#x27;t written.</strong></p>")
+
+
+def test_the_students_line_is_found_below_library_code():
+    frozen = {}
+    exec(compile("def check(x):\n    raise TypeError('no')", "<__array_function__ internals>",
+                 "exec"), frozen)
+    for call in (lambda x: np.stack([]),  # in NumPy
+                 lambda x: json.loads("{"),  # in the standard library
+                 lambda x: frozen["check"](x)):  # in code without a file
+        report = verdict(lambda trial, c=call: trial.call(c, trial.normal(2)))
+        assert report.diagnosis.mistake == "raised"
+        assert "lambda x: " in report.diagnosis.seen, report.diagnosis.seen
+
+
+def test_what_has_no_name_goes_by_its_type():
+    def in_place(x, by):
+        x += by
+    mistake, seen = found(lambda t: t.call(functools.partial(in_place, by=1), t.normal(2)))
+    assert (mistake, seen) == ("changes-input", "partial changed an argument of shape (2,).")
+
+
+def test_arguments_of_any_kind_are_watched():
+    for given in (np.array(["a", "b"]), np.arange(2), np.array([True, False])):
+        assert verdict(lambda t, g=given: t.call(lambda x: None, g, returns=None)).passed
+    assert found(lambda t: t.call(lambda x: x.fill(0), np.arange(2), returns=None))[0] == (
+        "changes-input")
+
+
+def test_an_error_is_relative_to_the_largest_entry_however_small():
+    trial = checking.Trial(None, np.float64)
+    assert not trial.agrees(np.array([1.1e-6]), np.array([1e-6]))
+    assert trial.agrees(np.array([1e-20]), np.array([0.0]))
+    assert trial.agrees(np.array([1.0, 1e-5]), np.array([1.0, 0.0]))  # at most the tolerance
+
+
+def test_a_warning_in_a_students_code_is_no_error():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert verdict(lambda t: t.call(lambda x: x / 0, np.zeros(1), returns=None)).passed
+
+
+def test_missing_work_stays_missing_when_it_drew_a_number():
+    def todo():
+        np.random.rand()
+        raise NotImplementedError("step 1")
+    report = verdict(lambda trial: trial.student(), todo)
+    assert (report.status, report.rows[0].note) == ("not yet", "step 1")
+
+
+def test_a_test_can_still_be_called_by_its_name_and_may_stand_anywhere():
+    exercise = Exercise(2, "a trial")
+
+    def run(trial):
+        raise NotImplementedError
+    assert exercise.test(2, "interface", "two")(run) is run
+    exercise.test(1, "interface", "one")(lambda trial: None)
+    assert [row.name for row in exercise.check(None, 1).rows] == ["one"]
+    assert exercise.check(None, 1).passed and exercise.check(None, 1).step == 1
