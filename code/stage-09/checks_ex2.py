@@ -163,8 +163,8 @@ def _frozen(trial: Trial) -> np.ndarray:
     return np.zeros((N, N), trial.dtype)
 
 
-def _ones(trial: Trial) -> np.ndarray:
-    return np.ones((8, 16, N), trial.dtype)  # (batch, time, in)
+def _ones(trial: Trial, *lead: int) -> np.ndarray:
+    return np.ones((*lead, N), trial.dtype)
 
 
 # ---- Step 1: the layer and its start ----------------------------------------------------------
@@ -172,10 +172,9 @@ def _ones(trial: Trial) -> np.ndarray:
 @EXERCISE.test(1, "interface", "the layer can be made, trains A and B, and starts in training")
 def _names(trial: Trial) -> None:
     layer = trial.make(IN, OUT, dtype=trial.dtype, rng=trial.rng())
-    arrays = trial.arrays(layer, ("A", "B"))
-    if sum(a.size for a in arrays.values()) != (count := trial.call(layer.num_parameters,
-                                                                    returns=int)):
-        raise Found(GENERAL["values"], f"num_parameters() gave {count}.")
+    right = sum(array.size for array in trial.arrays(layer, ("A", "B")).values())
+    if (count := trial.call(layer.num_parameters, returns=int)) != right:
+        raise Found(GENERAL["values"], f"num_parameters() gave {count}, expected {right}.")
     if trial.attribute(layer, "training", bool) is not True:
         raise Found(GENERAL["signature"], "training is not True at the start.")
 
@@ -222,10 +221,11 @@ def _leading(trial: Trial) -> None:
     for lead in ((), (4,), (2, 3)):
         trial.call(layer.forward, trial.normal(*lead, IN), trial.normal(OUT, IN),
                    shape=(*lead, OUT))
-    small = trial.make(IN, OUT, RANK, dtype=np.float32, rng=trial.rng())
-    small.training = False
-    x, W = np.ones((2, IN), np.float32), np.ones((OUT, IN), np.float32)
-    trial.keeps_float32("forward", trial.call(small.forward, x, W))
+    single = Trial(trial.student, np.float32)
+    layer, _ = _layer(single, 0.5)
+    layer.training = False
+    trial.keeps_float32("forward", single.call(layer.forward, single.normal(2, IN),
+                                               single.normal(OUT, IN)))
 
 
 @EXERCISE.test(2, "values", "with training = False, and with p = 0, it is plain LoRA")
@@ -266,14 +266,14 @@ def _frozen_path(trial: Trial) -> None:
 
 @EXERCISE.test(3, "values", "the mask is on the update's input, divided by 1 - p")
 def _mask_place(trial: Trial) -> None:
-    x, W = _ones(trial), _frozen(trial)
+    x, W = _ones(trial, 8, 16), _frozen(trial)
     used = trial.call(_glass_layer(trial).forward, x, W)  # the update's input, if all is right
     if trial.agrees(used, x):
-        raise Found(NO_DROPOUT, "No entry was dropped in 4,096 at a rate of 0.25.")
+        raise Found(NO_DROPOUT, f"No entry was dropped in {x.size:,} at a rate of {RATE}.")
     summed = trial.call(_glass_layer(trial, a=np.ones((N, N))).forward, x, W)
-    if not trial.agrees(summed, summed[..., :1] * np.ones(N)):
+    if not trial.agrees(summed, np.broadcast_to(summed[..., :1], x.shape)):
         spread = trial.call(_glass_layer(trial, b=np.ones((N, N))).forward, x, W)
-        late = not trial.agrees(spread, spread[..., :1] * np.ones(N))
+        late = not trial.agrees(spread, np.broadcast_to(spread[..., :1], x.shape))
         raise Found(ON_OUTPUT if late else ON_BOTTLENECK,
                     "Outputs that are equal for any mask on the input differ.")
     levels = np.unique(np.round(used.astype(np.float64), 4))
@@ -294,7 +294,7 @@ def _mask_place(trial: Trial) -> None:
 @EXERCISE.test(3, "behaviour", "each entry and each forward pass has its own mask")
 def _mask_fresh(trial: Trial) -> None:
     layer = _glass_layer(trial)
-    x, W = _ones(trial), _frozen(trial)
+    x, W = _ones(trial, 8, 16), _frozen(trial)
     first, second = trial.call(layer.forward, x, W), trial.call(layer.forward, x, W)
     if trial.agrees(first, second):
         raise Found(FIXED_MASK, "Two forward passes in training gave the same output.")
@@ -307,13 +307,13 @@ def _mask_fresh(trial: Trial) -> None:
 
 @EXERCISE.test(3, "behaviour", "the same seed gives the same masks, in training only")
 def _seeded(trial: Trial) -> None:
-    x, W = _ones(trial), _frozen(trial)
+    x, W = _ones(trial, 8, 16), _frozen(trial)
     one, two = (_glass_layer(trial, seed=7) for _ in range(2))
     for _ in range(2):
         if not trial.agrees(trial.call(one.forward, x, W), trial.call(two.forward, x, W)):
             raise Found(IGNORES_RNG, "Two layers made with np.random.default_rng(7) differ.")
-    fresh = (trial.call(_glass_layer(trial, seed=seed).forward, x, W) for seed in (7, 8))
-    if trial.agrees(*fresh):
+    fresh, other = _glass_layer(trial, seed=7), _glass_layer(trial, seed=8)
+    if trial.agrees(trial.call(fresh.forward, x, W), trial.call(other.forward, x, W)):
         raise Found(IGNORES_RNG, "Layers made from different seeds drop the same entries.")
     unseeded = trial.make(IN, OUT, RANK, dtype=trial.dtype)  # rng may be left out
     trial.call(unseeded.forward, trial.normal(4, IN), trial.normal(OUT, IN))
@@ -324,9 +324,10 @@ def _seeded(trial: Trial) -> None:
 
 @EXERCISE.test(3, "behaviour", "float32 stays float32 in training")
 def _training_dtype(trial: Trial) -> None:
-    layer = trial.make(IN, OUT, RANK, dropout=0.5, dtype=np.float32, rng=trial.rng())
-    x, W = np.ones((2, IN), np.float32), np.ones((OUT, IN), np.float32)
-    trial.keeps_float32("forward in training", trial.call(layer.forward, x, W))
+    single = Trial(trial.student, np.float32)
+    layer, _ = _layer(single, 0.5)
+    trial.keeps_float32("forward in training", single.call(layer.forward, single.normal(2, IN),
+                                                           single.normal(OUT, IN)))
 
 
 # ---- Step 4: backward -------------------------------------------------------------------------
@@ -353,8 +354,10 @@ def _plain_gradients(trial: Trial) -> None:
     x, W = trial.normal(4, IN, seed=2), trial.normal(OUT, IN, seed=3)
     G = trial.normal(4, OUT, seed=4)
     layer, arrays = _layer(trial, 0.0)
+    kept = W.copy()
     trial.call(layer.forward, x, W)
     back = trial.call(layer.backward, G)
+    trial.same_bits("the frozen weight after backward", W, kept, GENERAL["changes-input"])
     grads = trial.arrays(layer, ("A", "B"), "gradients")
     A, B, s = arrays["A"], arrays["B"], ALPHA_VALUE / RANK
     trial.compare("the gradient of B", grads["B"], s * G.T @ (x @ A.T),
@@ -368,7 +371,7 @@ def _plain_gradients(trial: Trial) -> None:
 
 @EXERCISE.test(4, "gradients", "with dropout they use the mask of their own forward pass")
 def _masked_gradients(trial: Trial) -> None:
-    x, W, G = _ones(trial)[0], trial.normal(N, N, seed=3), trial.normal(16, N, seed=4)
+    x, W, G = _ones(trial, 16), trial.normal(N, N, seed=3), trial.normal(16, N, seed=4)
     layer = _glass_layer(trial)
     used = trial.call(layer.forward, x, W) - x @ W.T  # M / (1 - p), since x = 1 and A = B = 1
     back = trial.call(layer.backward, G)
@@ -377,8 +380,8 @@ def _masked_gradients(trial: Trial) -> None:
         twins = {diagnosis: G.T @ x, NO_SCALE: (1 - RATE) * G.T @ used}
         _compare_masked(trial, f"the gradient of {name}", grads[name], G.T @ used, twins)
     _compare_masked(trial, "the gradient of X", back, G @ W + G * used, {
-        UNMASKED_X: G @ W + G, UNSCALED_X: G @ W + G * (used != 0), MASK_ON_ALL: (G @ W + G) * used,
-        NO_FROZEN_GRADIENT: G * used})
+        UNMASKED_X: G @ W + G, UNSCALED_X: G @ W + G * (used != 0),
+        MASK_ON_ALL: (G @ W + G) * used})
 
 
 def _compare_masked(trial: Trial, what: str, value: np.ndarray, right: np.ndarray,
@@ -394,7 +397,7 @@ def _compare_masked(trial: Trial, what: str, value: np.ndarray, right: np.ndarra
 
 @EXERCISE.test(4, "behaviour", "backward follows forward, not the flag, and replaces gradients")
 def _flag(trial: Trial) -> None:
-    x, W, G = _ones(trial)[0], _frozen(trial), trial.normal(16, N, seed=4)
+    x, W, G = _ones(trial, 16), _frozen(trial), trial.normal(16, N, seed=4)
     layer = _glass_layer(trial)
     used = trial.call(layer.forward, x, W)
     layer.training = False
@@ -410,9 +413,10 @@ def _flag(trial: Trial) -> None:
 
 @EXERCISE.test(4, "behaviour", "float32 stays float32 in backward")
 def _backward_dtype(trial: Trial) -> None:
-    layer = trial.make(IN, OUT, RANK, dropout=0.5, dtype=np.float32, rng=trial.rng())
-    layer.forward(np.ones((2, IN), np.float32), np.ones((OUT, IN), np.float32))
-    back = trial.call(layer.backward, np.ones((2, OUT), np.float32))
+    single = Trial(trial.student, np.float32)
+    layer, _ = _layer(single, 0.5)
+    single.call(layer.forward, single.normal(2, IN), single.normal(OUT, IN))
+    back = single.call(layer.backward, single.normal(2, OUT))
     trial.keeps_float32("backward in training", back, *layer.gradients().values())
 
 
@@ -433,19 +437,18 @@ def _merge(trial: Trial) -> None:
 
 @EXERCISE.test(5, "values", "merging keeps float32")
 def _merge_dtype(trial: Trial) -> None:
-    layer = trial.make(IN, OUT, RANK, dtype=np.float32, rng=trial.rng())
-    trial.keeps_float32("merge_weights", layer.merge_weights(np.ones((OUT, IN), np.float32)))
+    single = Trial(trial.student, np.float32)
+    layer, _ = _layer(single, 0.0)
+    trial.keeps_float32("merge_weights", layer.merge_weights(single.normal(OUT, IN)))
 
 
 @EXERCISE.test(5, "behaviour", "training leaves the merged weight and the frozen weight alone")
 def _merge_after(trial: Trial) -> None:
     layer, arrays = _layer(trial, 0.6)
     W, x = trial.normal(OUT, IN, seed=3), trial.normal(4, IN, seed=2)
-    before, kept = trial.call(layer.merge_weights, W), W.copy()
+    before = trial.call(layer.merge_weights, W)
     layer.training = True
     trial.call(layer.forward, x, W)
-    trial.call(layer.backward, trial.normal(4, OUT))
-    trial.same_bits("the frozen weight after a step", W, kept, GENERAL["changes-input"])
     if not trial.agrees(trial.call(layer.merge_weights, W), before):
         raise Found(MERGED_MASK, "A forward pass in training changed the merged weight.")
     arrays["A"] *= 2

@@ -34,6 +34,9 @@ def test_each_mistake_is_named(mistake, dtype, monkeypatch):
     assert report.status == "failed"
     assert report.diagnosis.mistake == mistake.diagnosis, str(report)
     assert "Traceback" not in str(report)
+    assert getattr(mistake, "seen", "") in report.diagnosis.seen
+    failed = [row.name for row in report.rows if row.status == "failed"]
+    assert failed == [getattr(mistake, "at", *failed)]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -44,3 +47,15 @@ def test_the_untouched_starter_is_not_yet(step):
 
 def test_every_diagnosis_is_seen_once():
     assert {m.diagnosis for m in MISTAKES} >= set(checks_ex2.EXERCISE.mistakes)
+
+
+def test_step_2_passes_while_dropout_is_still_to_be_written():
+    class HalfDone(solution("ex2_lora_dropout", "LoRADropoutLayer")):
+        def forward(self, x, W):
+            if self.training and self.dropout:
+                raise NotImplementedError("step 3: draw the mask")
+            return super().forward(x, W)
+    assert check_lora_dropout(HalfDone, 2).passed
+    report = check_lora_dropout(HalfDone)
+    assert report.status == "not yet"
+    assert {row.status for row in report.rows if row.step <= 2} == {"passed"}

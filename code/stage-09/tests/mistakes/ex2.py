@@ -9,6 +9,7 @@ from ex2_lora_dropout import LoRADropoutLayer as Right
 
 class FrozenPathToo(Right):
     diagnosis = "frozen-path"
+    at = "the frozen path sees no mask"
 
     def forward(self, x, W):
         h = super().forward(x, W)
@@ -110,6 +111,7 @@ class SharedMask(Own):
 
 class NoDropout(Own):
     diagnosis = "no-dropout"
+    seen = "No entry was dropped in 4,096 at a rate of 0.25."
 
     def mask(self, shape):
         return np.ones(shape)
@@ -246,6 +248,7 @@ class MergedWithRate(Right):
 
 class AlphaNotOverR(Right):
     diagnosis = "alpha-not-over-r"
+    seen = "the output at p = 0.0, training = False, equals"
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -320,6 +323,7 @@ class DropsInPlace(Right):
 
 class ForgetsDtype(Right):
     diagnosis = "wrong-dtype"
+    seen = "forward: float32 in gave float64 out."
 
     def forward(self, x, W):
         return super().forward(x, W).astype(np.float64)
@@ -329,6 +333,7 @@ class DoubleMask(Right):
     """The stumbling block of most: a mask divided by 1 - p is float64."""
 
     diagnosis = "wrong-dtype"
+    seen = "forward in training: float32 in gave float64 out."
 
     def forward(self, x, W):
         h = super().forward(x, W)
@@ -397,6 +402,7 @@ class TimesKeepRate(Own):
 
 class DividedByRate(Own):
     diagnosis = "wrong-factor"
+    seen = "At a rate of 0 "
 
     def mask(self, shape):
         return (self.rng.random(shape) >= self.dropout) / self.dropout
@@ -417,6 +423,304 @@ class OneSeedForAllMasks(Right):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.rng = np.random.default_rng(0)
+
+
+class StartsInEvaluation(Right):
+    diagnosis = "signature"
+    seen = "training is not True at the start."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.training = False
+
+
+class CountsFrozen(Right):
+    diagnosis = "values"
+    seen = "num_parameters() gave 118, expected 88."
+
+    def num_parameters(self):
+        return super().num_parameters() + self.in_features * self.out_features
+
+
+class RefusesZero(Right):
+    """Takes a rate of 0 for none given."""
+
+    diagnosis = "raised"
+    at = "rates outside 0 <= p < 1 are refused"
+
+    def __init__(self, in_features, out_features, rank=8, alpha=16.0, dropout=0.1, **kwargs):
+        if not dropout:
+            raise ValueError("give a rate")
+        super().__init__(in_features, out_features, rank, alpha, dropout, **kwargs)
+
+
+class OneCheckMissing(Right):
+    """Refuses all but one of the rates that make no sense."""
+
+    def __init__(self, in_features, out_features, rank=8, alpha=16.0, dropout=0.1, **kwargs):
+        rate = 0.5 if self.accepts(dropout) else dropout
+        super().__init__(in_features, out_features, rank, alpha, rate, **kwargs)
+        self.dropout = dropout
+
+
+class OneAccepted(OneCheckMissing):
+    diagnosis = "rate-not-checked"
+    seen = "dropout=1.0 raised no ValueError or TypeError."
+
+    def accepts(self, rate):
+        return rate == 1
+
+
+class NegativeAccepted(OneCheckMissing):
+    diagnosis = "rate-not-checked"
+    seen = "dropout=-0.1 raised no ValueError or TypeError."
+
+    def accepts(self, rate):
+        return rate < 0
+
+
+class AboveOneAccepted(OneCheckMissing):
+    diagnosis = "rate-not-checked"
+    seen = "dropout=1.5 raised no ValueError or TypeError."
+
+    def accepts(self, rate):
+        return rate > 1
+
+
+class NanAccepted(OneCheckMissing):
+    """`rate < 0 or rate >= 1` is false for NaN."""
+
+    diagnosis = "rate-not-checked"
+    seen = "dropout=nan raised no ValueError or TypeError."
+
+    def accepts(self, rate):
+        return np.isnan(rate)
+
+
+class Flattened(Right):
+    """One long vector for a matrix: as many numbers, another shape."""
+
+    diagnosis = "wrong-shape"
+    at = "A is (rank, in) and B is (out, rank), in the dtype asked for"
+    seen = "A has shape (18,), expected (3, 6)."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.A = self.A.ravel()
+
+
+class DtypeIgnored(Right):
+    diagnosis = "wrong-dtype"
+    at = "A is (rank, in) and B is (out, rank), in the dtype asked for"
+    seen = "dtype=float32 was asked for, A is float64."
+
+    def __init__(self, *args, dtype=None, **kwargs):
+        super().__init__(*args, dtype=np.float64, **kwargs)
+
+
+class RowsOnly(Right):
+    """Forgets to give the leading axes back."""
+
+    diagnosis = "wrong-shape"
+    at = "any leading axes; float32 in gives float32 out"
+
+    def forward(self, x, W):
+        return super().forward(x, W).reshape(-1, self.out_features)
+
+
+class DropsAllInEvaluation(Right):
+    """Takes evaluation for a rate of 1, and divides by what is left."""
+
+    diagnosis = "not-finite"
+    seen = "forward holds 5 such numbers out of 5."
+
+    def forward(self, x, W):
+        h = super().forward(x, W)
+        return h if self.training or not self.dropout else np.inf * h
+
+
+class TwoMasksMean(Own):
+    """The mean of two masks: three values instead of two."""
+
+    diagnosis = "values"
+    seen = "it takes [0."
+
+    def mask(self, shape):
+        return (super().mask(shape) + super().mask(shape)) / 2
+
+
+class Leaks(Own):
+    """Makes small what should be zero."""
+
+    diagnosis = "values"
+    at = "the mask is on the update's input, divided by 1 - p"
+    seen = "two values, one of them 0; it takes [0.1"
+
+    def mask(self, shape):
+        return np.maximum(super().mask(shape), 0.1 if self.dropout else 0)
+
+
+class NoneKept(Own):
+    """The upper end of `integers` is not among the numbers drawn: all of them are 0."""
+
+    diagnosis = "wrong-rate"
+    seen = "At a rate of 0.25 a share of 0.00 was kept."
+
+    def mask(self, shape):
+        return self.rng.integers(0, 1, shape) if self.dropout else np.ones(shape)
+
+
+class SharedInBatch(Own):
+    """One mask for all sequences of a batch."""
+
+    diagnosis = "shared-mask"
+
+    def mask(self, shape):
+        return np.broadcast_to(super().mask(shape[-2:]), shape)
+
+
+class SharedInTime(Own):
+    """One mask for all positions of a sequence, as variational dropout has it."""
+
+    diagnosis = "shared-mask"
+
+    def mask(self, shape):
+        lead = (*shape[:-2], 1)[:len(shape) - 1]
+        return np.broadcast_to(super().mask((*lead, shape[-1])), shape)
+
+
+class FlagReadOnce(Own):
+    """Asks the flag in the first forward pass and never again."""
+
+    diagnosis = "active-in-evaluation"
+    seen = "With training set to False later on, entries are dropped."
+
+    def forward(self, x, W):
+        if not hasattr(self, "first"):
+            self.first = self.training
+        flag, self.training = self.training, self.first
+        h = super().forward(x, W)
+        self.training = flag
+        return h
+
+
+class GradientTransposed(Own):
+    diagnosis = "wrong-shape"
+    at = "gradients have the shapes of what they belong to"
+    seen = "the gradient of A has shape (6, 3), expected (3, 6)."
+
+    def gradients_of(self, x, M, G):
+        grad_x = super().gradients_of(x, M, G)
+        self.A_grad = self.A_grad.T
+        return grad_x
+
+
+class OtherFactor(Own):
+    """The right gradients, but with another factor than s in one of them."""
+
+    def gradients_of(self, x, M, G):
+        s, grad_x = self.scaling, super().gradients_of(x, M, G)
+        for name in self.where:
+            if name == "X":
+                frozen = G @ self.W
+                grad_x = frozen + self.factor() / s * (grad_x - frozen)
+            else:
+                setattr(self, f"{name}_grad", self.factor() / s * getattr(self, f"{name}_grad"))
+        return grad_x
+
+
+class NoSForA(OtherFactor):
+    diagnosis = "no-s-in-backward"
+    seen = "the gradient of A equals what this mistake gives."
+    where = "A"
+
+    def factor(self):
+        return 1.0
+
+
+class NoSForX(OtherFactor):
+    diagnosis = "no-s-in-backward"
+    seen = "the gradient of X equals what this mistake gives."
+    where = "X"
+
+    def factor(self):
+        return 1.0
+
+
+class AlphaForB(OtherFactor):
+    diagnosis = "alpha-not-over-r"
+    seen = "the gradient of B equals what this mistake gives."
+    where = "B"
+
+    def factor(self):
+        return self.scaling * self.rank
+
+
+class AlphaForA(AlphaForB):
+    seen = "the gradient of A equals what this mistake gives."
+    where = "A"
+
+
+class AlphaForX(AlphaForB):
+    seen = "the gradient of X equals what this mistake gives."
+    where = "X"
+
+
+class UnscaledB(Own):
+    """Masked, but not divided by 1 - p."""
+
+    diagnosis = "no-inverted-scale"
+    seen = "the gradient of B equals what this mistake gives."
+
+    def gradients_of(self, x, M, G):
+        grad_x = super().gradients_of(x, M, G)
+        self.B_grad = self.scaling * G.T @ ((x * (M > 0)) @ self.A.T)
+        return grad_x
+
+
+class DoubleGradientOfX(Right):
+    diagnosis = "wrong-dtype"
+    seen = "backward in training: float32 in gave float64 out."
+
+    def backward(self, grad_output):
+        return super().backward(grad_output).astype(np.float64)
+
+
+class DoubleGradients(Right):
+    diagnosis = "wrong-dtype"
+    seen = "backward in training: float32 in gave float64 out."
+
+    def gradients(self):
+        return {name: grad.astype(np.float64) for name, grad in super().gradients().items()}
+
+
+class MergesWithAlpha(Right):
+    diagnosis = "alpha-not-over-r"
+    at = "the merged weight is W + s B A"
+
+    def merge_weights(self, W):
+        return W + self.rank * self.delta_weight()
+
+
+class MergesInDouble(Right):
+    diagnosis = "wrong-dtype"
+    seen = "merge_weights: float32 in gave float64 out."
+
+    def merge_weights(self, W):
+        return super().merge_weights(W).astype(np.float64)
+
+
+class TrainsFrozen(Right):
+    """Updates the frozen weight that it was given in forward."""
+
+    diagnosis = "changes-input"
+    at = "without dropout they are those of plain LoRA"
+    seen = "the frozen weight after backward is not bit for bit what it was."
+
+    def backward(self, grad_output):
+        grad_x = super().backward(grad_output)
+        self.cache["W"] -= self.cache["W"].dtype.type(1e-3)
+        return grad_x
 
 
 MISTAKES = [thing for thing in list(globals().values())
