@@ -224,6 +224,22 @@ def test_what_follows_the_stop_is_filled_with_it():
     assert (new[ended] == BOUNDARY).all() and ended.any() and not ended[:, 0].all()
 
 
+@CASES
+def test_a_stop_cuts_sequences_and_changes_no_draw(plug):
+    model, start = make(PLAIN, plug), np.zeros((20, 1), int)
+    free = model.generate(start, 9, rng=np.random.default_rng(0))
+    ended = np.cumsum(free == BOUNDARY, axis=1) > 0
+    cut = model.generate(start, 9, stop=BOUNDARY, rng=np.random.default_rng(0))
+    assert ended.any() and not ended.all(axis=0).any()  # some end, not all: nothing is cut short
+    assert (cut == np.where(ended, BOUNDARY, free)).all()
+
+
+def test_greedy_sampling_draws_no_random_number():
+    rng = np.random.default_rng(0)
+    make(PLAIN).generate(np.zeros((2, 1), int), 3, temperature=0, rng=rng)
+    assert rng.random() == np.random.default_rng(0).random()
+
+
 # ---------------------------------------------------------------------------- names and formats
 
 
@@ -256,15 +272,17 @@ def test_config_refuses_what_it_cannot_compute(tmp_path):
     path.write_text(json.dumps(stored))
     assert LlamaConfig.load(path) == PLAIN
     for change, named in [
-            ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "llama3"),
-            ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "linear"),  # old
+            ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}},
+             "rope_type is 'llama3'"),
+            ({"rope_parameters": None, "rope_scaling": {"type": "linear"}},  # old
+             "rope_type is 'linear'"),
             ({"rope_scaling": {"rope_type": "yarn"}, "rope_parameters": {}}, "rope_type is 'yarn'"),
             ({"hidden_act": "gelu"}, "hidden_act is 'gelu'.* only 'silu'"),
             ({"attention_bias": True}, "attention_bias is True.* only False"),
             ({"mlp_bias": True}, "mlp_bias is True.* only False"),
             ({"head_dim": 8}, "head_dim is 8.* = 4")]:
         path.write_text(json.dumps(stored | change))
-        with pytest.raises(ValueError, match=named):
+        with pytest.raises(ValueError, match=f"config.json: {named}"):
             LlamaConfig.load(path)
 
 
@@ -307,7 +325,7 @@ def test_half_precision_is_read_as_it_is(tmp_path):
 def test_a_key_that_a_config_leaves_out_means_what_transformers_means(tmp_path):
     path = tmp_path / "config.json"
     left_out = ("tie_word_embeddings", "max_position_embeddings", "rms_norm_eps",
-                "num_key_value_heads")
+                "num_key_value_heads", "hidden_act", "attention_bias", "mlp_bias")
     stored = {key: value for key, value in PLAIN.to_hugging_face().items() if key not in left_out}
     path.write_text(json.dumps(stored))
     config = LlamaConfig.load(path)  # the values of transformers.LlamaConfig()
