@@ -84,6 +84,11 @@ def test_bad_targets_are_refused(targets, message):
         cross_entropy(np.zeros((2, 3, 5)), targets)
 
 
+def test_logits_without_a_vocabulary_are_refused():
+    with pytest.raises(ValueError, match=r"^logits must have shape \(..., any\), got \(\)"):
+        cross_entropy(np.zeros(()), np.zeros((), int))
+
+
 # ------------------------------------------------------------------------------------ optimizer
 
 
@@ -108,6 +113,8 @@ def test_clipping_scales_the_joint_norm_and_reports_the_norm_before():
     assert np.allclose([*gradients["a"], *gradients["b"]], [0.6, 0, 0.8])
     with pytest.raises(FloatingPointError, match="diverged"):
         clip_gradients({"a": np.array([np.nan])}, 1.0)
+    zero = {"a": np.zeros(2)}
+    assert clip_gradients(zero, 0.0) == 0.0 and (zero["a"] == 0).all()  # no division by the norm
 
 
 def test_schedule_rises_to_the_peak_and_falls_to_zero():
@@ -249,3 +256,6 @@ def test_a_bar_shows_steps_and_losses():
     train(make(), steps=3, evaluations={"bo": ["bo"]}, every=2, callbacks=[bar])
     assert bar.bar.n == bar.bar.total == 3 and bar.bar.desc.startswith("mine")
     assert "bo=" in bar.bar.postfix and bar.bar.disable  # closed
+    unnamed = ProgressBar()
+    train(make(), steps=1, callbacks=[unnamed])
+    assert unnamed.bar.desc.startswith("training")
