@@ -306,14 +306,20 @@ def run_pytest(arguments: list[str], watch: Watch) -> int:
 
 
 def in_fork(work, seconds: float):
-    """`work()` in a fork; its answer (picklable), or None if it took longer or died."""
+    """`work()` in a fork; its answer (picklable), or None if it took longer or died.
+
+    What counts is processor time, so that a busy or halted machine ends no run that is all right.
+    """
     import pickle
+    import resource
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(read)
         os.setpgid(0, 0)
-        signal.alarm(int(seconds) + 1)  # kills the child if nobody does
+        limit = int(seconds) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))  # an endless loop ends here,
+        signal.alarm(limit + 3600)  # and what waits for ever here
         try:
             devnull = os.open(os.devnull, os.O_WRONLY)
             os.dup2(devnull, 1)
