@@ -18,6 +18,7 @@ def test_the_reference_solution_passes(dtype):
     right = solution("ex1_lora_feed_forward", "LoRAFeedForward")
     report = check_lora_feed_forward(right, dtype=dtype)
     assert report.passed, str(report)
+    assert report.exercise == 1  # under this number the pass is noted
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -35,7 +36,7 @@ def test_each_mistake_is_named(mistake, dtype, monkeypatch):
     assert report.status == "failed"
     assert report.diagnosis.mistake == mistake.diagnosis, str(report)
     assert "Traceback" not in str(report)
-    assert getattr(mistake, "seen", "") in report.diagnosis.seen
+    assert report.diagnosis.seen.startswith(getattr(mistake, "seen", ""))
     failed = [row.name for row in report.rows if row.status == "failed"]
     assert failed == [getattr(mistake, "at", *failed)]
 

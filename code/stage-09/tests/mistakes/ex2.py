@@ -532,7 +532,7 @@ class DropsAllInEvaluation(Right):
     """Takes evaluation for a rate of 1, and divides by what is left."""
 
     diagnosis = "not-finite"
-    seen = "forward holds 5 such numbers out of 5."
+    seen = "DropsAllInEvaluation.forward holds 5 such numbers out of 5."
 
     def forward(self, x, W):
         h = super().forward(x, W)
@@ -543,7 +543,8 @@ class TwoMasksMean(Own):
     """The mean of two masks: three values instead of two."""
 
     diagnosis = "values"
-    seen = "it takes [0."
+    seen = ("For an input of ones the update's input should take two values, one of them 0; it takes "
+            "[0.     0.6667 1.3333]")
 
     def mask(self, shape):
         return (super().mask(shape) + super().mask(shape)) / 2
@@ -554,7 +555,8 @@ class Leaks(Own):
 
     diagnosis = "values"
     at = "the mask is on the update's input, divided by 1 - p"
-    seen = "two values, one of them 0; it takes [0.1"
+    seen = ("For an input of ones the update's input should take two values, one of them 0; it takes "
+            "[0.1    1.3333]")
 
     def mask(self, shape):
         return np.maximum(super().mask(shape), 0.1 if self.dropout else 0)
