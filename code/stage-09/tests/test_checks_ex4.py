@@ -17,6 +17,7 @@ DTYPES = [np.float32, np.float64]
 def test_right_answers_pass(work, dtype):
     report = check_prefix_mlp(work, dtype=dtype)
     assert report.passed, str(report)
+    assert report.exercise == 4  # under this number the pass is noted
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -25,11 +26,23 @@ def test_each_mistake_is_named(mistake, dtype):
     report = check_prefix_mlp(mistake, dtype=dtype)
     assert report.status == "failed"
     assert report.diagnosis.mistake == mistake.diagnosis, str(report)
+    assert report.diagnosis.seen.startswith(getattr(mistake, "seen", "")), str(report)
+    failed = [row.name for row in report.rows if row.status == "failed"]
+    assert failed == [getattr(mistake, "at", *failed)]
     assert "Traceback" not in str(report)
 
 
 def test_every_diagnosis_is_seen_once():
     assert {m.diagnosis for m in MISTAKES} >= set(checks_ex4.EXERCISE.mistakes)
+
+
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_a_missing_return_of_to_prefix_is_not_yet(nothing):
+    work = type("NoReturn", (RIGHT,), {"to_prefix": lambda self: nothing})
+    report = check_prefix_mlp(work)
+    assert report.status == "not yet"
+    assert [row.status for row in check_prefix_mlp(work, 3).rows] == ["passed"] * sum(
+        row.step <= 3 for row in report.rows)
 
 
 @pytest.mark.parametrize("step", [None, *range(1, checks_ex4.EXERCISE.steps + 1)])

@@ -2,6 +2,9 @@
 
 Each is the reference solution with one thing wrong, as a student might have written it. "Not summed
 over the batch" is no mistake that can be made here: the sum is `PrefixTuning.backward`'s.
+
+`diagnosis` is what it must be called. Where another test could give the same name, `seen` says how
+the report of what was seen begins, and `at` which test has to find it.
 """
 
 import numpy as np
@@ -65,6 +68,16 @@ class Silu(Own):
 
     def bend(self, z):
         return z / (1 + np.exp(-z))
+
+
+class Sigmoid(Own):
+    diagnosis = "other-nonlinearity"
+
+    def bend(self, z):
+        return 1 / (1 + np.exp(-z))
+
+    def slope(self, T):
+        return T * (1 - T)
 
 
 class TanhOnOutput(Own):
@@ -145,6 +158,13 @@ class TanhTwice(Own):
         return 1 - np.tanh(T) ** 2
 
 
+class WrongSign(Own):
+    diagnosis = "wrong-tanh-slope"
+
+    def slope(self, T):
+        return 1 + T ** 2
+
+
 class MeanOverTokens(Own):
     diagnosis = "mean-over-tokens"
 
@@ -176,6 +196,7 @@ class CountsStored(Right):
 
 class CountsWithoutBiases(Right):
     diagnosis = "values"
+    seen = "num_parameters() gave"
 
     def num_parameters(self):
         return self.E.size + self.W1.size + self.W2.size
@@ -193,6 +214,27 @@ class KeepsTheMLP(Right):
 
         prefix.__class__ = Both
         return prefix
+
+
+class RenamesTheSizes(Right):
+    diagnosis = "signature"
+    seen = "The call itself failed."
+    at = "the MLP can be made and trains E, W1, b1, W2 and b2"
+
+    def __init__(self, num_layers, num_heads, d_head, prefix_length=10, width=64, hidden=512, *,
+                 dtype=np.float32, rng=None):
+        super().__init__(num_layers, num_heads, d_head, prefix_length, width, hidden, dtype=dtype,
+                         rng=rng)
+
+
+class NoDefaults(Right):
+    diagnosis = "signature"
+    seen = "The call itself failed."
+
+    def __init__(self, num_layers, num_heads, d_head, prefix_length, embed_dim, hidden_dim, *,
+                 dtype=np.float32, rng=None):
+        super().__init__(num_layers, num_heads, d_head, prefix_length, embed_dim, hidden_dim,
+                         dtype=dtype, rng=rng)
 
 
 class KeepsTheArrays(Right):
@@ -252,6 +294,15 @@ class EqualTokens(Right):
         self.E[...] = self.E[0]
 
 
+class ZeroTokens(Right):
+    diagnosis = "zero-start"
+    seen = "E holds zeros only."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.E[...] = 0
+
+
 class IgnoresRng(Right):
     diagnosis = "ignores-rng"
 
@@ -288,16 +339,80 @@ class DeadParameters(Right):
 
 class ForgetsDtype(Right):
     diagnosis = "wrong-dtype"
+    seen = "forward: float32 in gave float64"
 
     def forward(self):
         return super().forward().astype(np.float64)
 
 
-class AcceptsNonsense(Right):
-    diagnosis = "accepts-nonsense"
+class IgnoresDtype(Right):
+    diagnosis = "wrong-dtype"
+    seen = "dtype=float32 was asked for, E is float64"
 
-    def __init__(self, num_layers, num_heads, d_head, prefix_length=10, *args, **kwargs):
-        super().__init__(num_layers, num_heads, d_head, prefix_length or 1, *args, **kwargs)
+    def __init__(self, *args, dtype=None, **kwargs):
+        super().__init__(*args, dtype=np.float64, **kwargs)
+
+
+class GradientsInDouble(Own):
+    diagnosis = "wrong-dtype"
+    seen = "backward: float32 in gave float64"
+
+    def slope(self, T):
+        return 1 - T.astype(np.float64) ** 2
+
+
+class PrefixForgetsDtype(Right):
+    diagnosis = "wrong-dtype"
+    seen = "A float64 MLP gave a float32 prefix."
+
+    def to_prefix(self):
+        prefix = peft.PrefixTuning(self.num_layers, self.num_heads, self.d_head,
+                                   self.prefix_length)
+        prefix.prefix[...] = self.forward()
+        return prefix
+
+
+class AcceptsNonsense(Right):
+    """Replaces a size that makes no sense by one that does."""
+
+    diagnosis = "accepts-nonsense"
+    seen = "{'prefix_length': 0} raised no"
+
+    def __init__(self, num_layers, num_heads, d_head, prefix_length=10, embed_dim=64,
+                 hidden_dim=512, **kwargs):
+        super().__init__(num_layers, num_heads, d_head, *self.mended(
+            prefix_length, embed_dim, hidden_dim), **kwargs)
+
+    def mended(self, P, e, h):
+        return P or 1, e, h
+
+
+class AcceptsNoWidth(AcceptsNonsense):
+    seen = "{'embed_dim': 0} raised no"
+
+    def mended(self, P, e, h):
+        return P, e or 1, h
+
+
+class AcceptsNegativeWidth(AcceptsNonsense):
+    seen = "{'embed_dim': -1} raised no"
+
+    def mended(self, P, e, h):
+        return P, abs(e), h
+
+
+class AcceptsNoHiddenLayer(AcceptsNonsense):
+    seen = "{'hidden_dim': 0} raised no"
+
+    def mended(self, P, e, h):
+        return P, e, h or 1
+
+
+class AcceptsFractions(AcceptsNonsense):
+    seen = "{'hidden_dim': 2.5} raised no"
+
+    def mended(self, P, e, h):
+        return P, e, int(h)
 
 
 class BackwardFirst(Right):
@@ -317,6 +432,24 @@ class TransposedWeights(Right):
         self.W1, self.W2 = self.W1.T.copy(), self.W2.T.copy()
 
 
+class TokensFirst(Right):
+    diagnosis = "wrong-shape"
+    seen = "TokensFirst.forward has shape (4, 3, 2, 2, 5), expected (3, 2, 4, 2, 5)"
+
+    def forward(self):
+        return super().forward().transpose(2, 0, 1, 3, 4)
+
+
+class KeepsAnAxis(Own):
+    diagnosis = "wrong-shape"
+    seen = "the gradient of b1 has shape (1, 7), expected (7,)"
+    at = "gradients have the shapes of what they belong to"
+
+    def gradients_of(self, T, Q, R):
+        super().gradients_of(T, Q, R)
+        self.b1_grad = R.sum(axis=0, keepdims=True)
+
+
 class RepeatsTranspose(Right):
     diagnosis = "layout-in-backward"
 
@@ -332,6 +465,91 @@ class Unfilled(Right):
     def to_prefix(self):
         return peft.PrefixTuning(self.num_layers, self.num_heads, self.d_head,
                                  self.prefix_length, dtype=self.E.dtype)
+
+
+class ThroughTanh(Right):
+    """Squeezes what is kept between -1 and 1, as numbers to be rounded often are."""
+
+    diagnosis = "values"
+    seen = "the prefix of to_prefix() is off by"
+
+    def to_prefix(self):
+        prefix = super().to_prefix()
+        prefix.prefix = np.tanh(prefix.prefix)
+        return prefix
+
+
+class FreshBeforeForward(Unfilled):
+    """Fills the prefix from what forward has left, and without it not at all."""
+
+    diagnosis = "values"
+    seen = "the prefix of to_prefix() before any forward is off by"
+
+    def to_prefix(self):
+        return Right.to_prefix(self) if self.cache else super().to_prefix()
+
+
+class TokensFirstInPrefix(Right):
+    diagnosis = "wrong-shape"
+    seen = "the prefix has shape (4, 3, 2, 2, 5)"
+
+    def to_prefix(self):
+        prefix = super().to_prefix()
+        prefix.prefix = prefix.prefix.transpose(2, 0, 1, 3, 4).copy()
+        return prefix
+
+
+class BareArray(Right):
+    diagnosis = "wrong-type"
+    seen = "BareArray.to_prefix gave ndarray, expected PrefixTuning"
+
+    def to_prefix(self):
+        return self.forward()
+
+
+class FreezesTheMLP(Right):
+    """Takes the MLP for finished as soon as a prefix was made of it."""
+
+    diagnosis = "values"
+    at = "a whole batch that uses the prefix trains the MLP"
+
+    def to_prefix(self):
+        self.frozen = True
+        return super().to_prefix()
+
+    def backward(self, grad_prefix):
+        super().backward(grad_prefix)
+        if hasattr(self, "frozen"):
+            self.b2_grad[...] = 0
+
+
+class ForgetsTheRun(Right):
+    diagnosis = "raised"
+    seen = "RuntimeError"
+    at = "a whole batch that uses the prefix trains the MLP"
+
+    def to_prefix(self):
+        prefix = super().to_prefix()
+        self.cache = {}  # the MLP is no longer needed
+        return prefix
+
+
+class HandsOutItsMemory(Right):
+    """Computes the prefix only if an array has changed, and hands out the one that it keeps."""
+
+    diagnosis = "prefix-not-copied"
+    seen = "The MLP changed when the prefix was trained on."
+
+    def forward(self):
+        state = [array.copy() for array in self.parameters().values()]
+        if not self.cache or not all(map(np.array_equal, state, self.state)):
+            self.state, self.made = state, super().forward()
+        return self.made
+
+    def to_prefix(self):
+        prefix = super().to_prefix()
+        prefix.prefix = self.forward()
+        return prefix
 
 
 MISTAKES = [thing for thing in list(globals().values())

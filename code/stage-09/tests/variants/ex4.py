@@ -1,4 +1,4 @@
-"""Exercise 4: five right answers that look nothing like the reference solution."""
+"""Exercise 4: six right answers that look nothing like the reference solution."""
 
 from types import SimpleNamespace
 
@@ -143,4 +143,13 @@ class Homogeneous(ByHand):
         return flat.T.reshape(L, two, H, dh, P).transpose(0, 1, 4, 2, 3).copy()
 
 
-VARIANTS = [ByHand, TokenByToken, TwoLayers, AllInDouble, Homogeneous]
+class Pure(ByHand):
+    """to_prefix by a function of the arrays: it leaves what backward needs as it was."""
+
+    def to_prefix(self):
+        other = object.__new__(ByHand)
+        other.p, other.dims = self.p, self.dims
+        return other.to_prefix()
+
+
+VARIANTS = [ByHand, TokenByToken, TwoLayers, AllInDouble, Homogeneous, Pure]
