@@ -17,6 +17,7 @@ DTYPES = [np.float32, np.float64]
 def test_right_answers_pass(work, dtype):
     report = check_prompted_lora(work, dtype=dtype)
     assert report.passed, str(report)
+    assert report.exercise == 5  # under this number the pass is noted
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -25,6 +26,9 @@ def test_each_mistake_is_named(mistake, dtype):
     report = check_prompted_lora(mistake, dtype=dtype)
     assert report.status == "failed"
     assert report.diagnosis.mistake == mistake.diagnosis, str(report)
+    assert report.diagnosis.seen.startswith(getattr(mistake, "seen", "")), str(report)
+    failed = [row.name for row in report.rows if row.status == "failed"]
+    assert failed == [getattr(mistake, "at", *failed)]
     assert "Traceback" not in str(report)
 
 

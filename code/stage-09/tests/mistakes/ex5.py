@@ -3,6 +3,9 @@
 Each is a right solution with one thing wrong, as a student might have written it. Two the checker
 can't tell apart: a prompt placed behind the input, and one hidden by the mask. Both are attention
 without a prompt, and get the same diagnosis.
+
+`diagnosis` is what it must be called. Where another test could give the same name, `seen` says how
+the report of what was seen begins, and `at` which test has to find it.
 """
 
 import numpy as np
@@ -67,6 +70,87 @@ class NamesCollide(Right):
         return q | v | prompt
 
 
+class OtherNames(Right):
+    diagnosis = "signature"
+    seen = "parameters() has the keys ['prompt', 'q_A', 'q_B', 'v_A', 'v_B']"
+    at = "the layer can be made, and one dictionary names all five arrays"
+
+    def parameters(self):
+        return {name.replace(".", "_"): array for name, array in super().parameters().items()}
+
+
+class RenamesTheLength(Right):
+    diagnosis = "signature"
+    at = "the layer can be made, and one dictionary names all five arrays"
+
+    def __init__(self, wq, wk, wv, wo, lora_rank=8, lora_alpha=16.0, length=20, *, rng=None):
+        super().__init__(wq, wk, wv, wo, lora_rank, lora_alpha, length, rng=rng)
+
+
+class NoDefaults(Right):
+    diagnosis = "signature"
+    at = "the layer can be made, and one dictionary names all five arrays"
+
+    def __init__(self, wq, wk, wv, wo, lora_rank, lora_alpha, prompt_length, *, rng=None):
+        super().__init__(wq, wk, wv, wo, lora_rank, lora_alpha, prompt_length, rng=rng)
+
+
+class AcceptsNoPrompt(Right):
+    """Replaces a size that makes no sense by one that does."""
+
+    diagnosis = "accepts-nonsense"
+    seen = "prompt_length=0 raised no"
+
+    def __init__(self, wq, wk, wv, wo, lora_rank=8, lora_alpha=16.0, prompt_length=20, **kwargs):
+        super().__init__(wq, wk, wv, wo, lora_rank, lora_alpha, prompt_length or 1, **kwargs)
+
+
+class AcceptsNoRank(Right):
+    diagnosis = "accepts-nonsense"
+    seen = "lora_rank=0 raised no"
+
+    def __init__(self, wq, wk, wv, wo, lora_rank=8, *args, **kwargs):
+        super().__init__(wq, wk, wv, wo, lora_rank or 1, *args, **kwargs)
+
+
+class AcceptsOtherWidth(Right):
+    """Looks at its weights only when it needs them."""
+
+    diagnosis = "accepts-nonsense"
+    seen = "wk of another width raised no"
+
+    def __init__(self, wq, wk, wv, wo, *args, **kwargs):
+        super().__init__(wq, wq, wv, wo, *args, **kwargs)
+        self.wk = wk
+
+
+class TransposedA(Right):
+    diagnosis = "wrong-shape"
+    seen = "q.A has shape (5, 2), expected (2, 5)"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.q.lora.A = self.q.lora.A.T.copy()
+
+
+class OtherDtype(Right):
+    diagnosis = "wrong-dtype"
+    seen = "prompt is float"
+
+    def __init__(self, wq, *args, **kwargs):
+        super().__init__(wq, *args, **kwargs)
+        other = np.float32 if wq.dtype == np.float64 else np.float64
+        self.prompt.prompt = self.prompt.prompt.astype(other)
+
+
+class CountsLoRAOnly(Right):
+    diagnosis = "values"
+    seen = "num_parameters() gave 40, expected 4 r d + P d = 55"
+
+    def num_parameters(self):
+        return self.q.num_parameters() + self.v.num_parameters()
+
+
 class SharedArrays(Right):
     diagnosis = "shared-arrays"
 
@@ -96,6 +180,24 @@ class PromptReturned(Own):
 
     def cut(self, Y):
         return Y
+
+
+class DropsBatchOfOne(Own):
+    diagnosis = "wrong-shape"
+    seen = "the output has shape (6, 5), expected (1, 6, 5)"
+
+    def cut(self, Y):
+        Y = super().cut(Y)
+        return Y[0] if len(Y) == 1 else Y
+
+
+class DropsTimeOfOne(Own):
+    diagnosis = "wrong-shape"
+    seen = "the output has shape (2, 5), expected (2, 1, 5)"
+
+    def cut(self, Y):
+        Y = super().cut(Y)
+        return Y[:, 0] if Y.shape[1] == 1 else Y
 
 
 class FirstRows(Own):
@@ -143,6 +245,21 @@ class NoMask(Own):
         return np.ones((n, n), bool)
 
 
+class LooseMask(Own):
+    """Hides with a number that is large only beside small scores."""
+
+    diagnosis = "no-causal-mask"
+    seen = "A change at position 2 changed the outputs before it."
+
+    def forward(self, embeds):
+        E = self.joined(embeds)
+        Q, K, V = self.project(E)
+        S = self.scale() * Q @ K.swapaxes(1, 2) - 40 * ~self.mask(E.shape[1])
+        Pi = self.softmax(S)
+        self.cache = Q, K, V, Pi
+        return self.cut(Pi @ V @ self.wo.T)
+
+
 class MaskNotShifted(Own):
     diagnosis = "mask-not-shifted"
 
@@ -168,6 +285,7 @@ class DiagonalMasked(Own):
 
 class NoScale(Own):
     diagnosis = "no-root-d"
+    at = "a fresh layer is the frozen attention behind its prompt"
 
     def scale(self):
         return 1.0
@@ -225,6 +343,36 @@ class NoLoRAOnV(Own):
         return Q, K, E @ self.v.weight.T
 
 
+class NoLoRAOnQ(Own):
+    diagnosis = "lora-missing"
+
+    def project(self, E):
+        Q, K, V = super().project(E)
+        return E @ self.q.weight.T, K, V
+
+
+class NoLoRA(Own):
+    diagnosis = "lora-missing"
+
+    def project(self, E):
+        Q, K, V = super().project(E)
+        return E @ self.q.weight.T, K, E @ self.v.weight.T
+
+
+class LoRAsExchanged(Right):
+    diagnosis = "values"
+    seen = "the output is off by"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.shown = self._named(self.q.parameters(), self.v.parameters(),
+                                 self.prompt.parameters())
+        self.q.lora, self.v.lora = self.v.lora, self.q.lora
+
+    def parameters(self):
+        return self.shown
+
+
 class LoRAOnK(Own):
     diagnosis = "lora-on-k"
 
@@ -236,6 +384,7 @@ class LoRAOnK(Own):
 
 class AlphaNotOverR(Right):
     diagnosis = "alpha-not-over-r"
+    at = "the output with all five arrays filled"
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -249,6 +398,27 @@ class PromptLost(Own):
     def backward(self, grad_output):
         back = super().backward(grad_output)
         self.prompt.prompt_grad = np.zeros_like(self.prompt.prompt)
+        return back
+
+
+class NoSInA(Own):
+    diagnosis = "values"
+    seen = "the gradient of v.A is off by"
+
+    def backward(self, grad_output):
+        back = super().backward(grad_output)
+        self.v.lora.A_grad = self.v.lora.A_grad / self.v.lora.scaling
+        return back
+
+
+class KeepsAnAxis(Own):
+    diagnosis = "wrong-shape"
+    seen = "the gradient of prompt has shape (1, 3, 5), expected (3, 5)"
+    at = "gradients have the shapes of what they belong to"
+
+    def backward(self, grad_output):
+        back = super().backward(grad_output)
+        self.prompt.prompt_grad = self.prompt.prompt_grad[None]
         return back
 
 
@@ -335,18 +505,49 @@ class GradientsOverwritten(Right):
         return self._named(last, last, self.prompt.gradients())
 
 
+class CachedPrompt(Right):
+    """Computes with the prompt as it was when forward was first called."""
+
+    diagnosis = "not-all-arrays-move"
+    seen = "The prompt was changed in place, and no output changed."
+
+    def forward(self, embeds):
+        if self.cache is None:
+            self.first = self.prompt.prompt.copy()
+        shown, self.prompt.prompt = self.prompt.prompt, self.first
+        out = super().forward(embeds)
+        self.prompt.prompt = shown
+        return out
+
+
+class CachedPromptKeys(Own):
+    """Keeps the prompt's keys, as one keeps those of past tokens when a text is generated."""
+
+    diagnosis = "values"
+    seen = "the output after a step on prompt is off by"
+
+    def project(self, E):
+        Q, K, V = super().project(E)
+        P = self.prompt.prompt_length
+        if self.cache is None:
+            self.kept = K[0, :P].copy()
+        K[:, :P] = self.kept
+        return Q, K, V
+
+
 class TwoOptimizers(Right):
     """Keeps a copy for the second optimizer; the layer itself never sees that one's updates."""
 
     diagnosis = "not-all-arrays-move"
+    seen = "A step on prompt did not change the output."
 
     def forward(self, embeds):
         if self.cache is None:
             self.own = peft.PromptTuning(self.d_model, self.prompt.prompt_length)
             self.first = self.prompt.prompt.copy()
         shown, self.prompt.prompt = self.prompt.prompt, self.first
-        self.seen = getattr(self, "seen", 0) + 1
-        if self.seen < 3:  # still in step with what the check has filled in
+        self.passes = getattr(self, "passes", 0) + 1
+        if self.passes < 4:  # still in step with what the check has filled in
             self.first[...] = shown
         out = super().forward(embeds)
         self.prompt.prompt = shown
@@ -380,8 +581,28 @@ class Accumulates(Own):
         return back
 
 
+class BackwardFirst(Right):
+    diagnosis = "backward-first"
+
+    def backward(self, grad_output):
+        if self.cache is None:
+            self.forward(np.zeros_like(grad_output))
+        return super().backward(grad_output)
+
+
+class GradientsInDouble(Own):
+    diagnosis = "wrong-dtype"
+    seen = "backward: float32 in gave float64 out"
+
+    def backward(self, grad_output):
+        back = super().backward(grad_output)
+        self.prompt.prompt_grad = self.prompt.prompt_grad.astype(np.float64)
+        return back
+
+
 class ForgetsDtype(Own):
     diagnosis = "wrong-dtype"
+    seen = "forward: float32 in gave float64 out"
 
     def scale(self):
         return 1 / np.sqrt(self.d_model)  # a NumPy float64, which float32 arrays give way to
@@ -389,6 +610,7 @@ class ForgetsDtype(Own):
 
 class RngIgnored(Right):
     diagnosis = "rng-ignored"
+    seen = "Two layers from one seed differ in"
 
     def __init__(self, *args, rng=None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -396,6 +618,7 @@ class RngIgnored(Right):
 
 class OneSeedForAll(Right):
     diagnosis = "rng-ignored"
+    seen = "Two layers from different seeds have the same"
 
     def __init__(self, *args, rng=None, **kwargs):
         super().__init__(*args, rng=np.random.default_rng(0), **kwargs)
