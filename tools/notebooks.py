@@ -93,15 +93,20 @@ def run(path):
     from nbclient import NotebookClient
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # two notebooks run side by side
-    began = time.perf_counter()
+    began, cells = time.perf_counter(), []
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook, timeout=TIMEOUT, kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
         # The kernel's warning that it talks over local ports would hide what matters.
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        on_cell_start=lambda cell, cell_index: cells.append(cell_index + 1),
     )
-    client.execute()
+    try:
+        client.execute()
+    except Exception as error:  # also a dead kernel or too long a wait, which name no cell
+        where = f"cell {cells[-1]} of {len(notebook.cells)}" if cells else "before the first cell"
+        raise RuntimeError(f"{where}: {error}") from None
     return normalise(notebook, name_of(path)), time.perf_counter() - began
 
 
