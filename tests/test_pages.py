@@ -20,42 +20,63 @@ RAW_MYST = re.compile(
 
 
 @cache
-def soup(page):
-    return BeautifulSoup((HTML / page).read_text("utf-8"), "html.parser")
+def soup(page, root=HTML):
+    return BeautifulSoup((root / page).read_text("utf-8"), "html.parser")
 
 
 @cache
-def anchors(page):
-    return {tag["id"] for tag in soup(page).find_all(id=True)}
+def anchors(page, root=HTML):
+    """What a link to this file can name behind #."""
+    return {tag["id"] for tag in soup(page, root).find_all(id=True)}
 
 
 def every_page(test):
     return pytest.mark.parametrize("page", pages())(test)
 
 
-def resolve(page, address):
+def resolve(page, address, root=HTML):
     """Path below the built book that a relative address on a page means, and its anchor."""
     path, fragment = urldefrag(address)
     path = unquote(urlsplit(path).path)
-    target = (HTML / page).parent / path if path else HTML / page
+    target = (root / page).parent / path if path else root / page
     return target.resolve(), unquote(fragment)
 
 
-@every_page
-def test_internal_links_and_anchors_resolve(html, page):
-    dead = []
-    for link in soup(page).find_all("a", href=True):
-        address = link["href"]
+def dead_links(page, root=HTML):
+    """Links of a page, its redirect among them, whose file or anchor the book does not have."""
+    links = [link["href"] for link in soup(page, root).find_all(["a", "area"], href=True)]
+    for meta in soup(page, root).find_all("meta", {"http-equiv": re.compile("refresh", re.I)}):
+        links += re.findall(r"url\s*=\s*['\"]?([^'\"]+)", meta["content"], re.I)
+    for address in links:
         if urlsplit(address).scheme or address.startswith("//"):
             continue
-        target, fragment = resolve(page, address)
-        if not target.is_file():
-            dead.append(f"{address}: no such file")
+        target, fragment = resolve(page, address, root)
+        if not target.is_relative_to(root.resolve()) or not target.is_file():
+            yield f"{address}: no such file"
         elif fragment and target.suffix == ".html":
-            name = target.relative_to(HTML.resolve()).as_posix()
-            if fragment not in anchors(name):
-                dead.append(f"{address}: no such anchor")
-    assert not dead
+            if fragment not in anchors(target.relative_to(root.resolve()).as_posix(), root):
+                yield f"{address}: no such anchor"
+
+
+@pytest.mark.parametrize("page", pages() + sorted(path.name for path in HTML.glob("*.html")))
+def test_internal_links_and_anchors_resolve(html, page):
+    assert list(dead_links(page)) == []
+
+
+def test_dead_links_are_found(tmp_path):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book/a.html").write_text(
+        "<a href='b.html#here'></a><a href='#mine'></a><p id='mine'></p><a href='?q=1#mine'></a>"
+        "<a href='https://example.org/c.html'></a><a href='../index.html'></a>"
+        "<a href='c.html'></a><a href='b.html#gone'></a><a href='#gone'></a><a href='..'></a>"
+        "<a href='../../outside.html'></a>")
+    (tmp_path / "book/b.html").write_text("<h2 id='here'></h2>")
+    (tmp_path / "index.html").write_text(
+        "<meta http-equiv='Refresh' content='0; url=book/lost.html'>")
+    assert list(dead_links("book/a.html", tmp_path)) == [
+        "c.html: no such file", "b.html#gone: no such anchor", "#gone: no such anchor",
+        "..: no such file", "../../outside.html: no such file"]
+    assert list(dead_links("index.html", tmp_path)) == ["book/lost.html: no such file"]
 
 
 @every_page
