@@ -259,6 +259,14 @@ def test_a_cell_names_what_the_modules_of_the_course_import():
     assert all(one["outputs"] == [] for one in made["cells"])
 
 
+def test_a_notebook_that_is_left_out_is_named_without_a_link():
+    text = "[Own $W$](../bring-your-own-checkpoint.ipynb#x), [9.2](02-lora.ipynb), [a](b.md) (c)"
+    told = "Own $W$, [9.2](02-lora.ipynb), [a](b.md) (c)"
+    assert lite.without_links(text) == told
+    cell = {"cell_type": "markdown", "source": [text], "metadata": {}}
+    assert lite.for_browser({"cells": [cell], "metadata": {}})["cells"][0]["source"] == [told]
+
+
 @pytest.mark.parametrize("dtypes", [["f4"], ["f8", "f4", "i8", "u1"],
                                     ["?", "u1", "i1", "f2", "i2", "f4", "i4", "f8", "i8", "f2"]])
 def test_stand_in_writes_the_bytes_of_safetensors(tmp_path, dtypes):

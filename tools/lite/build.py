@@ -12,6 +12,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -180,6 +181,12 @@ def hidden_imports(source):
     return [name for name in HIDDEN if name in found]
 
 
+def without_links(text):
+    """Markdown that names the notebooks of LEFT_OUT, but links to none: they are not there."""
+    names = "|".join(re.escape(Path(name).name) for name in LEFT_OUT)
+    return re.sub(rf"\[([^\]\n]*)\]\((?:[^)\s]*/)?(?:{names})(?:#[^)\s]*)?\)", r"\1", text)
+
+
 def for_browser(notebook):
     """The notebook as the browser opens it: its own kernel's name, no outputs, imports named.
 
@@ -197,26 +204,40 @@ def for_browser(notebook):
                           + source)
             cell = cell | {"outputs": [], "execution_count": None,
                            "source": source.splitlines(keepends=True)}
+        elif cell["cell_type"] == "markdown":
+            source = without_links("".join(cell["source"]))
+            cell = cell | {"source": source.splitlines(keepends=True)}
         cells.append(cell)
     return notebook | {"cells": cells, "metadata": {"kernelspec": KERNELSPEC}}
 
 
 def stage(folder):
     """Lay out the tree that notebooks expect: book/ beside code/stage-09/."""
-    for path in sorted((ROOT / "book").rglob("*.ipynb")):
+    for path in book_files():
         name = path.relative_to(ROOT).as_posix()
-        if ".ipynb_checkpoints" in path.parts or not runs_in_browser(name):
+        if not runs_in_browser(name):
             continue
+        text = path.read_text("utf-8")
+        if path.suffix == ".ipynb":
+            notebook = for_browser(json.loads(text))
+            text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+        elif path.suffix == ".md":
+            text = without_links(text)
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        notebook = for_browser(json.loads(path.read_text("utf-8")))
-        target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        target.write_text(text, "utf-8")
     for path in code_files():
         target = folder / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     shutil.copytree(HERE / "safetensors", folder / CODE / "safetensors",
                     ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def book_files():
+    """The notebooks, and the pages that they link to."""
+    return [path for path in sorted((ROOT / "book").rglob("*"))
+            if path.suffix in (".ipynb", ".md", ".bib") and ".ipynb_checkpoints" not in path.parts]
 
 
 def code_files():
@@ -299,8 +320,7 @@ def mend(folder):
 def digest_of_inputs():
     """Hash of all that the result depends on."""
     total = hashlib.sha256(sys.version.encode())
-    inputs = [*HERE.rglob("*"), ROOT / "constraints.txt", *code_files(),
-              *(ROOT / "book").rglob("*.ipynb")]
+    inputs = [*HERE.rglob("*"), ROOT / "constraints.txt", *code_files(), *book_files()]
     for path in sorted(path for path in inputs if path.is_file() and path.suffix != ".pyc"):
         total.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return total.hexdigest()
