@@ -62,6 +62,7 @@ lint: env
 	@$(BIN)/python tools/vendor.py --check
 	@$(BIN)/python tools/notebooks.py --check
 	@$(BIN)/python tools/prose.py
+	@$(BIN)/python tools/links.py
 	@$(BIN)/python tools/workflows.py
 
 unit: env
@@ -111,6 +112,13 @@ bench-browser: book  ## time Python in the browser: first cell cold and warm, ev
 
 colab: env  ## write notebooks that fetch the code themselves into _build/colab (needs REPOSITORY_URL)
 	@PYTHONPATH=tools $(BIN)/python tools/colab.py
+
+.PHONY: binder links
+binder:  ## check without Docker that Binder can run every notebook (needs Python 3.11)
+	@$(PYTHON) -u tools/binder.py
+
+links: book  ## ask every address on the web that the book names
+	@$(BIN)/python tools/links.py --outside
 
 vendor: env  ## fetch the pinned browser files in vendor/ anew (needs npm)
 	@$(BIN)/python tools/vendor.py

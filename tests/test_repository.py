@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import tomllib
 
 import pytest
 from conftest import ROOT
@@ -69,8 +70,29 @@ def test_binder_gets_a_python_that_the_code_runs_on():
     runtime = (ROOT / "runtime.txt").read_text("utf-8")
     major, minor = re.fullmatch(r"python-(\d+)\.(\d+)\s*", runtime).groups()
     assert (int(major), int(minor)) >= (3, 11)
-    # Either folder would hide the files in the root.
-    assert not (ROOT / "binder").exists() and not (ROOT / ".binder").exists()
+
+
+def other_builds(root):
+    """What here would make Binder build something other than runtime.txt and requirements.txt."""
+    names = ["binder", ".binder",  # either folder hides the files in the root
+             "Dockerfile", "environment.yml", "environment.yaml", "Pipfile", "Pipfile.lock",
+             "default.nix", "Project.toml", "JuliaProject.toml", "REQUIRE", "install.R",
+             "DESCRIPTION", "setup.py", "apt.txt", "postBuild", "start"]
+    found = [name for name in names if (root / name).exists()]
+    settings = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
+    # Both together make the root a package, which Binder installs; either alone changes nothing,
+    # except that a project may refuse the Python.
+    if "project" in settings or "build-system" in settings:
+        found.append("pyproject.toml")
+    return found
+
+
+def test_nothing_changes_what_binder_builds(tmp_path):
+    assert other_builds(ROOT) == []
+    (tmp_path / "pyproject.toml").write_text("[build-system]\nrequires = []\n", "utf-8")
+    (tmp_path / "environment.yml").touch()
+    (tmp_path / ".binder").mkdir()
+    assert other_builds(tmp_path) == [".binder", "environment.yml", "pyproject.toml"]
 
 
 def test_vendored_files_are_as_pinned():
