@@ -8,28 +8,29 @@ BIN    := $(VENV)/bin
 PIP    := -m pip --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments bench bench-checkpoints bench-browser zip colab vendor constraints lab clean
+.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments bench bench-checkpoints bench-browser zip colab vendor constraints matrix lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 env: $(VENV)/.installed  ## create .venv with everything that the book and its tests need
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt
+$(VENV)/.installed: requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: try make PYTHON=python3.12")'
 	@echo "==> Installing into $(VENV) (once; a few minutes)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP) install --progress-bar off -r requirements-dev.txt -c constraints.txt | sed '/already satisfied/d'
+	$(BIN)/python $(PIP) install --progress-bar off --require-hashes -r requirements-dev.lock | sed '/already satisfied/d'
 	$(BIN)/python $(PIP) check
 	@touch $@
 
 oracle: $(ORACLE)/.installed  ## create .venv-oracle with PyTorch and Hugging Face, the implementations we check against
 
-# torch goes first: any other order may pull in a newer, larger build of it.
-$(ORACLE)/.installed: requirements-oracle.txt constraints.txt
+# The second step installs nothing, unless torch has come as a build for graphics cards: then the
+# libraries of that build, which the lock file leaves out.
+$(ORACLE)/.installed: requirements-oracle.lock
 	@echo "==> Installing into $(ORACLE) (once; PyTorch is large)"
 	$(PYTHON) -m venv $(ORACLE)
-	$(ORACLE)/bin/python $(PIP) install --progress-bar off $$(grep '^torch==' requirements-oracle.txt) -c constraints.txt | sed '/already satisfied/d'
+	$(ORACLE)/bin/python $(PIP) install --progress-bar off --require-hashes --no-deps -r requirements-oracle.lock | sed '/already satisfied/d'
 	$(ORACLE)/bin/python $(PIP) install --progress-bar off -r requirements-oracle.txt -c constraints.txt | sed '/already satisfied/d'
 	$(ORACLE)/bin/python $(PIP) check
 	@touch $@
@@ -59,6 +60,7 @@ test: lint unit nbval site  ## run everything: lint, unit tests, notebooks, the 
 lint: env
 	@echo "==> Lint"
 	@$(BIN)/ruff check .
+	@$(BIN)/python tools/constraints.py --check
 	@$(BIN)/python tools/vendor.py --check
 	@$(BIN)/python tools/notebooks.py --check
 	@$(BIN)/python tools/prose.py
@@ -123,8 +125,12 @@ links: book  ## ask every address on the web that the book names
 vendor: env  ## fetch the pinned browser files in vendor/ anew (needs npm)
 	@$(BIN)/python tools/vendor.py
 
-constraints:  ## remake constraints.txt from the requirements (PYTHONS="python3.11 python3.12")
-	@$(PYTHON) tools/constraints.py $(PYTHONS)
+constraints:  ## remake the lock files from the requirements (UPGRADE=--upgrade for newer versions)
+	@$(PYTHON) tools/constraints.py $(UPGRADE)
+
+matrix: env  ## test on Python 3.11 to 3.13, with pinned, lowest and newest packages (PYTHONS=python3.12 SETS=newest)
+	@$(BIN)/python tools/matrix.py $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(SETS),--sets $(SETS))
+	@$(BIN)/python tools/notebooks.py book/last-verified.ipynb
 
 clean:  ## remove what was built; keeps the environments
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

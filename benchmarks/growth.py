@@ -121,14 +121,17 @@ def extra_bytes(width, tokens, rank):
 
 
 def slices():
-    """Time and extra memory of a step against the size of the slices in `_add_product`."""
+    """Time and extra memory of a step against the size of the slices in `_add_product`.
+
+    At rank 1, where the factors are too small to allow larger slices than SLICE_BYTES.
+    """
     rows, usual = [], peft.SLICE_BYTES
     for size in tqdm(SLICES, desc="slices", leave=False):
         peft.SLICE_BYTES = size
-        whole, limit, _ = layer_and_limit()
+        whole, limit, _ = layer_and_limit(rank=1)
         layer, bare = medians([whole, limit], 2.0)
         rows.append({"bytes": size, "ratio": layer / bare,
-                     "extra": extra_bytes(WIDTH, TOKENS, RANK)["extra"]})
+                     "extra": extra_bytes(WIDTH, TOKENS, 1)["extra"]})
     peft.SLICE_BYTES = usual
     return rows
 

@@ -20,10 +20,6 @@ TAGS = {"remove-input", "hide-input", "remove-output", "nbval-ignore-output", "r
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
-def pins(name):
-    lines = (ROOT / name).read_text("utf-8").splitlines()
-    return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
-
 
 def targets():
     return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
@@ -54,16 +50,12 @@ def test_code_is_no_package():
     assert list((ROOT / "code").rglob("__init__.py")) == []
 
 
-def test_requirements_are_pinned_and_constraints_agree():
-    constraints = {name.lower().replace("_", "-"): version
-                   for name, version in pins("constraints.txt").items()}
+def test_requirements_are_pinned():
+    """That the lock files agree with them, each package with its hashes, `make lint` checks."""
     for name in ("requirements.txt", "requirements-dev.txt", "requirements-oracle.txt"):
         lines = [line for line in (ROOT / name).read_text("utf-8").splitlines()
                  if line and not line.startswith(("#", "-r"))]
         assert all("==" in line for line in lines), f"{name} has a need without a version"
-        for package, version in pins(name).items():
-            if package != "torch":  # its build tag differs from machine to machine
-                assert constraints[package.lower().replace("_", "-")] == version
 
 
 def test_binder_gets_a_python_that_the_code_runs_on():

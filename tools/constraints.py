@@ -1,52 +1,105 @@
-"""Remake constraints.txt: install the requirements without it and freeze what that gives.
+"""Remake the lock files and constraints.txt from the requirements files.
 
-    python tools/constraints.py python3.11 python3.12 python3.13
+    python tools/constraints.py             resolve anew; a version that still fits stays
+    python tools/constraints.py --upgrade   take the newest versions that fit
+    python tools/constraints.py --check     do the files belong together? (`make lint` asks)
 
-One file serves every Python named, the oldest first: where two resolve a package differently, the
-oldest one's version is kept, since newer Pythons run older releases more often than the reverse.
+A lock file names everything that its requirements pull in, directly or not, with one version for
+Python 3.11 to 3.13 on every system and the SHA-256 of each file that may be installed. pip refuses
+any other file. constraints.txt holds the versions of both without hashes, for whom a constraint is
+enough: pip cannot read hashes from one.
 """
 
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-HEADER = """\
-# Exact versions of everything that the requirements files pull in, direct or not, so that two
-# installs are the same install. One file serves Python 3.11 to 3.13 and the oracle's environment.
-# Remade by `make constraints`, which installs the requirements without it and freezes the result.
-"""
+UV = "uv==0.13.9"  # the resolver; nothing else here needs it, so it is installed for the moment
+LOCKS = {"requirements-dev.lock": "requirements-dev.txt",
+         "requirements-oracle.lock": "requirements-oracle.txt"}
+CONSTRAINTS = ROOT / "constraints.txt"
+HEADER = "# Made by `make constraints`; see tools/constraints.py.\n"
+#: What only PyTorch's build for graphics cards pulls in. The build for processors needs none of it.
+FOR_CARDS = re.compile(r"(nvidia|cuda|triton)\b")
+#: PyTorch's own build for processors, under Python 3.11 on x86-64; its package index is another.
+CPU_BUILD = "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
+ENTRY = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)(.*)$")
 
 
-def resolve(python, *requirements):
-    """Versions that a fresh environment gets, by package name."""
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([python, "-m", "venv", folder], check=True)
-        pip = [f"{folder}/bin/python", "-m", "pip", "--disable-pip-version-check"]
-        for arguments in requirements:
-            subprocess.run([*pip, "install", "--quiet", *arguments], check=True, cwd=ROOT)
-        frozen = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True)
-    return dict(line.split("==") for line in frozen.stdout.splitlines() if "==" in line)
+def entries(text):
+    """(name, version, rest of the line, hashes) of each pinned package of a requirements file."""
+    for block in re.split(r"\n(?=\S)", text):
+        first, *hashes = block.split("\\\n")
+        if found := ENTRY.match(first.strip()):
+            yield *found.groups(), [line.strip() for line in hashes]
+
+
+def compile_lock(uv, lock, upgrade, *more):
+    """Resolve the requirements of one lock file and write it."""
+    print(f"resolving {LOCKS[lock]}", flush=True)
+    subprocess.run(
+        [uv, "pip", "compile", LOCKS[lock], "--universal", "--python-version", "3.11",
+         "--fork-strategy", "fewest", "--generate-hashes", "--no-annotate", "--no-header",
+         "--quiet", "--output-file", lock, *["--upgrade"][:upgrade], *more], check=True, cwd=ROOT)
+    text = (ROOT / lock).read_text("utf-8")
+    kept = []
+    for name, version, marker, hashes in entries(text):
+        if not FOR_CARDS.match(name):
+            if name == "torch":
+                hashes.append(f"--hash=sha256:{CPU_BUILD}")
+            kept.append(" \\\n    ".join([f"{name}=={version}{marker.rstrip()}", *hashes]))
+    (ROOT / lock).write_text(HEADER + "\n".join(kept) + "\n", "utf-8")
+
+
+def pins(file):
+    """{name: version} of a requirements file."""
+    text = (ROOT / file).read_text("utf-8")
+    return {name.lower(): version for name, version, *_ in entries(text)}
+
+
+def constraints():
+    """What constraints.txt has to say: the versions of all lock files."""
+    both = {name: version for lock in LOCKS for name, version in pins(lock).items()}
+    del both["torch"]  # its build varies
+    return HEADER + "".join(f"{name}=={version}\n" for name, version in sorted(both.items()))
+
+
+def faults():
+    """Sentences about what does not belong together."""
+    found, locked = [], {lock: pins(lock) for lock in LOCKS}
+    asked = {lock: pins(requirements) for lock, requirements in LOCKS.items()}
+    asked["requirements-dev.lock"] |= pins("requirements.txt")  # requirements-dev.txt includes it
+    for lock, wanted in asked.items():
+        found += [f"{name} {version} is required, {lock} has {locked[lock].get(name)}"
+                  for name, version in wanted.items() if locked[lock].get(name) != version]
+        found += [f"{lock}: {name} has no hash" for name, _, _, hashes
+                  in entries((ROOT / lock).read_text("utf-8")) if not hashes]
+    dev, oracle = locked.values()
+    found += [f"{name} is {dev[name]} in one lock file and {oracle[name]} in the other"
+              for name in dev.keys() & oracle.keys() if dev[name] != oracle[name]]
+    if CONSTRAINTS.read_text("utf-8") != constraints():
+        found.append("constraints.txt does not say what the lock files say")
+    return found
 
 
 def main():
-    pythons = sys.argv[1:] or [sys.executable]
-    pinned = {}
-    for python in pythons:
-        print(f"resolving with {python}", flush=True)
-        for name, version in resolve(python, ["-r", "requirements-dev.txt"]).items():
-            if pinned.setdefault(name, version) != version:
-                print(f"  {name}: keeping {pinned[name]}, not {version}")
-    print(f"resolving the oracle with {pythons[0]}", flush=True)
-    torch = next(line for line in (ROOT / "requirements-oracle.txt").read_text().splitlines()
-                 if line.startswith("torch=="))
-    for name, version in resolve(pythons[0], [torch], ["-r", "requirements-oracle.txt"]).items():
-        if name != "torch" and pinned.setdefault(name, version) != version:  # its build tag varies
-            print(f"  {name}: keeping {pinned[name]}, not {version}")
-    lines = [f"{name}=={pinned[name]}" for name in sorted(pinned, key=str.lower)]
-    (ROOT / "constraints.txt").write_text(HEADER + "\n".join(lines) + "\n", "utf-8")
-    print(f"constraints.txt: {len(lines)} packages")
+    if "--check" in sys.argv:
+        if found := faults():
+            sys.exit("\n".join(found) + "\nRun `make constraints`.")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run([f"{folder}/bin/python", "-m", "pip", "--disable-pip-version-check",
+                        "install", "--quiet", UV], check=True)
+        upgrade = "--upgrade" in sys.argv
+        compile_lock(f"{folder}/bin/uv", "requirements-dev.lock", upgrade)
+        compile_lock(f"{folder}/bin/uv", "requirements-oracle.lock", upgrade,
+                     "--constraint", "requirements-dev.lock")
+    CONSTRAINTS.write_text(constraints(), "utf-8")
+    print(f"constraints.txt: {len(CONSTRAINTS.read_text().splitlines()) - 1} packages")
 
 
 if __name__ == "__main__":

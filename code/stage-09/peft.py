@@ -24,17 +24,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from validation import (
-    check_count,
-    check_dtype,
-    check_integer,
-    check_positive,
-    check_shape,
-    check_weights,
-)
+from validation import (check_count, check_dtype, check_integer, check_positive, check_shape,
+                        check_weights)
 
 INIT_STD = 0.01  # small: a fresh method barely changes the pretrained model
-SLICE_BYTES = 2 ** 16  # of a product that is added piece by piece; the page on speed varies it
+SLICE_BYTES = 2 ** 15  # a product is added in pieces of this size; the page on speed varies it
 
 
 def _normal(shape: tuple, dtype: Any, rng: np.random.Generator | None) -> np.ndarray:
@@ -45,7 +39,8 @@ def _normal(shape: tuple, dtype: Any, rng: np.random.Generator | None) -> np.nda
 
 def _add_product(out: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
     """out += left @ right, some rows at a time: the product never stands whole beside `out`."""
-    rows = max(1, SLICE_BYTES // (out.itemsize * out.shape[1]))
+    size = max(SLICE_BYTES, (left.nbytes + right.nbytes) // 3)  # bytes: small beside the factors
+    rows = max(1, size // (out.itemsize * out.shape[1]))
     for start in range(0, len(out), rows):
         out[start:start + rows] += left[start:start + rows] @ right
 
@@ -252,11 +247,15 @@ class Adapter(Method):
         return grad_x.astype(G.dtype, copy=False).reshape(shape)  # (..., d_model)
 
 
-def _prepend(virtual: np.ndarray, real: np.ndarray, axis: int) -> np.ndarray:
-    """The same virtual tokens in front of every sequence of a batch, in the sequence's dtype."""
-    lead = real.shape[:real.ndim - virtual.ndim]
-    virtual = np.broadcast_to(virtual, lead + virtual.shape).astype(real.dtype, copy=False)
-    return np.concatenate([virtual, real], axis=axis)
+def _prepend(virtual: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """virtual (P, ...) in front of each sequence of real (*lead, T, ...), in the latter's dtype."""
+    *lead, T = real.shape[:real.ndim - virtual.ndim + 1]
+    P, *width = virtual.shape
+    both = np.empty((*lead, P + T, *width), real.dtype)
+    rest = (slice(None),) * len(width)  # the axes behind that of the tokens, whole
+    both[(..., slice(None, P), *rest)] = virtual  # (P, ...), the same for the whole batch
+    both[(..., slice(P, None), *rest)] = real
+    return both
 
 
 def _sum_over_batch(grad: np.ndarray, ndim: int) -> np.ndarray:
@@ -309,7 +308,7 @@ class PrefixTuning(Method):
         check_shape("keys", keys, (..., None, self.num_heads, self.d_head))
         check_shape("values", values, keys.shape)
         self.cache[layer_idx] = keys.shape
-        return _prepend(prefix_k, keys, axis=-3), _prepend(prefix_v, values, axis=-3)
+        return _prepend(prefix_k, keys), _prepend(prefix_v, values)
 
     def backward(self, grad_keys: np.ndarray, grad_values: np.ndarray, layer_idx: int) -> tuple:
         """Both (..., P+T, H, dh) -> gradients of the sequence's own, (..., T, H, dh).
@@ -366,7 +365,7 @@ class PromptTuning(Method):
         """(..., T, d_model) -> (..., P+T, d_model)."""
         check_shape("input_embeds", input_embeds, (..., None, self.d_model))
         self.cache = {"x": input_embeds.shape}
-        return _prepend(self.prompt, input_embeds, axis=-2)
+        return _prepend(self.prompt, input_embeds)
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray:
         """(..., P+T, d_model) -> (..., T, d_model); `prompt_grad` is summed over the batch."""

@@ -129,7 +129,7 @@ def draw_thin(growth: dict[str, Any]) -> None:
     kilobytes = [row["bytes"] / 1024 for row in rows]
     right.semilogx(kilobytes, [row["ratio"] for row in rows], "o-", ms=3.5, lw=1.5,
                    color=figures.COLORS["lora"], label="time / bare products")
-    right.set(title="Slices: time against memory", xlabel="slice, KiB",
+    right.set(title="Slices at rank 1: time against memory", xlabel="slice, KiB",
               ylabel="time / bare products", ylim=(1, None))
     beside = right.twinx()
     beside.loglog(kilobytes, [row["extra"] / 1e6 for row in rows], "s--", ms=3.5, lw=1.2,

