@@ -10,6 +10,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 import book_extension
+import links
 import notebooks
 import prose
 import vendor
@@ -265,27 +266,57 @@ def test_numbers_of_papers_in_the_text_are_in_the_references():
     assert strange == []
 
 
-def test_every_citation_names_authors_and_year_of_the_references():
-    """`[Hu et al., 2021, Table 4](references.md)`: first author and year are one entry's."""
+def forms():
+    """How the text names each entry: authors or, where that is a company, it or the title; year."""
     known = set()
     for entry in entries().values():
-        author = re.search(r"author\s*=\s*\{+([^,}]+)", entry)
-        year = re.search(r"year\s*=\s*\{(\d{4})", entry)
-        title = re.search(r"title\s*=\s*\{+([^:}]+)", entry)  # where the author is a company
-        if author and year:
-            known.add((author[1].strip("{} ").split(" and ")[0].removesuffix(" Lab"), year[1]))
-            known.add((title[1], year[1]))
+        found = re.findall(r"(author|year|title)\s*=\s*\{((?:[^{}]|\{[^{}]*\})*)\}", entry)
+        fields = {name: value.replace("{", "").replace("}", "") for name, value in found}
+        names = [name.split(",")[0] for name in fields["author"].split(" and ")]
+        first = (names[0].removesuffix(" Lab") if len(names) == 1 else
+                 " and ".join(names) if len(names) == 2 and names[1] != "others" else
+                 f"{names[0]} et al.")
+        if "year" in fields:
+            known |= {(first, fields["year"]), (fields["title"].split(":")[0], fields["year"])}
+    return known
+
+
+def citations(text):
+    """Labels of links to the references, and authors with a year that no link stands around."""
+    linked = r"\[([^\]\[]*\d{4}[^\]\[]*)\]\((?:\.\./)*references\.md[^)]*\)"
+    labels = [part for label in re.findall(linked, text) for part in label.split(";")]
+    rest = re.sub(linked, "", text)
+    return labels, re.findall(
+        r"[A-Z]\w+(?: et al\.| and [A-Z]\w+),? \(?(?:19|20)\d\d(?![.\d]*\d)", rest)
+
+
+def strange_citations(text, known):
+    return [label for label in sum(citations(text), [])
+            if not any(re.search(rf"(?<!\w){re.escape(name)},? \(?{year}(?!\w)", label)
+                       or re.match(rf"{re.escape(name)}, .*, {year}(?!\w)", label)
+                       for name, year in known)]
+
+
+def test_every_citation_names_authors_and_year_of_the_references():
+    """`[Hu et al., 2021, Table 4](references.md)`: authors and year are one entry's."""
     count, strange = 0, []
     for path in prose.pages():
-        if path.suffix != ".ipynb":
-            continue
-        cells = json.loads(path.read_text("utf-8"))["cells"]
-        text = "\n".join("".join(cell["source"]) for cell in cells)
-        cited = re.findall(r"\[([^\]\[]*?\d{4}[^\]\[]*)\]\((?:\.\./)*references\.md", text)
-        for label in cited:
-            count += 1
-            year = re.search(r"\b(\d{4})\b", label)[1]
-            if not any(author in label and year == when for author, when in known):
-                strange.append(f"{path.name}: {label}")
-    assert count > 20, "is the pattern still right?"
+        text = "\n".join(text for _, text in links.texts(path))
+        count += len(citations(text)[0])
+        strange += [f"{path.name}: {label}" for label in strange_citations(text, forms())]
+    assert count > 60, "is the pattern still right?"
     assert strange == []
+
+
+def test_a_strange_citation_is_found():
+    known = {("Hu et al.", "2021"), ("Li and Liang", "2021"), ("LoRA Without Regret", "2025"),
+             ("Thinking Machines", "2025"), ("He et al.", "2021")}
+    right = ("[Hu et al., 2021, Table 4](references.md) [Li and Liang, 2021](../references.md#a) "
+             "[LoRA Without Regret, Thinking Machines, 2025](references.md) Hu et al. (2021) "
+             "[Hu et al., 2021; Li and Liang, 2021](references.md) (He et al., 2110.04366)")
+    assert strange_citations(right, known) == []
+    for wrong in ("[Hugo et al., 2021](references.md)", "[Hu et al., 2019](references.md)",
+                  "[Hu, 2021](references.md)", "[Li et al., 2021](references.md)",
+                  "[Hu et al., 2021; Li and Wang, 2021](references.md)", "Hu et al. (2020)",
+                  "(Li and Wang, 2021)", "[LoRA, 2025](references.md)"):
+        assert len(strange_citations(wrong, known)) == 1, wrong
