@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := -m pip --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments bench bench-checkpoints bench-browser zip colab vendor constraints matrix lab clean
+.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments bench bench-checkpoints bench-browser zip colab vendor constraints matrix binder links lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -115,7 +115,6 @@ bench-browser: book  ## time Python in the browser: first cell cold and warm, ev
 colab: env  ## write notebooks that fetch the code themselves into _build/colab (needs REPOSITORY_URL)
 	@PYTHONPATH=tools $(BIN)/python tools/colab.py
 
-.PHONY: binder links
 binder:  ## check without Docker that Binder can run every notebook (needs Python 3.11)
 	@$(PYTHON) -u tools/binder.py
 
