@@ -36,7 +36,7 @@ def machine(record: dict[str, Any]) -> str:
 
 
 def layer_rows(record: dict[str, Any]) -> list[list[str]]:
-    """Per method and size: both sides' ratio to their own bare products, and ours to theirs."""
+    """Per method and size: each side's ratio to its own limit; ours to theirs, limit and layer."""
     rows = []
     for label, row in record["rows"].items():
         method, width, tokens = label.split(" | ")
@@ -46,6 +46,7 @@ def layer_rows(record: dict[str, Any]) -> list[list[str]]:
         goal = (f"at most {LORA_GOALS[int(width)]:g}" if method == "LoRA, rank 8" else "")
         rows.append([NAMES.get(method, method), f"{int(width):,} × {int(tokens):,}",
                      *(f"{ratio:.2f}" for ratio in ratios.values()), goal,
+                     f"{row['ours']['bare'] / row['theirs']['bare']:.2f}",
                      f"{row['ours']['layer'] / row['theirs']['layer']:.2f}"])
     return rows
 
