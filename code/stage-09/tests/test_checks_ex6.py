@@ -7,7 +7,7 @@ from checking import Trial
 from checks_ex6 import check_qlora
 from code_tables import DYNAMIC, NF4
 from exercise_tools import solution, starter
-from mistakes.ex6 import MISTAKES
+from mistakes.ex6 import AT, MISTAKES, SEEN
 from variants.ex6 import VARIANTS
 
 RIGHT = {name: solution("ex6_qlora", name) for name in checks_ex6.WORK}
@@ -19,15 +19,19 @@ DTYPES = [np.float32, np.float64]
 def test_right_answers_pass(work, dtype):
     report = check_qlora(work, dtype=dtype)
     assert report.passed, str(report)
+    assert report.exercise == 6  # under this number the pass is noted
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("diagnosis, work", [mistake[1:] for mistake in MISTAKES],
+@pytest.mark.parametrize("name, diagnosis, work", MISTAKES,
                          ids=[mistake[0] for mistake in MISTAKES])
-def test_each_mistake_is_named(diagnosis, work, dtype):
+def test_each_mistake_is_named(name, diagnosis, work, dtype):
     report = check_qlora(work, dtype=dtype)
     assert report.status == "failed"
     assert report.diagnosis.mistake == diagnosis, str(report)
+    assert report.diagnosis.seen.startswith(SEEN[name]), str(report)
+    failed = [row.name for row in report.rows if row.status == "failed"]
+    assert failed == ([AT[name]] if AT[name] else failed)
     assert "Traceback" not in str(report)
 
 
@@ -35,13 +39,20 @@ def test_every_diagnosis_is_seen_once():
     assert {mistake[1] for mistake in MISTAKES} >= set(checks_ex6.EXERCISE.mistakes)
 
 
+def margin(values, levels, block):
+    """How far the quotients are from the nearest midpoint between levels, at least."""
+    parts = [values.ravel()[i:i + block] for i in range(0, values.size, block)]
+    quotients = np.concatenate([part / np.abs(part).max() for part in parts])
+    midpoints = (levels[1:].astype(float) + levels[:-1]) / 2
+    return np.abs(quotients[:, None] - midpoints).min()
+
+
 def test_probes_keep_away_from_midpoints():
     trial = Trial(None, np.float64)
     W = checks_ex6._weight(trial, checks_ex6.OUT, checks_ex6.IN)
-    assert checks_ex6._margin(W, NF4, 64).min() > 1e-4
-    for values in (checks_ex6._scales(W, 64), checks_ex6._absmax(trial, 600, 1)):
-        rest = values - values.mean(dtype=np.float64)
-        assert checks_ex6._margin(rest, DYNAMIC, 256).min() > 1e-5
+    assert margin(W, NF4, 64) > 9e-4
+    for values in (checks_ex6._scales(W, 64), checks_ex6._absmax(trial, 600)):
+        assert margin(values - values.mean(dtype=np.float64), DYNAMIC, 256) > 1e-5
 
 
 @pytest.mark.parametrize("step", [None, *range(1, checks_ex6.EXERCISE.steps + 1)])

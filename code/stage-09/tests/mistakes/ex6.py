@@ -3,22 +3,26 @@
 Each is the reference solution with one function or the class replaced by a wrong one. Memory hidden
 where no attribute leads to it (in a closure, say) can't be measured from outside; there the check
 trusts `bits_per_weight`.
+
+`MISTAKES` holds name, diagnosis and work of each. Where another test could give the same diagnosis,
+`SEEN` says by name how the report of what was seen begins, and `AT` which test has to find it.
 """
 
 import ex6_qlora as right
 import numpy as np
 from code_tables import DYNAMIC, NF4
 
-MISTAKES = []
+MISTAKES, SEEN, AT = [], {}, {}
 
 
-def wrong(diagnosis, **more):
-    """The decorated function or class replaces that of its own name; `more` replaces others."""
+def wrong(diagnosis, seen="", at=None):
+    """The decorated function or class replaces that of its own name."""
     def add(thing):
         name = next(n for n in ("dequantize_nf4", "quantize_nf4", "dequantize_absmax",
                                 "quantize_absmax", "QLoRALinear")
                     if thing.__name__.startswith(n))
-        MISTAKES.append((thing.__name__, diagnosis, {**vars(right), name: thing, **more}))
+        MISTAKES.append((thing.__name__, diagnosis, {**vars(right), name: thing}))
+        SEEN[thing.__name__], AT[thing.__name__] = seen, at
         return thing
     return add
 
@@ -126,7 +130,91 @@ def quantize_nf4_searchsorted(weight, block=64):
     return pack(codes.clip(0, 15)), absmax
 
 
-@wrong("zero-block")
+def rounded(name, diagnosis, rule):
+    """Codes by a rule of the quotient, without a table of levels."""
+    def quantize_nf4(weight, block=64):
+        codes, absmax = nf4(weight, block, pick=lambda gaps: rule(gaps[:, 7]))  # level 7 is 0
+        return pack(codes), absmax
+    quantize_nf4.__name__ = f"quantize_nf4_{name}"
+    wrong(diagnosis)(quantize_nf4)
+
+
+rounded("two_s_complement", "uniform-levels", lambda q: np.round(q * 7) + 8)
+rounded("sixteenths", "uniform-levels", lambda q: np.minimum(np.round((q + 1) * 8), 15))
+
+
+@wrong("uniform-levels")
+def quantize_nf4_uniform_low_first(weight, block=64):
+    codes, absmax = nf4(weight, block, np.linspace(-1, 1, 16, dtype=np.float32))
+    return pack(codes.reshape(-1, 2)[:, ::-1].reshape(-1)) if not codes.size % 2 else (
+        right.quantize_nf4(weight, block)[0]), absmax
+
+
+@wrong("per-tensor", at="each weight gets the nearest of the 16 levels")
+def quantize_nf4_divides_by_largest(weight, block=64):
+    return pack(nf4(weight, weight.size)[0]), right.quantize_nf4(weight, block)[1]
+
+
+@wrong("max-not-absmax", at="each weight gets the nearest of the 16 levels")
+def quantize_nf4_divides_by_max(weight, block=64):
+    return pack(nf4(weight, block, absmax=np.max)[0]), right.quantize_nf4(weight, block)[1]
+
+
+@wrong("values", seen="absmax is off by")
+def quantize_nf4_reciprocal(weight, block=64):
+    codes, absmax = right.quantize_nf4(weight, block)
+    return codes, 1 / absmax
+
+
+@wrong("values", seen="13 of 480 codes are wrong, 9 of them those of the 9 largest weights of a")
+def quantize_nf4_without_ends(weight, block=64):
+    codes, absmax = nf4(weight, block)
+    return pack(codes.clip(1, 14)), absmax
+
+
+@wrong("not-nearest", at="no error exceeds half the gap between the neighbouring levels")
+def quantize_nf4_rounded_midpoints(weight, block=64):
+    middles = np.round((NF4[1:] + NF4[:-1]) / 2, 3)
+    codes, absmax = nf4(weight, block, pick=lambda gaps: np.digitize(gaps[:, 7], middles))
+    return pack(codes), absmax
+
+
+@wrong("short-block-dropped")
+def quantize_nf4_short_absmax_dropped(weight, block=64):
+    codes, absmax = right.quantize_nf4(weight, block)
+    return codes, absmax[:max(weight.size // block, 1)]
+
+
+@wrong("wrong-shape", seen="codes of 480 weights: 256 bytes, expected 240.")
+def quantize_nf4_keeps_padding(weight, block=64):
+    codes, absmax = right.quantize_nf4(weight, block)
+    return np.append(codes, np.full(absmax.size * block // 2 - codes.size, 119, np.uint8)), absmax
+
+
+@wrong("wrong-shape", seen="absmax has shape (768,), expected (12,)")
+def quantize_nf4_absmax_of_each(weight, block=64):
+    codes, absmax = right.quantize_nf4(weight, block)
+    return codes, np.repeat(absmax, block)[:weight.size]
+
+
+@wrong("wrong-dtype", seen="absmax is float64, expected float32.")
+def quantize_nf4_absmax_in_double(weight, block=64):
+    codes, absmax = right.quantize_nf4(weight, block)
+    return codes, absmax.astype(np.float64)
+
+
+@wrong("wrong-type", seen="quantize_nf4 gave 3 things, expected 2.")
+def quantize_nf4_three(weight, block=64):
+    return *right.quantize_nf4(weight, block), block
+
+
+@wrong("wrong-type", seen="what quantize_nf4 gave gave list, expected ndarray.")
+def quantize_nf4_list(weight, block=64):
+    codes, absmax = right.quantize_nf4(weight, block)
+    return codes.tolist(), absmax
+
+
+@wrong("zero-block", seen="Its absmax is 0 and its codes are [")
 def quantize_nf4_divides_by_zero(weight, block=64):
     codes, absmax = nf4(weight, block)
     zero = np.repeat(absmax == 0, block)[:codes.size]
@@ -134,13 +222,13 @@ def quantize_nf4_divides_by_zero(weight, block=64):
     return pack(codes), absmax
 
 
-@wrong("zero-block")
+@wrong("zero-block", seen="Its absmax is 1e-08 and its codes are [7].")
 def quantize_nf4_epsilon(weight, block=64):
     codes, absmax = right.quantize_nf4(weight, block)
     return codes, np.maximum(absmax, np.float32(1e-8))
 
 
-@wrong("wrong-dtype")
+@wrong("wrong-dtype", seen="codes is int64, expected uint8.")
 def quantize_nf4_int64(weight, block=64):
     codes, absmax = right.quantize_nf4(weight, block)
     return codes.astype(np.int64), absmax
@@ -191,27 +279,93 @@ def dequantize_nf4_short_dropped(codes, absmax, shape, block=64):
     return made
 
 
-@wrong("wrong-dtype")
+@wrong("per-tensor")
+def dequantize_nf4_per_tensor(codes, absmax, shape, block=64):
+    return right.dequantize_nf4(codes, np.full_like(absmax, absmax.max()), shape, block)
+
+
+@wrong("column-by-column")
+def dequantize_nf4_columns(codes, absmax, shape, block=64):
+    return right.dequantize_nf4(codes, absmax, shape[::-1], block).T.copy()
+
+
+@wrong("values", seen="A weight of shape (1, 1) came back different.")
+def dequantize_nf4_whole_bytes(codes, absmax, shape, block=64):
+    made = right.dequantize_nf4(codes, absmax, shape, block)
+    made.reshape(-1)[made.size // 2 * 2:] = 0
+    return made
+
+
+@wrong("wrong-dtype", seen="dequantize_nf4: float32 in gave float64 out")
 def dequantize_nf4_double(codes, absmax, shape, block=64):
     return right.dequantize_nf4(codes, absmax, shape, block).astype(np.float64)
 
 
 # ---- Step 3 -----------------------------------------------------------------------------------
 
-@wrong("no-offset")
+@wrong("no-offset", seen="The offset is 0, the mean 0.")
 def quantize_absmax_no_offset(absmax, block=256):
     quotients, scales = right._scale(absmax, block)
     return right._nearest(quotients, DYNAMIC), scales, np.float32(0)
 
 
-@wrong("linear-8-bit")
-def quantize_absmax_linear(absmax, block=256):
-    offset = absmax.mean()
-    quotients, scales = right._scale(absmax - offset, block)
-    return (np.round(quotients * 127) + 128).astype(np.uint8), scales, offset
+@wrong("no-offset", seen="scales equals what this mistake gives.")
+def quantize_absmax_not_subtracted(absmax, block=256):
+    quotients, scales = right._scale(absmax, block)
+    return right._nearest(quotients, DYNAMIC), scales, np.float32(absmax.mean(dtype=np.float64))
 
 
-@wrong("second-block-size")
+def eight_bits(name, diagnosis, rule, seen=""):
+    """Codes by a rule of the quotient."""
+    def quantize_absmax(absmax, block=256):
+        offset = np.float32(absmax.mean(dtype=np.float64))
+        quotients, scales = right._scale(absmax - offset, block)
+        return rule(quotients).astype(np.uint8), scales, offset
+    quantize_absmax.__name__ = f"quantize_absmax_{name}"
+    wrong(diagnosis, seen)(quantize_absmax)
+
+
+eight_bits("linear", "linear-8-bit", lambda q: np.round(q * 127) + 128)
+eight_bits("linear_from_0", "linear-8-bit", lambda q: np.round(q * 127) + 127)
+eight_bits("linear_signed", "linear-8-bit", lambda q: np.round(q * 127).astype(np.int8))
+eight_bits("linear_255", "linear-8-bit", lambda q: np.round((q + 1) * 127.5))
+eight_bits("linear_cut_off", "linear-8-bit", lambda q: (q + 1) * 127.5)
+eight_bits("above", "not-nearest", lambda q: np.searchsorted(DYNAMIC, q))
+eight_bits("below", "not-nearest", lambda q: np.searchsorted(DYNAMIC, q, side="right") - 1)
+eight_bits("descending", "values", lambda q: 255 - right._nearest(q, DYNAMIC),
+           seen="600 of 600 codes differ.")
+
+
+@wrong("values", seen="scales is off by")
+def quantize_absmax_reciprocal(absmax, block=256):
+    codes, scales, offset = right.quantize_absmax(absmax, block)
+    return codes, 1 / np.where(scales == 0, np.float32(1), scales), offset
+
+
+@wrong("wrong-type", seen="quantize_absmax gave 2 things, expected 3.")
+def quantize_absmax_two(absmax, block=256):
+    return right.quantize_absmax(absmax, block)[:2]
+
+
+@wrong("wrong-dtype", seen="codes of the absmax are int64, expected uint8.")
+def quantize_absmax_int64(absmax, block=256):
+    codes, scales, offset = right.quantize_absmax(absmax, block)
+    return codes.astype(np.int64), scales, offset
+
+
+@wrong("wrong-dtype", seen="scales are float64, expected float32.")
+def quantize_absmax_in_double(absmax, block=256):
+    codes, scales, offset = right.quantize_absmax(absmax, block)
+    return codes, scales.astype(np.float64), offset
+
+
+@wrong("wrong-shape", seen="The offset has 3 numbers.")
+def quantize_absmax_offset_of_each(absmax, block=256):
+    codes, scales, offset = right.quantize_absmax(absmax, block)
+    return codes, scales, np.full_like(scales, offset)
+
+
+@wrong("second-block-size", seen="600 absmax gave 10 scales.")
 def quantize_absmax_of_64(absmax, block=256):
     return right.quantize_absmax(absmax, 64)
 
@@ -221,7 +375,7 @@ def quantize_absmax_whole(absmax, block=256):
     return right.quantize_absmax(absmax, absmax.size)
 
 
-@wrong("zero-block")
+@wrong("zero-block", seen="1 times 0.25 came back as -0.75.")
 def quantize_absmax_divides_by_zero(absmax, block=256):
     codes, scales, offset = right.quantize_absmax(absmax, block)
     return codes, np.where(scales < 1e-6, np.float32(1), scales), np.float32(offset - (
@@ -237,6 +391,21 @@ def dequantize_absmax_no_offset(codes, scales, offset, block=256):
 def dequantize_absmax_linear(codes, scales, offset, block=256):
     quotients = (codes.astype(np.float32) - 128) / 127
     return quotients * np.repeat(scales, block)[:codes.size] + np.float32(offset)
+
+
+@wrong("absmax-of-another-block")
+def dequantize_absmax_tiled(codes, scales, offset, block=256):
+    return DYNAMIC[codes] * np.tile(scales, block)[:codes.size] + np.float32(offset)
+
+
+@wrong("values", seen="absmax is off by")
+def dequantize_absmax_subtracts(codes, scales, offset, block=256):
+    return right.dequantize_absmax(codes, scales, -offset, block)
+
+
+@wrong("wrong-dtype", seen="dequantize_absmax: float32 in gave float64 out")
+def dequantize_absmax_in_double(codes, scales, offset, block=256):
+    return right.dequantize_absmax(codes, scales, offset, block).astype(np.float64)
 
 
 @wrong("not-scaled-back")
@@ -276,7 +445,7 @@ class QLoRALinearKeepsDequantizedAlways(Right):
         return self.hat
 
 
-@wrong("dequantized-kept")
+@wrong("dequantized-kept", seen="After forward the layer holds")
 class QLoRALinearKeepsDequantized(Right):
     def forward(self, x):
         h = super().forward(x)
@@ -284,12 +453,94 @@ class QLoRALinearKeepsDequantized(Right):
         return h
 
 
-@wrong("dequantized-kept")
+@wrong("dequantized-kept", seen="After backward the layer holds a floating-point")
 class QLoRALinearKeepsAfterBackward(Right):
     def backward(self, grad_output):
         back = super().backward(grad_output)
         self.lora.cache["W"] = self.dequantized()
         return back
+
+
+@wrong("dequantized-kept")
+class QLoRALinearKeepsTransposed(Right):
+    def backward(self, grad_output):
+        back = super().backward(grad_output)
+        self.kept = [self.dequantized().T.copy()]
+        return back
+
+
+@wrong("signature")
+class QLoRALinearOtherNames(Right):
+    def __init__(self, weight, bias=None, rank=8, alpha=16.0, *, double_quant=True, rng=None):
+        super().__init__(weight, bias, rank, alpha, double_quant=double_quant, rng=rng)
+
+
+@wrong("wrong-type", seen="parameters() gave list, expected dict.")
+class QLoRALinearListOfArrays(Right):
+    def parameters(self):
+        return list(super().parameters().values())
+
+
+@wrong("wrong-type", seen="gradients() gave list, expected dict.")
+class QLoRALinearListOfGradients(Right):
+    def gradients(self):
+        return list(super().gradients().values())
+
+
+@wrong("gradient-to-quantized-weight", seen="gradients() has the keys ['A', 'B', 'weight'].")
+class QLoRALinearNamesTheWeight(Right):
+    def gradients(self):
+        return {**super().gradients(), "weight": np.zeros(1)}
+
+
+@wrong("wrong-shape", seen="A has shape (40, 3), expected (3, 40)")
+class QLoRALinearTransposedA(Right):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lora.A = self.lora.A.T.copy()
+
+
+@wrong("wrong-dtype", seen="A is float")
+class QLoRALinearOtherDtype(Right):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        other = np.float32 if self.dtype == np.float64 else np.float64
+        self.lora.A = self.lora.A.astype(other)
+
+
+@wrong("values", seen="num_parameters() gave")
+class QLoRALinearCountsCodes(Right):
+    def num_parameters(self):
+        return super().num_parameters() + self.codes.size
+
+
+@wrong("values", seen="A and B both hold zeros only")
+class QLoRALinearBothZero(Right):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lora.A[...] = 0
+
+
+@wrong("values", seen="the output is off by")
+class QLoRALinearSubtracts(Right):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lora.scaling *= -1
+
+
+@wrong("values", seen="the output without a bias is off by")
+class QLoRALinearAlwaysABias(Right):
+    def __init__(self, weight, bias=None, *args, **kwargs):
+        bias = np.ones(len(weight), weight.dtype) if bias is None else bias
+        super().__init__(weight, bias, *args, **kwargs)
+
+
+@wrong("zero-block", seen="A row of zeros gave outputs up to")
+class QLoRALinearTinyInsteadOfZero(Right):
+    """Adds a little, so that no block is zero; the second quantization makes more of it."""
+
+    def __init__(self, weight, *args, **kwargs):
+        super().__init__(weight + weight.dtype.type(1e-9), *args, **kwargs)
 
 
 @wrong("signature")
@@ -313,7 +564,7 @@ class QLoRALinearUnpacked(Right):
         return made
 
 
-@wrong("absmax-not-quantized")
+@wrong("absmax-not-quantized", seen="The layer holds 768 floating-point scales.")
 class QLoRALinearFloatAbsmax(Right):
     """Counts eight bits for what it stores in thirty-two."""
 
@@ -327,20 +578,26 @@ class QLoRALinearFloatAbsmax(Right):
         return getattr(self, "claimed", 4.5)
 
 
-@wrong("absmax-not-quantized")
+@wrong("absmax-not-quantized", seen="the output with double_quant = True equals")
 class QLoRALinearIgnoresFlag(Right):
     def __init__(self, weight, *args, double_quant=True, **kwargs):
         super().__init__(weight, *args, double_quant=False, **kwargs)
 
 
-@wrong("double-quant-ignored")
+@wrong("double-quant-ignored", seen="the output with double_quant = False equals")
 class QLoRALinearAlwaysDouble(Right):
     def __init__(self, weight, *args, double_quant=True, **kwargs):
         super().__init__(weight, *args, double_quant=True, **kwargs)
 
 
-@wrong("bits-not-measured")
+@wrong("bits-not-measured", seen="bits_per_weight() gave 4 with double_quant = True; the layer's "
+       "arrays take 4.127.")
 class QLoRALinearFourBits(Right):
+    def __init__(self, *args, **kwargs):  # tables don't count, nor does the offset
+        super().__init__(*args, **kwargs)
+        self.tables = [table.copy() for table in (NF4, NF4[1:], DYNAMIC, DYNAMIC[1:])]
+        self.offset = np.zeros(1, np.float32)
+
     def bits_per_weight(self):
         return 4.0
 
@@ -355,6 +612,14 @@ class QLoRALinearCountsLoRA(Right):
 class QLoRALinearNoBias(Right):
     def __init__(self, weight, bias=None, *args, **kwargs):
         super().__init__(weight, None, *args, **kwargs)
+
+
+@wrong("alpha-not-over-r")
+class QLoRALinearAlphaInBackward(Right):
+    def backward(self, grad_output):
+        back = super().backward(grad_output)
+        self.lora.B_grad = self.lora.B_grad * self.lora.rank
+        return back
 
 
 @wrong("alpha-not-over-r")
@@ -385,6 +650,25 @@ class QLoRALinearMerged(Right):
         return h
 
 
+@wrong("update-quantized")
+class QLoRALinearMergesFirst(Right):
+    """Quantizes W + s B A as a whole, from a weight that is hidden from the measurement."""
+
+    def __init__(self, weight, *args, **kwargs):
+        super().__init__(weight, *args, **kwargs)
+        self.original = lambda: weight
+
+    def forward(self, x):
+        h = super().forward(x)
+        update = self.lora.delta_weight()
+        if update.any():
+            codes, absmax = right.quantize_nf4((self.original() + update).astype(np.float32))
+            absmax = right.dequantize_absmax(*right.quantize_absmax(absmax))
+            h = x @ right.dequantize_nf4(codes, absmax, self.shape).T.astype(self.dtype)
+            h = h if self.bias is None else h + self.bias
+        return h
+
+
 @wrong("frozen-gradient-lost")
 class QLoRALinearFrozenLost(Right):
     def backward(self, grad_output):
@@ -397,6 +681,20 @@ class QLoRALinearNoS(Right):
         back = super().backward(grad_output)
         self.lora.B_grad = self.lora.B_grad / self.lora.scaling
         return back
+
+
+@wrong("no-s-in-backward", seen="the gradient of the input equals")
+class QLoRALinearNoSBack(Right):
+    def backward(self, grad_output):
+        back, s = super().backward(grad_output), self.lora.scaling
+        return back + (1 - s) * grad_output @ self.lora.B @ self.lora.A
+
+
+@wrong("wrong-shape", seen="the gradient of A has shape (40, 3), expected (3, 40)",
+       at="gradients have the shapes of what they belong to")
+class QLoRALinearTransposedGradient(Right):
+    def gradients(self):
+        return {name: grad.T if name == "A" else grad for name, grad in super().gradients().items()}
 
 
 @wrong("through-full-weight")
@@ -467,7 +765,13 @@ class QLoRALinearDeadParameters(Right):
         return super().forward(x)
 
 
-@wrong("wrong-dtype")
+@wrong("wrong-dtype", seen="backward: float32 in gave float64 out")
+class QLoRALinearGradientsInDouble(Right):
+    def gradients(self):
+        return {name: grad.astype(np.float64) for name, grad in super().gradients().items()}
+
+
+@wrong("wrong-dtype", seen="forward: float32 in gave float64 out")
 class QLoRALinearForgetsDtype(Right):
     def forward(self, x):
         return super().forward(x).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Exercise 6: five right answers that look nothing like the reference solution.
+"""Exercise 6: six right answers that look nothing like the reference solution.
 
 Each is a namespace with the four functions and the class.
 """
@@ -191,7 +191,7 @@ class Inherits(peft.LoRALinear):
 
 
 class InDouble(layer(reference)):
-    """Computes in float64 and rounds at the end."""
+    """Computes in float64 and rounds at the end; frees what backward has used."""
 
     def hat(self):
         return super().hat().astype(np.float64)
@@ -202,7 +202,16 @@ class InDouble(layer(reference)):
     def backward(self, grad_output):
         back = super().backward(grad_output).astype(grad_output.dtype)
         self.g = {name: g.astype(self.kind) for name, g in self.g.items()}
+        self.x = None
         return back
+
+
+class KnowsItsModule(layer(reference)):
+    """Keeps the module that it uses and, in a part, itself: neither holds more of its arrays."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.format, self.part = reference, SimpleNamespace(whole=self)
 
 
 def _space(quantize, dequantize, quantize_absmax, dequantize_absmax, cls=None):
@@ -220,5 +229,6 @@ OURS = (reference.quantize_nf4, reference.dequantize_nf4, reference.quantize_abs
 VARIANTS = {"loops over numbers": LOOPS, "padded, in float64": WIDE,
             "a weight that is a property": _space(*OURS, Inherits),
             "a layer in float64": _space(*OURS, InDouble),
+            "a layer that leads to more": _space(*OURS, KnowsItsModule),
             "mixed": _space(wide_quantize, reference.dequantize_nf4, loop_quantize_absmax,
                             wide_dequantize_absmax)}
