@@ -122,6 +122,8 @@ def test_schedule_rises_to_the_peak_and_falls_to_zero():
     assert np.allclose(rates[:10], 0.05 * np.arange(1, 11))
     assert max(rates) == rates[10] == 0.5 and rates[55] == pytest.approx(0.25)
     assert np.all(np.diff(rates[10:]) < 0) and rates[-1] < 1e-3
+    for warmup in (0, 10, 99):  # after the last step nothing is left, however late the peak
+        assert cosine_schedule(100, 100, 0.5, warmup) == pytest.approx(0, abs=1e-12)
 
 
 # ----------------------------------------------------------------------------------------- loop
