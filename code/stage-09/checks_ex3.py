@@ -120,7 +120,7 @@ Arrays = dict[str, np.ndarray]
 class Tanh:
     """A frozen sublayer, tanh(x W^T), that keeps its output for backward. With `linear`, x W^T."""
 
-    def __init__(self, W: np.ndarray, linear: bool = False):
+    def __init__(self, W: np.ndarray, linear: bool):
         self.W, self.linear, self.y, self.untouched = W, linear, None, None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -137,8 +137,8 @@ class Tanh:
         return (g * slope) @ self.W
 
 
-def _sublayer(trial: Trial, linear: bool = False) -> Tanh:
-    return Tanh((0.5 * trial.normal(D, D, seed=20)).astype(trial.dtype), linear)
+def _sublayer(trial: Trial, linear: bool = False, width: int = D) -> Tanh:
+    return Tanh((0.5 * trial.normal(width, width, seed=20)).astype(trial.dtype), linear)
 
 
 def _adapter(trial: Trial, fill: bool = True, seed: int = 1, linear: bool = False
@@ -210,8 +210,7 @@ def _start(trial: Trial) -> None:
     if np.array_equal(same["W_down"], other["W_down"]):
         raise Found(IGNORES_RNG, "Two adapters made from different seeds are equal.")
     width = 256
-    wide = trial.make(Tanh(np.eye(width, dtype=trial.dtype)), width, dtype=trial.dtype,
-                      rng=trial.rng())
+    wide = trial.make(_sublayer(trial, width=width), width, dtype=trial.dtype, rng=trial.rng())
     if (std := float(trial.arrays(wide, NAMES)["W_down"].std())) > 0.3:  # all usual starts: < 0.2
         raise Found(LARGE_START, f"At width 256, W_down has a standard deviation of {std:.2g}.")
 

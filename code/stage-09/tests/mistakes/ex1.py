@@ -1,4 +1,8 @@
-"""Exercise 1: plausible wrong answers, each with the diagnosis that it must get."""
+"""Exercise 1: plausible wrong answers, each with the diagnosis that it must get.
+
+Some say as well at which test the check must notice (`at`), and how the report's "Seen" must begin
+(`seen`): so a second mistake of the same kind is told from the first.
+"""
 
 import numpy as np
 import peft

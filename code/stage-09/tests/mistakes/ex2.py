@@ -1,6 +1,9 @@
 """Exercise 2: plausible wrong answers, each with the diagnosis that it must get.
 
 Each is the reference solution with one thing wrong, as a student might have written it.
+
+Some say as well at which test the check must notice (`at`), and how the report's "Seen" must begin
+(`seen`): so a second mistake of the same kind is told from the first.
 """
 
 import numpy as np
@@ -539,12 +542,15 @@ class DropsAllInEvaluation(Right):
         return h if self.training or not self.dropout else np.inf * h
 
 
+LEVELS = ("For an input of ones the update's input should take two values, one of them 0; "
+          "it takes ")
+
+
 class TwoMasksMean(Own):
     """The mean of two masks: three values instead of two."""
 
     diagnosis = "values"
-    seen = ("For an input of ones the update's input should take two values, one of them 0; it takes "
-            "[0.     0.6667 1.3333]")
+    seen = f"{LEVELS}[0.     0.6667 1.3333]"
 
     def mask(self, shape):
         return (super().mask(shape) + super().mask(shape)) / 2
@@ -555,8 +561,7 @@ class Leaks(Own):
 
     diagnosis = "values"
     at = "the mask is on the update's input, divided by 1 - p"
-    seen = ("For an input of ones the update's input should take two values, one of them 0; it takes "
-            "[0.1    1.3333]")
+    seen = f"{LEVELS}[0.1    1.3333]"
 
     def mask(self, shape):
         return np.maximum(super().mask(shape), 0.1 if self.dropout else 0)

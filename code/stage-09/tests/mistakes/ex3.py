@@ -1,4 +1,8 @@
-"""Exercise 3: plausible wrong answers, each with the diagnosis that it must get."""
+"""Exercise 3: plausible wrong answers, each with the diagnosis that it must get.
+
+Some say as well at which test the check must notice (`at`), and how the report's "Seen" must begin
+(`seen`): so a second mistake of the same kind is told from the first.
+"""
 
 import numpy as np
 from ex3_parallel_adapter import ParallelAdapter as Right
@@ -301,6 +305,8 @@ class LargeStart(Right):
 
 class DtypeIgnored(Right):
     diagnosis = "wrong-dtype"
+    at = "W_down is (d_model, bottleneck), W_up the reverse; dtype as asked"
+    seen = "dtype=float32 was asked for, W_down is float64."
 
     def __init__(self, *args, dtype=None, **kwargs):
         super().__init__(*args, dtype=np.float64, **kwargs)
@@ -523,6 +529,18 @@ class AlmostZero(Short):
         grad_x = super().back(x, a, G, pulled)
         self.W_up = up
         return grad_x
+
+
+class ScaleNotPassed(Right):
+    """Accepts a scale and uses the default."""
+
+    diagnosis = "values"
+    seen = "the output is off by"
+
+    def __init__(self, sublayer, d_model, bottleneck_dim=64, scale=4.0, **kwargs):
+        super().__init__(sublayer, d_model, bottleneck_dim, **kwargs)
+        if not np.isfinite(scale):
+            raise ValueError(f"the scale must be finite, got {scale}")
 
 
 MISTAKES = [thing for thing in list(globals().values())
