@@ -90,7 +90,8 @@ class Server(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_dead_address_fails(tmp_path):
+def test_a_dead_address_fails(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     site = f"http://127.0.0.1:{server.server_port}"
