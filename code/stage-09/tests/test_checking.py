@@ -320,7 +320,8 @@ def test_a_report_says_each_thing_once_and_where_to_read():
     assert "Exercise 3: a <trial>, step 3 of 3" in later
     assert "not yet    steps 1-2  1 of 3 earlier tests passed  two. write it" in later
     assert later.splitlines()[1].startswith("  not yet    steps 1-2")  # what came before, first
-    assert "passed     step 1     1 of 1 earlier tests passed" in str(exercise.check(None, step=2))
+    assert "passed     step 1     1 of 1 earlier tests passed\n" in str(
+        exercise.check(None, step=2))
     assert exercise.check(None, step=2).verdict == (
         "Not yet: 1 of 3 tests passed, the others wait for code that isn't written.")
     assert exercise.check(None, step=1).verdict == "All 1 tests passed."
