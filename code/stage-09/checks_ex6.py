@@ -168,6 +168,7 @@ EXERCISE = Exercise(
 WORK = ("quantize_nf4", "dequantize_nf4", "quantize_absmax", "dequantize_absmax", "QLoRALinear")
 OUT, IN, RANK, ALPHA_VALUE = 12, 40, 3, 6.0  # 480 weights: 7 blocks of 64 and one of 32; s = 2
 ROWS = 4
+ODD = (7, 11)  # one block of 64 and one of 13
 BLOCK, SECOND = 64, 256  # of the two quantizations
 MANY = 600  # absmax: two blocks of 256 and one of 88
 EVEN = np.linspace(-1, 1, 16, dtype=np.float32)
@@ -205,7 +206,7 @@ def _pack(codes: np.ndarray) -> np.ndarray:
 
 
 def _unpack(packed: np.ndarray) -> np.ndarray:
-    return np.stack([packed // 16, packed % 16], axis=-1).reshape(-1)
+    return np.stack([packed // 16, packed % 16], axis=1).reshape(-1)
 
 
 def _stored(weight: np.ndarray, double: bool = True) -> np.ndarray:
@@ -280,7 +281,7 @@ def _quantize_types(trial: Trial) -> None:
 
 @EXERCISE.test(1, "shapes", "two codes to a byte, one absmax for each 64 weights")
 def _quantize_sizes(trial: Trial) -> None:
-    for shape in ((OUT, BLOCK), (OUT, IN), (7, 11), (1, 3)):
+    for shape in ((OUT, BLOCK), (OUT, IN), ODD, (1, RANK)):
         n = shape[0] * shape[1]
         codes, absmax = _pair(trial, "quantize_nf4", _weight(trial, *shape))
         seen = f"{n} weights gave {codes.size} bytes of codes and {absmax.size} absmax."
@@ -398,7 +399,7 @@ def _dequantize_values(trial: Trial) -> None:
 
 @EXERCISE.test(2, "behaviour", "levels times absmax survive the round trip, for any size")
 def _round_trip(trial: Trial) -> None:
-    for shape in ((1, 1), (7, 11), (OUT, BLOCK), (OUT, IN), (3, 129)):
+    for shape in ((1, 1), ODD, (OUT, BLOCK), (OUT, IN), (RANK, 129)):
         n = shape[0] * shape[1]
         codes = trial.rng(n).integers(16, size=n)
         codes[::BLOCK] = 15  # each block contains its absmax
