@@ -1,32 +1,32 @@
 """Time the built book in a browser: its pages, and Python in them. A server on this machine.
 
     python benchmarks/browser.py            print the table (three minutes)
-    python benchmarks/browser.py --record   and write benchmarks/browser.json
     python benchmarks/browser.py --all      every notebook to its end as well (a quarter of an hour)
+    python benchmarks/browser.py --record   either of them, and keep it for the page on speed
 
 Cold is a browser that has never seen the page, warm the same browser with the page opened again.
+A move is all that one step of a slider costs the page: the event, the drawing, the layout.
 Goals on two cores: first cell within 12 s cold and 6 s warm, a chapter within 60 s; a page without
-widgets under 300 kB (gzipped, without fonts), widgets alive within 1.5 s.
+widgets under 300 kB (gzipped, without fonts), widgets alive within 1.5 s, a move within a frame.
 """
 
 import argparse
 import gzip
-import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 import lite_tools  # noqa: E402
+import sides  # noqa: E402
 from conftest import CHROMIUM, HTML  # noqa: E402
 from lite import build as lite  # noqa: E402
 
 FIRST = "book/exercises/ex1-lora-feed-forward.ipynb"
-GOALS = {"cold": 12, "warm": 6, "notebook": 60, "alive": 1.5,  # seconds
+GOALS = {"cold": 12, "warm": 6, "notebook": 60, "alive": 1.5, "move": 0.016,  # seconds
          "page": 300_000}  # bytes
 #: True as soon as every widget of a page can be moved.
 ALIVE = """() => {
@@ -34,6 +34,25 @@ ALIVE = """() => {
     const live = document.querySelectorAll(".peft-widget");
     return document.readyState !== "loading" && live.length >= views.length
         && [...live].every((widget) => widget.querySelector("input, select"));
+}"""
+
+#: Milliseconds of every move of every slider of a page, end to end and back in at most 20 steps.
+MOVES = """async () => {
+    const took = [];
+    for (const input of document.querySelectorAll(".peft-widget input[type=range]")) {
+        const from = Number(input.min), to = Number(input.max);
+        for (let step = 0; step <= 20; step++) {
+            input.value = Math.round(from + (to - from) * step / 20);
+            const began = performance.now();
+            input.dispatchEvent(new Event("input", { bubbles: true }));
+            const handled = performance.now() - began;
+            took.push(await new Promise((done) => requestAnimationFrame((frame) => {
+                document.body.getBoundingClientRect();  // after the widget drew: lays the page out
+                done(handled + performance.now() - frame);
+            })));
+        }
+    }
+    return took;
 }"""
 
 
@@ -55,6 +74,10 @@ def weigh(browser, address, name):
     if row["widgets"]:
         page.wait_for_function(ALIVE)
         row["alive"] = round(time.perf_counter() - began, 2)
+        page.wait_for_load_state("networkidle")
+        if moves := page.evaluate(MOVES):
+            row["moves"] = {"count": len(moves), "median": round(median(moves) / 1e3, 5),
+                            "longest": round(max(moves) / 1e3, 5)}
     page.wait_for_load_state("networkidle")
     files = {urlsplit(answer.url).path for answer in answers
              if answer.ok and answer.url.startswith(address)}
@@ -67,8 +90,7 @@ def weigh(browser, address, name):
 def measure(everything):
     from playwright.sync_api import sync_playwright
 
-    result = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-              "goals": GOALS}
+    result = {"goals": GOALS}
     with sync_playwright() as playwright, lite_tools.served(HTML) as address:
         browser = playwright.chromium.launch(executable_path=CHROMIUM,
                                              args=["--no-sandbox", "--disable-gpu"])
@@ -78,7 +100,9 @@ def measure(everything):
             name = path.relative_to(HTML).as_posix()
             row = result["pages"][name] = weigh(browser, address, name)
             print(f"{name}: {row['bytes'] / 1e3:.0f} kB"
-                  + (f", widgets after {row['alive']} s" if "alive" in row else ""), flush=True)
+                  + (f", widgets after {row['alive']} s" if "alive" in row else "")
+                  + (f", a move {row['moves']['median'] * 1e3:.1f} ms, at most "
+                     f"{row['moves']['longest'] * 1e3:.1f}" if "moves" in row else ""), flush=True)
         for kind in ("cold", "warm"):
             result[kind] = []
         for _ in range(3):
@@ -111,14 +135,14 @@ def measure(everything):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="write benchmarks/browser.json")
+    parser.add_argument("--record", action="store_true", help="keep it for the page on speed")
     parser.add_argument("--all", action="store_true", help="run every notebook to its end")
     arguments = parser.parse_args()
     if not (HTML / "lite" / "index.html").exists():
         sys.exit("The built book has no Python in the browser: run make book with a network")
     result = measure(arguments.all)
     if arguments.record:
-        (ROOT / "benchmarks" / "browser.json").write_text(json.dumps(result, indent=1) + "\n")
+        sides.record("browser", versions={"Chromium": result.pop("chromium")}, **result)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 The limit is what cannot be left out, into preallocated outputs: for LoRA the two products with the
 frozen weight, for an adapter its six, for attention with a prefix its projections and its products
 of queries, keys and values; for a soft prompt there is no product, only the copy. Beside ours stand
-the same operations in PyTorch with its own limit: LoRA in Hugging Face PEFT, the rest in eager mode.
+the same operations in PyTorch with its own limit: LoRA in Hugging Face PEFT, the rest in eager
+mode.
 """
 
 import sys

@@ -5,16 +5,21 @@ Each takes the student's work and optionally `step`, to check the first steps on
 to `checks_ex6.py` the tests of one exercise each. Reading those spoils the exercise.
 """
 
-from checks_ex1 import check_lora_feed_forward
-from checks_ex2 import check_lora_dropout
-from checks_ex3 import check_parallel_adapter
-from checks_ex4 import check_prefix_mlp
-from checks_ex5 import check_prompted_lora
-from checks_ex6 import check_qlora
+import importlib
+from typing import Any
+
 from progress import EXERCISES, clear_progress, progress, remember
 
-__all__ = [
-    "EXERCISES", "check_lora_feed_forward", "check_lora_dropout", "check_parallel_adapter",
-    "check_prefix_mlp", "check_prompted_lora", "check_qlora", "clear_progress", "progress",
-    "remember",
-]
+#: Where each check stands. A page needs one of them: the others are not loaded.
+HOMES = {"check_lora_feed_forward": "checks_ex1", "check_lora_dropout": "checks_ex2",
+         "check_parallel_adapter": "checks_ex3", "check_prefix_mlp": "checks_ex4",
+         "check_prompted_lora": "checks_ex5", "check_qlora": "checks_ex6"}
+
+__all__ = ["EXERCISES", "clear_progress", "progress", "remember", *HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """A check, at its first use."""
+    if name not in HOMES:
+        raise AttributeError(f"checks has no {name!r}; the checks are {', '.join(HOMES)}")
+    return getattr(importlib.import_module(HOMES[name]), name)

@@ -5,6 +5,7 @@ Every record in `data/benchmarks/` names the processor, the day and the versions
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -53,7 +54,8 @@ def layer_rows(record: dict[str, Any]) -> list[list[str]]:
 
 def merged_rows(record: dict[str, Any]) -> list[list[str]]:
     """A merged layer's forward beside the bare product."""
-    return [[f"{int(width):,} × {int(tokens):,}", f"{row['ours']['layer'] / row['ours']['bare']:.2f}"]
+    return [[f"{int(width):,} × {int(tokens):,}",
+             f"{row['ours']['layer'] / row['ours']['bare']:.2f}"]
             for label, row in record["rows"].items()
             for method, width, tokens in [label.split(" | ")] if method == "merged"]
 
@@ -140,6 +142,28 @@ def draw_thin(growth: dict[str, Any]) -> None:
     right.axvline(growth["base"]["slice_bytes"] / 1024, color=figures.GREY, lw=1, ls=":")
     lines = right.get_lines()[:1] + beside.get_lines()
     right.legend(lines, [line.get_label() for line in lines], fontsize=8, loc="upper center")
+
+
+def page_rows(browser: dict[str, Any], commands: dict[str, Any]) -> list[list[str]]:
+    """The book itself: what it measures, the longest or median case, the goal."""
+    goals, pages_ = browser["goals"], browser["pages"].values()
+    moves = [page["moves"] for page in pages_ if "moves" in page]
+    rows = [("a slider's move, median of the slowest page, ms",
+             1e3 * max(row["median"] for row in moves), 1e3 * goals["move"]),
+            ("a slider's move, the longest of all, ms",
+             1e3 * max(row["longest"] for row in moves), 1e3 * goals["move"]),
+            ("widgets alive, slowest page, s",
+             max(page["alive"] for page in pages_ if "alive" in page), goals["alive"])]
+    rows += [(f"first cell in the browser, {kind}, s",
+              median(run["seconds"] for run in browser[kind]), goals[kind])
+             for kind in ("cold", "warm")]
+    if "notebooks" in browser:
+        name, seconds = max(browser["notebooks"].items(), key=lambda item: item[1])
+        rows.append((f"longest notebook in the browser ({Path(name).stem}), s", seconds,
+                     goals["notebook"]))
+    rows += [(f"{what}, s", seconds, commands["goals"][what])
+             for what, seconds in commands["seconds"].items()]
+    return [[what, f"{value:,.1f}", f"at most {goal:g}"] for what, value, goal in rows]
 
 
 def table(columns: list[str], rows: list[list[str]], record: dict[str, Any]) -> Any:

@@ -363,7 +363,12 @@ def test_a_debuggers_tracer_is_left_in_place():
 
 
 def test_every_check_is_offered():
-    assert {name for name in vars(checks) if not name.startswith("_")} == set(checks.__all__)
+    assert {name: check.__module__ for name, check in (
+        (name, getattr(checks, name)) for name in checks.__all__ if name.startswith("check_"))
+    } == checks.HOMES
+    assert sorted(checks.HOMES.values()) == [f"checks_ex{i}" for i in range(1, 7)]
+    assert {checks.progress.__name__, checks.remember.__name__, checks.clear_progress.__name__,
+            "EXERCISES", *checks.HOMES} == set(checks.__all__)
 
 
 def test_sections_are_named_by_their_number():
@@ -464,3 +469,8 @@ def test_a_test_can_still_be_called_by_its_name_and_may_stand_anywhere():
     exercise.test(1, "interface", "one")(lambda trial: None)
     assert [row.name for row in exercise.check(None, 1).rows] == ["one"]
     assert exercise.check(None, 1).passed and exercise.check(None, 1).step == 1
+
+
+def test_a_check_that_does_not_exist_is_named_with_those_that_do():
+    with pytest.raises(AttributeError, match="no 'check_lora'; .*check_lora_dropout.*check_qlora"):
+        checks.check_lora
