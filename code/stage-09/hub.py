@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
-from math import inf, nextafter
 from pathlib import Path
 from typing import Any
 
@@ -226,11 +225,10 @@ def fingerprint(model: Llama) -> str:
 
 
 def _alpha(layer: LoRALinear) -> float:
-    """The alpha whose quotient by the rank is exactly the layer's scaling."""
+    """The alpha whose quotient by the rank is exactly the layer's scaling; whole if one is."""
     rank, scaling = layer.lora.rank, layer.lora.scaling
-    near = scaling * rank
-    candidates = (round(near), near, nextafter(near, inf), nextafter(near, 0.0))
-    return next((a for a in candidates if a / rank == scaling), near)
+    near = scaling * rank  # rounded; yet if any number's quotient is the scaling, this one's is
+    return round(near) if round(near) / rank == scaling else near
 
 
 def _same(values: Iterable[Any], what: str) -> Any:

@@ -1,10 +1,13 @@
 """Files: exact round trips, every kind of malformed file refused by name, crashes, fuzzing."""
 
 import errno
+import hashlib
+import inspect
 import json
 import os
 import pickle
 import shutil
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -270,10 +273,78 @@ def test_old_files_with_computed_frequencies_and_a_stored_tied_head_are_read(tmp
         hub.load_llama(tmp_path)
 
 
+def test_the_file_that_an_index_stands_beside_counts(sharded):
+    """As in transformers: with both there, it is the single file that is read."""
+    other = base(seed=3)
+    hub.save_llama(other, sharded)
+    (sharded / "training_args.bin").write_bytes(b"no weights")
+    assert (sharded / INDEX).exists() and same(hub.load_llama(sharded).weights(), other.weights())
+
+
+def test_two_shards_are_found_again_in_a_folder_that_is_made(tmp_path):
+    model, folder = base(), tmp_path / "new" / "folder"
+    total = sum(w.nbytes for w in model.weights().values())
+    hub.save_llama(model, folder, max_shard_bytes=total - 1)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+        INDEX]
+    assert same(hub.load_llama(folder).weights(), model.weights())
+
+
+def test_no_file_is_too_large_for_a_memory_stick():
+    """A file on a FAT file system has less than 4 GiB."""
+    limit = inspect.signature(hub.save_llama).parameters["max_shard_bytes"].default
+    assert 0.9 * 2 ** 32 < limit < 2 ** 32
+
+
+def test_a_fingerprint_is_a_hash_of_evenly_spaced_values_of_every_weight():
+    """Written out from its description: adapters that were saved must always find their base."""
+    config = LlamaConfig(300, 8, 12, 1, 4, 2)
+    weights = random_weights(config, np.random.default_rng(0), 0.3)
+    digest = hashlib.sha256()
+    for name, weight in sorted(weights.items()):
+        step = 2 if name == "model.embed_tokens.weight" else 1  # 2,400 values; all others are few
+        digest.update(name.encode())
+        for value in weight.ravel().tolist()[::step]:
+            digest.update(struct.pack("<d", value))
+    assert hub.fingerprint(Llama(config, weights)) == digest.hexdigest()
+    larger = LlamaConfig(256, 8, 12, 1, 4, 2)  # 2,048 values: every second one is 1,024
+    weights = random_weights(larger, np.random.default_rng(0), 0.3)
+    before = hub.fingerprint(Llama(larger, weights))
+    weights["model.embed_tokens.weight"][0, 1] += 1
+    assert hub.fingerprint(Llama(larger, weights)) == before
+    weights["model.embed_tokens.weight"][0, 2] += 1
+    assert hub.fingerprint(Llama(larger, weights)) != before
+
+
 def test_hugging_faces_defaults_fill_a_short_config(checkpoint):
     edit(checkpoint / "config.json", tie_word_embeddings=..., max_position_embeddings=...)
     config = hub.read_config(checkpoint / "config.json")
     assert not config.tie_word_embeddings and config.max_position_embeddings == 2048
+    edit(checkpoint / "config.json", num_key_value_heads=..., rms_norm_eps=...)
+    config = hub.read_config(checkpoint / "config.json")
+    assert config.num_key_value_heads == 4 and config.rms_norm_eps == 1e-6
+
+
+@pytest.mark.parametrize("rope", [
+    {"rope_parameters": ..., "rope_theta": 500.0}, {"rope_theta": ...},
+    {"rope_scaling": {"type": "default", "rope_type": "default", "rope_theta": 500.0},
+     "rope_parameters": ..., "rope_theta": ...}])  # as three generations of transformers write it
+def test_plain_rope_is_read_however_it_is_written(rope, checkpoint):
+    edit(checkpoint / "config.json", **rope)
+    assert hub.read_config(checkpoint / "config.json").rope_theta == 500.0
+
+
+@pytest.mark.parametrize(("key", "limit"), [
+    ("num_hidden_layers", 1_000), ("max_position_embeddings", 1_048_576),
+    ("vocab_size", 16_777_216), ("intermediate_size", 16_777_216)])
+def test_sizes_are_limited_far_above_every_real_model(key, limit, checkpoint):
+    """Larger than Llama 3.1's 405 B: 126 layers, 131,072 positions, vocabulary 128,256."""
+    edit(checkpoint / "config.json", **{key: limit})
+    assert getattr(hub.read_config(checkpoint / "config.json"), key) == limit
+    edit(checkpoint / "config.json", **{key: limit + 1})
+    with pytest.raises(HubError, match=f"json: {key} is above {limit:,}: no such model"):
+        hub.read_config(checkpoint / "config.json")
 
 
 # --------------------------------------------------------------------- malformed files of arrays
@@ -441,6 +512,85 @@ WRONG_SETTINGS = {
 }
 
 
+WITHOUT_METADATA = {  # the file of arrays as PEFT writes it: the settings stand alone
+    "no rank": ("lora", {"r": ...}, "r must be an integer, got None"),
+    "rank 0": ("lora", {"r": 0}, "r must be at least 1, got 0"),
+    "alpha of text": ("lora", {"lora_alpha": "16"}, "lora_alpha must be a number, got '16'"),
+    "no targets": ("lora", {"target_modules": []}, r"target_modules must be a list .* got \[\]"),
+    "targets of numbers": ("lora", {"target_modules": ["q_proj", 3]},
+                           r"target_modules must be a list of names, got \['q_proj', 3\]"),
+    "no tokens": ("prefix", {"num_virtual_tokens": 0}, "num_virtual_tokens must be at least 1"),
+    "heads": ("prefix", {"num_attention_heads": 4}, "num_attention_heads is 4, but it is 2 for"),
+    "heads of a prompt": ("prompt", {"num_attention_heads": 2},
+                          "num_attention_heads is 2, but it is 4 for"),
+    "two prompts": ("prompt", {"num_transformer_submodules": 2},
+                    "num_transformer_submodules is 2, but it is 1 for"),
+    "no bottleneck": ("houlsby", {"bottleneck_dim": 0}, "bottleneck_dim must be at least 1"),
+    "no scale": ("houlsby", {"scale": 0}, "scale must be finite and positive"),
+    "residual of text": ("houlsby", {"residual": "yes"}, "residual must be true or false, got"),
+    "no slots": ("houlsby", {"slots": ...}, "slots must be a list of names, got None"),
+    "wrong slot": ("houlsby", {"slots": ["after_mlp"]}, "slots: this model has no 'after_mlp'"),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_METADATA)
+def test_a_setting_is_refused_by_its_name(case, tmp_path):
+    method, changes, message = WITHOUT_METADATA[case]
+    hub.save_adapter(with_method(method), tmp_path)
+    save_file(load_file(tmp_path / ARRAYS), tmp_path / ARRAYS)
+    edit(tmp_path / CONFIG, **changes)
+    with pytest.raises(HubError, match=f"{CONFIG}: {message}"):
+        hub.load_adapter(base(), tmp_path)
+
+
+HARMLESS = {  # fields that PEFT fills in, with what stands in published adapters
+    "auto_mapping": {"base_model_class": "LlamaForCausalLM"}, "revision": "main",
+    "base_model_name_or_path": "meta-llama/Llama-2-7b-hf", "encoder_hidden_size": 128,
+    "inference_mode": True, "init_weights": True, "lora_dropout": 0.05,
+    "megatron_core": "megatron.core", "peft_version": "0.17.0", "prefix_projection": True,
+    "prompt_tuning_init": "TEXT", "prompt_tuning_init_text": "Classify this:",
+    "qalora_group_size": 16, "tokenizer_kwargs": {"use_fast": True},
+    "tokenizer_name_or_path": "meta-llama/Llama-2-7b-hf", "modules_to_save": [], "use_dora": False,
+}
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "prompt"])
+def test_fields_that_do_not_change_a_trained_adapter_are_no_obstacle(method, tmp_path):
+    model, again = with_method(method), base()
+    hub.save_adapter(model, tmp_path)
+    edit(tmp_path / CONFIG, **HARMLESS)
+    hub.load_adapter(again, tmp_path)  # nor need anybody name the base model
+    assert same(model.parameters(), again.parameters())
+
+
+@pytest.mark.parametrize("changes", [
+    {"init_lora_weights": start} for start in (True, False, "gaussian", "orthogonal", ...)] + [
+    {"task_type": None}, {"task_type": ...}, {"bias": ...}, {"lora_alpha": 5.0}])
+def test_settings_of_how_an_adapter_began_leave_it_as_it_is(changes, saved):
+    edit(saved / CONFIG, **changes)
+    model = base()
+    hub.load_adapter(model, saved)
+    assert same(model.parameters(), with_method().parameters())
+
+
+@pytest.mark.parametrize("missing", ["num_layers", "num_attention_heads", "token_dim",
+                                     "num_transformer_submodules"])
+def test_sizes_that_the_model_knows_may_be_missing(missing, tmp_path):
+    model, again = with_method("prefix"), base()
+    hub.save_adapter(model, tmp_path)
+    edit(tmp_path / CONFIG, **{missing: None})
+    hub.load_adapter(again, tmp_path)
+    assert same(model.parameters(), again.parameters())
+
+
+def test_all_linear_means_all_seven_projections(tmp_path):
+    model, again = with_method("lora_all"), base()
+    hub.save_adapter(model, tmp_path)
+    edit(tmp_path / CONFIG, target_modules="all-linear")
+    hub.load_adapter(again, tmp_path)
+    assert same(model.parameters(), again.parameters()) and len(again.parameters()) == 2 * 7 * 2
+
+
 @pytest.mark.parametrize("case", WRONG_SETTINGS)
 def test_settings_that_do_not_fit_are_refused(case, saved):
     changes, message = WRONG_SETTINGS[case]
@@ -534,6 +684,9 @@ def test_missing_files_are_named(tmp_path):
         hub.load_adapter(base(), tmp_path / "nowhere")
     with pytest.raises(HubError, match="has no file config.json"):
         hub.load_llama(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE.to_hugging_face()))
+    with pytest.raises(HubError, match="has no file model.safetensors; it holds .'config.json'"):
+        hub.load_llama(tmp_path)
     hub.save_llama(base(), tmp_path)
     (tmp_path / SINGLE).rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(HubError, match="pickles"):
@@ -568,6 +721,8 @@ WRONG_CONFIGS = {
     "size of text": ({"vocab_size": "13"}, "vocab_size must be an integer"),
     "no size": ({"vocab_size": ...}, "vocab_size must be an integer"),
     "infinite eps": ({"rms_norm_eps": -1e-6}, "rms_norm_eps must be finite"),
+    "bias of a number": ({"attention_bias": 0}, "attention_bias must be true or false, got 0"),
+    "MLP's bias of a number": ({"mlp_bias": 0}, "mlp_bias must be true or false, got 0"),
     "tied by a text": ({"tie_word_embeddings": "false"}, "must be true or false"),
     "tied": ({"tie_word_embeddings": True}, "lm_head.weight differs"),
     "another width": ({"hidden_size": 16, "head_dim": 4}, "has shape"),
@@ -629,13 +784,20 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(tmp_path):
     uneven = base()
     lora(uneven, ["q_proj"], rank=2)
     lora(uneven, ["v_proj"], rank=3)
+    alphas = base()
+    lora(alphas, ["q_proj"], alpha=2.0)
+    lora(alphas, ["v_proj"], alpha=0.5)
+    bottlenecks = with_method("parallel")
+    bottlenecks.layers[0].parallel_mlp = Adapter(8, 3, residual=False, scale=4.0)
     whole = with_method()
     whole.set_trainable()
     nan = with_method("prompt")
     nan.soft_prompt.prompt[0, 0] = np.nan
     for model, message in ((base(), "no method"), (mixed, "one method and nothing else"),
-                           (uneven, "rank must be the same"), (whole, "also trainable"),
-                           (nan, "was not saved")):
+                           (uneven, r"^rank must be the same .* got \[2, 3\]"),
+                           (alphas, r"^alpha must be the same .* got \[0.5, 2\]"),
+                           (bottlenecks, r"^bottleneck_dim must be .* got \[2, 3\]"),
+                           (whole, "also trainable"), (nan, "was not saved")):
         with pytest.raises(HubError, match=message):
             hub.save_adapter(model, tmp_path)
     for method in ("prefix", "prompt", "houlsby"):
@@ -855,3 +1017,8 @@ def test_a_checkpoints_configuration_and_index_are_written_field_by_field(tmp_pa
         arrays = load_file(tmp_path / "many" / file)
         assert arrays.keys() == {n for n, f in index["weight_map"].items() if f == file}
         assert sum(a.nbytes for a in arrays.values()) <= room or len(arrays) == 1
+    sizes = [
+        [model.weights()[n].nbytes for n, f in index["weight_map"].items() if f == file]
+        for file in files]
+    for one, after in zip(sizes, sizes[1:]):
+        assert sum(one) + after[0] > room  # as few files as can be in this order
