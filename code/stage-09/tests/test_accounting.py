@@ -4,12 +4,17 @@ import hashlib
 import json
 import math
 import os
+import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import accounting as ac
+import numpy as np
 import pytest
 import published
+import safetensors
+import safetensors.numpy
 
 HERE = Path(__file__).resolve().parent
 FIXTURES = HERE / "fixtures" / "accounting.json"
@@ -17,6 +22,8 @@ ORACLE = HERE.parents[2] / ".venv-oracle" / "bin" / "python"
 RECORDED = json.loads(FIXTURES.read_text(encoding="utf-8"))
 TINY = {"model_type": "llama", "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3,
         "num_attention_heads": 6, "vocab_size": 101}
+T5 = {"model_type": "t5", "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_heads": 4,
+      "vocab_size": 30}
 
 
 def ask(model, question):
@@ -169,6 +176,22 @@ def test_matching_is_by_whole_path_components(targets, found):
         assert len(ac.find_modules(model, targets)[0]) == found
 
 
+@pytest.mark.parametrize("targets, layers, found", [
+    (["q_proj"], 1, ["1.self_attn.q_proj"]),
+    (["q_proj", "up_proj"], [0], ["0.self_attn.q_proj", "0.mlp.up_proj"]),
+    (["q_proj", "embed_tokens"], [2], ["2.self_attn.q_proj"]),  # it lies in no layer
+    (["q_proj", "model.layers.2.mlp.up_proj"], [0],  # a whole path counts wherever it lies
+     ["0.self_attn.q_proj", "2.mlp.up_proj"])])
+def test_layers_are_chosen_by_their_number(targets, layers, found):
+    modules, _ = ac.find_modules(ac.read_model(TINY), targets, layers=layers)
+    assert [m.name for m in modules] == [f"model.layers.{name}" for name in found]
+
+
+def test_all_linear_in_two_of_three_layers():
+    modules, unmatched = ac.find_modules(ac.read_model(TINY), "all-linear", layers=[0, 2])
+    assert len(modules) == 14 and not any(".1." in m.name for m in modules) and not unmatched
+
+
 def test_output_dense_matches_attention_and_mlp():
     bert = ac.load_model("BERT-base (cased)")
     assert len(ac.find_modules(bert, ["output.dense"])[0]) == 24
@@ -238,7 +261,8 @@ def test_activation_estimate_against_what_pytorch_keeps(kept):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"model_type": "falcon"}, "'falcon' is not a family"), ({"model_type": None}, "is missing"),
+    ({"model_type": "falcon"}, "model_type 'falcon' is not a family .*, xlm-roberta$"),
+    ({"model_type": None}, "model_type is missing"),
     ({"hidden_size": None}, "needs hidden_size.*missing"),
     ({"hidden_size": "4096"}, "positive integer, got '4096'"),
     ({"hidden_size": -4}, "positive integer, got -4"), ({"hidden_size": 48.5}, "got 48.5"),
@@ -250,14 +274,26 @@ def test_activation_estimate_against_what_pytorch_keeps(kept):
     ({"model_type": ["llama"]}, "is not a family"),
     ({"num_attention_heads": 5}, "d / heads must be a whole number, got 9.6 from d=48, heads=5"),
     ({"num_hidden_layers": 0}, "integer"),
-    ({"model_type": "vlm", "text_config": {}}, "config\\['text_config'\\]")])
+    ({"vocab_size": 100_000_001}, "vocab_size is larger than 100,000,000"),
+    ({"model_type": "vlm", "text_config": {}},
+     r"model_type 'vlm' .*-roberta; this one nests .* pass config\['text_config'\]$")])
 def test_bad_configurations_are_refused_by_name(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"^config\.json: (.* )?{message}"):
         ac.read_model({**TINY, **change})
+
+
+def test_sizes_are_refused_above_the_limit_only(monkeypatch):
+    assert ac.read_model({**TINY, "vocab_size": 100_000_000})["vocab"] == 100_000_000
+    monkeypatch.setattr(ac, "_MOST_MODULES", 3)  # of one kind: TINY has three layers
+    assert len(ac.read_model(TINY).modules) == 3 + 3 * 9
+    monkeypatch.setattr(ac, "_MOST_MODULES", 2)
+    with pytest.raises(ValueError, match="more than 2 modules called model.layers"):
+        ac.read_model(TINY)
 
 
 @pytest.mark.parametrize("call, message", [
     (lambda m: ac.count_lora(m, 0), "rank must be a positive integer, got 0"),
+    (lambda m: ac.count_lora(m, 0, ["q_proj"], rank_pattern={"q_proj": 2}), "rank must be"),
     (lambda m: ac.count_lora(m, 8.0), "rank must be a positive integer, got 8.0"),
     (lambda m: ac.count_lora(m, bias="some"), "bias must be one of none"),
     (lambda m: ac.count_lora(m, target_modules=["norm"]), "LoRA adapts linear layers"),
@@ -313,7 +349,9 @@ def test_a_config_is_a_file_or_a_dict(tmp_path):
 def test_labels_are_those_of_the_config_or_two(config, labels):
     model = ac.read_model({**TINY, **config}, "SEQ_CLS")
     assert model.modules[-1].sizes == (48, labels)
-    assert ac.read_model({**TINY, **config}, "SEQ_CLS", num_labels=9).modules[-1].sizes == (48, 9)
+    for given in (1, 9):  # one label is a regression
+        model = ac.read_model({**TINY, **config}, "SEQ_CLS", num_labels=given)
+        assert model.modules[-1].sizes == (48, given)
 
 
 @pytest.mark.parametrize("architectures, task", [
@@ -338,6 +376,41 @@ def test_classes_of_other_families(family, class_name, task):
     assert ac.read_model({**config, "architectures": [class_name]}).task == task
 
 
+@pytest.mark.parametrize("config, classes, task", [
+    (TINY, ["LlamaForCausalLM", "LlamaForSequenceClassification"], "CAUSAL_LM"),
+    (TINY, ["LlamaForSequenceClassification", "LlamaForCausalLM"], "SEQ_CLS"),
+    (T5, ["T5ForConditionalGeneration", "T5Model"], "SEQ_2_SEQ_LM"),
+    ("BERT-base (cased)", ["BertForMaskedLM", "BertForTokenClassification"], "MASKED_LM")])
+def test_of_several_classes_the_first_counts(config, classes, task):
+    if isinstance(config, str):
+        config = ac.known_models()[config]["config"]
+    assert ac.read_model({**config, "architectures": classes}).task == task
+
+
+def test_a_bare_encoder_decoder_has_no_outer_name_to_lose():
+    """T5Model has `shared`, `encoder` and `decoder`; LlamaModel loses the outer `model.`."""
+    assert {m.name.split(".")[0] for m in ac.read_model(T5, "FEATURE_EXTRACTION").modules} == {
+        "shared", "encoder", "decoder"}
+    assert {m.name.split(".")[0] for m in ac.read_model(TINY, "FEATURE_EXTRACTION").modules} == {
+        "embed_tokens", "norm", "layers"}
+
+
+def test_mt5_is_gated_and_has_a_head_of_its_own_if_its_file_is_silent():
+    """The defaults of transformers: T5Config is ReLU and tied, MT5Config is neither."""
+    t5, mt5 = ac.read_model(T5), ac.read_model({**T5, "model_type": "mt5"})
+    gates, head = 4 * 16 * 24, 30 * 16
+    assert mt5.num_parameters - t5.num_parameters == gates + head
+    told = {"feed_forward_proj": "relu", "tie_word_embeddings": True}
+    assert ac.read_model({**T5, **told, "model_type": "mt5"}).num_parameters == t5.num_parameters
+    told = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    assert ac.read_model({**T5, **told}).num_parameters == mt5.num_parameters
+
+
+def test_a_module_has_a_weight_of_its_own_and_no_bias_unless_said():
+    module = ac.Module("proj", "linear", (2, 3))
+    assert module.num_parameters == 2 * 3 and module.weight_shape == (3, 2)
+
+
 def test_defaults_are_pefts():
     """Those of its configs: LoraConfig(r=8), AdaLoraConfig(init_r=12), VeraConfig(r=256) ..."""
     import inspect
@@ -360,29 +433,31 @@ def test_methods_are_called_by_their_names():
 
 
 def test_notes_stand_where_they_belong_and_nowhere_else():
-    llama, t5 = ac.read_model(TINY), {
-        "model_type": "t5", "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2,
-        "num_heads": 4, "vocab_size": 30}
+    llama = ac.read_model(TINY)
     opt = ac.read_model({"model_type": "opt", "hidden_size": 16, "ffn_dim": 24, "vocab_size": 30,
                          "num_hidden_layers": 2, "num_attention_heads": 4,
                          "max_position_embeddings": 8, "word_embed_proj_dim": 12})
     for counted, said in (
             (ac.count_lora(llama), ""), (ac.count_prompt(llama), ""), (ac.count_prefix(llama), ""),
-            (ac.count_lora(llama, use_rslora=True), "no parameters of its own"),
-            (ac.count_lora(llama, target_modules=["lm_head"]), "saves the 4,848 frozen weights of"),
-            (ac.count_prefix(llama, 2, projection=True), "numbers 576 are stored"),
-            (ac.count_p_tuning(llama, 2), "through an MLP; 96 numbers are stored"),
-            (ac.count_p_tuning(llama, 2, encoder="LSTM"), "through an LSTM; 96 numbers"),
-            (ac.count_prompt(ac.read_model(t5)), "allocates the prompt 2 times"),
-            (ac.count_prefix(ac.read_model(t5)), "prefix on the decoder only"),
-            (ac.count_prefix(ac.read_model(t5 | {"d_kv": 8})), "model's are 32 wide"),
-            (ac.count_prompt(opt), "makes prompts 16 wide; this model's embeddings are 12"),
-            (ac.count_vera(llama, 4, ["q_proj"]), "also holds the frozen random matrices")):
+            (ac.count_lora(llama, use_rslora=True), "rsLoRA .* has no parameters of its own"),
+            (ac.count_lora(llama, target_modules=["lm_head"]),
+             "PEFT saves the 4,848 frozen weights of lm_head"),
+            (ac.count_prefix(llama, 2, projection=True),
+             "Trained through an MLP; of 16,560 numbers 576 are stored"),
+            (ac.count_p_tuning(llama, 2), "Trained through an MLP; 96 numbers are stored"),
+            (ac.count_p_tuning(llama, 2, encoder="LSTM"), "Trained through an LSTM; 96 numbers"),
+            (ac.count_prompt(ac.read_model(T5)), "PEFT allocates the prompt 2 times"),
+            (ac.count_prefix(ac.read_model(T5)), "PEFT puts the prefix on the decoder only"),
+            (ac.count_prefix(ac.read_model(T5 | {"model_type": "mt5"})), "PEFT puts the prefix on"),
+            (ac.count_prefix(ac.read_model(T5 | {"d_kv": 8})), "PEFT .* model's are 32 wide"),
+            (ac.count_prompt(opt), "PEFT makes prompts 16 wide; this model's embeddings are 12"),
+            (ac.count_vera(llama, 4, ["q_proj"]), "The file also holds the frozen random")):
         assert bool(counted.notes) == bool(said), counted
-        assert said in " ".join(counted.notes), counted
-    assert len(ac.count_prefix(ac.read_model(t5)).notes) == 1
+        assert not said or any(re.match(said, note) for note in counted.notes), counted
+    assert len(ac.count_prefix(ac.read_model(T5)).notes) == 1
     mixtral = ac.read_model({**TINY, "model_type": "mixtral", "num_local_experts": 2})
-    assert "Experts as in Transformers 4" in str(ac.count_lora(mixtral, target_modules=["w1"]))
+    notes = ac.count_lora(mixtral, target_modules=["w1"]).notes
+    assert len(notes) == 1 and notes[0].startswith("Experts as in Transformers 4, one linear layer")
     assert not ac.count_lora(mixtral).notes
 
 
@@ -422,9 +497,15 @@ def test_each_line_of_a_bill_by_hand():
     double = by_label(ac.memory_bill(counted, base="nf4+dq", optimizer="adamw-8bit"))
     assert double["scales, quantised again"] == blocks + 4 * 3 * 7  # each matrix: one more scale
     assert double["optimizer state"] == 2 * n
-    assert "stay in 32 bits" in ac.memory_bill(counted, optimizer="adamw-8bit").leaves_out
+    assert ac.memory_bill(counted, optimizer="adamw-8bit").leaves_out == (
+        "activations, temporary buffers, fragmentation, the CUDA context; 8-bit AdamW's scales and "
+        "its small tensors, which stay in 32 bits")
+    whys = [ac.memory_bill(counted, optimizer=name).items[-1].why for name in ("adamw-8bit", "sgd")]
+    assert whys == [f"{how} for each trainable parameter" for how in (
+        "AdamW's two running averages in 8 bits, 2 bytes", "plain SGD remembers nothing")]
     plain = by_label(ac.memory_bill(counted, base="float32"))
     assert plain["frozen weights"] == 4 * (linear + rest)
+    assert [item.bytes for item in ac.frozen_items(counted)] == [2 * (linear + rest)]
     assert "frozen weights" not in by_label(ac.memory_bill(ac.count_full(model)))
 
 
@@ -443,11 +524,27 @@ def test_the_activation_estimate_by_hand():
     assert by_label(saved) == {"layer inputs": 2 * tokens * 48 * 3,
                                "one layer, recomputed": inside // 3,
                                "logits and their gradient": logits}
+    assert all(type(item.bytes) is int for item in saved.items)  # there is no half a byte
+    assert saved.items[1].why == "while its backward pass runs"
+    assert ac.activation_estimate(counted) == ac.activation_estimate(counted, 1, 512)
     full = by_label(ac.activation_estimate(ac.count_full(model), 2, 10))["inside the layers"]
     more = 48 + 2 * 48 - 2 * 2  # input of gate and up; of the norms, normed; without x A^T
     assert full - inside == tokens * 3 * 2 * more
     bare = ac.read_model(TINY, "FEATURE_EXTRACTION")
     assert list(by_label(ac.activation_estimate(ac.count_full(bare)))) == ["inside the layers"]
+
+
+def test_activations_of_layer_norms_and_of_two_stacks_by_hand():
+    gpt2 = ac.read_model({**TINY, "model_type": "gpt2", "n_positions": 8})
+    tokens = 2 * 10
+    outputs = 3 * 48 + 48 + 4 * 48  # c_attn, its c_proj, c_fc; not the MLP's c_proj
+    kept = outputs + 2 * 48 + 48 + 2  # LayerNorms' inputs in 16 bits, input of c_attn, x A^T
+    lora = ac.activation_estimate(ac.count_lora(gpt2, 2, ["c_attn"]), 2, 10)
+    assert by_label(lora)["inside the layers"] == tokens * 3 * (2 * kept + 4 * 6)
+    t5 = ac.count_lora(ac.read_model(T5), 2, ["q"])
+    flash, eager = (ac.activation_estimate(t5, 2, 10, attention=kind).items[0].bytes
+                    for kind in ("flash", "eager"))
+    assert eager - flash == tokens * (2 + 2) * 4 * (4 * 10 - 4)  # encoder's and decoder's layers
 
 
 def test_experts_keep_the_active_ones_share():
@@ -511,9 +608,52 @@ def test_all_linear_leaves_a_head_of_any_task_alone():
         assert len(ac.find_modules(ac.read_model(TINY, task), "all-linear")[0]) == 21
 
 
+@pytest.mark.parametrize("family, others", [("bert", {"bert.pooler.dense"}), ("roberta", set())])
+def test_4_bit_loading_leaves_a_classifier_alone(family, others):
+    """What PEFT trains whole is not converted: RoBERTa's classifier is two layers deep."""
+    config = next(entry["config"] for entry in ac.known_models().values()
+                  if entry["config"]["model_type"] == family)
+    model = ac.read_model(config, "SEQ_CLS")
+    converted = {m.name for m in ac.quantized_modules(model)}
+    assert {name for name in converted if ".layer." not in name} == others
+    assert len(converted) == 6 * model["layers"] + len(others)
+
+
+def test_tensors_of_the_relatives_of_lora_have_pefts_names_and_shapes():
+    """One module, 48 in and 80 out, so that no size is mistaken for another."""
+    model, name = ac.read_model(TINY), "model.layers.0.mlp.up_proj"
+    key = f"base_model.model.{name}."
+    assert ac.count_adalora(model, 5, [name]).tensors == {
+        f"{key}lora_A": (5, 48), f"{key}lora_B": (80, 5), f"{key}lora_E": (5, 1)}
+    assert ac.count_loha(model, 5, [name]).tensors == {
+        f"{key}hada_w1_a": (80, 5), f"{key}hada_w1_b": (5, 48),
+        f"{key}hada_w2_a": (80, 5), f"{key}hada_w2_b": (5, 48)}
+    assert ac.count_vera(model, 5, [name]).tensors == {
+        "base_model.vera_A": (5, 48), "base_model.vera_B": (80, 5),
+        f"{key}vera_lambda_b": (80,), f"{key}vera_lambda_d": (5,)}
+    assert ac.count_ia3(model, [name], []).tensors == {f"{key}ia3_l": (80, 1)}
+    assert ac.count_ia3(model, [name], [name]).tensors == {f"{key}ia3_l": (1, 48)}
+
+
+def test_an_adapters_tensors_are_named_by_layer_and_place():
+    model = ac.read_model({**T5, "num_layers": 1})  # one layer, and one in the decoder
+
+    def places(*arguments, **options):
+        tensors = ac.count_adapters(model, 3, *arguments, **options).tensors
+        for name, shape in tensors.items():
+            kind = name.rpartition(".adapter_")[2]
+            assert shape == {"down.weight": (3, 16), "up.weight": (16, 3), "down.bias": (3,),
+                             "up.bias": (16,)}[kind]
+        return [name.removesuffix(".adapter_up.weight") for name in tensors
+                if name.endswith("up.weight")]
+
+    assert places("pfeiffer") == ["layers.0.mlp", "layers.1.mlp"]
+    assert places() == ["layers.0.mlp", "layers.1.mlp", "layers.0.attention", "layers.1.attention",
+                        "layers.0.cross_attention"]
+
+
 def test_bias_and_norms_of_adapters_by_hand():
-    t5 = ac.read_model({"model_type": "t5", "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2,
-                        "num_heads": 4, "vocab_size": 30})
+    t5 = ac.read_model(T5)
     each = 2 * 16 * 3 + 3 + 16
     for style, cross, places in (("houlsby", True, 4 + 4 + 2), ("houlsby", False, 4 + 4),
                                  ("pfeiffer", True, 4), ("parallel", True, 4)):
@@ -552,6 +692,21 @@ def test_bert_large_houlsby_is_two_percent_of_the_layers():
 
 def test_the_table_is_data():
     assert json.loads(json.dumps(ac.FAMILIES)) == ac.FAMILIES
+
+
+@pytest.mark.parametrize("dtype, code, width", [
+    ("float32", "F32", 4), ("float16", "F16", 2), ("bfloat16", "BF16", 2)])
+def test_the_library_of_the_format_reads_our_header(dtype, code, width):
+    tensors = {"größe": (3, 2), "a": (5,)}
+    header = ac.safetensors_header(tensors, dtype)
+    file = len(header).to_bytes(8, "little") + header + bytes(11 * width)
+    assert {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in
+            safetensors.deserialize(file)} == {n: (code, s) for n, s in tensors.items()}
+    counted = replace(ac.count_lora(ac.read_model(TINY)), tensors=tensors)
+    assert ac.saved_bytes(counted, dtype) == len(file)
+    if dtype != "bfloat16":  # NumPy has none
+        assert file == safetensors.numpy.save(
+            {name: np.zeros(shape, dtype) for name, shape in tensors.items()}, {"format": "pt"})
 
 
 def test_stored_numbers_are_those_in_the_file():
