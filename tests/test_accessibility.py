@@ -27,8 +27,7 @@ def visit(chromium, html):
         if page.locator(WIDGET).count():
             page.wait_for_selector(".cell_output :is(input, select, button)", timeout=30_000)
         if page.locator(".math").count():
-            page.wait_for_selector("mjx-container", state="attached", timeout=30_000)
-            page.evaluate("() => MathJax.startup.promise")
+            page.wait_for_selector(".katex", state="attached", timeout=30_000)
         page.wait_for_timeout(300)
         return page
 

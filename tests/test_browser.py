@@ -49,7 +49,7 @@ def visit(chromium, html):
         if page.locator(WIDGET).count():
             page.wait_for_selector(".cell_output :is(input, select, button)", timeout=30_000)
         if page.locator(".math").count():
-            page.wait_for_selector("mjx-container", state="attached", timeout=30_000)
+            page.wait_for_selector(".katex", state="attached", timeout=30_000)
         page.wait_for_timeout(300)  # what a script asks for late is still seen
         return page, faults
 
@@ -73,7 +73,10 @@ def test_page_is_sound(visit, name, scheme, size):
     lost = page.evaluate("""() => [...document.images].filter((i) => i.complete && !i.naturalWidth)
         .map((i) => i.src)""")
     assert lost == [], "images that do not load"
-    assert page.locator("mjx-merror").count() == 0, "a formula that MathJax refuses"
+    assert page.locator(".katex-error").count() == 0, "a formula that KaTeX refuses"
+    raw = page.evaluate("""() => [...document.querySelectorAll(".math:not(:has(.katex))")]
+        .map((box) => box.textContent.slice(0, 60))""")
+    assert raw == [], "formulas that stand as TeX"
 
 
 @pytest.mark.parametrize("name", pages())

@@ -25,14 +25,14 @@ def test_page_is_sound_in_firefox(firefox, html, name):
     firefox.resize(375, 812)
     firefox.goto(f"{html.as_uri()}/{name}")
     if 'class="math' in (html / name).read_text("utf-8"):
-        firefox.wait_for("() => document.querySelector('mjx-container')", 30)
+        firefox.wait_for("() => document.querySelector('.katex')", 30)
     firefox.wait_for("""() => document.querySelectorAll(".peft-widget").length >=
         document.querySelectorAll('script[type$="widget-view+json"]').length""", 30)
     found = firefox.evaluate("""() => [document.documentElement.scrollWidth,
-        document.querySelectorAll("mjx-merror").length,
+        document.querySelectorAll(".katex-error").length,
         [...document.images].filter((i) => i.complete && !i.naturalWidth).length]""")
     assert found[0] <= 375, "the page scrolls sideways"
-    assert found[1:] == [0, 0], "formulas that MathJax refuses, images that do not load"
+    assert found[1:] == [0, 0], "formulas that KaTeX refuses, images that do not load"
     assert firefox.faults == []
 
 

@@ -119,7 +119,7 @@ def test_the_policy_is_in_nobodys_way(open_page, name):
             """(before) => document.querySelector(".cell_output input[type=range]")
                 .ariaValueText !== before""", arg=before)
     if name == FORMULAS:
-        page.wait_for_selector("mjx-container", state="attached", timeout=30_000)
+        page.wait_for_selector(".katex", state="attached", timeout=30_000)
     if "search" in name:
         page.wait_for_selector("#search-results li a", timeout=20_000)
     page.wait_for_timeout(500)

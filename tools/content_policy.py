@@ -14,7 +14,7 @@ import re
 SOURCES = {
     "default-src": "'none'",
     "script-src": "'self' file: blob:",  # blob: a widget's module, which anywidget imports
-    "style-src": "'self' file: 'unsafe-inline'",  # MathJax and the widgets write their own
+    "style-src": "'self' file: 'unsafe-inline'",  # KaTeX and the widgets write their own
     "img-src": "'self' file: data: blob:",
     "font-src": "'self' file: data:",  # the icons' font is inside its style sheet
     "connect-src": "'self' file:",

@@ -5,7 +5,7 @@
 
 The built book loads no script or font from another host, so what a browser needs is kept here:
 RequireJS and the Jupyter widget manager (live sliders without a kernel), anywidget's front end and
-MathJax. Packages from npm are fetched with `npm pack`; anywidget's file is the one that its Python
+KaTeX. Packages from npm are fetched with `npm pack`; anywidget's file is the one that its Python
 package installs, so that page and kernel always speak the same protocol. The theme's icons are cut
 down to those that occur and written into one style sheet, font included: a browser refuses a font
 file to a page that is opened straight from disk.
