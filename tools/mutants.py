@@ -394,7 +394,7 @@ def test_module(name: str, sample: int | None, seed: int, only: str) -> tuple[in
             try:
                 broken = mutant.apply()
                 sys.meta_path.insert(0, Finder(path.stem, path, broken))
-                watch = Select(ordered)
+                watch = Select(ordered, seconds)
                 return run_pytest([*dict.fromkeys(t.split("::")[0] for t in ordered)], watch)
             except SyntaxError:
                 return 1
@@ -411,11 +411,15 @@ def test_module(name: str, sample: int | None, seed: int, only: str) -> tuple[in
 
 
 class Select(Watch):
-    """Runs these tests only, in this order."""
+    """Runs these tests only, in this order. One that runs on for ever ends the process."""
 
-    def __init__(self, ordered: list[str]):
+    def __init__(self, ordered: list[str], usual: dict[str, float]):
         super().__init__()
-        self.rank = {test: i for i, test in enumerate(ordered)}
+        self.rank, self.usual = {test: i for i, test in enumerate(ordered)}, usual
+
+    def pytest_runtest_protocol(self, item, nextitem):
+        super().pytest_runtest_protocol(item, nextitem)
+        signal.setitimer(signal.ITIMER_PROF, 5 + 5 * self.usual.get(item.nodeid, 0.0))
 
     def pytest_collection_modifyitems(self, items):
         items[:] = sorted((i for i in items if i.nodeid in self.rank),
