@@ -43,8 +43,8 @@ def resolve(page, address, root=HTML):
 
 
 def dead_links(page, root=HTML):
-    """Links of a page, its redirect among them, whose file or anchor the book does not have."""
-    links = [link["href"] for link in soup(page, root).find_all(["a", "area"], href=True)]
+    """Links of a page, in its head too, whose file or anchor the book does not have."""
+    links = [link["href"] for link in soup(page, root).find_all(["a", "area", "link"], href=True)]
     for meta in soup(page, root).find_all("meta", {"http-equiv": re.compile("refresh", re.I)}):
         links += re.findall(r"url\s*=\s*['\"]?([^'\"]+)", meta["content"], re.I)
     for address in links:
@@ -72,11 +72,13 @@ def test_dead_links_are_found(tmp_path):
         "<a href='../../outside.html'></a>")
     (tmp_path / "book/b.html").write_text("<h2 id='here'></h2>")
     (tmp_path / "index.html").write_text(
-        "<meta http-equiv='Refresh' content='0; url=book/lost.html'>")
+        "<meta http-equiv='Refresh' content='0; url=book/lost.html'>"
+        "<link rel='next' href='b.html'>")
     assert list(dead_links("book/a.html", tmp_path)) == [
         "c.html: no such file", "b.html#gone: no such anchor", "#gone: no such anchor",
         "..: no such file", "../../outside.html: no such file"]
-    assert list(dead_links("index.html", tmp_path)) == ["book/lost.html: no such file"]
+    assert list(dead_links("index.html", tmp_path)) == [
+        "b.html: no such file", "book/lost.html: no such file"]
 
 
 @every_page
