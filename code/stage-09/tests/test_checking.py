@@ -84,6 +84,7 @@ def test_an_endless_loop_ends(monkeypatch, swallow):
                     raise
     report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), endless)
     assert report.diagnosis.mistake == "too-long" and "in endless" in report.diagnosis.seen
+    assert report.status == "failed"
     assert sys.gettrace() is None
 
 
@@ -100,7 +101,7 @@ def test_changed_inputs_are_noticed():
 def test_global_randomness_is_noticed_and_put_back(draw):
     before, python = np.random.get_state(), random.getstate()
     report = verdict(lambda trial: trial.student(), draw)
-    assert report.diagnosis.mistake == "global-random"
+    assert report.diagnosis.mistake == "global-random" and report.status == "failed"
     assert all(np.array_equal(a, b) for a, b in zip(before, np.random.get_state(), strict=True))
     assert random.getstate() == python
 
