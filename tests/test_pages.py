@@ -109,6 +109,15 @@ def test_style_sheets_load_nothing_from_elsewhere(html):
 
 
 @every_page
+def test_every_icon_is_in_the_icons_font(html, page):
+    drawn = (ROOT / "vendor" / "icons" / "icons.css").read_text("utf-8")
+    looks = {"fa-solid", "fa-regular", "fa-brands", "fa-lg"}  # weights and sizes
+    icons = {name for element in soup(page).select("[class*=fa-]")
+             for name in element["class"] if name.startswith("fa-")} - looks
+    assert [name for name in sorted(icons) if f".{name}::before" not in drawn] == []
+
+
+@every_page
 def test_figures_have_alternative_text(html, page):
     poor = []
     for image in soup(page).select("article img"):

@@ -10,6 +10,7 @@ then builds from a copy of the sources that holds the fresh outputs.
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -127,15 +128,21 @@ def build_lite():
 
 
 def lighten_figures():
-    """Store every figure with a palette of 256 colours, in a quarter of the bytes.
+    """Store every figure as lossless WebP, in a fifth of the bytes of Matplotlib's PNG.
 
-    A chart has few colours, so nobody sees the difference; a reader on a slow line does.
+    A figure's name is the hash of its content, so what has been stored once stays as it is.
     """
-    for path in sorted((HTML / "_images").glob("*.png")):
-        with Image.open(path) as figure:
-            if figure.mode in ("RGB", "RGBA"):
-                small = figure.convert("RGBA").quantize(256, dither=Image.Dither.NONE)
-                small.save(path, optimize=True)
+    for path in sorted((HTML / "_images").glob(f"{'[0-9a-f]' * 64}.png")):
+        light = path.with_suffix(".webp")
+        if not light.exists():
+            with Image.open(path) as figure:
+                figure.convert("RGBA").save(light, lossless=True, quality=100, method=6)
+        path.unlink()
+    for page in sorted(HTML.rglob("*.html")):
+        text = page.read_text("utf-8")
+        lighter = re.sub(r"(_images/[0-9a-f]{64})\.png", r"\1.webp", text)
+        if lighter != text:
+            page.write_text(lighter, "utf-8")
 
 
 def place_lite(built):

@@ -44,7 +44,7 @@ def layer_rows(record: dict[str, Any]) -> list[list[str]]:
         if method == "merged":
             continue
         ratios = {side: row[side]["layer"] / row[side]["bare"] for side in ("ours", "theirs")}
-        goal = (f"at most {LORA_GOALS[int(width)]:g}" if method == "LoRA, rank 8" else "")
+        goal = (f"≤ {LORA_GOALS[int(width)]:g}" if method == "LoRA, rank 8" else "")
         rows.append([NAMES.get(method, method), f"{int(width):,} × {int(tokens):,}",
                      *(f"{ratio:.2f}" for ratio in ratios.values()), goal,
                      f"{row['ours']['bare'] / row['theirs']['bare']:.2f}",
@@ -71,7 +71,7 @@ def whole_rows(llama: dict[str, Any], nf4: dict[str, Any]) -> list[list[str]]:
         rows += [(f"NF4, {work}, {size}", work, row["ours"][work], row["theirs"][work])
                  for work in row["ours"]]
     return [[label, f"{mine * 1e3:,.1f}", f"{other * 1e3:,.1f}", f"{mine / other:.2f}",
-             f"at most {goals[kind]:g}"] for label, kind, mine, other in rows]
+             f"≤ {goals[kind]:g}"] for label, kind, mine, other in rows]
 
 
 def memory_rows(growth: dict[str, Any]) -> list[list[str]]:
@@ -163,7 +163,7 @@ def page_rows(browser: dict[str, Any], commands: dict[str, Any]) -> list[list[st
                      goals["notebook"]))
     rows += [(f"{what}, s", seconds, commands["goals"][what])
              for what, seconds in commands["seconds"].items()]
-    return [[what, f"{value:,.1f}", f"at most {goal:g}"] for what, value, goal in rows]
+    return [[what, f"{value:,.1f}", f"≤ {goal:g}"] for what, value, goal in rows]
 
 
 def table(columns: list[str], rows: list[list[str]], record: dict[str, Any]) -> Any:
