@@ -406,6 +406,22 @@ def test_mt5_is_gated_and_has_a_head_of_its_own_if_its_file_is_silent():
     assert ac.read_model({**T5, **told}).num_parameters == mt5.num_parameters
 
 
+def test_phi_2_as_first_released_has_a_norm_in_its_head():
+    config = {"model_type": "phi-msft", "n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": 30}
+    model = ac.read_model(config, "CAUSAL_LM")
+    bare = {m.name for m in ac.read_model(config, "FEATURE_EXTRACTION").modules}
+    assert "embd.wte" in bare and model.head == "lm_head.linear"
+    assert [m.name for m in model.modules[len(bare):]] == ["lm_head.ln", "lm_head.linear"]
+    assert len(ac.find_modules(model, "all-linear")[0]) == 2 * 4
+
+
+def test_ia3_scales_what_pefts_table_says_for_mixtral():
+    """k_proj, v_proj and, as feed-forward, w2. The fixture, of Transformers 5, has no w2."""
+    model = ac.read_model({**TINY, "model_type": "mixtral", "num_local_experts": 4,
+                           "num_key_value_heads": 2})
+    assert ac.count_ia3(model).trainable == 3 * (2 * 8 + 2 * 8 + 4 * 80)
+
+
 def test_a_module_has_a_weight_of_its_own_and_no_bias_unless_said():
     module = ac.Module("proj", "linear", (2, 3))
     assert module.num_parameters == 2 * 3 and module.weight_shape == (3, 2)
