@@ -163,7 +163,7 @@ def _frozen(trial: Trial) -> np.ndarray:
     return np.zeros((N, N), trial.dtype)
 
 
-def _ones(trial: Trial, *lead: int) -> np.ndarray:
+def _ones(trial: Trial, lead: tuple[int, ...] = (8, 16)) -> np.ndarray:
     return np.ones((*lead, N), trial.dtype)
 
 
@@ -266,7 +266,7 @@ def _frozen_path(trial: Trial) -> None:
 
 @EXERCISE.test(3, "values", "the mask is on the update's input, divided by 1 - p")
 def _mask_place(trial: Trial) -> None:
-    x, W = _ones(trial, 8, 16), _frozen(trial)
+    x, W = _ones(trial), _frozen(trial)
     used = trial.call(_glass_layer(trial).forward, x, W)  # the update's input, if all is right
     if trial.agrees(used, x):
         raise Found(NO_DROPOUT, f"No entry was dropped in {x.size:,} at a rate of {RATE}.")
@@ -294,7 +294,7 @@ def _mask_place(trial: Trial) -> None:
 @EXERCISE.test(3, "behaviour", "each entry and each forward pass has its own mask")
 def _mask_fresh(trial: Trial) -> None:
     layer = _glass_layer(trial)
-    x, W = _ones(trial, 8, 16), _frozen(trial)
+    x, W = _ones(trial), _frozen(trial)
     first, second = trial.call(layer.forward, x, W), trial.call(layer.forward, x, W)
     if trial.agrees(first, second):
         raise Found(FIXED_MASK, "Two forward passes in training gave the same output.")
@@ -307,7 +307,7 @@ def _mask_fresh(trial: Trial) -> None:
 
 @EXERCISE.test(3, "behaviour", "the same seed gives the same masks, in training only")
 def _seeded(trial: Trial) -> None:
-    x, W = _ones(trial, 8, 16), _frozen(trial)
+    x, W = _ones(trial), _frozen(trial)
     one, two = (_glass_layer(trial, seed=7) for _ in range(2))
     for _ in range(2):
         if not trial.agrees(trial.call(one.forward, x, W), trial.call(two.forward, x, W)):
@@ -371,7 +371,7 @@ def _plain_gradients(trial: Trial) -> None:
 
 @EXERCISE.test(4, "gradients", "with dropout they use the mask of their own forward pass")
 def _masked_gradients(trial: Trial) -> None:
-    x, W, G = _ones(trial, 16), trial.normal(N, N, seed=3), trial.normal(16, N, seed=4)
+    x, W, G = _ones(trial, (16,)), trial.normal(N, N, seed=3), trial.normal(16, N, seed=4)
     layer = _glass_layer(trial)
     used = trial.call(layer.forward, x, W) - x @ W.T  # M / (1 - p), since x = 1 and A = B = 1
     back = trial.call(layer.backward, G)
@@ -397,7 +397,7 @@ def _compare_masked(trial: Trial, what: str, value: np.ndarray, right: np.ndarra
 
 @EXERCISE.test(4, "behaviour", "backward follows forward, not the flag, and replaces gradients")
 def _flag(trial: Trial) -> None:
-    x, W, G = _ones(trial, 16), _frozen(trial), trial.normal(16, N, seed=4)
+    x, W, G = _ones(trial, (16,)), _frozen(trial), trial.normal(16, N, seed=4)
     layer = _glass_layer(trial)
     used = trial.call(layer.forward, x, W)
     layer.training = False

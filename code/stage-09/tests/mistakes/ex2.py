@@ -531,6 +531,19 @@ class RowsOnly(Right):
         return super().forward(x, W).reshape(-1, self.out_features)
 
 
+class ScalesInPlace(Right):
+    """Scales in place what was dropped: at a rate of 0 that is the caller's own array."""
+
+    diagnosis = "changes-input"
+    at = "with training = False, and with p = 0, it is plain LoRA"
+
+    def forward(self, x, W):
+        h = super().forward(x, W)
+        if self.training and not self.dropout:
+            x *= self.scaling
+        return h
+
+
 class DropsAllInEvaluation(Right):
     """Takes evaluation for a rate of 1, and divides by what is left."""
 
