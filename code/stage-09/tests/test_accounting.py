@@ -682,6 +682,13 @@ def test_bias_and_norms_of_adapters_by_hand():
     assert with_norms.stored == with_norms.trainable
 
 
+def test_a_module_to_save_that_is_not_there_is_named():
+    counted = ac.count_lora(ac.read_model(TINY), modules_to_save=["lm_head", "nowhere"])
+    assert counted.unmatched == ("nowhere",)
+    # PEFT tries `classifier` and `score` by itself: nobody misspelt the one that is missing.
+    assert ac.count_lora(ac.read_model(TINY, "SEQ_CLS")).unmatched == ()
+
+
 def test_text_for_a_list_is_refused():
     with pytest.raises(TypeError, match=r"write \['lm_head'\]"):
         ac.count_lora(ac.read_model(TINY), modules_to_save="lm_head")
@@ -704,6 +711,7 @@ def test_bert_large_houlsby_is_two_percent_of_the_layers():
     alone = ac.count_adapters(bert, 64)
     with_norms = ac.count_adapters(bert, 64, layer_norms=True)
     assert alone.trainable == 6_343_680 and with_norms.trainable - alone.trainable == 98_304
+    assert with_norms.stored == with_norms.trainable  # the norms' biases are in the file, too
 
 
 def test_the_table_is_data():
