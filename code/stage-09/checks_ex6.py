@@ -272,7 +272,7 @@ def _codes(trial: Trial, codes: np.ndarray, size: int, what: str) -> np.ndarray:
 
 @EXERCISE.test(1, "interface", "quantize_nf4 gives codes (uint8) and absmax (float32)")
 def _quantize_types(trial: Trial) -> None:
-    codes, absmax = _pair(trial, "quantize_nf4", _weight(trial, OUT, IN))
+    codes, absmax = _pair(trial, "quantize_nf4", _weight(trial, OUT, BLOCK))
     for name, array, dtype in (("codes", codes, np.uint8), ("absmax", absmax, np.float32)):
         if array.dtype != dtype:
             raise Found(GENERAL["wrong-dtype"], f"{name} is {array.dtype}, expected "
