@@ -128,7 +128,7 @@ constraints:  ## remake the lock files from the requirements (UPGRADE=--upgrade 
 	@$(PYTHON) tools/constraints.py $(UPGRADE)
 
 matrix: env  ## test on Python 3.11 to 3.13, with pinned, lowest and newest packages (PYTHONS=python3.12 SETS=newest)
-	@$(BIN)/python tools/matrix.py $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(SETS),--sets $(SETS))
+	@$(BIN)/python tools/matrix.py $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(SETS),--sets $(SETS)) $(if $(NOTEBOOKS),--notebooks $(NOTEBOOKS))
 	@$(BIN)/python tools/notebooks.py book/last-verified.ipynb
 
 clean:  ## remove what was built; keeps the environments

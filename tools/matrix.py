@@ -9,9 +9,10 @@
     browser   Pyodide, in Playwright's Node: the probe only, since `make site` tests its pages
 
 Each environment is made in .cache/matrix, where the logs are, too. It gets the pinned tools of
-testing, runs code/stage-09/probe.py, the unit tests and every notebook. A cell of a notebook that
-raises is a failure. An output that differs is one with the pinned packages, which wrote it; with
-others it is recorded as a difference. Rows go into code/stage-09/data/verified.json.
+testing, runs code/stage-09/probe.py and the unit tests. The notebooks run once in each set, under
+the first Python, or with `--notebooks all` under each. A cell that raises is a failure. An output
+that differs is one with the pinned packages, which wrote it; with others it is recorded as a
+difference. Rows go into code/stage-09/data/verified.json.
 """
 
 import argparse
@@ -68,7 +69,8 @@ def installation(kind):
 def run(command, log, **options):
     """Run a command with its output in the log; its code."""
     hidden = {"CI", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}  # with CI a skipped test fails
-    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    environment = {"OMP_NUM_THREADS": "1"}  # two tests run side by side
+    environment |= {key: value for key, value in os.environ.items() if key not in hidden}
     with log.open("a") as file:
         file.write(f"\n$ {' '.join(map(str, command))}\n")
         file.flush()
@@ -145,7 +147,7 @@ def run_notebooks(interpreter, log):
     return answer
 
 
-def in_environment(python, kind, log):
+def in_environment(python, kind, log, notebooks):
     """One row: everything in one environment, telling what it does."""
     row = {"python": python.removeprefix("python"), "set": kind, "date": f"{datetime.date.today()}"}
     try:
@@ -154,7 +156,8 @@ def in_environment(python, kind, log):
         return row | {"absent": str(reason)}
     row["python"], row["versions"] = versions(interpreter)
     row["tests"] = step("unit tests", unit_tests, interpreter, log)
-    row["notebooks"] = step("notebooks", run_notebooks, interpreter, log)
+    if notebooks:
+        row["notebooks"] = step("notebooks", run_notebooks, interpreter, log)
     done = subprocess.run([interpreter, CODE / "probe.py"], check=True, capture_output=True)
     return row | {"results": json.loads(done.stdout)}
 
@@ -195,6 +198,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pythons", nargs="+", default=PYTHONS, metavar="python3.11")
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
+    parser.add_argument("--notebooks", default="first", choices=["first", "all", "none"])
     options = parser.parse_args()
     environments = [(python, kind) for kind in options.sets if kind != "browser"
                     for python in options.pythons]
@@ -211,7 +215,9 @@ def main():
         log = CACHE / f"{python}-{kind}.log"
         log.unlink(missing_ok=True)
         try:
-            row = in_environment(python, kind, log) if python else in_browser()
+            everything = (options.notebooks == "all" or options.notebooks == "first"
+                          and python == options.pythons[0])
+            row = in_environment(python, kind, log, everything) if python else in_browser()
         except (RuntimeError, ValueError, subprocess.CalledProcessError) as error:
             print(f"  FAILED: {error}", flush=True)
             broken.append(label)

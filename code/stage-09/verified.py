@@ -80,10 +80,13 @@ def summary_rows() -> list[list[str]]:
             continue
         tests, notebooks = "–", "–"
         if "tests" in row:
-            found, count = row["tests"], row["notebooks"]["run"]
-            tests = f"{found['passed']:,} passed, {len(found['failed'])} failed"
-            notebooks = f"{count - len(row['notebooks']['failed'])} of {count} ran"
-            changed = sum(map(len, row["notebooks"]["differing"].values()))
+            found = row["tests"]
+            tests = f"{found['passed']:,} passed, {found['skipped']} skipped"
+            tests += f", {len(found['failed'])} failed" if found["failed"] else ""
+        if "notebooks" in row:
+            found = row["notebooks"]
+            notebooks = f"{found['run'] - len(found['failed'])} of {found['run']} ran"
+            changed = sum(map(len, found["differing"].values()))
             notebooks += f", {changed} outputs differ" if changed else ""
         largest = ("–" if row is base or base is None else
                    _short(max(differences(row, base).values())))
@@ -138,4 +141,4 @@ def output_rows() -> list[list[str]]:
     for row in load():
         for name, cells in row.get("notebooks", {}).get("differing", {}).items():
             where.setdefault(name, []).append(f"{key(row)[0]} {row['set']}: {len(cells)}")
-    return [[name, "; ".join(found)] for name, found in sorted(where.items())]
+    return [[name, "; ".join(found)] for name, found in sorted(where.items())] or [["none", ""]]
