@@ -2,12 +2,15 @@
 
 Pyodide's packages hold Python's source, which each start would compile again: a third of the time
 until the first cell. Here each source becomes bytecode once. Matplotlib's list of its fonts, which
-it takes a second and a half to make on its first import, is packed beside its code.
+it takes a second and a half to make on its first import, is packed beside its code. Each start
+also unpacks every file, so type stubs are left out: a thousand of them, for completing names of
+packages that are not there, and those that lie beside code.
 """
 
 import importlib.util
 import io
 import marshal
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -18,6 +21,9 @@ FILES = Path("/files")
 # Where Pyodide's Matplotlib looks for its list of fonts; importing it has written it.
 FONTS = Path(font_manager.__file__).with_name("fontlist.json")
 STAMP = (1980, 1, 1, 0, 0, 0)
+#: What no notebook can use: stubs of Django, of other packages and of Python 2, for completion.
+UNUSED = re.compile(r"jedi/third_party/(django-stubs|typeshed/third_party|typeshed/stdlib/2)/"
+                    r"|(?!jedi/).*\.pyi$")
 
 
 def bytecode(source, name):
@@ -39,6 +45,8 @@ def compiled(path):
     """The files of an archive, each source replaced by its bytecode."""
     with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
         for name in archive.namelist():
+            if UNUSED.match(name):
+                continue
             data = archive.read(name)
             if name.endswith(".py"):
                 try:
