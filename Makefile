@@ -109,8 +109,10 @@ bench: env oracle  ## time everything beside PyTorch and Hugging Face; rewrites 
 bench-checkpoints: env oracle  ## time and memory of checkpoints up to a billion weights (needs 7 GB)
 	@$(BIN)/python benchmarks/checkpoints.py --record
 
-bench-browser: book  ## time Python in the browser: first cell cold and warm, every notebook
+bench-browser: book  ## time the book itself: pages, sliders, Python in the browser, make book
 	@$(BIN)/python benchmarks/browser.py --record
+	@$(BIN)/python benchmarks/commands.py --record
+	@$(BIN)/python tools/notebooks.py book/how-fast-it-is.ipynb
 
 colab: env  ## write notebooks that fetch the code themselves into _build/colab (needs REPOSITORY_URL)
 	@PYTHONPATH=tools $(BIN)/python tools/colab.py
