@@ -66,16 +66,28 @@ def installation(kind):
     return wanted + [f"{package}=={tools[package]}" for package in TOOLS], limits
 
 
-def run(command, log, **options):
-    """Run a command with its output in the log; its code."""
+def environment():
+    """The variables for what is run: without those that would reach into its packages."""
     hidden = {"CI", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}  # with CI a skipped test fails
-    environment = {"OMP_NUM_THREADS": "1"}  # two tests run side by side
-    environment |= {key: value for key, value in os.environ.items() if key not in hidden}
+    kept = {key: value for key, value in os.environ.items() if key not in hidden}
+    return kept | {"OMP_NUM_THREADS": "1"}  # two tests run side by side; sums in one order
+
+
+def run(command, log):
+    """Run a command with its output in the log; its code."""
     with log.open("a") as file:
         file.write(f"\n$ {' '.join(map(str, command))}\n")
         file.flush()
-        return subprocess.run(command, cwd=ROOT, env=environment, stdout=file, check=False,
-                              stderr=subprocess.STDOUT, **options).returncode
+        return subprocess.run(command, cwd=ROOT, env=environment(), stdout=file, check=False,
+                              stderr=subprocess.STDOUT).returncode
+
+
+def answer(*command):
+    """What a command prints, as JSON. RuntimeError with its last lines if it fails."""
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{Path(command[1]).name} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
 
 
 def prepare(python, kind, log):
@@ -104,9 +116,7 @@ def versions(interpreter):
     """Version of Python and of each direct requirement in an environment."""
     script = ("import importlib.metadata as m, json, platform, sys; print(json.dumps("
               "[platform.python_version(), {n: m.version(n) for n in sys.argv[1:]}]))")
-    done = subprocess.run([interpreter, "-c", script, *pins()], check=True,
-                          capture_output=True, text=True)
-    return json.loads(done.stdout)
+    return answer(interpreter, "-c", script, *pins())
 
 
 def cases(interpreter, log, *arguments):
@@ -139,12 +149,12 @@ def run_notebooks(interpreter, log):
     """
     found = list(cases(interpreter, log, "--nbval", "book", "--dist", "loadfile",
                        "--ignore", "book/last-verified.ipynb"))
-    answer = {"run": len({place for place, _, _ in found}), "failed": {}, "differing": {}}
+    noted = {"run": len({place for place, _, _ in found}), "failed": {}, "differing": {}}
     for place, cell, fault in found:
         if fault:
             kind = "differing" if "Cell outputs differ" in fault else "failed"
-            answer[kind].setdefault(place.removesuffix(".ipynb").replace(".", "/"), []).append(cell)
-    return answer
+            noted[kind].setdefault(place.removesuffix(".ipynb").replace(".", "/"), []).append(cell)
+    return noted
 
 
 def in_environment(python, kind, log, notebooks):
@@ -158,8 +168,7 @@ def in_environment(python, kind, log, notebooks):
     row["tests"] = step("unit tests", unit_tests, interpreter, log)
     if notebooks:
         row["notebooks"] = step("notebooks", run_notebooks, interpreter, log)
-    done = subprocess.run([interpreter, CODE / "probe.py"], check=True, capture_output=True)
-    return row | {"results": json.loads(done.stdout)}
+    return row | {"results": answer(interpreter, CODE / "probe.py")}
 
 
 def browser_versions():
@@ -175,13 +184,10 @@ def in_browser():
     from playwright._impl._driver import compute_driver_executable
 
     step("fetching", lite.fetch)
-    command = [compute_driver_executable()[0], lite.HERE / "probe.mjs", lite.CACHE,
-               lite.HERE / "pyodide-lock.json", CODE]
-    done = step("probe", subprocess.run, command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"the probe failed in Pyodide: {done.stderr[-2000:]}")
+    found = step("probe", answer, compute_driver_executable()[0], lite.HERE / "probe.mjs",
+                 lite.CACHE, lite.HERE / "pyodide-lock.json", CODE)
     return {"set": "browser", "date": f"{datetime.date.today()}",
-            "versions": browser_versions(), **json.loads(done.stdout)}
+            "versions": browser_versions(), **found}
 
 
 def step(label, work, *arguments, **options):
