@@ -30,9 +30,9 @@ MANIFEST = VENDOR / "vendor.json"
 ICONS = "icons/icons.css"
 #: Every icon that the two themes put on a page, by Font Awesome's names.
 ICON_NAMES = """
-    angle-left angle-right arrow-up bars chevron-down circle-half-stroke code download ellipsis expand file
-    file-lines file-pdf github home lightbulb list magnifying-glass moon outdent pencil pencil-alt
-    play rocket sun xmark
+    angle-left angle-right arrow-up bars chevron-down circle-half-stroke code download ellipsis
+    expand file file-lines file-pdf github home lightbulb list magnifying-glass moon outdent pencil
+    pencil-alt play rocket sun xmark
 """.split()
 
 
