@@ -151,6 +151,14 @@ class CountsLoRAOnly(Right):
         return self.q.num_parameters() + self.v.num_parameters()
 
 
+class ListOfArrays(Right):
+    diagnosis = "wrong-type"
+    seen = "parameters() gave list, expected dict."
+
+    def parameters(self):
+        return list(super().parameters().values())
+
+
 class SharedArrays(Right):
     diagnosis = "shared-arrays"
 
@@ -249,7 +257,7 @@ class LooseMask(Own):
     """Hides with a number that is large only beside small scores."""
 
     diagnosis = "no-causal-mask"
-    seen = "A change at position 2 changed the outputs before it."
+    seen = "A change at position 3 changed the outputs before it."
 
     def forward(self, embeds):
         E = self.joined(embeds)
@@ -422,6 +430,19 @@ class KeepsAnAxis(Own):
         return back
 
 
+class FrontRowsGoBack(Own):
+    diagnosis = "values"
+    seen = "the gradient of the input is off by"
+
+    def backward(self, grad_output):
+        super().backward(grad_output)
+        return self.gE[:, :grad_output.shape[1]]
+
+    def collect(self, gQ, gK, gV):
+        self.gE = super().collect(gQ, gK, gV)
+        return self.gE
+
+
 class PromptMean(Own):
     diagnosis = "prompt-not-summed"
 
@@ -565,6 +586,7 @@ class FrozenChanged(Right):
 
 class Overflows(Own):
     diagnosis = "not-finite"
+    at = "scores of a thousand do not overflow"
 
     def softmax(self, S):
         S = np.exp(S)
