@@ -33,14 +33,12 @@ MEMORY = [(256, 32), (1024, 1024), (4096, 512)]
 
 
 def medians(works, seconds=1.5):
-    """Median seconds of each work, all taking turns; the first round only warms up."""
+    """Median seconds of each work, all taking turns as in `sides.compare`."""
     times, end = [[] for _ in works], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < 6:
+    while time.perf_counter() < end or min(map(len, times)) < 6:
         for work, series in zip(works, times):
-            start = time.perf_counter()
-            work()
-            series.append(time.perf_counter() - start)
-    return [median(series[1:]) for series in times]
+            series += sides.turn(work, 0.05)
+    return [median(series) for series in times]
 
 
 def arrays(width, tokens):

@@ -11,7 +11,7 @@
   ];
 
   function mark() {
-    for (const box of document.querySelectorAll(".math")) {
+    for (const box of document.querySelectorAll("span.math, div.math > span")) {
       const scrolls = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
       if (scrolls && getComputedStyle(box).overflowX === "auto") box.tabIndex = 0;
       else box.removeAttribute("tabindex");
