@@ -1,0 +1,94 @@
+"""What `make matrix` recorded belongs to this repository: its pins, its promises, its numbers."""
+
+import json
+import sys
+
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "code/stage-09"))
+sys.path.insert(0, str(ROOT / "tools"))
+import matrix
+import probe
+import verified
+
+RUN = "make matrix records it anew"
+ROWS = [row for row in verified.load() if "absent" not in row]
+
+
+def number(version):
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def test_each_requirement_has_a_lowest_version_not_above_its_pin():
+    found, lows = matrix.pins(), matrix.lows()
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    assert len(found) == sum(bool(line) and not line.startswith("#") for line in lines)
+    for package, pin in found.items():
+        assert lows[package], f"{package}: no lowest version, `# at least` is missing"
+        assert number(lows[package]) <= number(pin), package
+
+
+def test_the_record_is_whole_and_without_a_fault():
+    found = {verified.key(row) for row in verified.load()}
+    pythons = [python.removeprefix("python") for python in matrix.PYTHONS]
+    assert found >= {(python, kind) for python in pythons for kind in verified.SETS[:3]}
+    assert sum(row["set"] == "browser" for row in verified.load()) == 1
+    assert [fault for row in verified.load() for fault in verified.faults(row)] == []
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: " ".join(verified.key(row)))
+def test_the_versions_tested_are_those_that_the_requirements_name(row):
+    named = {"pinned": matrix.pins, "lowest": matrix.lows, "browser": matrix.browser_versions}
+    if row["set"] in named:
+        assert row["versions"] == named[row["set"]](), RUN
+    else:
+        assert row["versions"].keys() == matrix.pins().keys(), RUN
+
+
+def test_numbers_here_are_the_recorded_ones():
+    base = next(row for row in ROWS if verified.key(row) == verified.BASE)
+    found = verified.differences({"results": probe.results()}, base)
+    assert max(found.values()) <= verified.TOLERANCE, found
+
+
+@pytest.mark.parametrize(("change", "fault"), [
+    ({}, ""),
+    ({"set": "newest", "absent": "no wheel of numpy 9.0"}, "no wheel of numpy 9.0"),
+    ({"set": "lowest", "absent": "no wheel of numpy 2.0"}, "no wheel of numpy 2.0"),
+    ({"set": "lowest", "absent": "no wheel of numpy 2.0", "python": "3.13"}, ""),
+    ({"tests": {"failed": ["test_peft::test_a"]}}, "test_peft::test_a failed"),
+    ({"notebooks": {"failed": {"book/02": ["Cell 1"]}, "differing": {}}},
+     "book/02 raised in Cell 1"),
+    ({"notebooks": {"failed": {}, "differing": {"book/02": ["Cell 1"]}}},
+     "book/02 gives another output in Cell 1"),
+    ({"set": "lowest", "notebooks": {"failed": {}, "differing": {"book/02": ["Cell 1"]}}}, ""),
+    ({"results": {"loss": 2.001}}, "loss: relative difference 0.0005"),
+    ({"results": {"loss": float("nan")}}, "loss: relative difference nan"),
+    ({"results": {"loss": 2.00001}}, ""),
+])
+def test_a_fault_is_named(monkeypatch, tmp_path, change, fault):
+    base = {"python": "3.11.9", "set": "pinned", "results": {"loss": 2.0}}
+    record = tmp_path / "verified.json"
+    record.write_text(json.dumps([base]))
+    monkeypatch.setattr(verified, "RECORD", record)
+    assert verified.faults(base | {"python": "3.11.7"} | change) == ([fault] if fault else [])
+
+
+def test_a_row_takes_the_place_of_the_one_before(monkeypatch, tmp_path):
+    monkeypatch.setattr(verified, "RECORD", tmp_path / "verified.json")
+    rows = [{"python": "3.12.1", "set": "newest"}, {"python": "3.9.1", "set": "pinned"},
+            {"python": "3.12.2", "set": "newest"}, {"python": "3.12.1", "set": "pinned"}]
+    for row in rows:
+        verified.keep(row)
+    assert verified.load() == [rows[1], rows[3], rows[2]]
+
+
+def test_installations_differ_in_what_they_should():
+    (pinned, limits), (lowest, same), (newest, none) = map(matrix.installation,
+                                                           ("pinned", "lowest", "newest"))
+    assert f"numpy=={matrix.pins()['numpy']}" in pinned
+    assert f"numpy=={matrix.lows()['numpy']}" in lowest
+    assert "numpy" in newest and none == []
+    assert limits == same and len(limits) > 100
+    assert not {line.split("==")[0].replace("_", "-") for line in limits} & set(matrix.pins())
