@@ -36,7 +36,7 @@ ALIVE = """() => {
         && [...live].every((widget) => widget.querySelector("input, select"));
 }"""
 
-#: Milliseconds of every move of every slider of a page, end to end and back in at most 20 steps.
+#: Milliseconds of each move of every slider of a page, from its start to its end in 20 steps.
 MOVES = """async () => {
     const took = [];
     for (const input of document.querySelectorAll(".peft-widget input[type=range]")) {
