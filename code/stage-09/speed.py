@@ -21,7 +21,7 @@ LORA_GOALS = {256: 1.5, 1024: 1.1, 4096: 1.05}
 
 
 def load(name: str) -> dict[str, Any]:
-    """One record: `layers`, `small_llama`, `nf4` or `growth`."""
+    """One record by its name: `layers`, `small_llama`, `nf4`, `growth`, `browser`, `commands`."""
     return json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
 
 
