@@ -29,9 +29,10 @@ from validation import (check_count, check_dtype, check_integer, check_positive,
 
 INIT_STD = 0.01  # small: a fresh method barely changes the pretrained model
 SLICE_BYTES = 2 ** 15  # a product is added in pieces of this size; the page on speed varies it
+Rng = np.random.Generator | None  # None: fresh entropy
 
 
-def _normal(shape: tuple, dtype: Any, rng: np.random.Generator | None) -> np.ndarray:
+def _normal(shape: tuple, dtype: Any, rng: Rng) -> np.ndarray:
     """Small Gaussian start, drawn in float64 so that a seed means the same in every dtype."""
     dtype = check_dtype(dtype)
     return (INIT_STD * np.random.default_rng(rng).standard_normal(shape)).astype(dtype)
@@ -96,7 +97,7 @@ class LoRALayer(Method):
     trainable = ("A", "B")
 
     def __init__(self, in_features: int, out_features: int, rank: int = 8, alpha: float = 16.0, *,
-                 dtype: Any = np.float32, rng: np.random.Generator | None = None):
+                 dtype: Any = np.float32, rng: Rng = None):
         self.in_features = check_count("in_features", in_features)
         self.out_features = check_count("out_features", out_features)
         self.rank = check_count("rank", rank)
@@ -156,7 +157,7 @@ class LoRALinear(Method):
     """
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray | None = None, lora_rank: int = 8,
-                 lora_alpha: float = 16.0, *, rng: np.random.Generator | None = None):
+                 lora_alpha: float = 16.0, *, rng: Rng = None):
         self.weight = check_weights("weight", weight, (None, None))  # (out, in)
         self.out_features, self.in_features = weight.shape
         self.bias = bias  # (out,) or None
@@ -207,8 +208,7 @@ class Adapter(Method):
     trainable = ("W_down", "W_up")
 
     def __init__(self, d_model: int, bottleneck_dim: int = 64, *, residual: bool = True,
-                 scale: float = 1.0, dtype: Any = np.float32,
-                 rng: np.random.Generator | None = None):
+                 scale: float = 1.0, dtype: Any = np.float32, rng: Rng = None):
         self.d_model = check_count("d_model", d_model)
         self.bottleneck_dim = m = check_count("bottleneck_dim", bottleneck_dim)
         self.residual, self.scale = residual, check_positive("scale", scale)
@@ -286,7 +286,7 @@ class PrefixTuning(Method):
     trainable = ("prefix",)
 
     def __init__(self, num_layers: int, num_heads: int, d_head: int, prefix_length: int = 10, *,
-                 dtype: Any = np.float32, rng: np.random.Generator | None = None):
+                 dtype: Any = np.float32, rng: Rng = None):
         self.num_layers = check_count("num_layers", num_layers)
         self.num_heads = check_count("num_heads", num_heads)
         self.d_head = check_count("d_head", d_head)
@@ -348,8 +348,7 @@ class PromptTuning(Method):
     trainable = ("prompt",)
 
     def __init__(self, d_model: int, prompt_length: int = 20,
-                 init_from_vocab: np.ndarray | None = None, *, dtype: Any = None,
-                 rng: np.random.Generator | None = None):
+                 init_from_vocab: np.ndarray | None = None, *, dtype: Any = None, rng: Rng = None):
         self.d_model = check_count("d_model", d_model)
         self.prompt_length = P = check_count("prompt_length", prompt_length)
         if init_from_vocab is None:
@@ -378,14 +377,12 @@ class PromptTuning(Method):
 
 def apply_lora_to_attention(
     wq: np.ndarray, wk: np.ndarray, wv: np.ndarray, wo: np.ndarray, rank: int = 8,
-    alpha: float = 16.0, target_modules: Sequence[str] = ("q", "v"), *,
-    rng: np.random.Generator | None = None,
+    alpha: float = 16.0, target_modules: Sequence[str] = ("q", "v"), *, rng: Rng = None,
 ) -> dict[str, Any]:
     """Wrap the targeted ones of q, k, v, o in LoRALinear; return the others as they are."""
     weights = {"q": wq, "k": wk, "v": wv, "o": wo}  # (out, in) each
     if isinstance(target_modules, str):
-        raise TypeError(f"target_modules must be a list of names, got the string "
-                        f"{target_modules!r}; write ['q', 'v'] for q and v")
+        raise TypeError(f"target_modules must be a list like ['q', 'v'], got {target_modules!r}")
     if not target_modules or set(target_modules) - set(weights):
         raise ValueError(f"target_modules must name some of {list(weights)}, "
                          f"got {list(target_modules)}")
@@ -429,7 +426,6 @@ def demo() -> None:
     layer.backward(np.ones_like(h))
     adapter, prompt = Adapter(256, rng=rng), PromptTuning(256, rng=rng)
     line = "-" * 40
-
     print("=" * 60 + "\nStage 9: Fine-tuning & Parameter-Efficient Methods\n" + "=" * 60)
     print(f"\n1. LoRA (Low-Rank Adaptation)\n{line}\nOriginal weight shape: {W.shape}")
     print(f"LoRA A shape: {layer.lora.A.shape}\nLoRA B shape: {layer.lora.B.shape}")
@@ -439,17 +435,14 @@ def demo() -> None:
     print(f"Gradients computed: A={layer.lora.A_grad.shape}, B={layer.lora.B_grad.shape}")
     print(f"\n2. Adapter Layers\n{line}\nAdapter parameters: {adapter.num_parameters():,}")
     print(f"Bottleneck dimension: {adapter.bottleneck_dim}\n\n3. Prompt Tuning\n{line}")
-    print(f"Original sequence length: {x.shape[1]}")
-    print(f"With soft prompt: {prompt.forward(x).shape[1]}")
+    print(f"Original sequence length: {x.shape[1]}\nWith soft prompt: {prompt.forward(x).shape[1]}")
     print(f"Prompt parameters: {prompt.num_parameters():,}")
     print(f"\n4. PEFT Method Comparison (7B model scale)\n{line}")
     print(f"{'Method':<20} {'Parameters':<15} {'Ratio':<9} Description\n" + "-" * 70)
-    for label, method, text in (("full_fine_tuning", "full", "Update all attention weights"),
-                                ("lora", "lora", "LoRA rank=8 on Q,V"),
-                                ("adapters", "adapters", "Bottleneck=64"),
-                                ("prefix_tuning", "prefix", "10 prefix tokens"),
-                                ("prompt_tuning", "prompt", "20 soft prompts")):
-        count = compare_peft_methods()[method]
+    labels = ("full_fine_tuning", "lora", "adapters", "prefix_tuning", "prompt_tuning")
+    texts = ("Update all attention weights", "LoRA rank=8 on Q,V", "Bottleneck=64",
+             "10 prefix tokens", "20 soft prompts")
+    for label, text, count in zip(labels, texts, compare_peft_methods().values(), strict=True):
         print(f"{label:<20} {count['params']:>13,}  {count['ratio']:>9.4%}  {text}")
 
 

@@ -412,7 +412,7 @@ def test_numpy_integers_are_integers():
     (lambda: peft.PromptTuning(3, 3, W43.astype(int)), TypeError, "init_from_vocab must be a fl"),
     (lambda: peft.PromptTuning(3, 3, BAD), ValueError, "init_from_vocab holds NaN"),
     (lambda: peft.apply_lora_to_attention(W43, W43, W43, W43, target_modules="qv"), TypeError,
-     "list of names, got the string 'qv'"),
+     "a list like .'q', 'v'., got 'qv'"),
     (lambda: peft.apply_lora_to_attention(W43, W43, W43, W43, target_modules=["q", "gate"]),
      ValueError, r"\['q', 'k', 'v', 'o'\], got \['q', 'gate'\]"),
     (lambda: peft.apply_lora_to_attention(W43, W43, W43, W43, target_modules=[]), ValueError,
