@@ -211,6 +211,22 @@ def test_hooks_run_only_what_is_here():
             assert not word.startswith("tools/") or (ROOT / word).exists()
 
 
+def test_normalising_joins_what_was_printed_in_pieces():
+    def run(*outputs):
+        cell = {"metadata": {}, "execution_count": 3, "outputs": list(outputs)}
+        return notebooks.normalise({"cells": [cell], "metadata": {}}, "book/x.ipynb")
+
+    def stream(name, text):
+        return {"output_type": "stream", "name": name, "text": text}
+
+    shown = {"output_type": "display_data", "data": {}, "metadata": {}}
+    whole = run(stream("stdout", "one\ntwo\n"), shown, stream("stdout", "three\n"))
+    assert whole == run(stream("stdout", "one\n"), stream("stdout", ["tw", "o\n"]), shown,
+                        stream("stdout", ["three\n"]))
+    assert len(whole["cells"][0]["outputs"]) == 3, "what a figure parts stays apart"
+    assert len(run(stream("stdout", "a"), stream("stderr", "b"))["cells"][0]["outputs"]) == 2
+
+
 def test_normalising_twice_changes_nothing_more():
     for path in notebooks.book_notebooks():
         once = notebooks.normalise(json.loads(path.read_text("utf-8")), path.name)

@@ -34,6 +34,19 @@ def book_notebooks(root=ROOT):
                   if ".ipynb_checkpoints" not in path.parts)
 
 
+def joined(outputs):
+    """A cell's outputs with what was printed in one go as one: a pipe may deliver it in pieces."""
+    kept = []
+    for output in outputs:
+        if output["output_type"] == "stream":
+            output = output | {"text": "".join(output["text"])}
+            if kept and kept[-1].get("name") == output["name"]:
+                kept[-1]["text"] += output["text"]
+                continue
+        kept.append(output)
+    return kept
+
+
 def normalise(notebook, name):
     """The notebook without what changes from run to run: times, versions, counts, widget ids.
 
@@ -51,6 +64,7 @@ def normalise(notebook, name):
         if cell.get("execution_count") is not None:
             ran += 1
             cell["execution_count"] = ran
+            cell["outputs"] = joined(cell["outputs"])
             for output in cell["outputs"]:
                 if "execution_count" in output:
                     output["execution_count"] = ran
