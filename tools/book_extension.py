@@ -167,8 +167,18 @@ def mend_markup(app, error):
             page.write_text(text, "utf-8")
 
 
+def place_extra_files(app):
+    """Copy vendor/ before any page is written, not only after all of them as Sphinx does.
+
+    Sphinx names a file with its checksum if it is there: a first build would differ from a second.
+    """
+    if app.builder.name == "html":
+        app.builder.copy_extra_files()
+
+
 def setup(app):
     app.connect("config-inited", set_repository)
+    app.connect("builder-inited", place_extra_files)
     app.connect("html-page-context", add_buttons, priority=800)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", mend_markup)
