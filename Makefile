@@ -25,14 +25,20 @@ $(VENV)/.installed: requirements-dev.lock
 
 oracle: $(ORACLE)/.installed  ## create .venv-oracle with PyTorch and Hugging Face, the implementations we check against
 
-# The second step installs nothing, unless torch has come as a build for graphics cards: then the
-# libraries of that build, which the lock file leaves out.
-$(ORACLE)/.installed: requirements-oracle.lock
+# Given hashes, pip takes PyTorch's build for graphics cards even where the one for processors lies
+# ready, which is gigabytes smaller. So pip first chooses without hashes, and the file is compared.
+$(ORACLE)/.installed: requirements-oracle.lock requirements-cards.lock
 	@echo "==> Installing into $(ORACLE) (once; PyTorch is large)"
 	$(PYTHON) -m venv $(ORACLE)
+	$(ORACLE)/bin/python $(PIP) download --progress-bar off --no-deps --dest $(ORACLE)/torch $$(grep ^torch requirements-oracle.txt)
+	@$(ORACLE)/bin/python $(PIP) hash $(ORACLE)/torch/*.whl | grep -o 'sha256:.*' | grep -qFf - requirements-oracle.lock \
+		|| { echo "PyTorch's file is none of those in requirements-oracle.lock: is the package index what it should be?"; exit 1; }
+	$(ORACLE)/bin/python $(PIP) install --no-deps $(ORACLE)/torch/*.whl
 	$(ORACLE)/bin/python $(PIP) install --progress-bar off --require-hashes --no-deps -r requirements-oracle.lock | sed '/already satisfied/d'
-	$(ORACLE)/bin/python $(PIP) install --progress-bar off -r requirements-oracle.txt -c constraints.txt | sed '/already satisfied/d'
+	$(ORACLE)/bin/python $(PIP) check >/dev/null \
+		|| $(ORACLE)/bin/python $(PIP) install --progress-bar off --require-hashes --no-deps -r requirements-cards.lock
 	$(ORACLE)/bin/python $(PIP) check
+	@rm -r $(ORACLE)/torch
 	@touch $@
 
 hooks: env  ## install the git hooks: what `make lint` finds, before each commit

@@ -17,12 +17,13 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-UV = "uv==0.13.9"  # the resolver; nothing else here needs it, so it is installed for the moment
+UV = "uv==0.13.9"  # the resolver; readers do not need it, so it has an environment of its own
 LOCKS = {"requirements-dev.lock": "requirements-dev.txt",
          "requirements-oracle.lock": "requirements-oracle.txt"}
 CONSTRAINTS = ROOT / "constraints.txt"
 HEADER = "# Made by `make constraints`; see tools/constraints.py.\n"
-#: What only PyTorch's build for graphics cards pulls in. The build for processors needs none of it.
+#: What only PyTorch's build for graphics cards needs, gigabytes, has a lock file of its own.
+CARDS = "requirements-cards.lock"
 FOR_CARDS = re.compile(r"(nvidia|cuda|triton)\b")
 #: PyTorch's own build for processors, under Python 3.11 on x86-64; its package index is another.
 CPU_BUILD = "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
@@ -37,6 +38,16 @@ def entries(text):
             yield *found.groups(), [line.strip() for line in hashes]
 
 
+def install_uv(folder):
+    """uv's path, in an environment made in this folder unless it is there."""
+    uv = Path(folder) / "bin" / "uv"
+    if not uv.exists():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run([uv.with_name("python"), "-m", "pip", "--disable-pip-version-check",
+                        "install", "--quiet", UV], check=True)
+    return uv
+
+
 def compile_lock(uv, lock, upgrade, *more):
     """Resolve the requirements of one lock file and write it."""
     print(f"resolving {LOCKS[lock]}", flush=True)
@@ -45,13 +56,15 @@ def compile_lock(uv, lock, upgrade, *more):
          "--fork-strategy", "fewest", "--generate-hashes", "--no-annotate", "--no-header",
          "--quiet", "--output-file", lock, *["--upgrade"][:upgrade], *more], check=True, cwd=ROOT)
     text = (ROOT / lock).read_text("utf-8")
-    kept = []
+    kept, cards = [], []
     for name, version, marker, hashes in entries(text):
-        if not FOR_CARDS.match(name):
-            if name == "torch":
-                hashes.append(f"--hash=sha256:{CPU_BUILD}")
-            kept.append(" \\\n    ".join([f"{name}=={version}{marker.rstrip()}", *hashes]))
-    (ROOT / lock).write_text(HEADER + "\n".join(kept) + "\n", "utf-8")
+        if name == "torch":  # the last time it may have been kept
+            hashes = [*dict.fromkeys([*hashes, f"--hash=sha256:{CPU_BUILD}"])]
+        (cards if FOR_CARDS.match(name) else kept).append(
+            " \\\n    ".join([f"{name}=={version}{marker.rstrip()}", *hashes]) + "\n")
+    (ROOT / lock).write_text(HEADER + "".join(kept), "utf-8")
+    if cards:
+        (ROOT / CARDS).write_text(HEADER + "".join(cards), "utf-8")
 
 
 def pins(file):
@@ -75,6 +88,7 @@ def faults():
     for lock, wanted in asked.items():
         found += [f"{name} {version} is required, {lock} has {locked[lock].get(name)}"
                   for name, version in wanted.items() if locked[lock].get(name) != version]
+    for lock in [*LOCKS, CARDS]:
         found += [f"{lock}: {name} has no hash" for name, _, _, hashes
                   in entries((ROOT / lock).read_text("utf-8")) if not hashes]
     dev, oracle = locked.values()
@@ -91,12 +105,9 @@ def main():
             sys.exit("\n".join(found) + "\nRun `make constraints`.")
         return
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        subprocess.run([f"{folder}/bin/python", "-m", "pip", "--disable-pip-version-check",
-                        "install", "--quiet", UV], check=True)
-        upgrade = "--upgrade" in sys.argv
-        compile_lock(f"{folder}/bin/uv", "requirements-dev.lock", upgrade)
-        compile_lock(f"{folder}/bin/uv", "requirements-oracle.lock", upgrade,
+        uv, upgrade = install_uv(folder), "--upgrade" in sys.argv
+        compile_lock(uv, "requirements-dev.lock", upgrade)
+        compile_lock(uv, "requirements-oracle.lock", upgrade,
                      "--constraint", "requirements-dev.lock")
     CONSTRAINTS.write_text(constraints(), "utf-8")
     print(f"constraints.txt: {len(CONSTRAINTS.read_text().splitlines()) - 1} packages")
