@@ -13,7 +13,7 @@ import probe
 import verified
 
 RUN = "make matrix records it anew"
-ROWS = [row for row in verified.load() if "absent" not in row]
+ROWS = verified.load()
 
 
 def number(version):
@@ -39,11 +39,18 @@ def test_the_record_is_whole_and_without_a_fault():
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: " ".join(verified.key(row)))
 def test_the_versions_tested_are_those_that_the_requirements_name(row):
-    named = {"pinned": matrix.pins, "lowest": matrix.lows, "browser": matrix.browser_versions}
+    named = {"pinned": matrix.pins, "browser": matrix.browser_versions}
     if row["set"] in named:
         assert row["versions"] == named[row["set"]](), RUN
-    else:
-        assert row["versions"].keys() == matrix.pins().keys(), RUN
+        return
+    assert row["versions"].keys() == matrix.pins().keys(), RUN
+    if row["set"] == "lowest":
+        above = {package: version for package, version in row["versions"].items()
+                 if version != matrix.lows()[package]}
+        assert all(number(version) > number(matrix.lows()[package])
+                   for package, version in above.items()), RUN
+        # A newer Python may lack the oldest builds; the oldest Python has all of them.
+        assert not above or verified.key(row)[0] != verified.BASE[0], (above, RUN)
 
 
 def test_numbers_here_are_the_recorded_ones():
@@ -54,9 +61,6 @@ def test_numbers_here_are_the_recorded_ones():
 
 @pytest.mark.parametrize(("change", "fault"), [
     ({}, ""),
-    ({"set": "newest", "absent": "no wheel of numpy 9.0"}, "no wheel of numpy 9.0"),
-    ({"set": "lowest", "absent": "no wheel of numpy 2.0"}, "no wheel of numpy 2.0"),
-    ({"set": "lowest", "absent": "no wheel of numpy 2.0", "python": "3.13"}, ""),
     ({"tests": {"failed": ["test_peft::test_a"]}}, "test_peft::test_a failed"),
     ({"notebooks": {"failed": {"book/02": ["Cell 1"]}, "differing": {}}},
      "book/02 raised in Cell 1"),
@@ -85,10 +89,9 @@ def test_a_row_takes_the_place_of_the_one_before(monkeypatch, tmp_path):
 
 
 def test_installations_differ_in_what_they_should():
-    (pinned, limits), (lowest, same), (newest, none) = map(matrix.installation,
+    (pinned, limits), (lowest, free), (newest, none) = map(matrix.installation,
                                                            ("pinned", "lowest", "newest"))
     assert f"numpy=={matrix.pins()['numpy']}" in pinned
-    assert f"numpy=={matrix.lows()['numpy']}" in lowest
-    assert "numpy" in newest and none == []
-    assert limits == same and len(limits) > 100
-    assert not {line.split("==")[0].replace("_", "-") for line in limits} & set(matrix.pins())
+    assert f"numpy>={matrix.lows()['numpy']}" in lowest
+    assert "numpy" in newest and none == free == []
+    assert len(limits) > 100

@@ -4,15 +4,16 @@
     python tools/matrix.py --pythons python3.12 --sets newest    this row, the others stay
 
     pinned    what requirements.txt and constraints.txt say
-    lowest    the versions that stand behind "at least" in requirements.txt; the rest as pinned
-    newest    whatever pip finds today for the names in requirements.txt
+    lowest    of each package in requirements.txt the oldest version, from "at least" on, that is
+              built for this Python; what these need is as new as they allow
+    newest    the newest versions of today
     browser   Pyodide, in Playwright's Node: the probe only, since `make site` tests its pages
 
-Each environment is made in .cache/matrix, where the logs are, too. It gets the pinned tools of
-testing, runs code/stage-09/probe.py and the unit tests. The notebooks run once in each set, under
-the first Python, or with `--notebooks all` under each. A cell that raises is a failure. An output
-that differs is one with the pinned packages, which wrote it; with others it is recorded as a
-difference. Rows go into code/stage-09/data/verified.json.
+Each environment is made by uv in .cache/matrix, where the logs are, too. It gets the pinned tools
+of testing, runs code/stage-09/probe.py and the unit tests. The notebooks run once in each set,
+under the first Python, or with `--notebooks all` under each. A cell that raises is a failure. An
+output that differs is one with the pinned packages, which wrote it; with others it is recorded as
+a difference. Rows go into code/stage-09/data/verified.json.
 """
 
 import argparse
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CODE = ROOT / "code" / "stage-09"
 CACHE = ROOT / ".cache" / "matrix"
 sys.path[:0] = [str(CODE), str(ROOT / "tools")]
+import constraints  # noqa: E402
 import verified  # noqa: E402
 from lite import build as lite  # noqa: E402
 
@@ -38,10 +40,6 @@ PYTHONS = ("python3.11", "python3.12", "python3.13")
 SETS = ("pinned", "lowest", "newest", "browser")
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "nbval")
 LINE = re.compile(r"^([\w.-]+)==([\w.]+)(?:\s+# at least ([\w.]+))?", re.MULTILINE)
-
-
-class NoWheel(RuntimeError):
-    """A package has no built version for this Python."""
 
 
 def pins(name="requirements.txt"):
@@ -56,13 +54,13 @@ def lows():
 
 
 def installation(kind):
-    """What pip is to install for a set of packages, and the constraints on it."""
-    direct, tools = pins(), pins("requirements-dev.txt")
-    wanted = (list(direct) if kind == "newest" else
-              [f"{package}=={version}"
-               for package, version in (direct if kind == "pinned" else lows()).items()])
+    """What uv is to install for a set of packages, and the constraints on it."""
+    wanted = {"pinned": [f"{package}=={version}" for package, version in pins().items()],
+              "lowest": [f"{package}>={version}" for package, version in lows().items()],
+              "newest": list(pins())}[kind]
     limits = [f"{package}=={version}" for package, version in pins("constraints.txt").items()
-              if kind != "newest" and package.replace("_", "-") not in direct]
+              if kind == "pinned"]
+    tools = pins("requirements-dev.txt")
     return wanted + [f"{package}=={tools[package]}" for package in TOOLS], limits
 
 
@@ -100,14 +98,12 @@ def prepare(python, kind, log):
     if kind != "newest" and stamp.exists() and stamp.read_text() == text:
         return interpreter
     limits_file.write_text("\n".join(limits) + "\n")
+    uv = constraints.install_uv(CACHE / "uv")
     subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
-    if run([interpreter, "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar",
-            "off", "--no-compile", "--only-binary", ":all:", "-c", limits_file, *wanted], log):
-        found = re.findall(r"\(from versions: (?!none).*\)\n.*No matching distribution found for "
-                           r"(\S+)", log.read_text())
-        if found:
-            raise NoWheel(f"no wheel of {found[-1].replace('==', ' ')}")
-        raise RuntimeError(f"pip failed, see {log.relative_to(ROOT)}")
+    resolution = "lowest-direct" if kind == "lowest" else "highest"
+    if run([uv, "pip", "install", "--python", interpreter, "--only-binary", ":all:",
+            "--resolution", resolution, "--constraint", limits_file, *wanted], log):
+        raise RuntimeError(f"uv found or installed no such set, see {log.relative_to(ROOT)}")
     stamp.write_text(text)
     return interpreter
 
@@ -160,10 +156,7 @@ def run_notebooks(interpreter, log):
 def in_environment(python, kind, log, notebooks):
     """One row: everything in one environment, telling what it does."""
     row = {"python": python.removeprefix("python"), "set": kind, "date": f"{datetime.date.today()}"}
-    try:
-        interpreter = step("installing", prepare, python, kind, log)
-    except NoWheel as reason:
-        return row | {"absent": str(reason)}
+    interpreter = step("installing", prepare, python, kind, log)
     row["python"], row["versions"] = versions(interpreter)
     row["tests"] = step("unit tests", unit_tests, interpreter, log)
     if notebooks:

@@ -52,8 +52,6 @@ def differences(row: dict[str, Any], base: dict[str, Any]) -> dict[str, float]:
 
 def faults(row: dict[str, Any]) -> list[str]:
     """What is wrong with a row, one line each; the reasons why `make matrix` fails."""
-    if "absent" in row:  # a Python may be too new for the lowest versions
-        return [row["absent"]] if row["set"] != "lowest" or key(row)[0] == BASE[0] else []
     found = [f"{test} failed" for test in row.get("tests", {}).get("failed", [])]
     notebooks = row.get("notebooks", {"failed": {}, "differing": {}})
     found += [f"{name} raised in {', '.join(cells)}" for name, cells in notebooks["failed"].items()]
@@ -75,9 +73,6 @@ def summary_rows() -> list[list[str]]:
     table = []
     for row in rows:
         line = [row["python"], row["set"], row["date"]]
-        if "absent" in row:
-            table.append([*line, row["absent"], "", ""])
-            continue
         tests, notebooks = "–", "–"
         if "tests" in row:
             found = row["tests"]
@@ -96,7 +91,7 @@ def summary_rows() -> list[list[str]]:
 
 def version_rows() -> list[list[str]]:
     """Version of each package in each set; with the Pythons, where they got different ones."""
-    rows = [row for row in load() if "versions" in row]
+    rows = load()
     table = []
     for package in next(row for row in rows if key(row) == BASE)["versions"]:
         line = [package]
@@ -114,7 +109,7 @@ def version_rows() -> list[list[str]]:
 
 def difference_rows() -> list[list[str]]:
     """Each result: its value, and the largest relative difference to it in each set."""
-    rows = [row for row in load() if "results" in row]
+    rows = load()
     base = next(row for row in rows if key(row) == BASE)
     found = {kind: [differences(row, base) for row in rows if row["set"] == kind]
              for kind in SETS}
