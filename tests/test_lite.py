@@ -92,6 +92,35 @@ def test_notebook_runs_in_the_browser(visit, site, name):
             "no check passes on this page: is the pattern still right?"
 
 
+def test_python_starts_with_the_page_and_again_with_its_kernel(visit, site):
+    page, faults = visit
+    workers = []
+    page.on("worker", lambda worker: workers.append(urlsplit(worker.url).path))
+    says = """async () => {
+        const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+        const asked = kernel.requestExecute({ code: "print(2 + 3)" });
+        return await new Promise((done) => { asked.onIOPub = (said) =>
+            said.header.msg_type === "stream" && done(said.content.text); });
+    }"""
+    lite_tools.open_notebook(page, site, EXERCISE)
+    assert workers == ["/lite/early.js"], "JupyterLite did not take the worker that was there"
+    assert page.evaluate(says).strip() == "5"
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+    assert page.evaluate(says).strip() == "5"
+    assert len(workers) == 2 and "pyodide-kernel-extension" in workers[1]
+    assert faults == []
+
+
+def test_a_kernel_that_starts_otherwise_is_noticed(tmp_path):
+    folder = tmp_path / "extensions/@jupyterlite/pyodide-kernel-extension/static"
+    folder.mkdir(parents=True)
+    (folder / "1.a.js").write_text("new Worker(somewhere)")
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/index.html").write_text('<meta charset="utf-8" />')
+    with pytest.raises(RuntimeError, match="early.js"):
+        lite.start_early(tmp_path)
+
+
 def test_a_change_survives_a_reload_and_start_again_forgets_it(visit, site):
     page, faults = visit
     lite_tools.open_notebook(page, site, EXERCISE)

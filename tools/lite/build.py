@@ -317,6 +317,28 @@ def mend(folder):
                            "can .jsonl files be read now? Then mend() can go")
 
 
+def start_early(folder):
+    """Let the pages of notebooks start Python before JupyterLite asks for it; see early.js."""
+    scripts = folder / "extensions/@jupyterlite/pyodide-kernel-extension/static"
+    asks = r"crossOriginIsolated\?new Worker\(.*?:new Worker\(new URL\(\w\.p\+\w\.u\((\d+)\)"
+    found = {number for path in scripts.glob("*.js")
+             for number in re.findall(asks, path.read_text("utf-8"))}
+    page, first = folder / "notebooks/index.html", '<meta charset="utf-8" />'
+    text = page.read_text("utf-8")
+    if len(found) != 1 or text.count(first) != 1:
+        raise RuntimeError("JupyterLite no longer makes its worker as early.js expects: mend that "
+                           "file, or drop start_early(); notebooks then start a second later")
+    kernel = next(scripts.glob(f"{found.pop()}.*.js")).relative_to(folder).as_posix()
+    config = json.loads((HERE / "jupyter-lite.json").read_text("utf-8"))["jupyter-config-data"]
+    settings = config["litePluginSettings"]["@jupyterlite/pyodide-kernel-extension:kernel"]
+    known = {"KERNEL": kernel, "OPTIONS": settings["loadPyodideOptions"]}
+    (folder / "early.js").write_text(
+        "".join(f"const {name} = {json.dumps(value)};\n" for name, value in known.items())
+        + (HERE / "early.js").read_text("utf-8"), "utf-8")
+    early = '<script src="../early.js"></script>'
+    page.write_text(text.replace(first, f"{first}\n    {early}"), "utf-8")
+
+
 def digest_of_inputs():
     """Hash of all that the result depends on."""
     total = hashlib.sha256(sys.version.encode())
@@ -361,6 +383,7 @@ def build():
         if done.returncode or not (LITE / "notebooks" / "index.html").exists():
             raise RuntimeError(f"JupyterLite failed:\n{(done.stdout + done.stderr)[-3000:]}")
     mend(LITE)
+    start_early(LITE)
     shutil.copyfile(HERE / "start-again.html", LITE / "start-again.html")
     for path in [*LITE.rglob("*.map"), *LITE.rglob("*.doit.db")]:
         path.unlink()
