@@ -95,3 +95,22 @@ def test_installations_differ_in_what_they_should():
     assert f"numpy>={matrix.lows()['numpy']}" in lowest
     assert "numpy" in newest and none == free == []
     assert len(limits) > 100
+
+
+def test_rows_of_an_older_probe_do_not_stop_the_page(monkeypatch, tmp_path):
+    record = tmp_path / "verified.json"
+    monkeypatch.setattr(verified, "RECORD", record)
+    assert verified.summary_rows() == []
+    rows = [{"python": "3.11.9", "set": "pinned", "date": "today", "results": {"loss": 2.0}},
+            {"python": "3.12.1", "set": "pinned", "date": "today", "results": {"loss": 2.0002}},
+            {"python": "3.13.0", "set": "pinned", "date": "before", "results": {"gone": 1.0}}]
+    record.write_text(json.dumps(rows))
+    assert [line[-1] for line in verified.summary_rows()] == ["–", "1e-4", "not comparable"]
+
+
+def test_a_name_that_starts_no_python_is_told_apart(tmp_path):
+    shim = tmp_path / "python3.12"
+    shim.write_text("#!/bin/sh\necho 'command not found' >&2\nexit 127\n")
+    shim.chmod(0o755)
+    assert matrix.starts(sys.executable)
+    assert not matrix.starts(str(shim)) and not matrix.starts("python3.0")

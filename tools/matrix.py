@@ -90,8 +90,8 @@ def answer(*command):
 
 def prepare(python, kind, log):
     """The Python of the environment for this set, made anew unless it is there as wanted."""
-    folder = CACHE / f"{python}-{kind}"
-    stamp, limits_file = folder / "installed.txt", CACHE / f"{python}-{kind}-constraints.txt"
+    folder = CACHE / f"{Path(python).name}-{kind}"
+    stamp, limits_file = folder / "installed.txt", CACHE / f"{folder.name}-constraints.txt"
     wanted, limits = installation(kind)
     text = "\n".join([*wanted, "", *limits, ""])
     interpreter = folder / "bin" / "python"
@@ -155,7 +155,7 @@ def run_notebooks(interpreter, log):
 
 def in_environment(python, kind, log, notebooks):
     """One row: everything in one environment, telling what it does."""
-    row = {"python": python.removeprefix("python"), "set": kind, "date": f"{datetime.date.today()}"}
+    row = {"set": kind, "date": f"{datetime.date.today()}"}
     interpreter = step("installing", prepare, python, kind, log)
     row["python"], row["versions"] = versions(interpreter)
     row["tests"] = step("unit tests", unit_tests, interpreter, log)
@@ -183,6 +183,12 @@ def in_browser():
             "versions": browser_versions(), **found}
 
 
+def starts(python):
+    """Whether this command is a Python; some that are on the PATH only say which ones there are."""
+    return bool(shutil.which(python)) and not subprocess.run(
+        [python, "--version"], capture_output=True, check=False).returncode
+
+
 def step(label, work, *arguments, **options):
     """Do one part of a row, and print how long it took."""
     print(f"  {label} ...", end="", flush=True)
@@ -201,17 +207,16 @@ def main():
     options = parser.parse_args()
     environments = [(python, kind) for kind in options.sets if kind != "browser"
                     for python in options.pythons]
-    if lost := [python for python in options.pythons
-                if environments and not shutil.which(python)]:
+    if lost := [python for python in options.pythons if environments and not starts(python)]:
         there = [python for python in options.pythons if python not in lost]
-        sys.exit(f"{' and '.join(lost)}: not on the PATH. Install what is missing, or name those "
-                 f'that are there: make matrix PYTHONS="{" ".join(there) or "python3.12"}"')
+        sys.exit(f"{' and '.join(lost)}: no Python starts so. Install what is missing, or "
+                 f'name those that do: make matrix PYTHONS="{" ".join(there) or "python3.12"}"')
     CACHE.mkdir(parents=True, exist_ok=True)
     jobs, broken = environments + [("", "browser")] * ("browser" in options.sets), []
     for count, (python, kind) in enumerate(jobs, 1):
         label = f"{python}, {kind}" if python else kind
         print(f"==> [{count}/{len(jobs)}] {label}", flush=True)
-        log = CACHE / f"{python}-{kind}.log"
+        log = CACHE / f"{Path(python).name}-{kind}.log"
         log.unlink(missing_ok=True)
         try:
             everything = (options.notebooks == "all" or options.notebooks == "first"

@@ -46,7 +46,7 @@ def differences(row: dict[str, Any], base: dict[str, Any]) -> dict[str, float]:
     ours, theirs = row["results"], base["results"]
     if ours.keys() != theirs.keys():
         raise ValueError(f"{sorted(ours.keys() ^ theirs.keys())}: in only one of the two runs; "
-                         'run make matrix PYTHONS=3.11 SETS=pinned, then the others')
+                         'run make matrix PYTHONS=python3.11 SETS=pinned, then the others')
     return {name: abs(ours[name] - value) / abs(value) for name, value in theirs.items()}
 
 
@@ -83,8 +83,10 @@ def summary_rows() -> list[list[str]]:
             notebooks = f"{found['run'] - len(found['failed'])} of {found['run']} ran"
             changed = sum(map(len, found["differing"].values()))
             notebooks += f", {changed} outputs differ" if changed else ""
-        largest = ("–" if row is base or base is None else
-                   _short(max(differences(row, base).values())))
+        try:
+            largest = "–" if row is base else _short(max(differences(row, base or row).values()))
+        except ValueError:  # an older row, from before probe.py changed
+            largest = "not comparable"
         table.append([*line, tests, notebooks, largest])
     return table
 
