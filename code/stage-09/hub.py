@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from accounting import matches
-from llama import LAYER_MODULES, PROJECTIONS, Linear, Llama, LlamaConfig
+from llama import LAYER_MODULES, PROJECTIONS, Linear, Llama, LlamaConfig, rope_theta
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
 from tensorfile import (
     HubError,
@@ -70,24 +70,13 @@ def read_config(path: str | Path) -> LlamaConfig:
         raise HubError(f"{path}: rope_interleaved is true; llama.py pairs the halves of a head")
     stored = {"num_key_value_heads": stored.get("num_attention_heads"), "rms_norm_eps": 1e-6,
               "max_position_embeddings": 2048, "tie_word_embeddings": False, **stored}
-    rope = stored.get("rope_parameters") or stored.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise HubError(f"{path}: rope_parameters must be an object, got {short(rope)}")
-    stored.setdefault("rope_theta", rope.get("rope_theta", 1e4))
-    if rope.get("rope_theta", stored["rope_theta"]) != stored["rope_theta"]:
-        raise HubError(f"{path}: rope_theta is given twice, as {short(stored['rope_theta'])} and "
-                       f"{short(rope['rope_theta'])}; which one counts?")
-    plain = rope.items() <= {"rope_theta": stored["rope_theta"], "rope_type": "default",
-                             "type": "default"}.items()
-    if not plain:
-        raise HubError(f"{path}: llama.py has plain RoPE only, not {short(rope)}")
     with about(path):
         for key in SIZES:
             limit = LARGEST.get(key, LARGEST_SIZE)
             if check_count(key, stored.get(key)) > limit:
                 raise HubError(f"{path}: {key} is above {limit:,}: no such model")
-        for key in ("rms_norm_eps", "rope_theta"):
-            check_positive(key, stored[key])
+        check_positive("rms_norm_eps", stored["rms_norm_eps"])
+        check_positive("rope_theta", rope_theta(stored))
         for key in ("tie_word_embeddings", "attention_bias", "mlp_bias"):
             if not isinstance(stored.get(key, False), bool):
                 raise HubError(f"{path}: {key} must be true or false, got {short(stored[key])}")

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from validation import check_weights
+from validation import check_count, check_weights
 
 PROJECTIONS = tuple(f"self_attn.{p}_proj" for p in "qkvo") + tuple(
     f"mlp.{p}_proj" for p in ("gate", "up", "down"))
@@ -55,6 +55,8 @@ class LlamaConfig:
 
     def __post_init__(self):
         d, H, K = self.hidden_size, self.num_attention_heads, self.num_key_value_heads
+        for name in ("num_attention_heads", "num_key_value_heads"):
+            check_count(name, getattr(self, name))
         if d % H or (d // H) % 2:
             raise ValueError(f"hidden_size must be num_attention_heads times an even head width, "
                              f"got {d} and {H} heads")
@@ -70,10 +72,7 @@ class LlamaConfig:
     def load(cls, path: str | Path) -> "LlamaConfig":
         """Read a `config.json`; what our model cannot compute is refused, not ignored."""
         stored = json.loads(Path(path).read_text(encoding="utf-8"))
-        rope = stored.get("rope_parameters") or stored.get("rope_scaling") or {}
-        rope_type = rope.get("rope_type", rope.get("type", "default"))  # "type" in older files
-        known = {"rope_type": (rope_type, "default"),
-                 "hidden_act": (stored.get("hidden_act", "silu"), "silu"),
+        known = {"hidden_act": (stored.get("hidden_act", "silu"), "silu"),
                  "attention_bias": (stored.get("attention_bias", False), False),
                  "mlp_bias": (stored.get("mlp_bias", False), False)}
         for key, (value, ours) in known.items():
@@ -83,7 +82,10 @@ class LlamaConfig:
                     "tie_word_embeddings": False, "max_position_embeddings": 2048,  # may leave
                     "rms_norm_eps": 1e-6}  # out what equals its defaults
         stored = defaults | {key: value for key, value in stored.items() if value is not None}
-        stored.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
+        try:
+            stored["rope_theta"] = rope_theta(stored)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         config = cls(**{f.name: stored[f.name] for f in fields(cls) if f.name in stored})
         if stored.get("head_dim") not in (None, config.head_dim):
             raise ValueError(f"{path}: head_dim is {stored['head_dim']}; this model computes "
@@ -110,6 +112,29 @@ class LlamaConfig:
         if not self.tie_word_embeddings:
             shapes["lm_head.weight"] = (self.vocab_size, d)
         return shapes
+
+
+def rope_theta(stored: dict[str, Any]) -> float:
+    """The base of the rotary angles from a `config.json`, which may give it in three places.
+
+    ValueError if they disagree, or if the angles are scaled: our model has plain RoPE only.
+    """
+    places = [stored]
+    for key in ("rope_parameters", "rope_scaling"):
+        if rope := stored.get(key):
+            if not isinstance(rope, dict):
+                raise ValueError(f"{key} must be an object, got {rope!r:.80}")
+            scaled = {name: value for name, value in rope.items() if name != "rope_theta"
+                      and (name not in ("rope_type", "type") or value != "default")}
+            if scaled:
+                raise ValueError(f"this model computes only plain RoPE, not {scaled!r:.80}")
+            places.append(rope)
+    given = [place["rope_theta"] for place in places if place.get("rope_theta") is not None]
+    for theta in given:
+        if theta != given[0]:
+            raise ValueError(f"rope_theta is given twice, as {given[0]!r:.40} and {theta!r:.40}: "
+                             "which one counts?")
+    return given[0] if given else 10000.0
 
 
 def random_weights(config: LlamaConfig, rng: np.random.Generator, std: float = 0.05,
@@ -440,8 +465,8 @@ class Llama:
         return cls(LlamaConfig.load(folder / "config.json"),
                    read_safetensors(folder / "model.safetensors"))
 
-    def modules(self) -> dict[str, Any]:
-        """Every module that may hold parameters, by name; empty slots are left out."""
+    def _places(self) -> dict[str, Any]:
+        """Every module that may hold parameters, by name; an empty slot holds None."""
         found = {"model.embed_tokens": self.embed_tokens}
         for i, layer in enumerate(self.layers):
             for name in LAYER_MODULES:
@@ -450,16 +475,22 @@ class Llama:
                   "kv_prefix": self.kv_prefix, "soft_prompt": self.soft_prompt}
         if self.config.tie_word_embeddings:
             del found["lm_head"]  # its weight is the embedding's
-        return {name: module for name, module in found.items() if module is not None}
+        return found
+
+    def modules(self) -> dict[str, Any]:
+        """Every module that may hold parameters, by name; empty slots are left out."""
+        return {name: module for name, module in self._places().items() if module is not None}
 
     def replace(self, name: str, module: Any) -> None:
         """Put `module` where `name` points: `model.layers.0.self_attn.q_proj`, `kv_prefix`, ..."""
-        *path, last = name.removeprefix("model.").split(".")
-        parent = _follow(self, ".".join(path))
-        if parent is None or last not in vars(parent):
+        if name == "lm_head" and self.config.tie_word_embeddings:
+            raise ValueError("lm_head is the embedding here (tie_word_embeddings), so nothing can "
+                             "stand in its place; untie them in the config first")
+        if name not in self._places():
             raise ValueError(f"no module or slot is called {name!r}; the modules are "
                              f"{list(self.modules())}; slots in a layer are {LAYER_MODULES[-3:]}")
-        setattr(parent, last, module)
+        *path, last = name.removeprefix("model.").split(".")
+        setattr(_follow(self, ".".join(path)), last, module)
 
     def set_trainable(self, trainable: bool = True) -> None:
         """Full fine-tuning: declare all pretrained weights trainable (or frozen again)."""
@@ -623,5 +654,5 @@ class Llama:
 def _follow(start: Any, path: str) -> Any:
     """The object at a dotted path; a number indexes a list."""
     for part in path.split(".") if path else ():
-        start = start[int(part)] if part.isdigit() else getattr(start, part, None)
+        start = start[int(part)] if part.isdigit() else getattr(start, part)
     return start

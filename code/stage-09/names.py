@@ -78,6 +78,14 @@ def decode(ids: Sequence[int]) -> str:
     return letters.split(SYMBOLS[BOUNDARY])[0]
 
 
+def check_list(names: Sequence[str]) -> Sequence[str]:
+    """Several names, not one, whose letters would count as names. Raises TypeError."""
+    if isinstance(names, str):
+        raise TypeError(f"names must be a list of names, got the string {names!r}; "
+                        f"write [{names!r}]")
+    return names
+
+
 def make_batch(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets of several names, filled up to the longest.
 
@@ -90,10 +98,7 @@ def make_batch(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     TypeError, ValueError
         A bare string, no name, or a name with other letters than a-z.
     """
-    if isinstance(names, str):
-        raise TypeError(f"names must be a list of names, got the string {names!r}; "
-                        f"write [{names!r}]")
-    if len(names) == 0:
+    if len(check_list(names)) == 0:
         raise ValueError("names is empty: a batch needs at least one name")
     time = max(map(len, names)) + 1
     inputs = np.full((len(names), time), BOUNDARY)  # (batch, time)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from names import IGNORE, make_batch
+from names import IGNORE, check_list, make_batch
 from validation import check_shape
 
 
@@ -54,10 +54,11 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.nd
     rows = rows[scored]
     rows = rows - rows.max(axis=1, keepdims=True)
     p = np.exp(rows)  # (scored, vocab)
-    total = p.sum(axis=1, keepdims=True)  # (scored, 1)
+    wide = np.result_type(p, np.float32)  # a sum in float16 ends at 65,504
+    total = p.sum(axis=1, keepdims=True, dtype=wide)  # (scored, 1)
     own = np.arange(len(scored))
     loss = np.log(total[:, 0]).mean(dtype=np.float64) - rows[own, wanted].mean(dtype=np.float64)
-    p /= total
+    p = p / total  # (scored, vocab), in the wider dtype
     p[own, wanted] -= 1.0
     p /= len(scored)
     grad = np.zeros((targets.size, vocab), logits.dtype)
@@ -144,15 +145,23 @@ def clip_gradients(gradients: dict[str, np.ndarray], max_norm: float) -> float:
 
     Raises
     ------
+    ValueError
+        `max_norm` is negative or NaN.
     FloatingPointError
         The norm is not finite: the run has diverged.
     """
+    if not max_norm >= 0:
+        raise ValueError(f"max_norm must not be negative, got {max_norm}; math.inf never scales")
+
+    def square(least):
+        """Sum of all squares, computed in this dtype or a wider one."""
+        wide = (g.astype(np.result_type(g, least), copy=False) for g in gradients.values())
+        return sum(float(np.vdot(g, g)) for g in wide)
+
     with np.errstate(over="ignore"):
-        square = sum(float(np.vdot(g, g)) for g in gradients.values())
-    if not isfinite(square):  # perhaps only in a narrow dtype
-        wide = [g.astype(np.float64) for g in gradients.values()]
-        square = sum(float(np.vdot(g, g)) for g in wide)
-    norm = sqrt(square)
+        norm = sqrt(square(np.float32))
+    if not isfinite(norm):  # perhaps only in float32
+        norm = sqrt(square(np.float64))
     if not isfinite(norm):
         raise FloatingPointError(f"the gradient's norm is {norm}: the run has diverged; "
                                  "lower the learning rate")
@@ -183,7 +192,7 @@ class Event:
 
 def evaluate(model: Any, names: Sequence[str], batch_size: int = 64) -> float:
     """Loss in nats per character (boundary included), the mean over all characters of `names`."""
-    ordered = sorted(names, key=len)  # equal lengths together: less filling up
+    ordered = sorted(check_list(names), key=len)  # equal lengths together: less filling up
     total, count = 0.0, 0
     for start in range(0, len(ordered), batch_size):
         inputs, targets = make_batch(ordered[start:start + batch_size])

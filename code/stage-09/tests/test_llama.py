@@ -266,6 +266,28 @@ def test_reads_what_safetensors_writes(tmp_path):
     assert all(read[k].dtype == a.dtype and (read[k] == a).all() for k, a in arrays.items())
 
 
+@pytest.mark.parametrize("name", [
+    "", "model", "layers", "config", "model.layers.0", "model.layers.9.mlp", "model.layers.-1.mlp",
+    "model.layers.x.mlp", "model.layers.0.self_attn.q_proj.weight.x"])
+def test_a_name_that_leads_nowhere_is_refused(name):
+    with pytest.raises(ValueError, match="no module or slot is called"):
+        make(PLAIN).replace(name, None)
+
+
+def test_a_tied_output_layer_has_no_place_of_its_own():
+    tied, untied = make(PLAIN), make(GROUPED)
+    with pytest.raises(ValueError, match="tie_word_embeddings"):
+        tied.replace("lm_head", LoRALinear(tied.lm_head.weight, lora_rank=2))
+    untied.replace("lm_head", LoRALinear(untied.lm_head.weight, lora_rank=2))
+    assert untied.parameters().keys() == {"lm_head.A", "lm_head.B"}
+
+
+@pytest.mark.parametrize("heads, message", [(0, "at least 1, got 0"), (-2, "at least 1, got -2")])
+def test_a_number_of_heads_is_a_count(heads, message):
+    with pytest.raises(ValueError, match=f"num_key_value_heads must be {message}"):
+        LlamaConfig(27, 16, 20, 2, 4, heads)
+
+
 def test_config_refuses_what_it_cannot_compute(tmp_path):
     path = tmp_path / "config.json"
     stored = PLAIN.to_hugging_face()
@@ -273,16 +295,22 @@ def test_config_refuses_what_it_cannot_compute(tmp_path):
     assert LlamaConfig.load(path) == PLAIN
     for change, named in [
             ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}},
-             "rope_type is 'llama3'"),
+             "plain RoPE, not .*llama3"),
             ({"rope_parameters": None, "rope_scaling": {"type": "linear"}},  # old
-             "rope_type is 'linear'"),
-            ({"rope_scaling": {"rope_type": "yarn"}, "rope_parameters": {}}, "rope_type is 'yarn'"),
+             "plain RoPE, not .*linear"),
+            ({"rope_scaling": {"rope_type": "yarn"}, "rope_parameters": {}}, "plain RoPE.*yarn"),
+            ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "plain RoPE.*factor"),
+            ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "plain RoPE.*partial"),
+            ({"rope_parameters": [1]}, "rope_parameters must be an object"),
+            ({"rope_theta": 300.0}, r"rope_theta is given twice, as 300.0 and 10000.0"),
+            ({"rope_theta": None, "rope_scaling": {"rope_theta": 2.0}},
+             "rope_theta is given twice, as 10000.0 and 2.0"),
             ({"hidden_act": "gelu"}, "hidden_act is 'gelu'.* only 'silu'"),
             ({"attention_bias": True}, "attention_bias is True.* only False"),
             ({"mlp_bias": True}, "mlp_bias is True.* only False"),
             ({"head_dim": 8}, "head_dim is 8.* = 4")]:
         path.write_text(json.dumps(stored | change))
-        with pytest.raises(ValueError, match=f"config.json: {named}"):
+        with pytest.raises(ValueError, match=f"config.json: .*{named}"):
             LlamaConfig.load(path)
 
 
@@ -299,8 +327,9 @@ def test_the_config_written_is_all_that_transformers_needs():
 
 @pytest.mark.parametrize("theta, given", [
     (300.0, {"rope_theta": 300.0}), (200.0, {"rope_parameters": {"rope_theta": 200.0}}),
-    (300.0, {"rope_theta": 300.0, "rope_parameters": {"rope_theta": 200.0}}), (10000.0, {})])
-def test_the_base_of_the_angles_may_stand_in_two_places(tmp_path, theta, given):
+    (200.0, {"rope_scaling": {"rope_theta": 200.0, "type": "default"}, "rope_theta": 200.0}),
+    (10000.0, {"rope_theta": None, "rope_parameters": None}), (10000.0, {})])
+def test_the_base_of_the_angles_may_stand_in_three_places(tmp_path, theta, given):
     stored = {key: value for key, value in PLAIN.to_hugging_face().items() if "rope" not in key}
     (tmp_path / "config.json").write_text(json.dumps(stored | given | {"head_dim": None}))
     assert LlamaConfig.load(tmp_path / "config.json").rope_theta == theta

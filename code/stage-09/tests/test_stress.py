@@ -109,6 +109,18 @@ def test_float16_logits_lose_no_more_than_rounding():
     assert_close([narrow[1]], [exact[1]], 4e-3)
 
 
+def test_a_vocabulary_may_have_more_words_than_float16_can_count():
+    loss, grad = cross_entropy(np.zeros((1, 70_000), F16), np.array([3]))
+    assert loss == pytest.approx(np.log(70_000), rel=1e-6)
+    assert grad[0, 3] == -1 and grad[0, 0] == pytest.approx(1 / 70_000, rel=0.01)
+
+
+def test_clipping_measures_small_float16_gradients():
+    gradients = {"a": np.full(1000, 1e-5, F16)}  # its squares are below what float16 can hold
+    exact = np.linalg.norm(gradients["a"].astype(F64))
+    assert clip_gradients(gradients, 1.0) == pytest.approx(exact, rel=1e-6)
+
+
 @pytest.mark.parametrize("size", [1e-6, 1e-4, 1.0, 300.0])
 def test_adamw_moves_float16_parameters_by_the_learning_rate(size):
     """The first step is lr times the gradient's sign, as long as the gradient is far above eps."""

@@ -117,6 +117,23 @@ def test_clipping_scales_the_joint_norm_and_reports_the_norm_before():
     assert clip_gradients(zero, 0.0) == 0.0 and (zero["a"] == 0).all()  # no division by the norm
 
 
+@pytest.mark.parametrize("max_norm", [-1.0, float("nan")])
+def test_a_norm_that_would_turn_gradients_round_is_refused(max_norm):
+    with pytest.raises(ValueError, match="max_norm must not be negative"):
+        clip_gradients({"a": np.ones(2)}, max_norm)
+
+
+def test_an_infinite_norm_measures_and_scales_nothing():
+    gradients = {"a": np.full(4, 1e6)}
+    assert clip_gradients(gradients, np.inf) == 2e6
+    assert (gradients["a"] == 1e6).all()
+
+
+def test_one_name_is_not_taken_for_its_letters():
+    with pytest.raises(TypeError, match=r"got the string 'anna'; write \['anna'\]"):
+        evaluate(make(), "anna")
+
+
 def test_schedule_rises_to_the_peak_and_falls_to_zero():
     rates = [cosine_schedule(step, 100, 0.5, 10) for step in range(100)]
     assert np.allclose(rates[:10], 0.05 * np.arange(1, 11))
