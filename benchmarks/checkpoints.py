@@ -12,7 +12,6 @@ memory for a billion weights, and Linux; `--record` keeps the table for the book
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -20,12 +19,11 @@ import tempfile
 import time
 from pathlib import Path
 
-THREADS = "2"
+import sides
+
+THREADS = sides.THREADS
 PROMPT, NEW, REPEATS = 128, 8, 3
-ROOT = Path(__file__).resolve().parents[1]
-CODE = ROOT / "code" / "stage-09"
-ORACLE = ROOT / ".venv-oracle" / "bin" / "python"
-RECORD = CODE / "data" / "huggingface" / "checkpoints.json"
+RECORD = sides.CODE / "data" / "huggingface" / "checkpoints.json"
 # vocabulary, width, MLP, layers, heads, key/value heads, tied: the shapes of published models
 SHAPES = {
     "SmolLM2-135M": (49152, 576, 1536, 30, 9, 3, True),
@@ -66,7 +64,7 @@ def measure(load, forward):
 
 
 def ours(folder):
-    sys.path.insert(0, str(CODE))
+    sys.path.insert(0, str(sides.CODE))
     import hub
 
     def forward(model, ids, cache):
@@ -92,7 +90,7 @@ def transformers(folder):
 
 def run(side, folder):
     """One side in a process of its own; nothing of the other's is on its path."""
-    python = sys.executable if side == "ours" else ORACLE
+    python = sys.executable if side == "ours" else sides.ORACLE
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"OMP_NUM_THREADS": THREADS, "OPENBLAS_NUM_THREADS": THREADS,
                     "HF_HUB_OFFLINE": "1"}
@@ -105,7 +103,7 @@ def run(side, folder):
 
 def write_checkpoint(folder, shape, kind):
     """Random weights, array by array: never more than one of them in memory."""
-    sys.path.insert(0, str(CODE))
+    sys.path.insert(0, str(sides.CODE))
     import numpy as np
 
     import llama
@@ -140,8 +138,8 @@ def main():
     if args.side:
         print(json.dumps({"ours": ours, "transformers": transformers}[args.side](args.folder)))
         return
-    if not ORACLE.exists():
-        sys.exit(f"{ORACLE} is missing: `make oracle` installs PyTorch and transformers there")
+    if not sides.ORACLE.exists():
+        sys.exit(f"{sides.ORACLE} is missing: `make oracle` installs it")
     limits = {"SmolLM2-135M": 1.4e8, "SmolLM2-360M": 3.7e8, "TinyLlama-1.1B": 1.2e9}
     rows = []
     for name, shape in SHAPES.items():
@@ -160,14 +158,11 @@ def main():
                           f"{r['read_tokens_s']:7.1f}  write {r['write_tokens_s']:6.1f} tokens/s",
                           flush=True)
     import numpy
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((s.split(":")[1].strip() for s in lines if s.startswith("model name")),
-               platform.machine())
-    versions = subprocess.run([ORACLE, "-c", "import torch, transformers; "
+    versions = subprocess.run([sides.ORACLE, "-c", "import torch, transformers; "
                                "print(torch.__version__, transformers.__version__)"],
                               capture_output=True, text=True, check=True).stdout.split()
-    machine = {"processor": cpu, "threads": int(THREADS), "prompt": PROMPT, "new": NEW,
-               "numpy": numpy.__version__, "torch": versions[0].split("+")[0],
+    machine = {"processor": sides.processor(), "threads": int(THREADS), "prompt": PROMPT,
+               "new": NEW, "numpy": numpy.__version__, "torch": versions[0].split("+")[0],
                "transformers": versions[1]}
     if args.record:
         RECORD.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")

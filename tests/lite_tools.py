@@ -7,10 +7,6 @@ import threading
 from contextlib import contextmanager, suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-#: What JupyterLite says on every start, each with its reason.
-TOLERATED = re.compile("|".join([
-    r"favicon",
-]))
 IDLE = """() => {
     const panel = window.jupyterapp?.shell?.currentWidget;
     if (!panel?.context?.isReady || !panel.sessionContext?.isReady) return false;

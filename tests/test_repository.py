@@ -6,6 +6,7 @@ import sys
 import tomllib
 
 import pytest
+import yaml
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -180,7 +181,6 @@ def test_the_page_on_extending_names_what_is_there(path, words):
 
 @pytest.mark.parametrize("name", ["bug", "diagnosis", "idea", "wrong"])
 def test_issue_forms_are_whole(name):
-    yaml = pytest.importorskip("yaml")
     form = yaml.safe_load((ROOT / f".github/ISSUE_TEMPLATE/{name}.yml").read_text("utf-8"))
     assert form["name"] and form["description"] and form["labels"]
     names = [field["id"] for field in form["body"]]
@@ -201,7 +201,6 @@ def test_the_pencil_fills_in_fields_that_the_form_has(monkeypatch):
 
 
 def test_hooks_run_only_what_is_here():
-    yaml = pytest.importorskip("yaml")
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
     hooks = [hook for repo in config["repos"] for hook in repo["hooks"]]
     assert {repo["repo"] for repo in config["repos"]} == {"local"}  # they need no network

@@ -386,6 +386,15 @@ def test_a_pasted_config_is_answered_and_a_hostile_one_refused(open_page):
     expected = memory_expected(config, 8, ["q_proj", "v_proj"], "bfloat16", "mixed", "adamw")
     assert memory_shown(page) == expected
     assert "<img" in page.locator("#memory select[data-name=model]").text_content()
+    config["num_hidden_layers"] = 50  # another model of the same name takes its place
+    area.fill(json.dumps(config))
+    use.click()
+    expected = memory_expected(config, 8, ["q_proj", "v_proj"], "bfloat16", "mixed", "adamw")
+    assert memory_shown(page) == expected
+    named = page.locator("#memory select[data-name=model] option", has_text="<img")
+    assert named.count() == 1
+    total = explorer.language_model(config).num_parameters
+    assert f"{total / 1e9:.3g}" in named.text_content()
     for text, answer in (
             ("<script>alert(1)</script>", "not JSON"),
             ('{"model_type": "<img src=x onerror=alert(1)>"}', "not a family"),

@@ -366,7 +366,7 @@ _PEFT_HEADS = ["classifier", "score"]  # trained along with the adapter in class
 
 
 _LARGEST_SIZE = 100_000_000  # of one dimension, and
-_MOST_MODULES = 1_000_000  # of one kind: a lying file must not eat the memory
+_MOST_MODULES = 100_000  # in all: a lying file must not eat the memory
 
 
 def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], family: str) -> int:
@@ -503,7 +503,10 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     if task not in table["heads"] and task != "FEATURE_EXTRACTION":
         raise ValueError(f"{family} has no head for task {task!r}; it has "
                          f"{', '.join(table['heads'])} and FEATURE_EXTRACTION (none)")
-    labels = num_labels or config.get("num_labels") or len(config.get("id2label") or ()) or 2
+    names = config.get("id2label") or {}
+    if not isinstance(names, Mapping):
+        raise ValueError(f"config.json: id2label must be an object, got {names!r:.80}")
+    labels = num_labels or config.get("num_labels") or len(names) or 2
     if isinstance(labels, bool) or not isinstance(labels, int) or labels < 1:
         raise ValueError(f"num_labels must be a positive integer, got {labels!r}")
     symbols: dict[str, int] = {"labels": labels}
@@ -519,7 +522,10 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
 
 
 def _task_of(config: Mapping[str, Any], table: Mapping[str, Any]) -> str:
-    for class_name in config.get("architectures") or ():
+    classes = config.get("architectures") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"config.json: architectures must be a list of names, got {classes!r:.80}")
+    for class_name in classes:
         for ending, task in _TASK_OF_CLASS.items():
             if class_name.endswith(ending) and task in {*table["heads"], "FEATURE_EXTRACTION"}:
                 return task
@@ -538,9 +544,9 @@ def _expand(rows: str, symbols: Mapping[str, int]) -> list[Module]:
         bias = "bias" in options and _flag(options["bias"] or "1", symbols)
         tied = "tied" in options and _flag(options["tied"], symbols)
         repeats = [range(symbols[count]) for count in re.findall(r"{(\w+)}", path)]
-        if math.prod(map(len, repeats)) > _MOST_MODULES:
-            raise ValueError(f"config.json: that makes more than {_MOST_MODULES:,} modules called "
-                             f"{path}, which no model has; correct the file")
+        if len(modules) + math.prod(map(len, repeats)) > _MOST_MODULES:
+            raise ValueError(f"config.json: with those called {path} that makes more than "
+                             f"{_MOST_MODULES:,} modules, which no model has; correct the file")
         template = re.sub(r"{\w+}", "{}", path)
         modules += [Module(template.format(*at), kind, sizes, bias, tied)
                     for at in product(*repeats)]

@@ -306,7 +306,7 @@ class Trial:
         return self.rng(seed).standard_normal(shape).astype(self.dtype)
 
     def make(self, *args: Any, **kwargs: Any) -> Any:
-        """An object of the student's class. `None` or `...` is "not yet"."""
+        """An object of the student's class."""
         return self.call(self.student, *args, returns=None, **kwargs)
 
     def call(self, function: Callable, *args: Any, returns: type | tuple | None = np.ndarray,
@@ -509,7 +509,7 @@ def _run(test: Test, trial: Trial) -> tuple[str, str, Diagnosis | None]:
     except TooLong as error:
         place = _students_line(error)
         outcome = "failed", "", replace(GENERAL["too-long"], seen=f"It was at {place}.")
-    except Exception as error:  # a student's code may raise anything
+    except (Exception, SystemExit) as error:  # a student's code may raise anything
         place = _students_line(error)
         message = f"{type(error).__name__}: {error}"
         if isinstance(error, AttributeError) and error.name in METHOD_NAMES:

@@ -219,6 +219,13 @@ class ParameterExplorer(Widget):
             raise traitlets.TraitError(f"{name} must be one of {allowed}, got {value}")
         return value
 
+    @traitlets.observe("width")
+    def _keep_heads_fitting(self, change):
+        """As the front end does: another width takes the number of heads next to the one before."""
+        allowed = self._head_counts.get(str(self.width), [])
+        if allowed and self.heads not in allowed:
+            self.heads = min(allowed, key=lambda heads: abs(heads - self.heads))
+
     def counts(self):
         """`compare_peft_methods` at the current settings, for the methods shown."""
         counts = peft.compare_peft_methods(
@@ -347,6 +354,14 @@ class RunExplorer(Widget):
             _methods={key: {"label": label, "color": COLORS[color], "unit": unit}
                       for key, (label, color, unit) in RUN_METHODS.items()
                       if any(key in by_method for by_method in runs.values())})
+
+    @traitlets.validate("target", "method")
+    def _check_choice(self, proposal):
+        name, value = proposal["trait"].name, proposal["value"]
+        allowed = self._targets if name == "target" else self._methods
+        if allowed and value not in allowed:
+            raise traitlets.TraitError(f"{name} must be one of {list(allowed)}, got {value!r}")
+        return value
 
     def fallback(self):
         rows = [[self._methods[method]["label"], str(run["size"] or "–"), f"{run['trainable']:,}",
@@ -521,6 +536,14 @@ class MemoryExplorer(Widget):
                             for base in accounting.BASE_FORMATS},
             _note=f"Not included: {leaves_out}. LoRA's own parameters are in 32 bits, as PEFT "
                   "keeps them. Every model has its language-model head.")
+
+    @traitlets.observe("model")
+    def _keep_targets_fitting(self, change):
+        """As the front end does: the chosen modules that the model has, or else its usual ones."""
+        record = self._records.get(self.model)
+        if record:
+            kept = [leaf for leaf in self.targets if leaf in record["units"]]
+            self.targets = kept or record["targets"]
 
     def bills(self):
         """`accounting.memory_bill` at the current settings, for full fine-tuning and for LoRA.

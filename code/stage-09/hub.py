@@ -27,7 +27,15 @@ import numpy as np
 from tqdm import tqdm
 
 from accounting import matches
-from llama import LAYER_MODULES, PROJECTIONS, Linear, Llama, LlamaConfig, rope_theta
+from llama import (
+    LAYER_MODULES,
+    PROJECTIONS,
+    Linear,
+    Llama,
+    LlamaConfig,
+    rope_theta,
+    with_defaults,
+)
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
 from tensorfile import (
     HubError,
@@ -68,8 +76,7 @@ def read_config(path: str | Path) -> LlamaConfig:
         raise HubError(f"{path}: the weights are quantised; take the original checkpoint")
     if stored.get("rope_interleaved"):
         raise HubError(f"{path}: rope_interleaved is true; llama.py pairs the halves of a head")
-    stored = {"num_key_value_heads": stored.get("num_attention_heads"), "rms_norm_eps": 1e-6,
-              "max_position_embeddings": 2048, "tie_word_embeddings": False, **stored}
+    stored = with_defaults(stored)
     with about(path):
         for key in SIZES:
             limit = LARGEST.get(key, LARGEST_SIZE)
@@ -205,7 +212,7 @@ def save_llama(model: Llama, folder: str | Path, *, max_shard_bytes: int = 4 * 1
 
 
 def fingerprint(model: Llama) -> str:
-    """Tells base models apart: a hash of up to 1,024 values of every pretrained weight."""
+    """Tells base models apart: a hash of one to two thousand values of each large weight."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.weights().items()):
         values = weight.reshape(-1)[::max(1, weight.size // 1024)]

@@ -78,10 +78,7 @@ class LlamaConfig:
         for key, (value, ours) in known.items():
             if value != ours:
                 raise ValueError(f"{path}: {key} is {value!r}; this model computes only {ours!r}")
-        defaults = {"num_key_value_heads": stored["num_attention_heads"],  # of transformers, which
-                    "tie_word_embeddings": False, "max_position_embeddings": 2048,  # may leave
-                    "rms_norm_eps": 1e-6}  # out what equals its defaults
-        stored = defaults | {key: value for key, value in stored.items() if value is not None}
+        stored = with_defaults(stored)
         try:
             stored["rope_theta"] = rope_theta(stored)
         except ValueError as error:
@@ -112,6 +109,13 @@ class LlamaConfig:
         if not self.tie_word_embeddings:
             shapes["lm_head.weight"] = (self.vocab_size, d)
         return shapes
+
+
+def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
+    """A `config.json` with what transformers may leave out of it since it equals the default."""
+    defaults = {"num_key_value_heads": stored.get("num_attention_heads"),
+                "tie_word_embeddings": False, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6}
+    return defaults | {key: value for key, value in stored.items() if value is not None}
 
 
 def rope_theta(stored: dict[str, Any]) -> float:

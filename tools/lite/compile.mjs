@@ -7,7 +7,8 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 
 const folder = resolve(process.argv[2]) + "/";
 const { loadPyodide } = await import(pathToFileURL(join(folder, "pyodide.mjs")).href);
-const python = await loadPyodide({ indexURL: folder });
+// Matplotlib lists its fonts in the order of a set: the same seed makes the same file each time.
+const python = await loadPyodide({ indexURL: folder, env: { PYTHONHASHSEED: "0" } });
 await python.loadPackage("matplotlib", { messageCallback: () => {} });
 python.FS.mkdirTree("/files");
 python.mountNodeFS("/files", folder);

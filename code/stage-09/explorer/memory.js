@@ -310,10 +310,9 @@ function render({ model, el }) {
     type: "button", class: "pw-button", onClick: () => {
       try {
         const { name, ...pasted } = readPasted(area.value, get("_families"), get("_nf4"));
-        if (!records.has(name)) {
-          which.select.append(h("option", { value: name },
-            `${name}: ${formatShort(pasted.total)}`));
-        }
+        let option = [...which.select.options].find(({ value }) => value === name);
+        if (!option) which.select.append(option = h("option", { value: name }));
+        setText(option, `${name}: ${formatShort(pasted.total)}`);  // a second one of its name is another
         records.set(name, pasted);
         drawn = null;
         pick(name);

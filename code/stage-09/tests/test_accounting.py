@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import accounting as ac
+import needs
 import numpy as np
 import pytest
 import published
@@ -18,7 +19,6 @@ import safetensors.numpy
 
 HERE = Path(__file__).resolve().parent
 FIXTURES = HERE / "fixtures" / "accounting.json"
-ORACLE = HERE.parents[2] / ".venv-oracle" / "bin" / "python"
 RECORDED = json.loads(FIXTURES.read_text(encoding="utf-8"))
 TINY = {"model_type": "llama", "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3,
         "num_attention_heads": 6, "vocab_size": 101}
@@ -148,11 +148,9 @@ def test_the_fixture_covers_every_family_small_and_real():
 
 
 def test_the_fixture_can_be_made_again(tmp_path):
-    if not ORACLE.exists():
-        reason = "needs Hugging Face PEFT in .venv-oracle: run `make oracle`"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    python = needs.oracle()
     made = tmp_path / "accounting.json"
-    subprocess.run([ORACLE, HERE / "make_accounting_fixtures.py", made], check=True,
+    subprocess.run([python, HERE / "make_accounting_fixtures.py", made], check=True,
                    env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
     again = json.loads(made.read_text(encoding="utf-8"))
     assert again["cases"] == RECORDED["cases"]
@@ -268,7 +266,11 @@ def test_activation_estimate_against_what_pytorch_keeps(kept):
     ({"hidden_size": -4}, "positive integer, got -4"), ({"hidden_size": 48.5}, "got 48.5"),
     ({"num_key_value_heads": 0}, "num_key_value_heads must be a positive integer, got 0"),
     ({"hidden_size": 10**400}, "hidden_size is larger than 100,000,000"),
-    ({"num_hidden_layers": 10**8}, "more than 1,000,000 modules"),  # refused before any is made
+    ({"num_hidden_layers": 10**8},  # refused before any is made
+     r"with those called model\.layers.* that makes more than 100,000 modules"),
+    ({"id2label": 5}, "id2label must be an object, got 5"),
+    ({"architectures": [1]}, r"architectures must be a list of names, got \[1\]"),
+    ({"architectures": "LlamaForCausalLM"}, "architectures must be a list of names"),
     ({"hidden_size": True}, "positive integer, got True"),
     ({"attention_bias": 3}, "attention_bias must be true or false, got 3"),
     ({"model_type": ["llama"]}, "is not a family"),
@@ -284,10 +286,10 @@ def test_bad_configurations_are_refused_by_name(change, message):
 
 def test_sizes_are_refused_above_the_limit_only(monkeypatch):
     assert ac.read_model({**TINY, "vocab_size": 100_000_000})["vocab"] == 100_000_000
-    monkeypatch.setattr(ac, "_MOST_MODULES", 3)  # of one kind: TINY has three layers
+    monkeypatch.setattr(ac, "_MOST_MODULES", 3 + 3 * 9)  # in all
     assert len(ac.read_model(TINY).modules) == 3 + 3 * 9
-    monkeypatch.setattr(ac, "_MOST_MODULES", 2)
-    with pytest.raises(ValueError, match="more than 2 modules called model.layers"):
+    monkeypatch.setattr(ac, "_MOST_MODULES", 3 + 3 * 9 - 1)
+    with pytest.raises(ValueError, match="those called lm_head that makes more than 29 modules"):
         ac.read_model(TINY)
 
 

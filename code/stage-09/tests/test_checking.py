@@ -1,6 +1,7 @@
 """The checks' machinery: whatever a student's code does is caught, explained and undone."""
 
 import functools
+import importlib
 import json
 import random
 import sys
@@ -69,6 +70,11 @@ def test_the_right_error_is_told_from_an_accident_and_from_missing_work(error, s
                                                  GENERAL["backward-first"]))
     assert report.status == status
     assert status != "failed" or seen in report.diagnosis.seen
+
+
+def test_a_student_who_leaves_the_program_stays():
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), sys.exit)
+    assert report.diagnosis.mistake == "raised" and "SystemExit" in report.diagnosis.seen
 
 
 @pytest.mark.parametrize("swallow", [False, True])
@@ -154,7 +160,7 @@ def test_a_report_can_be_shown_anywhere():
 
 @pytest.mark.parametrize("number", range(1, checks.EXERCISES + 1))
 def test_steps_and_kinds_are_in_order_and_pages_exist(number):
-    module = pytest.importorskip(f"checks_ex{number}")
+    module = importlib.import_module(f"checks_ex{number}")
     tests = module.EXERCISE.tests
     order = [(test.step, checking.KINDS.index(test.kind)) for test in tests]
     assert order == sorted(order)

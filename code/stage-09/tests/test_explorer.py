@@ -4,16 +4,17 @@ The same is tested with real clicks in a browser by the book's widget tests.
 """
 
 import json
-import shutil
 import subprocess
 from itertools import product
 
 import accounting
 import experiments
 import explorer
+import needs
 import numpy as np
 import peft
 import pytest
+import traitlets
 from explorer import ParameterExplorer
 
 
@@ -141,7 +142,6 @@ def test_the_front_end_never_parses_html():
             assert sink not in source.replace("http://www.w3.org/2000/svg", ""), (path, sink)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_javascript_multiplies_every_shape_exactly(widget, tmp_path):
     """The real front-end function, over every shape and the ends of every slider."""
     picks = [{k: v[i] for k, v in explorer.SETTINGS.items()} for i in (0, 3, -1)]
@@ -196,6 +196,12 @@ def test_a_scale_holds_all_curves_of_a_target(runs):
     assert low == pytest.approx(1.2) and high == 3.0
 
 
+def test_only_recorded_runs_can_be_asked_for(runs):
+    for name in ("target", "method"):
+        with pytest.raises(traitlets.TraitError, match=f"{name} must be one of .*got 'nonsense'"):
+            setattr(runs, name, "nonsense")
+
+
 def test_runs_are_shown_without_javascript(runs):
     _, _, rows = runs.fallback()
     assert [row[0] for row in rows] == ["Full fine-tuning", "LoRA on q and v", "LoRA on q and v"]
@@ -243,6 +249,18 @@ def test_multiplied_memory_is_the_bill(memory, name):
         assert {label for label, _ in states} <= explorer.ITEM_COLORS.keys()
 
 
+def test_settings_from_python_keep_to_each_other():
+    shape = explorer.parameter_explorer("GPT-2 XL")
+    assert 4096 % shape.heads
+    shape.width = 4096
+    assert 4096 % shape.heads == 0 and shape.counts()["lora"]["params"] > 0
+    bill = explorer.memory_explorer("Llama-2-7B", targets=["q_proj", "v_proj"])
+    bill.model = "Mistral-7B"
+    assert bill.targets == ["q_proj", "v_proj"]
+    bill.model = "GPT-2 (124M)"
+    assert bill.targets == ["c_attn"] and bill.fallback()
+
+
 def test_unknown_target_and_model_are_refused():
     with pytest.raises(ValueError, match=r"no modules \['c_attn'\]; its linear layers are"):
         explorer.memory_explorer(targets=["c_attn"])
@@ -256,8 +274,8 @@ def node(tmp_path, source, program, data):
     (tmp_path / "program.mjs").write_text(
         f'{source}\nimport {{ readFileSync }} from "node:fs";\n'
         f"const data = JSON.parse(readFileSync(process.argv[2]));\n{program}")
-    done = subprocess.run(["node", tmp_path / "program.mjs", tmp_path / "data.json"], check=True,
-                          capture_output=True, text=True)
+    done = subprocess.run([needs.node(), tmp_path / "program.mjs", tmp_path / "data.json"],
+                          check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
 
 
@@ -278,7 +296,6 @@ def paste(tmp_path, memory, texts):
     return node(tmp_path, memory._esm, PASTE, data)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
     configs = [dict(entry["config"]) for entry in accounting.known_models().values()]
     configs += [
@@ -294,7 +311,6 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
             explorer.language_model(config)) | {"name": ""}
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_hostile_configs_are_refused_in_plain_words(memory, tmp_path):
     good = dict(accounting.known_models()["Llama-2-7B"]["config"])
     cases = {

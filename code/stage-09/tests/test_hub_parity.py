@@ -9,6 +9,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 
@@ -22,7 +23,6 @@ from llama import Llama, LlamaConfig, random_weights
 # One worker asks the oracle for all of them, if pytest-xdist is told `--dist loadgroup`.
 pytestmark = pytest.mark.xdist_group("hub oracle")
 SCRIPT = Path(__file__).resolve().with_name("hub_oracle.py")
-ORACLE = SCRIPT.parents[3] / ".venv-oracle" / "bin" / "python"
 BASE = Path(hub.__file__).parent / "data" / "base"
 TOLERANCE = {"exact": 1e-9, "cast": 1e-6, "float32": 1e-5}
 STEPS, LR, DECAY = 20, 5e-3, 0.01
@@ -130,16 +130,14 @@ def jobs_for(root):
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory):
     """The folder with everybody's files, the jobs by name, and the oracle's answers."""
-    if not ORACLE.exists():
-        reason = f"{ORACLE} is missing: `make oracle` installs PyTorch and Hugging Face there"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    python = needs.oracle()
     root = tmp_path_factory.mktemp("hub")
     jobs = jobs_for(root)
     (root / "jobs.json").write_text(json.dumps(
         jobs, default=lambda x: x.tolist() if isinstance(x, np.ndarray) else str(x)))
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([ORACLE, SCRIPT, root / "jobs.json", root / "results.npz"],
+    done = subprocess.run([python, SCRIPT, root / "jobs.json", root / "results.npz"],
                           env=environment, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     return root, {job["name"]: job for job in jobs}, dict(np.load(root / "results.npz"))

@@ -9,6 +9,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 
@@ -19,7 +20,6 @@ from gradcheck import relative_error
 
 SCRIPT = Path(__file__).resolve().with_name("make_parity_fixtures.py")
 FOLDER = SCRIPT.parent / "fixtures" / "parity"
-ORACLE = SCRIPT.parents[3] / ".venv-oracle" / "bin" / "python"
 SETTINGS = json.loads((FOLDER / "settings.json").read_text(encoding="utf-8"))
 RESULTS = dict(np.load(FOLDER / "results.npz"))
 # Relative to the largest entry of each array. "exact": all float64; 1e-9 is what the course claims,
@@ -120,12 +120,10 @@ def test_lora_layer_agrees_with_hugging_face():
 
 
 def test_fixtures_are_what_hugging_face_says_today(tmp_path):
-    if not ORACLE.exists():
-        reason = f"{ORACLE} is missing: `make oracle` installs PyTorch and Hugging Face there"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    python = needs.oracle()
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([ORACLE, SCRIPT, tmp_path], env=environment, cwd=tmp_path,
+    done = subprocess.run([python, SCRIPT, tmp_path], env=environment, cwd=tmp_path,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     for file in ("settings.json", *(f"{name}/config.json" for name in SETTINGS["models"])):

@@ -8,6 +8,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from exercise_tools import solution
@@ -24,7 +25,6 @@ quantize_nf4, dequantize_nf4, quantize_absmax, dequantize_absmax = (
     ("quantize_nf4", "dequantize_nf4", "quantize_absmax", "dequantize_absmax"))
 
 SCRIPT = Path(__file__).resolve().with_name("make_bitsandbytes_fixtures.py")
-ORACLE = SCRIPT.parents[3] / ".venv-oracle" / "bin" / "python"
 FIXTURES = dict(np.load(SCRIPT.parent / "fixtures" / "bitsandbytes.npz"))
 CASES = sorted({key.split("/")[0] for key in FIXTURES if "/" in key})
 
@@ -158,12 +158,10 @@ def test_double_quantization_equals_bitsandbytes_bit_for_bit(name):
 
 
 def test_fixtures_are_what_bitsandbytes_says_today(tmp_path):
-    if not ORACLE.exists():
-        reason = f"{ORACLE} is missing: `make oracle` installs PyTorch and bitsandbytes there"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    python = needs.oracle()
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([ORACLE, SCRIPT, tmp_path / "new.npz"], env=environment, cwd=tmp_path,
+    done = subprocess.run([python, SCRIPT, tmp_path / "new.npz"], env=environment, cwd=tmp_path,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     new = dict(np.load(tmp_path / "new.npz"))

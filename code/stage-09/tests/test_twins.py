@@ -2,8 +2,8 @@
 
 import inspect
 import json
-import os
 
+import needs
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -40,9 +40,7 @@ def test_the_recorded_answers_fit_what_numpy_does_here(ran, monkeypatch):
 
 
 def test_peft_says_today_what_was_recorded(ran):
-    if not twins.ORACLE.exists():
-        reason = f"{twins.ORACLE} is missing: `make oracle` installs PyTorch and Hugging Face there"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    needs.oracle()
     folder, batches, losses = ran
     answers, fresh = twins.ask_peft(folder, batches)
     assert fresh
