@@ -1,11 +1,13 @@
 # One command each. `make` alone lists them.
 SHELL  := bash
-.SHELLFLAGS := -eo pipefail -c
 PYTHON ?= python3
 VENV   := .venv
 ORACLE := .venv-oracle
 BIN    := $(VENV)/bin
 PIP    := -m pip --disable-pip-version-check --require-virtualenv
+# Behind a command: without pip's lines about what is there, but with its exit code. (The make of
+# macOS knows no .SHELLFLAGS, which could ask for that in one place.)
+QUIETLY := > >(sed '/already satisfied/d')
 
 .DEFAULT_GOAL := help
 .PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments bench bench-checkpoints bench-browser zip colab vendor constraints matrix binder links lab clean
@@ -19,7 +21,7 @@ $(VENV)/.installed: requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: try make PYTHON=python3.12")'
 	@echo "==> Installing into $(VENV) (once; a few minutes)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP) install --progress-bar off --require-hashes -r requirements-dev.lock | sed '/already satisfied/d'
+	$(BIN)/python $(PIP) install --progress-bar off --require-hashes -r requirements-dev.lock $(QUIETLY)
 	$(BIN)/python $(PIP) check
 	@touch $@
 
@@ -34,7 +36,7 @@ $(ORACLE)/.installed: requirements-oracle.lock requirements-cards.lock
 	@$(ORACLE)/bin/python $(PIP) hash $(ORACLE)/torch/*.whl | grep -o 'sha256:.*' | grep -qFf - requirements-oracle.lock \
 		|| { echo "PyTorch's file is none of those in requirements-oracle.lock: is the package index what it should be?"; exit 1; }
 	$(ORACLE)/bin/python $(PIP) install --no-deps $(ORACLE)/torch/*.whl
-	$(ORACLE)/bin/python $(PIP) install --progress-bar off --require-hashes --no-deps -r requirements-oracle.lock | sed '/already satisfied/d'
+	$(ORACLE)/bin/python $(PIP) install --progress-bar off --require-hashes --no-deps -r requirements-oracle.lock $(QUIETLY)
 	$(ORACLE)/bin/python $(PIP) check >/dev/null \
 		|| $(ORACLE)/bin/python $(PIP) install --progress-bar off --require-hashes --no-deps -r requirements-cards.lock
 	$(ORACLE)/bin/python $(PIP) check
@@ -109,7 +111,7 @@ experiments: env  ## run every experiment of section 9.7 again from nothing (und
 	@cd code/stage-09 && ../../$(BIN)/python experiments.py table
 
 bench: env oracle  ## time everything beside PyTorch and Hugging Face; rewrites the page on speed
-	@for name in layers small_llama nf4 growth; do $(BIN)/python benchmarks/$$name.py; done
+	@for name in layers small_llama nf4 growth; do $(BIN)/python benchmarks/$$name.py || exit; done
 	@$(BIN)/python tools/notebooks.py book/how-fast-it-is.ipynb
 
 bench-checkpoints: env oracle  ## time and memory of checkpoints up to a billion weights (needs 7 GB)
