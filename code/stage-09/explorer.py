@@ -54,7 +54,7 @@ HEADS = [1, 2, 4, 8, 12, 16, 20, 25, 32, 40, 48, 52, 64, 80, 96]
 SETTINGS = {
     "lora_rank": [1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
     "adapter_bottleneck": [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
-    "prefix_length": [1, 2, 5, 10, 20, 30, 50, 100, 200],
+    "prefix_length": [1, 2, 5, 10, 16, 20, 30, 50, 100, 200],
     "prompt_length": [1, 2, 5, 10, 20, 50, 100, 150, 200],
 }
 #: Key in `compare_peft_methods`, label, setting, what one unit of it is called, slider's label.

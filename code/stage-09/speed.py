@@ -36,6 +36,11 @@ def machine(record: dict[str, Any]) -> str:
             f"{versions}; {record['date']}.")
 
 
+def _goal(value: float, limit: float) -> str:
+    """A goal, and whether it was missed."""
+    return f"≤ {limit:g}" + ", missed" * (value > limit)
+
+
 def layer_rows(record: dict[str, Any]) -> list[list[str]]:
     """Per method and size: each side's ratio to its own limit; ours to theirs, limit and layer.
 
@@ -47,7 +52,8 @@ def layer_rows(record: dict[str, Any]) -> list[list[str]]:
         if method == "merged":
             continue
         ratios = {side: row[side]["layer"] / row[side]["bare"] for side in ("ours", "theirs")}
-        goal = f" (≤ {LORA_GOALS[int(width)]:g})" if method == "LoRA, rank 8" else ""
+        goal = (f" ({_goal(ratios['ours'], LORA_GOALS[int(width)])})"
+                if method == "LoRA, rank 8" else "")
         rank = int(method.split()[-1]) if method.startswith("LoRA") else 0
         rows.append([NAMES.get(method, method), f"{int(width):,} × {int(tokens):,}",
                      f"{1 + 3 * rank / int(width):.2f}",
@@ -76,7 +82,7 @@ def whole_rows(llama: dict[str, Any], nf4: dict[str, Any]) -> list[list[str]]:
         rows += [(f"NF4, {work}, {size}", work, row["ours"][work], row["theirs"][work])
                  for work in row["ours"]]
     return [[label, f"{mine * 1e3:,.1f}", f"{other * 1e3:,.1f}", f"{mine / other:.2f}",
-             f"≤ {goals[kind]:g}"] for label, kind, mine, other in rows]
+             _goal(mine / other, goals[kind])] for label, kind, mine, other in rows]
 
 
 def memory_rows(growth: dict[str, Any]) -> list[list[str]]:
@@ -168,7 +174,7 @@ def page_rows(browser: dict[str, Any], commands: dict[str, Any]) -> list[list[st
                      goals["notebook"]))
     rows += [(f"{what}, s", seconds, commands["goals"][what])
              for what, seconds in commands["seconds"].items()]
-    return [[what, f"{value:,.1f}", f"≤ {goal:g}"] for what, value, goal in rows]
+    return [[what, f"{value:,.1f}", _goal(value, goal)] for what, value, goal in rows]
 
 
 def table(columns: list[str], rows: list[list[str]], record: dict[str, Any]) -> Any:

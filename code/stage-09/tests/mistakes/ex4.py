@@ -432,6 +432,15 @@ class TransposedWeights(Right):
         self.W1, self.W2 = self.W1.T.copy(), self.W2.T.copy()
 
 
+class FirstWeightTransposed(Right):
+    diagnosis = "wrong-shape"
+    seen = "W1 has shape (6, 7), expected (7, 6)"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.W1 = self.W1.T.copy()
+
+
 class TokensFirst(Right):
     diagnosis = "wrong-shape"
     seen = "TokensFirst.forward has shape (4, 3, 2, 2, 5), expected (3, 2, 4, 2, 5)"

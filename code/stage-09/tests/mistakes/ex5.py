@@ -700,6 +700,18 @@ class KeyProjectionTurned(Own):
         return self.q.backward(gQ) + gK @ self.wk.T + self.v.backward(gV)
 
 
+class KeepsTheFirstForward(Own):
+    """Right in every test that makes one step."""
+
+    diagnosis = "old-forward"
+
+    def forward(self, embeds):
+        first = self.cache
+        out = super().forward(embeds)
+        self.cache = first or self.cache
+        return out
+
+
 class CopiesAsParameters(Right):
     diagnosis = "dead-parameters"
 
