@@ -111,6 +111,19 @@ def test_python_starts_with_the_page_and_again_with_its_kernel(visit, site):
     assert faults == []
 
 
+@pytest.mark.parametrize(("path", "leads"), [
+    ("book/glossary.md", "/book/glossary.html"),
+    ("book/exercises/index.md", "/book/exercises/index.html"),
+    ("book/../x.md", ""), ("code/stage-09/README.md", ""), ("//example.org/book/x.md", "")])
+def test_a_link_to_a_markdown_page_leads_into_the_book(visit, site, path, leads):
+    page, faults = visit
+    page.goto(f"{site}/lite/edit/index.html?path={path}#bottleneck", wait_until="commit")
+    page.wait_for_load_state("domcontentloaded")
+    page.wait_for_timeout(500)
+    assert urlsplit(page.url).path == (leads or "/lite/edit/index.html")
+    assert urlsplit(page.url).fragment == "bottleneck" and faults == []
+
+
 def test_a_kernel_that_starts_otherwise_is_noticed(tmp_path):
     folder = tmp_path / "extensions/@jupyterlite/pyodide-kernel-extension/static"
     folder.mkdir(parents=True)

@@ -323,20 +323,26 @@ def start_early(folder):
     asks = r"crossOriginIsolated\?new Worker\(.*?:new Worker\(new URL\(\w\.p\+\w\.u\((\d+)\)"
     found = {number for path in scripts.glob("*.js")
              for number in re.findall(asks, path.read_text("utf-8"))}
-    page, first = folder / "notebooks/index.html", '<meta charset="utf-8" />'
-    text = page.read_text("utf-8")
-    if len(found) != 1 or text.count(first) != 1:
+    if len(found) != 1:
         raise RuntimeError("JupyterLite no longer makes its worker as early.js expects: mend that "
                            "file, or drop start_early(); notebooks then start a second later")
     kernel = next(scripts.glob(f"{found.pop()}.*.js")).relative_to(folder).as_posix()
     config = json.loads((HERE / "jupyter-lite.json").read_text("utf-8"))["jupyter-config-data"]
     settings = config["litePluginSettings"]["@jupyterlite/pyodide-kernel-extension:kernel"]
     known = {"KERNEL": kernel, "OPTIONS": settings["loadPyodideOptions"]}
-    (folder / "early.js").write_text(
-        "".join(f"const {name} = {json.dumps(value)};\n" for name, value in known.items())
-        + (HERE / "early.js").read_text("utf-8"), "utf-8")
-    early = '<script src="../early.js"></script>'
-    page.write_text(text.replace(first, f"{first}\n    {early}"), "utf-8")
+    constants = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in known.items())
+    run_first(folder, "notebooks", "early.js", constants)
+
+
+def run_first(folder, app, script, constants=""):
+    """Let the page of one of JupyterLite's apps run a script of ours before all else."""
+    page, charset = folder / app / "index.html", '<meta charset="utf-8" />'
+    text = page.read_text("utf-8")
+    if text.count(charset) != 1:
+        raise RuntimeError(f"{page} no longer declares its character set where {script} can follow")
+    (folder / script).write_text(constants + (HERE / script).read_text("utf-8"), "utf-8")
+    page.write_text(text.replace(charset, f'{charset}\n    <script src="../{script}"></script>'),
+                    "utf-8")
 
 
 def digest_of_inputs():
@@ -384,6 +390,7 @@ def build():
             raise RuntimeError(f"JupyterLite failed:\n{(done.stdout + done.stderr)[-3000:]}")
     mend(LITE)
     start_early(LITE)
+    run_first(LITE, "edit", "to-book.js")
     shutil.copyfile(HERE / "start-again.html", LITE / "start-again.html")
     for path in [*LITE.rglob("*.map"), *LITE.rglob("*.doit.db")]:
         path.unlink()

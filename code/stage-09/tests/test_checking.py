@@ -94,6 +94,12 @@ def test_an_endless_loop_ends(monkeypatch, swallow):
     assert sys.gettrace() is None
 
 
+def test_no_endless_tracing_after_an_ordinary_run():
+    """A limit that is passed ends the tracing by itself; one that is not has to be taken off."""
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), lambda x: x)
+    assert report.passed and sys.gettrace() is None
+
+
 def test_changed_inputs_are_noticed():
     def in_place(x):
         x += 1
