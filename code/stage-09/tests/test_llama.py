@@ -293,14 +293,15 @@ def test_config_refuses_what_it_cannot_compute(tmp_path):
     stored = PLAIN.to_hugging_face()
     path.write_text(json.dumps(stored))
     assert LlamaConfig.load(path) == PLAIN
+    plain = "this model computes only plain RoPE, not "
     for change, named in [
             ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}},
-             "this model computes only plain RoPE, not .*llama3"),
+             f"{plain}.*llama3"),
             ({"rope_parameters": None, "rope_scaling": {"type": "linear"}},  # old
-             "this model computes only plain RoPE, not .*linear"),
-            ({"rope_scaling": {"rope_type": "yarn"}, "rope_parameters": {}}, "this .* plain RoPE, not .*yarn"),
-            ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "this .* plain RoPE, not .*factor"),
-            ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "this .* plain RoPE, not .*partial"),
+             f"{plain}.*linear"),
+            ({"rope_scaling": {"rope_type": "yarn"}, "rope_parameters": {}}, f"{plain}.*yarn"),
+            ({"rope_scaling": {"type": "linear", "factor": 2.0}}, f"{plain}.*factor"),
+            ({"rope_parameters": {"partial_rotary_factor": 0.5}}, f"{plain}.*partial"),
             ({"rope_parameters": [1]}, "rope_parameters must be an object"),
             ({"rope_theta": 300.0}, r"rope_theta is given twice, as 300.0 and 10000.0"),
             ({"rope_theta": None, "rope_scaling": {"rope_theta": 2.0}},
