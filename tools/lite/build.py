@@ -304,17 +304,30 @@ def compiled(files):
 
 
 def mend(folder):
-    """JupyterLite 0.6.4 takes every file with "json" in its suffix for one JSON value, and a read
-    of JSON Lines never returns. Let the name end in json."""
-    wrong, right, count = r"ipynb|[^/]*json[^/]*)$/", r"ipynb|[^/]*json)$/", 0
+    """Let Python read and write .json files as the text that they are.
+
+    JupyterLite 0.6.4 parses every file with "json" in its name or its kind. So JSON Lines cannot be
+    read, 10000.0 comes back as 10000, and to write a file anew, which empties it first, stops the
+    kernel for good. Here only notebooks are parsed, and all other JSON is text.
+    """
+    asks = (r"""\w+\.hasFormat\(\w+,"json"\)\|\|"""
+            r"""-1!==\(null==(\w+)\?void 0:\1\.indexOf\("json"\)\)\|\|"""
+            r"""(\w+)\.match\(/\\\.\(ipynb\|\[\^/\]\*json\[\^/\]\*\)\$/\)""")
+    count = 0
     for path in folder.rglob("*.js"):
-        text = path.read_text("utf-8")
-        if wrong in text:
-            path.write_text(text.replace(wrong, right), "utf-8")
-            count += 1
+        text, found = re.subn(asks, r'\2.endsWith(".ipynb")', path.read_text("utf-8"))
+        if found:
+            path.write_text(text, "utf-8")
+            count += found
     if not count:
         raise RuntimeError("JupyterLite no longer has the test for JSON files that mend() mends: "
-                           "can .jsonl files be read now? Then mend() can go")
+                           "can a .json file be written twice now? Then mend() can go")
+    path = folder / "jupyter-lite.json"
+    config = json.loads(path.read_text("utf-8"))
+    for kind in config["jupyter-config-data"]["fileTypes"].values():
+        if kind.get("fileFormat") == "json":
+            kind["fileFormat"] = "text"
+    path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
 def start_early(folder):
