@@ -128,7 +128,7 @@ class Report:
         done = sum(row.status == "passed" for row in self.rows)
         return {"passed": f"All {len(self.rows)} tests passed.",
                 "not yet": f"Not yet: {done} of {len(self.rows)} tests passed, "
-                           "the others wait for code that isn't written.",
+                           "the others wait for what is missing.",
                 "failed": "A test failed. Mend this first; the tests below it were not tried.",
                 }[self.status]
 
@@ -166,9 +166,10 @@ class Report:
             f'<td style="text-align:left">{escape(row.name)}'
             + (f"<br><small>{escape(row.note)}</small>" if row.note else "") + "</td></tr>"
             for row in self._shown())
+        head = "".join(f'<th scope="col" style="text-align:left">{word}</th>'
+                       for word in ("result", "kind", "test"))
         text = (f'<table class="table"><caption>{escape(self.title)}</caption><thead><tr>'
-                f'<th scope="col">result</th><th scope="col">kind</th><th scope="col">test</th>'
-                f"</tr></thead><tbody>{rows}</tbody></table>"
+                f"{head}</tr></thead><tbody>{rows}</tbody></table>"
                 f"<p><strong>{escape(self.verdict)}</strong></p>")
         if d := self.diagnosis:
             title, path = PAGES[d.read]
@@ -344,7 +345,8 @@ class Trial:
         if result is None or result is ...:
             raise NotYet(f"{what} gave {result}: is a return or an assignment missing?")
         if not isinstance(result, returns):
-            wanted = getattr(returns, "__name__", returns)
+            kinds = returns if isinstance(returns, tuple) else (returns,)
+            wanted = " or ".join(kind.__name__ for kind in kinds)
             raise Found(GENERAL["wrong-type"],
                         f"{what} gave {type(result).__name__}, expected {wanted}.")
         if isinstance(result, np.ndarray):
@@ -352,8 +354,9 @@ class Trial:
                 raise Found(GENERAL["wrong-shape"],
                             f"{what} has shape {result.shape}, expected {tuple(shape)}.")
             if result.dtype.kind == "f" and not np.isfinite(result).all():
-                raise Found(GENERAL["not-finite"], f"{what} holds {np.sum(~np.isfinite(result))} "
-                                                   f"such numbers out of {result.size}.")
+                raise Found(GENERAL["not-finite"],
+                            f"{what} holds {np.sum(~np.isfinite(result))} times NaN or infinity, "
+                            f"among {result.size} numbers.")
         return result
 
     def attribute(self, thing: Any, name: str, returns: Any = np.ndarray,
@@ -373,6 +376,12 @@ class Trial:
                                               f"{'' if found else METHOD_HINT}.")
         for name, array in found.items():
             self.expect(f"{which}()[{name!r}]", array)
+        if which == "parameters":
+            again = thing.parameters()
+            for name, array in found.items():
+                if name not in again or not np.shares_memory(array, again[name]):
+                    raise Found(GENERAL["dead-parameters"], "Asked a second time, parameters() "
+                                                            f"gave another array of {name}.")
         return found
 
     def agrees(self, value: np.ndarray, reference: np.ndarray) -> bool:
@@ -394,6 +403,20 @@ class Trial:
                 raise Found(diagnosis, f"{what} equals what this mistake gives.")
         raise Found(GENERAL["values"], f"{what} is off by {_error(value, right):.2g}, relative to "
                                        "its largest entry.")
+
+    @contextmanager
+    def telling_others(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray]
+                       ) -> Iterator[None]:
+        """Comparisons of several results: an unknown mistake is told with those that are right."""
+        try:
+            yield
+        except Found as error:
+            if error.diagnosis.mistake != "values":
+                raise
+            good = [name for name, array in right.items() if name in found
+                    and found[name].shape == array.shape and self.agrees(found[name], array)]
+            raise Found(GENERAL["values"], f"{error.diagnosis.seen} Right already: "
+                                           f"{', '.join(good) or 'none'}.") from None
 
     def refuses(self, what: str, function: Callable[[], Any],
                 errors: tuple = (ValueError, TypeError),

@@ -53,6 +53,13 @@ SWAPPED = Diagnosis(
 SUM = Diagnosis(
     "sum-for-product", "a sum where the product belongs",
     "The gate multiplies, entry by entry. That is what makes it a gate.", "statement")
+RESIDUAL = Diagnosis(
+    "extra-residual", "an output to which x is added",
+    "The residual around the block belongs to the model, which adds x itself.", "statement")
+NAMES_SWAPPED = Diagnosis(
+    "names-swapped", "the updates of gate and up under each other's names",
+    "The names say which projection an update belongs to; a file loaded elsewhere would go to the "
+    "wrong one.", "statement")
 OVERFLOW = Diagnosis(
     "overflow", "an exponential that overflows",
     "For large inputs exp(z) is infinite, and infinity divided by infinity is NaN. The logistic "
@@ -61,6 +68,10 @@ SLOPE = Diagnosis(
     "wrong-silu-slope", "a wrong derivative of silu",
     "silu is a product of z and the logistic function of z, so its derivative has two terms.",
     "statement")
+IN_PLACE = Diagnosis(
+    "activation-in-place", "a silu that overwrites z",
+    "backward needs z as it was. An operation such as *= on the array that forward keeps leaves it "
+    "silu(z) instead.", "9.6")
 NO_U = Diagnosis(
     "gate-gradient-without-up", "the gate's gradient without the factor u",
     "The product rule: each factor's gradient contains the other factor.", "statement")
@@ -71,12 +82,16 @@ FROZEN_LOST = Diagnosis(
     "frozen-gradient-lost", "a gradient that does not pass through the frozen weight",
     "A frozen weight gets no gradient of its own, but the gradient always passes through it. "
     "Without it everything below hardly learns.", "9.2")
+UPDATE_LOST = Diagnosis(
+    "update-not-passed", "a gradient that passes only through the frozen weight",
+    "What comes back through a projection passes the frozen weight and its update, both. "
+    "The layer's own backward does that.", "9.2")
 ONE_PATH = Diagnosis(
     "one-path-to-x", "an input gradient along one path only",
     "x reaches the output through gate and through up. What comes back along both must be added.",
     "statement")
 MERGED_TWO = Diagnosis(
-    "merged-two", "a merge that leaves out a projection",
+    "merged-two", "a merge that leaves out updates",
     "The merged block must compute what the three projections with their updates compute.",
     "statement")
 MERGED_ORDER = Diagnosis(
@@ -107,7 +122,8 @@ UP_SIGMOID = Diagnosis(
 
 EXERCISE = Exercise(
     1, "LoRA on the feed-forward block", MERGED_NO_S, ALPHA_LOST, SILU_TWICE, UP_SIGMOID,
-    TWO_OF_THREE, TRANSPOSED, BOTH_ZERO, NOT_IDENTITY,
+    RESIDUAL, NAMES_SWAPPED, IN_PLACE, UPDATE_LOST, TWO_OF_THREE, TRANSPOSED, BOTH_ZERO,
+    NOT_IDENTITY,
     IGNORES_RNG, BAD_SHAPES, ALPHA, NO_ACTIVATION, SIGMOID, RELU, SWAPPED, SUM, OVERFLOW, SLOPE,
     NO_U, NO_SILU, FROZEN_LOST, ONE_PATH, MERGED_TWO, MERGED_ORDER, FROZEN_CHANGED)
 
@@ -245,7 +261,7 @@ def _compare_output(trial: Trial, what: str, block: Any, w: Arrays, x: np.ndarra
     twins = {NO_ACTIVATION: (z * u) @ w["down"].T, SIGMOID: _output(w, x, _sigmoid),
              RELU: _output(w, x, lambda z: np.maximum(z, 0)), SUM: (_silu(z) + u) @ w["down"].T,
              SWAPPED: (z * _silu(u)) @ w["down"].T,
-             SILU_TWICE: (_silu(z) * _silu(u)) @ w["down"].T}
+             SILU_TWICE: (_silu(z) * _silu(u)) @ w["down"].T, RESIDUAL: _output(w, x) + x}
     trial.compare(what, trial.call(block.forward, x), _output(w, x), twins | (more or {}))
 
 
@@ -257,8 +273,12 @@ def _values(trial: Trial) -> None:
     for name in PROJECTIONS:
         if trial.agrees(value, _output(_whole(weights, arrays, without=name), x)):
             raise Found(TWO_OF_THREE, f"The output is that of a block whose {name} has no update.")
+    other = {"gate": "up", "up": "gate", "down": "down"}
+    crossed = {f"{name}.{matrix}": arrays[f"{other[name]}.{matrix}"]
+               for name in other for matrix in "AB"}
     _compare_output(trial, "the output", block, _whole(weights, arrays), x,
-                    {ALPHA: _output(_whole(weights, arrays, ALPHA_VALUE), x),
+                    {NAMES_SWAPPED: _output(_whole(weights, crossed), x),
+                     ALPHA: _output(_whole(weights, arrays, ALPHA_VALUE), x),
                      ALPHA_LOST: _output(_whole(weights, arrays, 16.0 / RANK), x)})
     arrays["gate.A"] *= 2
     if trial.agrees(trial.call(block.forward, x), value):
@@ -315,32 +335,36 @@ def _gradients(trial: Trial) -> None:
     z, u = x @ w["gate"].T, x @ w["up"].T
     a = G @ w["down"]  # of silu(z) * u
     lost = G @ (w["down"] - weights["down"])  # the same without the frozen weight
-
-    def compare(name: str, inner: np.ndarray, g: np.ndarray, twins: list) -> None:
-        right = _lora_gradients(arrays, name, inner, g)
-        wrong = [(d, _lora_gradients(arrays, name, inner, twin)) for d, twin in twins]
-        for key, array in right.items():
-            for diagnosis, twin in wrong:
-                if not trial.agrees(grads[key], array) and trial.agrees(grads[key], twin[key]):
-                    raise Found(diagnosis, f"The gradient of {key} equals what this mistake gives.")
-            trial.compare(f"the gradient of {key}", grads[key], array)
-
+    half = G @ weights["down"]  # the same without the update
     grad_u, grad_z = a * _silu(z), a * u * _slope(z)
-    compare("down", _silu(z) * u, G, [])
-    compare("up", x, grad_u, [(NO_SILU, a), (FROZEN_LOST, lost * _silu(z)),
-                              (SLOPE, a * _slope(z)), (SWAPPED, grad_z),
-                              (UP_SIGMOID, a * _sigmoid(z))])
-    compare("gate", x, grad_z, [(NO_U, a * _slope(z)),
-                                (SLOPE, a * u * _sigmoid(z)), (SLOPE, a * u), (SWAPPED, grad_u),
-                                (SLOPE, a * u * _silu(z)),
-                                (SLOPE, a * u * (_sigmoid(z) - _silu(z) * (1 - _sigmoid(z)))),
-                                (SLOPE, a * u * _sigmoid(z) * (1 - _sigmoid(z)))])
     paths = grad_z @ w["gate"], grad_u @ w["up"]
-    for path in paths:
-        if trial.agrees(back, path):
-            raise Found(ONE_PATH, "The gradient of x is what comes back along one projection.")
-    frozen = grad_z @ weights["gate"] + grad_u @ weights["up"]
-    trial.compare("the gradient of x", back, sum(paths), {FROZEN_LOST: sum(paths) - frozen})
+    right = {"x": sum(paths)}
+    for name, inner, g in (("down", _silu(z) * u, G), ("up", x, grad_u), ("gate", x, grad_z)):
+        right |= _lora_gradients(arrays, name, inner, g)
+
+    def compare(name: str, inner: np.ndarray, twins: list) -> None:
+        wrong = [(d, _lora_gradients(arrays, name, inner, twin)) for d, twin in twins]
+        for key in (f"{name}.B", f"{name}.A"):
+            for diagnosis, twin in wrong:
+                if not trial.agrees(grads[key], right[key]) and trial.agrees(grads[key], twin[key]):
+                    raise Found(diagnosis, f"The gradient of {key} equals what this mistake gives.")
+            trial.compare(f"the gradient of {key}", grads[key], right[key])
+
+    with trial.telling_others(grads | {"x": back}, right):
+        compare("down", _silu(z) * u, [])
+        compare("up", x, [(NO_SILU, a), (FROZEN_LOST, lost * _silu(z)), (SLOPE, a * _slope(z)),
+                          (SWAPPED, grad_z), (UP_SIGMOID, a * _sigmoid(z)),
+                          (IN_PLACE, a * _silu(_silu(z))), (UPDATE_LOST, half * _silu(z))])
+        s = _sigmoid(z)
+        compare("gate", x, [(NO_U, a * _slope(z)), (SWAPPED, grad_u), *(
+            (SLOPE, a * u * slope) for slope in (
+                s, 1, z * s, s - z * s * (1 - s), s * (1 - s), s + z * (1 - s)))])
+        for path in paths:
+            if trial.agrees(back, path):
+                raise Found(ONE_PATH, "The gradient of x is what comes back along one projection.")
+        frozen = grad_z @ weights["gate"] + grad_u @ weights["up"]
+        trial.compare("the gradient of x", back, right["x"], {
+            FROZEN_LOST: right["x"] - frozen, UPDATE_LOST: frozen})
 
 
 @EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; float32 stays float32")
@@ -350,7 +374,7 @@ def _replaced(trial: Trial) -> None:
     trial.call(block.forward, trial.normal(4, D, seed=2))
     trial.call(block.backward, G)
     _frozen_kept(trial, weights, "after backward")
-    first = {key: grad.copy() for key, grad in block.gradients().items()}
+    first = {key: grad.copy() for key, grad in trial.arrays(block, KEYS, "gradients").items()}
     trial.call(block.backward, G)
     for key, grad in block.gradients().items():
         if not trial.agrees(grad, first[key]):
@@ -386,6 +410,8 @@ def _merge(trial: Trial) -> None:
     right, too_much = _whole(weights, arrays), _whole(weights, arrays, ALPHA_VALUE)
     if trial.agrees(merged["gate"], right["up"]) and trial.agrees(merged["up"], right["gate"]):
         raise Found(MERGED_ORDER, "The first weight is that of up, the second that of gate.")
+    if all(trial.agrees(array, weights[name]) for name, array in merged.items()):
+        raise Found(MERGED_TWO, "All three are the frozen weights, without any update.")
     for name, array in merged.items():
         trial.compare(f"the merged {name}", array, right[name],
                       {MERGED_TWO: weights[name], ALPHA: too_much[name],

@@ -248,7 +248,14 @@ def test_a_missing_attribute_and_wrong_keys_are_named():
     mistake, seen = found(lambda t: t.arrays(thing, ("A",), "gradients"))
     assert mistake == "signature" and seen.startswith("gradients() has the keys [], expected ['A']")
     assert "look for these names on the object itself" in seen
+    assert found(lambda t: t.arrays(thing, ("A",))) == (
+        "dead-parameters", "Asked a second time, parameters() gave another array of A.")
+    kept = {"A": np.ones(2)}
+    thing.parameters = lambda: kept
     assert verdict(lambda t: t.arrays(thing, ("A",))).passed
+    asked = iter([{"A": kept["A"]}, {}])
+    thing.parameters = lambda: next(asked)
+    assert found(lambda t: t.arrays(thing, ("A",)))[0] == "dead-parameters"
     thing.parameters = lambda: {"A": [1.0]}
     assert found(lambda t: t.arrays(thing, ("A",)))[0] == "wrong-type"
 
@@ -336,7 +343,7 @@ def test_a_report_says_each_thing_once_and_where_to_read():
     assert "passed     step 1     1 of 1 earlier tests passed\n" in str(
         exercise.check(None, step=2))
     assert exercise.check(None, step=2).verdict == (
-        "Not yet: 1 of 3 tests passed, the others wait for code that isn't written.")
+        "Not yet: 1 of 3 tests passed, the others wait for what is missing.")
     assert exercise.check(None, step=1).verdict == "All 1 tests passed."
     assert list(exercise.mistakes) == ["m"] and "Seen" not in str(exercise.mistakes["m"])
     with pytest.raises(ValueError, match="kind must be one of .*got 'style'"):
@@ -346,7 +353,8 @@ def test_a_report_says_each_thing_once_and_where_to_read():
 def test_results_that_are_no_numbers_and_arguments_by_name_are_watched():
     assert found(lambda t: t.call(lambda: np.array([1.0, np.nan, np.inf]))) == (
         "not-finite", "test_results_that_are_no_numbers_and_arguments_by_name_are_watched."
-                      "<locals>.<lambda>.<locals>.<lambda> holds 2 such numbers out of 3.")
+                      "<locals>.<lambda>.<locals>.<lambda> holds 2 times NaN or infinity, among 3 "
+                      "numbers.")
 
     def writes(x=None):
         x[0] = 7
@@ -423,7 +431,7 @@ def test_a_report_is_a_table_in_a_notebook():
     assert "Seen" not in unseen._repr_html_() and "Why it matters:</strong> m" in str(
         unseen._repr_html_())
     passed = exercise.check(None, 1)._repr_html_()
-    assert passed.endswith("the others wait for code that isn&#x27;t written.</strong></p>")
+    assert passed.endswith("the others wait for what is missing.</strong></p>")
 
 
 def test_the_students_line_is_found_below_library_code():

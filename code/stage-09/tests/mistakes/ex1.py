@@ -620,5 +620,83 @@ class TrainsFrozen(Right):
         return grad_x
 
 
+class CopiesAsParameters(Right):
+    diagnosis = "dead-parameters"
+    at = "the block can be made and trains six arrays"
+    seen = "Asked a second time, parameters() gave another array of gate.A."
+
+    def parameters(self):
+        return {name: array.copy() for name, array in super().parameters().items()}
+
+
+class AddsX(Right):
+    diagnosis = "extra-residual"
+
+    def forward(self, x):
+        return super().forward(x) + x
+
+
+class NamesSwapped(Right):
+    diagnosis = "names-swapped"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.projections = {"gate": self.up, "up": self.gate, "down": self.down}
+
+
+class SlopeOfAnotherProduct(Plain):
+    diagnosis = "wrong-silu-slope"
+
+    def slope(self, z):
+        return sigmoid(z) + z * (1 - sigmoid(z))
+
+
+class SiluInPlace(Plain):
+    diagnosis = "activation-in-place"
+
+    def act(self, z):
+        z *= sigmoid(z)
+        return z
+
+
+class OnlyTheFrozenWayBack(Plain):
+    diagnosis = "update-not-passed"
+    seen = "The gradient of up.B equals"
+
+    def backward(self, grad_output):
+        z, u = self._remembered()
+        self.down.backward(grad_output)
+        return self.back(grad_output @ self.down.weight, z, u)
+
+
+class OnlyTheFrozenWayToX(Plain):
+    diagnosis = "update-not-passed"
+    seen = "the gradient of x equals"
+
+    def back(self, a, z, u):
+        grad_z, grad_u = a * u * self.slope(z), a * self.act(z)
+        self.gate.backward(grad_z), self.up.backward(grad_u)
+        return grad_z @ self.gate.weight + grad_u @ self.up.weight
+
+
+class HalfTheGradient(Plain):
+    """Matches no known mistake: the report says what is right all the same."""
+
+    diagnosis = "values"
+    seen = "the gradient of x is off by 0.5, relative to its largest entry. Right already: " \
+           "down.B, down.A, up.B, up.A, gate.B, gate.A."
+
+    def back(self, a, z, u):
+        return super().back(a, z, u) / 2
+
+
+class MergesNothing(Right):
+    diagnosis = "merged-two"
+    seen = "All three are the frozen weights"
+
+    def merge(self):
+        return tuple(layer.weight.copy() for layer in self.projections.values())
+
+
 MISTAKES = [thing for thing in list(globals().values())
             if isinstance(thing, type) and hasattr(thing, "diagnosis")]

@@ -548,7 +548,7 @@ class DropsAllInEvaluation(Right):
     """Takes evaluation for a rate of 1, and divides by what is left."""
 
     diagnosis = "not-finite"
-    seen = "DropsAllInEvaluation.forward holds 5 such numbers out of 5."
+    seen = "DropsAllInEvaluation.forward holds 5 times NaN or infinity, among 5 numbers."
 
     def forward(self, x, W):
         h = super().forward(x, W)
