@@ -69,8 +69,8 @@ NO_SCALE_BACK = Diagnosis(
     "through it.", "9.3")
 NO_RELU_BACK = Diagnosis(
     "no-relu-mask", "backward without the slope of relu",
-    "Where relu gave zero, nothing may come back. Otherwise the gradient is that of another "
-    "function.", "9.3")
+    "Where relu gave zero, nothing may come back. (For what comes out of relu, >= 0 is true "
+    "everywhere.) Otherwise the gradient is that of another function.", "9.3")
 BEFORE_RELU = Diagnosis(
     "gradient-before-relu", "the gradient of W_up with the values before relu",
     "W_up saw what came out of relu, so its gradient contains that.", "9.3")
@@ -97,6 +97,21 @@ LARGE_START = Diagnosis(
     "large-start", "a W_down that starts with large numbers",
     "The hidden values then grow with the root of the width, and so does the first gradient of "
     "W_up: training starts with a jump.", "9.3")
+RELU_AFTER = Diagnosis(
+    "relu-after-up", "relu behind W_up instead of before it",
+    "The nonlinearity stands in the bottleneck, between the two matrices. Behind them it would let "
+    "the adapter add, and never take away.", "9.3")
+FIXED_SCALE = Diagnosis(
+    "fixed-scale", "a scale that is always 4",
+    "The scale that is passed in must be used; 4 is only its default.", "statement")
+MEAN = Diagnosis(
+    "mean-over-rows", "gradients that are a mean over the rows",
+    "A mean belongs in the loss. If it is taken there, G contains it, and the gradients are sums.",
+    "mistakes")
+FLATTENED = Diagnosis(
+    "gradient-flattened", "a gradient that reaches the sublayer in another shape",
+    "A sublayer may need its axes, as attention does. It gets the gradient in the shape of its "
+    "output.", "statement")
 RELU_SLOPE = Diagnosis(
     "relu-slope", "relu's output where its slope belongs",
     "relu's derivative is 1 where it is open and 0 where it is shut, however large the value is.",
@@ -106,7 +121,8 @@ SCALE_DIVIDES = Diagnosis(
     "A larger scale makes the adapter louder, not quieter.", "statement")
 
 EXERCISE = Exercise(
-    3, "parallel adapter", LARGE_START, RELU_SLOPE, SCALE_DIVIDES,
+    3, "parallel adapter", LARGE_START, RELU_SLOPE, SCALE_DIVIDES, RELU_AFTER, FIXED_SCALE, MEAN,
+    FLATTENED,
     TRANSPOSED, NOT_IDENTITY, NEVER_LEARNS, IGNORES_RNG, TRAINS_SUBLAYER,
     OWN_RESIDUAL, SEQUENTIAL, BEFORE, NO_SCALE, SCALES_ALL, SCALE_TWICE, NO_RELU, NO_SUBLAYER,
     IN_PLACE, DEFAULT_SCALE, NO_SCALE_BACK, NO_RELU_BACK, BEFORE_RELU, DOWN_READS_OUTPUT,
@@ -129,12 +145,14 @@ class Tanh:
         return self.y
 
     def backward(self, g: np.ndarray) -> np.ndarray:
+        if g.shape != self.untouched.shape:
+            raise Found(FLATTENED, f"The sublayer gave an output of shape {self.untouched.shape} "
+                                   f"and got a gradient of shape {g.shape}.")
         return self.pull(g)
 
     def pull(self, g: np.ndarray) -> np.ndarray:
-        """The right gradient, whatever happened to `y`; rows may come flattened."""
-        slope = 1 if self.linear else (1 - self.untouched ** 2).reshape(g.shape)
-        return (g * slope) @ self.W
+        """The right gradient, whatever happened to `y`."""
+        return (g if self.linear else g * (1 - self.untouched ** 2)) @ self.W
 
 
 def _sublayer(trial: Trial, linear: bool = False, width: int = D) -> Tanh:
@@ -174,11 +192,12 @@ def _names(trial: Trial) -> None:
                     f"num_parameters() gave {count}, expected {2 * D * M}.")
 
 
-@EXERCISE.test(1, "interface", "a bottleneck of 0 and a scale that is no number are refused")
+@EXERCISE.test(1, "interface", "sizes below 1 and a scale not finite and positive are refused")
 def _refusals(trial: Trial) -> None:
     trial.refuses("bottleneck_dim=0", lambda: trial.make(_sublayer(trial), D, 0))
     trial.refuses("d_model=0", lambda: trial.make(_sublayer(trial), 0, M))
-    trial.refuses("scale=nan", lambda: trial.make(_sublayer(trial), D, M, float("nan")))
+    for scale in (float("nan"), float("inf"), 0.0, -4.0):
+        trial.refuses(f"scale={scale}", lambda: trial.make(_sublayer(trial), D, M, scale))
 
 
 @EXERCISE.test(1, "shapes", "W_down is (d_model, bottleneck), W_up the reverse; dtype as asked")
@@ -249,6 +268,7 @@ def _values(trial: Trial) -> None:
         SEQUENTIAL: f + SCALE * bottleneck(f), NO_SCALE: f + path,
         BEFORE: np.tanh((x + SCALE * path) @ sublayer.W.T),
         SCALE_TWICE: f + SCALE ** 2 * path, SCALE_DIVIDES: f + path / SCALE,
+        FIXED_SCALE: f + 4 * path, RELU_AFTER: f + SCALE * np.maximum(x @ down @ up, 0),
         NO_RELU: f + SCALE * x @ down @ up})
     arrays["W_up"] *= 2
     if trial.agrees(trial.call(adapter.forward, x), value):
@@ -308,17 +328,20 @@ def _gradients(trial: Trial, linear: bool) -> None:
     z = x @ down
     a, open_ = np.maximum(z, 0), SCALE * G @ up.T  # open_: what would come back without relu
     Delta = open_ * (a > 0)
-    trial.compare("the gradient of W_up", grads["W_up"], SCALE * a.T @ G,
-                  {NO_SCALE_BACK: a.T @ G, BEFORE_RELU: SCALE * z.T @ G})
-    trial.compare("the gradient of W_down", grads["W_down"], x.T @ Delta, {
-        NO_SCALE_BACK: x.T @ Delta / SCALE, NO_RELU_BACK: x.T @ open_,
-        DOWN_READS_OUTPUT: f.T @ Delta, RELU_SLOPE: x.T @ (open_ * a),
-        SCALE_TWICE: SCALE * x.T @ Delta})
     path = Delta @ down.T
-    trial.compare("the gradient of x", back, pulled + path, {
-        SUBLAYER_GRADIENT_LOST: path, SUBLAYER_AS_IDENTITY: G + path, ADAPTER_GRADIENT_LOST: pulled,
-        RESIDUAL_GRADIENT: pulled + path + G, NO_SCALE_BACK: pulled + path / SCALE,
-        NO_RELU_BACK: pulled + open_ @ down.T, SCALES_ALL: SCALE * pulled + path})
+    right = {"W_up": SCALE * a.T @ G, "W_down": x.T @ Delta, "x": pulled + path}
+    with trial.telling_others(grads | {"x": back}, right):
+        trial.compare("the gradient of W_up", grads["W_up"], right["W_up"], {
+            NO_SCALE_BACK: a.T @ G, BEFORE_RELU: SCALE * z.T @ G, MEAN: right["W_up"] / ROWS})
+        trial.compare("the gradient of W_down", grads["W_down"], right["W_down"], {
+            NO_SCALE_BACK: x.T @ Delta / SCALE, NO_RELU_BACK: x.T @ open_,
+            DOWN_READS_OUTPUT: f.T @ Delta, RELU_SLOPE: x.T @ (open_ * a),
+            SCALE_TWICE: SCALE * x.T @ Delta})
+        trial.compare("the gradient of x", back, right["x"], {
+            SUBLAYER_GRADIENT_LOST: path, SUBLAYER_AS_IDENTITY: G + path,
+            ADAPTER_GRADIENT_LOST: pulled, RESIDUAL_GRADIENT: pulled + path + G,
+            NO_SCALE_BACK: pulled + path / SCALE, NO_RELU_BACK: pulled + open_ @ down.T,
+            SCALES_ALL: SCALE * pulled + path})
 
 
 @EXERCISE.test(3, "gradients", "in the first step that of W_down is zero and that of W_up is not")
@@ -339,7 +362,7 @@ def _contract(trial: Trial) -> None:
     G = trial.normal(ROWS, D, seed=3)
     trial.call(adapter.forward, _x(trial))
     trial.call(adapter.backward, G)
-    first = {name: grad.copy() for name, grad in adapter.gradients().items()}
+    first = {name: grad.copy() for name, grad in trial.arrays(adapter, NAMES, "gradients").items()}
     trial.call(adapter.backward, G)
     for name, grad in adapter.gradients().items():
         if not trial.agrees(grad, first[name]):

@@ -29,7 +29,8 @@ class Short(Right):
             raise RuntimeError("forward first")
         x, G = (array.reshape(-1, self.d_model) for array in (self.x, grad_output))
         a = self.act(x @ self.W_down)
-        return self.back(x, a, G, self.sublayer.backward(G)).reshape(self.x.shape)
+        pulled = self.sublayer.backward(grad_output).reshape(G.shape)
+        return self.back(x, a, G, pulled).reshape(self.x.shape)
 
     def back(self, x, a, G, pulled):
         self.W_up_grad = self.scale * a.T @ G
@@ -534,13 +535,74 @@ class AlmostZero(Short):
 class ScaleNotPassed(Right):
     """Accepts a scale and uses the default."""
 
-    diagnosis = "values"
-    seen = "the output is off by"
+    diagnosis = "fixed-scale"
+    seen = "the output equals"
 
     def __init__(self, sublayer, d_model, bottleneck_dim=64, scale=4.0, **kwargs):
         super().__init__(sublayer, d_model, bottleneck_dim, **kwargs)
+        if not (np.isfinite(scale) and scale > 0):
+            raise ValueError(f"the scale must be finite and positive, got {scale}")
+
+
+class RefusesOnlyNaN(Right):
+    diagnosis = "accepts-nonsense"
+    seen = "scale=inf raised no ValueError"
+
+    def __init__(self, sublayer, d_model, bottleneck_dim=64, scale=4.0, **kwargs):
+        if np.isnan(scale):
+            raise ValueError("the scale must be a number")
+        super().__init__(sublayer, d_model, bottleneck_dim, **kwargs)
+        self.scale = scale
+
+
+class RefusesOnlyWhatIsNotFinite(Right):
+    diagnosis = "accepts-nonsense"
+    seen = "scale=0.0 raised no ValueError"
+
+    def __init__(self, sublayer, d_model, bottleneck_dim=64, scale=4.0, **kwargs):
         if not np.isfinite(scale):
-            raise ValueError(f"the scale must be finite, got {scale}")
+            raise ValueError("the scale must be finite")
+        super().__init__(sublayer, d_model, bottleneck_dim, **kwargs)
+        self.scale = scale
+
+
+class RefusesOnlyZero(Right):
+    diagnosis = "accepts-nonsense"
+    seen = "scale=-4.0 raised no ValueError"
+
+    def __init__(self, sublayer, d_model, bottleneck_dim=64, scale=4.0, **kwargs):
+        if not scale or not np.isfinite(scale):
+            raise ValueError("the scale must be finite and not zero")
+        super().__init__(sublayer, d_model, bottleneck_dim, **kwargs)
+        self.scale = scale
+
+
+class ReluBehindUp(Short):
+    diagnosis = "relu-after-up"
+
+    def path(self, x):
+        return self.act(x @ self.W_down @ self.W_up)
+
+
+class MeanOverRows(Short):
+    diagnosis = "mean-over-rows"
+
+    def back(self, x, a, G, pulled):
+        grad_x = super().back(x, a, G, pulled)
+        self.W_up_grad, self.W_down_grad = self.W_up_grad / len(x), self.W_down_grad / len(x)
+        return grad_x
+
+
+class FlattensForTheSublayer(Short):
+    diagnosis = "gradient-flattened"
+    seen = "The sublayer gave an output of shape (6,) and got a gradient of shape (1, 6)."
+
+    def backward(self, grad_output):
+        if not hasattr(self, "x"):
+            raise RuntimeError("forward first")
+        x, G = (array.reshape(-1, self.d_model) for array in (self.x, grad_output))
+        grad_x = self.back(x, self.act(x @ self.W_down), G, self.sublayer.backward(G))
+        return grad_x.reshape(self.x.shape)
 
 
 MISTAKES = [thing for thing in list(globals().values())

@@ -5,8 +5,8 @@ import peft
 
 
 def _start(d_model, m, scale, dtype, rng):
-    if d_model < 1 or m < 1 or not np.isfinite(scale):
-        raise ValueError(f"sizes must be positive and the scale finite: {d_model}, {m}, {scale}")
+    if d_model < 1 or m < 1 or not 0 < scale < np.inf:
+        raise ValueError(f"sizes and scale must be positive, finite: {d_model}, {m}, {scale}")
     down = 0.02 * np.random.default_rng(rng).standard_normal((d_model, m))
     return down.astype(dtype), np.zeros((m, d_model), dtype)
 
