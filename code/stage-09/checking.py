@@ -404,6 +404,15 @@ class Trial:
         raise Found(GENERAL["values"], f"{what} is off by {_error(value, right):.2g}, relative to "
                                        "its largest entry.")
 
+    def replaces_gradients(self, thing: Any, names: tuple | list,
+                           backward: Callable[[], Any]) -> None:
+        """Raise `Found` if the gradients add up when `backward()` does the same once more."""
+        first = {name: grad.copy() for name, grad in self.arrays(thing, names, "gradients").items()}
+        backward()
+        for name, grad in self.arrays(thing, names, "gradients").items():
+            if not self.agrees(grad, first[name]):
+                raise Found(GENERAL["accumulates"], f"The gradient of {name} changed.")
+
     @contextmanager
     def telling_others(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray]
                        ) -> Iterator[None]:

@@ -272,11 +272,7 @@ def _replaces(trial: Trial) -> None:
     G = trial.normal(*PREFIX, seed=3)
     trial.call(mlp.forward)
     trial.call(mlp.backward, G, returns=None)
-    first = {name: grad.copy() for name, grad in mlp.gradients().items()}
-    trial.call(mlp.backward, G, returns=None)
-    for name, grad in mlp.gradients().items():
-        if not trial.agrees(grad, first[name]):
-            raise Found(GENERAL["accumulates"], f"The gradient of {name} changed.")
+    trial.replaces_gradients(mlp, NAMES, lambda: trial.call(mlp.backward, G, returns=None))
 
 
 @EXERCISE.test(3, "behaviour", "an optimizer that updates parameters() in place changes the prefix")
@@ -296,7 +292,7 @@ def _dtype(trial: Trial) -> None:
     mlp = trial.make(L, H, DH, P, WIDTH, HIDDEN, dtype=np.float32, rng=trial.rng())
     trial.keeps_float32("forward", trial.call(mlp.forward))
     mlp.backward(np.ones(PREFIX, np.float32))
-    trial.keeps_float32("backward", *mlp.gradients().values())
+    trial.keeps_float32("backward", *trial.arrays(mlp, NAMES, "gradients").values())
 
 
 # ---- Step 4: the prefix that is kept ----------------------------------------------------------
@@ -341,8 +337,9 @@ def _batch(trial: Trial) -> None:
         prefix.backward(*grad[layer], layer)
     trial.call(mlp.backward, prefix.prefix_grad, returns=None)
     rows = prefix.prefix_grad.transpose(2, 0, 1, 3, 4).reshape(P, F)
+    found = trial.arrays(mlp, NAMES, "gradients")
     for name, right in _right(a, rows).items():
-        trial.compare(f"the gradient of {name}", mlp.gradients()[name], right)
+        trial.compare(f"the gradient of {name}", found[name], right)
 
 
 @EXERCISE.test(4, "behaviour", "it is a copy that later training does not change")

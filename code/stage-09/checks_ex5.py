@@ -76,6 +76,18 @@ MASK_TRANSPOSED = Diagnosis(
     "mask-transposed", "a causal mask that is turned round",
     "Every position sees itself and what comes later, and nothing that comes before it. Rows are "
     "queries, columns keys.", "mistakes")
+MASK_AFTER = Diagnosis(
+    "mask-after-softmax", "a mask behind the softmax",
+    "What is hidden has then already taken its share of the one that each row distributes, and "
+    "what is left does not sum to one.", "mistakes")
+GLOBAL_MAX = Diagnosis(
+    "one-maximum-for-all", "one maximum subtracted from all rows",
+    "A row whose own largest score is far below that maximum becomes a row of zeros, and zero "
+    "divided by zero is NaN. Each row needs its own maximum.", "statement")
+WK_FORWARD = Diagnosis(
+    "weight-not-transposed", "keys that are made with W_k and not with its transpose",
+    "Weights are (out, in), so a row is multiplied by the transpose. For a square matrix both run.",
+    "9.6")
 NO_WO = Diagnosis("no-output-projection", "an output that does not pass W_o",
                   "The last of the four matrices is missing, or is used the other way round.",
                   "statement")
@@ -97,6 +109,10 @@ LORA_ON_K = Diagnosis(
 ALPHA = Diagnosis(
     "alpha-not-over-r", "alpha where alpha / r belongs",
     "Without the division the update grows with the rank.", "mistakes")
+ALPHA_LOST = Diagnosis(
+    "alpha-not-passed", "an alpha that does not arrive",
+    "The output is that of the default alpha. An argument that is accepted and dropped is a silent "
+    "wrong answer.", "statement")
 PROMPT_LOST = Diagnosis(
     "prompt-gradient-lost", "a prompt gradient that is zero or lost",
     "None of the prompt's positions is in the output, but every real position reads them through "
@@ -123,6 +139,14 @@ KEYS_NOT_TURNED = Diagnosis(
     "gradient of the scores enters turned round.", "statement")
 WK_TURNED = Diagnosis(
     "projection-turned", "a gradient that goes back through W_k the wrong way round",
+    "Forward multiplied by the transpose of the weight. Backward multiplies by the weight as it "
+    "is; for a square matrix both run, and only one is right.", "9.6")
+VALUES_NOT_TURNED = Diagnosis(
+    "values-not-transposed", "values whose gradient is made with the probabilities as they are",
+    "In forward a query gathers from the keys' positions. Back, each position collects from the "
+    "queries that read it, so the probabilities enter turned round.", "statement")
+WO_TURNED = Diagnosis(
+    "output-projection-turned", "a gradient that goes back through W_o the wrong way round",
     "Forward multiplied by the transpose of the weight. Backward multiplies by the weight as it "
     "is; for a square matrix both run, and only one is right.", "9.6")
 NO_SCALE_BACK = Diagnosis(
@@ -155,12 +179,14 @@ FROZEN_CHANGED = Diagnosis(
     "mistakes")
 
 EXERCISE = Exercise(
-    5, "LoRA and prompt tuning together", NAMES_COLLIDE, SHARED, NOT_IDENTITY, BOTH_ZERO,
-    PROMPT_RETURNED, WRONG_ROWS, NO_PROMPT, PROMPT_QUERIES_ONLY, NO_MASK, MASK_TOO_EARLY, DIAGONAL,
-    RNG, BY_D, MASK_PRODUCT, MASK_TRANSPOSED, SOFTMAX_BACK_AXIS, KEYS_NOT_TURNED, WK_TURNED,
-    NO_SCALE, SOFTMAX_AXIS, NO_WO, LORA_PROMPT_ONLY, LORA_REAL_ONLY, LORA_MISSING, LORA_ON_K, ALPHA,
-    PROMPT_LOST, PROMPT_MEAN, ROWS_BACK, SOFTMAX_BACK, NO_SCALE_BACK, PATH_LOST, FROZEN_LOST,
-    OVERWRITTEN, TWO_OPTIMIZERS, OLD_FORWARD, FROZEN_CHANGED)
+    5, "LoRA and prompt tuning together",
+    NAMES_COLLIDE, SHARED, NOT_IDENTITY, BOTH_ZERO, PROMPT_RETURNED, WRONG_ROWS, NO_PROMPT,
+    PROMPT_QUERIES_ONLY, NO_MASK, MASK_TOO_EARLY, DIAGONAL, MASK_AFTER, GLOBAL_MAX, WK_FORWARD,
+    ALPHA_LOST, VALUES_NOT_TURNED, WO_TURNED, RNG, BY_D, MASK_PRODUCT, MASK_TRANSPOSED,
+    SOFTMAX_BACK_AXIS, KEYS_NOT_TURNED, WK_TURNED, NO_SCALE, SOFTMAX_AXIS, NO_WO,
+    LORA_PROMPT_ONLY, LORA_REAL_ONLY, LORA_MISSING, LORA_ON_K, ALPHA, PROMPT_LOST, PROMPT_MEAN,
+    ROWS_BACK, SOFTMAX_BACK, NO_SCALE_BACK, PATH_LOST, FROZEN_LOST, OVERWRITTEN, TWO_OPTIMIZERS,
+    OLD_FORWARD, FROZEN_CHANGED)
 
 NAMES = ("q.A", "q.B", "v.A", "v.B", "prompt")
 D, RANK, ALPHA_VALUE, P, T, BATCH = 5, 2, 3.0, 3, 6, 2  # s = 1.5
@@ -193,7 +219,8 @@ def _softmax(S: np.ndarray, axis: int = -1) -> np.ndarray:
 def _attention(a: dict, weights: list, x: np.ndarray, *, s: float = ALPHA_VALUE / RANK,
                sq: float = 1.0, sv: float = 1.0, sk: float = 0.0, rows: slice = slice(None),
                scale: float = D ** -0.5, mask: str = "causal", axis: int = -1, P: int = P,
-               raw: bool = False, out: bool = True, cut: bool = True) -> np.ndarray:
+               raw: bool = False, out: bool = True, cut: bool = True, k_turned: bool = False
+               ) -> np.ndarray:
     """The attention; with `cut=False` all P + T rows. Every keyword is one possible mistake."""
     wq, wk, wv, wo = weights
     prompt = np.broadcast_to(a["prompt"][:P], (len(x), P, D))
@@ -202,7 +229,7 @@ def _attention(a: dict, weights: list, x: np.ndarray, *, s: float = ALPHA_VALUE 
     lit[rows] = 1  # rows that LoRA adapts
     q_update, v_update = (s * E @ a[f"{n}.A"].T @ a[f"{n}.B"].T * lit for n in "qv")
     Q, V = E @ wq.T + sq * q_update, E @ wv.T + sv * v_update
-    K = E @ wk.T + sk * v_update
+    K = E @ (wk if k_turned else wk.T) + sk * v_update
     if raw:  # the prompt's rows as keys and values themselves
         K[:, :P] = V[:, :P] = prompt
     S = scale * Q @ K.swapaxes(1, 2)
@@ -211,8 +238,10 @@ def _attention(a: dict, weights: list, x: np.ndarray, *, s: float = ALPHA_VALUE 
         S, mask = S * np.tri(n), "none"
     seen = {"causal": np.tri(n), "turned": np.tri(n).T, "none": np.ones((n, n)),
             "early": np.tri(n, n, -P) + np.eye(n),
-            "open": np.tri(n, n, P), "strict": np.tri(n, n, -1)}[mask]
+            "open": np.tri(n, n, P), "strict": np.tri(n, n, -1), "after": np.ones((n, n))}[mask]
     Pi = _softmax(np.where(seen > 0, S, -1e30), axis)
+    if mask == "after":
+        Pi = Pi * np.tri(n)
     Y = Pi @ V
     if out:
         Y = Y @ wo.T
@@ -221,6 +250,7 @@ def _attention(a: dict, weights: list, x: np.ndarray, *, s: float = ALPHA_VALUE 
 
 def _gradients(a: dict, weights: list, x: np.ndarray, G: np.ndarray, *, pull: float = 1.0,
                axis: int = -1, keys_turned: bool = True, wk_turned: bool = False,
+               values_turned: bool = True, wo_turned: bool = False,
                scale: float = D ** -0.5, ways: str = "qkv", through: float = 1.0,
                put: slice = slice(P, None)) -> dict[str, np.ndarray]:
     """All gradients, that of the input under "x" and of the prompt per sequence under "each"."""
@@ -233,11 +263,11 @@ def _gradients(a: dict, weights: list, x: np.ndarray, G: np.ndarray, *, pull: fl
     Pi = _softmax(np.where(np.tri(E.shape[1]) > 0, D ** -0.5 * Q @ K.swapaxes(1, 2), -1e30))
     full = np.zeros_like(E)
     full[:, put] = G
-    Gamma = full @ wo
+    Gamma = full @ (wo.T if wo_turned else wo)
     Phi = Gamma @ V.swapaxes(1, 2)
     gS = scale * Pi * (Phi - pull * (Phi * Pi).sum(axis, keepdims=True))
     g = {"q": gS @ K, "k": (gS.swapaxes(1, 2) if keys_turned else gS) @ Q,
-         "v": Pi.swapaxes(1, 2) @ Gamma}
+         "v": (Pi.swapaxes(1, 2) if values_turned else Pi) @ Gamma}
     W = {"q": through * wq + low_q, "k": through * (wk.T if wk_turned else wk),
          "v": through * wv + low_v}
     gE = sum(g[n] @ W[n] for n in ways)
@@ -265,6 +295,8 @@ def _sizes(trial: Trial) -> None:
     trial.refuses("prompt_length=0", lambda: trial.make(q, k, v, o, prompt_length=0))
     trial.refuses("lora_rank=0", lambda: trial.make(q, k, v, o, lora_rank=0))
     trial.refuses("wk of another width", lambda: trial.make(q, k[:, :P], v, o))
+    narrow = [weight[:, :P].copy() for weight in (q, k, v, o)]
+    trial.refuses("four weights of shape (5, 3)", lambda: trial.make(*narrow))
 
 
 @EXERCISE.test(1, "interface", "parameters() gives the arrays themselves, not copies")
@@ -362,7 +394,8 @@ def _compare_outputs(trial: Trial, layer: Any, a: dict, weights: list) -> None:
             (LORA_PROMPT_ONLY, twin(rows=slice(P))), (LORA_REAL_ONLY, twin(rows=slice(P, None))),
             (LORA_MISSING, twin(sv=0.0)), (LORA_MISSING, twin(sq=0.0)),
             (LORA_MISSING, twin(s=0.0)), (LORA_ON_K, twin(sv=0.0, sk=1.0)),
-            (ALPHA, twin(s=ALPHA_VALUE))])
+            (ALPHA, twin(s=ALPHA_VALUE)), (ALPHA_LOST, twin(s=16.0 / RANK)),
+            (MASK_AFTER, twin(mask="after")), (WK_FORWARD, twin(k_turned=True))])
 
 
 def _compare(trial: Trial, what: str, value: np.ndarray, right: np.ndarray, twins: list) -> None:
@@ -378,7 +411,10 @@ def _causal(trial: Trial) -> None:
     before = trial.call(layer.forward, x).copy()
     later = x.copy()
     later[:, P:] *= 20  # what a number hides that is not large enough can be seen now
-    if not trial.agrees(layer.forward(later)[:, :P], before[:, :P]):  # behind: the next test
+    after = layer.forward(later)[:, :P]  # those behind are the next test's
+    if not np.isfinite(after).all():
+        raise Found(GLOBAL_MAX, f"A large input at position {P} made outputs before it NaN.")
+    if not trial.agrees(after, before[:, :P]):
         raise Found(NO_MASK, f"A change at position {P} changed the outputs before it.")
     a["prompt"][...] = trial.normal(P, D, seed=5)
     if np.array_equal(trial.call(layer.forward, x), before):
@@ -452,16 +488,18 @@ def _compare_gradients(trial: Trial, found: dict, made: Any, names: tuple) -> No
     mistakes = [(ROWS_BACK, made(put=slice(0, T))), (SOFTMAX_BACK, made(pull=0.0)),
                 (NO_SCALE_BACK, made(scale=1.0)), (FROZEN_LOST, made(through=0.0)),
                 (SOFTMAX_BACK_AXIS, made(axis=-2)), (KEYS_NOT_TURNED, made(keys_turned=False)),
-                (WK_TURNED, made(wk_turned=True))]
+                (WK_TURNED, made(wk_turned=True)), (WO_TURNED, made(wo_turned=True)),
+                (VALUES_NOT_TURNED, made(values_turned=False))]
     mistakes += [(PATH_LOST, made(ways=ways)) for ways in ("kv", "qv", "qk", "q", "k", "v")]
     # Some mistakes coincide in one gradient: those that explain the input's, too, go first.
     mistakes.sort(key=lambda mistake: not trial.agrees(found["x"], mistake[1]["x"]))
     mistakes += [(OVERWRITTEN, {name: right[name.translate(QV)] for name in NAMES}),
                  *((PROMPT_MEAN, {"prompt": wrong}) for wrong in (
                      right["each"].mean(axis=0), *right["each"]))]
-    for name in names:
-        _compare(trial, f"the gradient of {'the input' if name == 'x' else name}", found[name],
-                 right[name], [(d, wrong[name]) for d, wrong in mistakes if name in wrong])
+    with trial.telling_others(found, {name: right[name] for name in (*NAMES, "x")}):
+        for name in names:
+            _compare(trial, f"the gradient of {'the input' if name == 'x' else name}", found[name],
+                     right[name], [(d, wrong[name]) for d, wrong in mistakes if name in wrong])
 
 
 @EXERCISE.test(3, "behaviour", "backward replaces the gradients")
@@ -470,12 +508,8 @@ def _replaces(trial: Trial) -> None:
     x, G = trial.normal(BATCH, T, D, seed=2), trial.normal(BATCH, T, D, seed=3)
     trial.call(layer.forward, x)
     trial.call(layer.backward, G)
-    first = {name: grad.copy() for name, grad in layer.gradients().items()}
-    trial.call(layer.forward, x)
-    trial.call(layer.backward, G)
-    for name, grad in layer.gradients().items():
-        if not trial.agrees(grad, first[name]):
-            raise Found(GENERAL["accumulates"], f"The gradient of {name} changed.")
+    trial.replaces_gradients(layer, NAMES, lambda: (
+        trial.call(layer.forward, x), trial.call(layer.backward, G)))
 
 
 # ---- Step 4: one optimizer for both -----------------------------------------------------------
@@ -489,7 +523,7 @@ def _together(trial: Trial) -> None:
         before = trial.call(layer.forward, x).copy()
         trial.call(layer.backward, G)
         array = trial.arrays(layer, NAMES)[name]
-        array -= 0.1 * layer.gradients()[name]
+        array -= 0.1 * trial.arrays(layer, NAMES, "gradients")[name]
         if np.array_equal(trial.call(layer.forward, x), before):
             raise Found(TWO_OPTIMIZERS, f"A step on {name} did not change the output.")
         trial.compare(f"the output after a step on {name}", trial.call(layer.forward, x),
@@ -504,6 +538,10 @@ def _follows(trial: Trial) -> None:
     x, wanted = trial.normal(BATCH, T, D, seed=2), trial.normal(BATCH, T, D, seed=4)
     for step in (1, 2, 3):
         error = trial.call(layer.forward, x) - wanted
+        for name, array in trial.arrays(layer, NAMES).items():
+            if not np.shares_memory(array, a[name]):
+                raise Found(TWO_OPTIMIZERS, "A forward has put another array in the place of "
+                                            f"{name}.")
         trial.call(layer.backward, error)
         right = _gradients(a, weights, x, error)
         for name, grad in trial.arrays(layer, NAMES, "gradients").items():
@@ -518,7 +556,7 @@ def _dtype(trial: Trial) -> None:
     layer = trial.make(*weights, RANK, ALPHA_VALUE, P, rng=trial.rng())
     trial.call(layer.forward, np.ones((BATCH, T, D), np.float32))
     back = trial.call(layer.backward, np.ones((BATCH, T, D), np.float32))
-    trial.keeps_float32("backward", back, *layer.gradients().values())
+    trial.keeps_float32("backward", back, *trial.arrays(layer, NAMES, "gradients").values())
 
 
 def check_prompted_lora(student: type, step: int | None = None, *,

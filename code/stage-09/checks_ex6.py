@@ -686,12 +686,8 @@ def _replaces(trial: Trial) -> None:
     x, G = trial.normal(ROWS, IN, seed=3), trial.normal(ROWS, OUT, seed=4)
     before = trial.call(layer.forward, x).copy()
     trial.call(layer.backward, G)
-    first = {name: grad.copy() for name, grad in layer.gradients().items()}
-    trial.call(layer.forward, x)
-    trial.call(layer.backward, G)
-    for name, grad in layer.gradients().items():
-        if not trial.agrees(grad, first[name]):
-            raise Found(GENERAL["accumulates"], f"The gradient of {name} changed.")
+    trial.replaces_gradients(layer, ("A", "B"), lambda: (
+        trial.call(layer.forward, x), trial.call(layer.backward, G)))
     arrays["A"] *= 2
     if trial.agrees(trial.call(layer.forward, x), before):
         raise Found(GENERAL["dead-parameters"], "A was doubled, and nothing changed.")
@@ -703,7 +699,7 @@ def _dtype(trial: Trial) -> None:
     layer = trial.call(_function(trial, "QLoRALinear"), W, b, returns=None)
     trial.keeps_float32("forward", trial.call(layer.forward, np.ones((ROWS, IN), np.float32)))
     back = trial.call(layer.backward, np.ones((ROWS, OUT), np.float32))
-    trial.keeps_float32("backward", back, *layer.gradients().values())
+    trial.keeps_float32("backward", back, *trial.arrays(layer, ("A", "B"), "gradients").values())
 
 
 def check_qlora(work: Any, step: int | None = None, *, dtype: Any = np.float64) -> Report:

@@ -32,6 +32,23 @@ def test_each_mistake_is_named(mistake, dtype):
     assert "Traceback" not in str(report)
 
 
+def test_a_gradient_that_is_not_there_yet_is_not_a_failure():
+    class PromptForgotten(RIGHT):
+        def backward(self, grad_output):
+            kept, self.prompt.backward = self.prompt.backward, lambda g: g[:, 3:]
+            try:
+                return super().backward(grad_output)
+            finally:
+                self.prompt.backward = kept
+
+        def gradients(self):
+            return self._named(self.q.gradients(), self.v.gradients(), {"prompt": None})
+
+    report = check_prompted_lora(PromptForgotten)
+    assert report.status == "not yet", str(report)
+    assert "gradients()['prompt'] gave None: is a return or an assignment missing?" in str(report)
+
+
 def test_every_diagnosis_is_seen_once():
     assert {m.diagnosis for m in MISTAKES} >= set(checks_ex5.EXERCISE.mistakes)
 

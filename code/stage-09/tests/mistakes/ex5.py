@@ -700,6 +700,82 @@ class KeyProjectionTurned(Own):
         return self.q.backward(gQ) + gK @ self.wk.T + self.v.backward(gV)
 
 
+class OnlyShapesThatAgree(Right):
+    """Compares the four shapes with each other, and asks for no square."""
+
+    diagnosis = "accepts-nonsense"
+    seen = "four weights of shape (5, 3) raised no"
+
+    def __init__(self, wq, wk, wv, wo, *args, **kwargs):
+        if any(w.shape != wq.shape for w in (wk, wv, wo)):
+            raise ValueError("the weights must have one shape")
+        if wq.shape[0] == wq.shape[1]:
+            super().__init__(wq, wk, wv, wo, *args, **kwargs)
+
+
+class AlphaDropped(Right):
+    diagnosis = "alpha-not-passed"
+
+    def __init__(self, wq, wk, wv, wo, lora_rank=8, lora_alpha=16.0, *args, **kwargs):
+        super().__init__(wq, wk, wv, wo, lora_rank, 16.0, *args, **kwargs)
+
+
+class MaskBehindTheSoftmax(Own):
+    diagnosis = "mask-after-softmax"
+
+    def mask(self, n):
+        return np.ones((n, n), dtype=bool)
+
+    def softmax(self, S):
+        return super().softmax(S) * np.tri(S.shape[-1], dtype=S.dtype)
+
+
+class OneMaximum(Own):
+    diagnosis = "one-maximum-for-all"
+
+    def softmax(self, S):
+        S = np.exp(S - S.max())
+        return S / S.sum(axis=-1, keepdims=True)
+
+
+class KeysNotTurnedInForward(Own):
+    diagnosis = "weight-not-transposed"
+
+    def project(self, E):
+        return self.q.forward(E), E @ self.wk, self.v.forward(E)
+
+
+class ValuesNotTransposed(Own):
+    diagnosis = "values-not-transposed"
+
+    def collect(self, gQ, gK, gV):
+        Pi = self.cache[-1]
+        return super().collect(gQ, gK, Pi @ np.linalg.solve(Pi.swapaxes(1, 2), gV))
+
+
+class OutputProjectionTurned(Own):
+    diagnosis = "output-projection-turned"
+
+    def backward(self, grad_output):
+        self.wo, kept = self.wo.T.copy(), self.wo
+        try:
+            return super().backward(grad_output)
+        finally:
+            self.wo = kept
+
+
+class NewArraysInForward(Own):
+    """Makes A anew in each forward, with the same numbers: an optimizer holds the old one."""
+
+    diagnosis = "not-all-arrays-move"
+    seen = "A forward has put another array in the place of"
+
+    def forward(self, embeds):
+        out = super().forward(embeds)
+        self.q.lora.A = self.q.lora.A.copy()
+        return out
+
+
 class KeepsTheFirstForward(Own):
     """Right in every test that makes one step."""
 

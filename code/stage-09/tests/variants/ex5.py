@@ -9,7 +9,8 @@ class ByHand:
 
     def __init__(self, wq, wk, wv, wo, lora_rank=8, lora_alpha=16.0, prompt_length=20, *,
                  rng=None):
-        if lora_rank < 1 or prompt_length < 1 or any(w.shape != wq.shape for w in (wk, wv, wo)):
+        if lora_rank < 1 or prompt_length < 1 or any(
+                w.shape != wq.shape[:1] * 2 for w in (wq, wk, wv, wo)):
             raise ValueError("sizes must be at least 1, and all weights (d, d)")
         gen, d = np.random.default_rng(rng), len(wq)
         self.w, self.s, self.P = (wq, wk, wv, wo), lora_alpha / lora_rank, prompt_length
