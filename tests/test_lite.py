@@ -121,17 +121,38 @@ print(sorted(progress.progress().done))"""
     assert faults == []
 
 
-@pytest.mark.parametrize(("path", "leads"), [
-    ("book/glossary.md", "/book/glossary.html"),
-    ("book/exercises/index.md", "/book/exercises/index.html"),
-    ("book/../x.md", ""), ("code/stage-09/README.md", ""), ("//example.org/book/x.md", "")])
-def test_a_link_to_a_markdown_page_leads_into_the_book(visit, site, path, leads):
+@pytest.mark.parametrize(("link", "leads"), [
+    ("../02-lora.ipynb", "/book/02-lora.html"),
+    ("index.md#exercise-2", "/book/exercises/index.html"),
+    ("../solutions/sol2-lora-dropout.ipynb", "/book/solutions/sol2-lora-dropout.html"),
+    ("../bring-your-own-checkpoint.ipynb", "/book/bring-your-own-checkpoint.html")])
+def test_a_notebooks_links_lead_into_the_book(visit, site, link, leads):
     page, faults = visit
-    page.goto(f"{site}/lite/edit/index.html?path={path}#bottleneck", wait_until="commit")
-    page.wait_for_load_state("domcontentloaded")
-    page.wait_for_timeout(500)
-    assert urlsplit(page.url).path == (leads or "/lite/edit/index.html")
-    assert urlsplit(page.url).fragment == "bottleneck" and faults == []
+    lite_tools.open_notebook(page, site, EXERCISE)
+    page.evaluate("""async (link) => {
+        const { content } = window.jupyterapp.shell.currentWidget;
+        content.model.cells.get(0).sharedModel.source = `[there](${link})`;
+        content.widgets[0].rendered = true;
+    }""", link)
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="there").first.click()
+    opened.value.wait_for_load_state("domcontentloaded")
+    assert urlsplit(opened.value.url).path == leads
+    assert urlsplit(opened.value.url).fragment == link.partition("#")[2]
+    assert faults == []
+
+
+def test_the_file_menu_can_download_and_the_colours_follow_the_system(visit, site):
+    page, faults = visit
+    page.emulate_media(color_scheme="dark")
+    lite_tools.open_notebook(page, site, EXERCISE)
+    page.wait_for_selector("body[data-jp-theme-light=false]", state="attached")
+    page.get_by_role("menuitem", name="File").first.click()
+    with page.expect_download() as download:
+        page.locator(".lm-Menu-item", has_text="Download").click()
+    assert download.value.suggested_filename.endswith(EXERCISE.split("/")[-1])
+    assert page.locator(".lm-Menu-item", has_text="Export").count() == 0
+    assert faults == []
 
 
 def test_a_kernel_that_starts_otherwise_is_noticed(tmp_path):
@@ -309,14 +330,6 @@ def test_a_cell_names_what_the_modules_of_the_course_import():
     assert sources[2] == "import figures", "named once is enough"
     assert made["metadata"]["kernelspec"]["name"] == "python"
     assert all(one["outputs"] == [] for one in made["cells"])
-
-
-def test_a_notebook_that_is_left_out_is_named_without_a_link():
-    text = "[Own $W$](../bring-your-own-checkpoint.ipynb#x), [9.2](02-lora.ipynb), [a](b.md) (c)"
-    told = "Own $W$, [9.2](02-lora.ipynb), [a](b.md) (c)"
-    assert lite.without_links(text) == told
-    cell = {"cell_type": "markdown", "source": [text], "metadata": {}}
-    assert lite.for_browser({"cells": [cell], "metadata": {}})["cells"][0]["source"] == [told]
 
 
 @pytest.mark.parametrize("dtypes", [["f4"], ["f8", "f4", "i8", "u1"],

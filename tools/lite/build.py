@@ -181,12 +181,6 @@ def hidden_imports(source):
     return [name for name in HIDDEN if name in found]
 
 
-def without_links(text):
-    """Markdown that names the notebooks of LEFT_OUT, but links to none: they are not there."""
-    names = "|".join(re.escape(Path(name).name) for name in LEFT_OUT)
-    return re.sub(rf"\[([^\]\n]*)\]\((?:[^)\s]*/)?(?:{names})(?:#[^)\s]*)?\)", r"\1", text)
-
-
 def for_browser(notebook):
     """The notebook as the browser opens it: its own kernel's name, no outputs, imports named.
 
@@ -204,9 +198,6 @@ def for_browser(notebook):
                           + source)
             cell = cell | {"outputs": [], "execution_count": None,
                            "source": source.splitlines(keepends=True)}
-        elif cell["cell_type"] == "markdown":
-            source = without_links("".join(cell["source"]))
-            cell = cell | {"source": source.splitlines(keepends=True)}
         cells.append(cell)
     return notebook | {"cells": cells, "metadata": {"kernelspec": KERNELSPEC}}
 
@@ -221,8 +212,6 @@ def stage(folder):
         if path.suffix == ".ipynb":
             notebook = for_browser(json.loads(text))
             text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-        elif path.suffix == ".md":
-            text = without_links(text)
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, "utf-8")
@@ -342,18 +331,18 @@ def start_early(folder):
     kernel = next(scripts.glob(f"{found.pop()}.*.js")).relative_to(folder).as_posix()
     config = json.loads((HERE / "jupyter-lite.json").read_text("utf-8"))["jupyter-config-data"]
     settings = config["litePluginSettings"]["@jupyterlite/pyodide-kernel-extension:kernel"]
-    known = {"KERNEL": kernel, "OPTIONS": settings["loadPyodideOptions"]}
-    constants = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in known.items())
-    run_first(folder, "notebooks", "early.js", constants)
+    run_first(folder, "notebooks", "early.js", KERNEL=kernel,
+              OPTIONS=settings["loadPyodideOptions"])
 
 
-def run_first(folder, app, script, constants=""):
-    """Let the page of one of JupyterLite's apps run a script of ours before all else."""
+def run_first(folder, app, script, **constants):
+    """Let the page of one of JupyterLite's apps run a script of ours, with these constants."""
     page, charset = folder / app / "index.html", '<meta charset="utf-8" />'
     text = page.read_text("utf-8")
     if text.count(charset) != 1:
         raise RuntimeError(f"{page} no longer declares its character set where {script} can follow")
-    (folder / script).write_text(constants + (HERE / script).read_text("utf-8"), "utf-8")
+    known = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in constants.items())
+    (folder / script).write_text(known + (HERE / script).read_text("utf-8"), "utf-8")
     page.write_text(text.replace(charset, f'{charset}\n    <script src="../{script}"></script>'),
                     "utf-8")
 
@@ -403,7 +392,9 @@ def build():
             raise RuntimeError(f"JupyterLite failed:\n{(done.stdout + done.stderr)[-3000:]}")
     mend(LITE)
     start_early(LITE)
-    run_first(LITE, "edit", "to-book.js")
+    pages = [path.relative_to(ROOT).as_posix() for path in book_files()
+             if path.suffix in (".md", ".ipynb")]
+    run_first(LITE, "notebooks", "to-book.js", BOOK=pages)
     shutil.copyfile(HERE / "start-again.html", LITE / "start-again.html")
     for path in [*LITE.rglob("*.map"), *LITE.rglob("*.doit.db")]:
         path.unlink()

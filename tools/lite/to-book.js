@@ -1,5 +1,12 @@
-/* A notebook's link to a Markdown page of the book would open here as text to edit: go to the built page. */
-{
-  const path = new URLSearchParams(location.search).get("path") ?? "";
-  if (/^book\/[\w\/-]+\.md$/.test(path)) location.replace(`../../${path.replace(/md$/, "html")}${location.hash}`);
-}
+/* A link from one notebook to another page of the book leads to that page (BOOK, set by build.py, names
+   them), which has its figures, tables and live widgets. JupyterLite would open a second notebook
+   without any outputs, and Markdown as text to edit. */
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.("a[data-commandlinker-args]");
+  const { path, id = "" } = JSON.parse(link?.dataset.commandlinkerArgs ?? "{}");
+  if (!BOOK.includes(path)) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  open(`../../${path.replace(/\.\w+$/, ".html")}${id}`, "_blank");
+}, true);
