@@ -118,6 +118,9 @@ for number in (2, 3):
     progress.remember(SimpleNamespace(passed=True, step=None, exercise=number))
 print(sorted(progress.progress().done))"""
     assert page.evaluate(PRINTED, passed) == "['2', '3']"
+    page.goto(f"{site}/book/exercises/index.html")
+    page.wait_for_function("document.querySelector('[role=status]')?.textContent.includes('noted')")
+    assert page.locator("[data-exercise]:checked").count() == 2
     assert faults == []
 
 

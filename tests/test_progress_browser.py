@@ -72,10 +72,35 @@ def test_an_export_is_the_file_of_the_notebooks_and_can_be_read_in(page, tmp_pat
     page.locator("input[type=file]").set_input_files(file)
     page.wait_for_function("document.querySelector('[role=status]').textContent.includes('Read 1')")
     assert ticked(page) == ["1", "3"]
+    file.write_text('{"cells": []}')
+    page.locator("input[type=file]").set_input_files(file)
+    page.wait_for_function("document.querySelector('[role=status]').textContent.includes('no ex')")
     file.write_text("no list")
     page.locator("input[type=file]").set_input_files(file)
     page.wait_for_function("document.querySelector('[role=status]').textContent.includes('not an')")
     assert ticked(page) == ["1", "3"]
+
+
+def test_what_notebooks_in_this_browser_noted_is_ticked_once(page):
+    """As JupyterLite keeps files: a database of that name, by path, their text in `content`."""
+    page.evaluate("""() => new Promise((done) => {
+        const asked = indexedDB.open("peft-book contents", 2);
+        asked.onupgradeneeded = () => asked.result.createObjectStore("files");
+        asked.onsuccess = () => {
+            const work = asked.result.transaction("files", "readwrite");
+            work.objectStore("files").put({ format: "text", content:
+                '{"4": "2026-11-26", "7": "2026-11-26", "1": "<b>soon</b>"}' },
+                "peft-book-progress.json");
+            work.oncomplete = () => { asked.result.close(); done(); };
+        };
+    })""")
+    page.reload()
+    page.wait_for_function("document.querySelector('[role=status]').textContent.includes('noted')")
+    assert ticked(page) == ["4"]
+    page.locator(BOX.format(4)).uncheck()
+    page.reload()
+    page.wait_for_timeout(300)
+    assert ticked(page) == []  # what the reader says stays
 
 
 def test_what_was_stored_badly_does_no_harm(page):

@@ -3,19 +3,41 @@
 
 (() => {
   const KEY = "peft-book-progress";
+  const TAKEN = "peft-book-progress-taken";  // what came from notebooks: unticked, it stays so
+  const NOTEBOOKS = "peft-book contents";  // the files of the notebooks run in this browser
 
-  function read() {
+  function read(key = KEY) {
     try {
-      const done = JSON.parse(localStorage.getItem(KEY) || "{}");
+      const done = JSON.parse(localStorage.getItem(key) || "{}");
       return done && typeof done === "object" ? done : {};
     } catch {
       return {};
     }
   }
 
-  function write(done) {
+  /** The file that checks.remember() has written in this browser's own Python; {} without one. */
+  async function fromNotebooks() {
     try {
-      localStorage.setItem(KEY, JSON.stringify(done));
+      const there = await indexedDB.databases();  // to open one that is not there would make it
+      if (!there.some(({ name }) => name === NOTEBOOKS)) return {};
+      const answer = (request) => new Promise((done, fail) => {
+        request.onsuccess = () => done(request.result);
+        request.onerror = () => fail(request.error);
+      });
+      const database = await answer(indexedDB.open(NOTEBOOKS));
+      const files = database.objectStoreNames.contains("files")
+        ? database.transaction("files").objectStore("files") : null;
+      const file = files && await answer(files.get("peft-book-progress.json"));
+      database.close();
+      return file ? JSON.parse(file.content) : {};
+    } catch {
+      return {};
+    }
+  }
+
+  function write(done, key = KEY) {
+    try {
+      localStorage.setItem(key, JSON.stringify(done));
       return true;
     } catch {
       return false; // a browser that keeps nothing: the boxes work until the page is left
@@ -68,6 +90,14 @@
       show(kept ? message : "This browser keeps nothing: export the list to save it.");
     }
 
+    /** Adds what a list of another origin names; how many exercises those are. */
+    function take(list, but = {}) {
+      const entries = Object.entries(list).filter(([number, day]) => !(number in but)
+        && boxes.some((box) => box.number === number) && /^\d{4}-\d\d-\d\d$/.test(day));
+      for (const [number, day] of entries) done[number] ||= day;
+      return entries.length;
+    }
+
     function button(text, action) {
       const made = buttons.appendChild(document.createElement("button"));
       made.type = "button";
@@ -93,11 +123,8 @@
     buttons.append(file);
     file.addEventListener("change", async () => {
       try {
-        const entries = Object.entries(JSON.parse(await file.files[0].text()))
-          .filter(([number, day]) => boxes.some((box) => box.number === number)
-            && /^\d{4}-\d\d-\d\d$/.test(day));
-        for (const [number, day] of entries) done[number] ||= day;
-        keep(`Read ${entries.length} from the file.`);
+        const count = take(JSON.parse(await file.files[0].text()));
+        keep(count ? `Read ${count} from the file.` : "That file names no exercise of this list.");
       } catch {
         show("That file is not an exported list.");
       }
@@ -110,6 +137,11 @@
     });
     place.append(status);
     show();
+    fromNotebooks().then((noted) => {
+      const taken = read(TAKEN);
+      const count = take(noted, taken);
+      if (count && write({ ...taken, ...noted }, TAKEN)) keep(`${count} noted by notebooks run here.`);
+    });
   }
 
   document.addEventListener("DOMContentLoaded", () => {

@@ -173,6 +173,7 @@ class Report:
                 f"<p><strong>{escape(self.verdict)}</strong></p>")
         if d := self.diagnosis:
             title, path = PAGES[d.read]
+            path += f"#exercise-{self.exercise}" * (d.read == "statement")
             text += (f"<p><strong>This looks like:</strong> {escape(d.name)}.</p>"
                      + (f"<p><strong>Seen:</strong> {escape(d.seen)}</p>" if d.seen else "")
                      + f"<p><strong>Why it matters:</strong> {escape(d.why)}</p>"

@@ -43,6 +43,13 @@ def combined_runs(combine: Callable, rank: int = 4, length: int = 20, lr: float 
     both = combine(model, rank, length, rng)
     if both is None:
         raise NotImplementedError("combine has to return the model")
+    lacking = [f"layer {i}: {name}" for i, layer in enumerate(both.layers)
+               for name in ("q_proj", "v_proj")
+               if not isinstance(getattr(layer.self_attn, name), peft.LoRALinear)]
+    lacking += ["the soft prompt"] * (both.soft_prompt is None)
+    if lacking:
+        raise ValueError(f"combine has to plug in LoRA on q and v of each layer, and the prompt; "
+                         f"missing: {', '.join(lacking)}")
     count = sum(array.size for array in both.parameters().values())
     model, rng = fresh()
     per_rank = sum(a.size for a in with_lora(model, 1, rng).parameters().values())

@@ -6,8 +6,10 @@ matplotlib.use("Agg")
 
 import checking
 import numpy as np
+import peft
 import pytest
 import stretch
+import stretch_ex5
 from exercise_tools import cells, solution
 
 EXERCISES = {
@@ -44,6 +46,19 @@ def test_training_counts_and_moves_only_the_blocks():
     assert run["parameters"] == 3 * 3 * (64 + 160) and run["steps"] == [0, 5, 10]
     assert run["loss"][-1] < run["loss"][0] - 0.05
     np.testing.assert_array_equal(model.model.layers[0].self_attn.q_proj.weight, frozen)
+
+
+def test_a_half_combined_model_is_told_what_is_missing():
+    def one_layer(model, rank, length, rng):
+        weight = model.layers[0].self_attn.q_proj.weight
+        model.layers[0].self_attn.q_proj = peft.LoRALinear(weight, lora_rank=rank, rng=rng)
+        return model
+    with pytest.raises(ValueError, match=r"missing: layer 0: v_proj, layer 1: q_proj, .*soft prom"):
+        stretch_ex5.combined_runs(one_layer)
+    with pytest.raises(ValueError, match=r"missing: the soft prompt$"):
+        stretch_ex5.combined_runs(lambda m, rank, length, rng: stretch_ex5.with_lora(m, rank, rng))
+    with pytest.raises(ValueError, match=r"missing: layer 0: q_proj"):
+        stretch_ex5.combined_runs(lambda m, rank, length, rng: stretch_ex5.with_prompt(m, 4, rng))
 
 
 def test_dropout_is_off_while_it_is_evaluated():
