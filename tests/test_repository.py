@@ -252,6 +252,18 @@ def test_normalising_joins_what_was_printed_in_pieces():
     assert len(run(stream("stdout", "a"), stream("stderr", "b"))["cells"][0]["outputs"]) == 2
 
 
+def test_a_cell_that_warns_is_refused(tmp_path, capsys):
+    cell = {"cell_type": "code", "id": "warns", "metadata": {}, "execution_count": None,
+            "outputs": [], "source": "import warnings\nwarnings.warn('look here')"}
+    path = tmp_path / "warns.ipynb"
+    notebooks.write({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, path)
+    kept = []
+    assert notebooks.run_all([path], lambda *saved: kept.append(saved), jobs=1) == [path]
+    assert not kept
+    said = capsys.readouterr().out
+    assert "cell 1 warns" in said and "look here" in said
+
+
 def test_normalising_twice_changes_nothing_more():
     for path in notebooks.book_notebooks():
         once = notebooks.normalise(json.loads(path.read_text("utf-8")), path.name)

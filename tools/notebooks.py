@@ -7,6 +7,9 @@
 A notebook is run in its own folder by the kernel of this Python. Afterwards everything that says
 when, where or by which random identifier it ran is taken out; outputs stay. After work in
 JupyterLab `--normalise` does the same in a second, and says which files it changed.
+
+A cell that warns is refused: a warning is no output for a reader, and it names a temporary file
+by a number that the next run does not repeat.
 """
 
 import argparse
@@ -79,6 +82,13 @@ def normalise(notebook, name):
     return json.loads(text)
 
 
+def warnings_in(notebook):
+    """What the cells wrote to standard error, each with the number of its cell."""
+    return [f"cell {number} warns: {''.join(output['text']).strip()}"
+            for number, cell in enumerate(notebook["cells"], 1)
+            for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+
+
 def name_of(path):
     """What a notebook is called in its widgets' identifiers: its path from the root."""
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
@@ -121,6 +131,8 @@ def run(path):
     except Exception as error:  # also a dead kernel or too long a wait, which name no cell
         where = f"cell {cells[-1]} of {len(notebook.cells)}" if cells else "before the first cell"
         raise RuntimeError(f"{where}: {error}") from None
+    if warned := warnings_in(notebook):
+        raise RuntimeError("\n".join(warned))
     return normalise(notebook, name_of(path)), time.perf_counter() - began
 
 
@@ -156,9 +168,11 @@ def main():
     if options.normalise or options.check:
         changed = [path for path in paths if path.read_text("utf-8") != normal_form(path)]
         if options.check:
-            names = ", ".join(map(name_of, changed))
-            sys.exit(f"not in normal form, run tools/notebooks.py --normalise: {names}"
-                     if changed else 0)
+            wrong = [f"{name_of(path)}: not in normal form, run tools/notebooks.py --normalise"
+                     for path in changed]
+            wrong += [f"{name_of(path)}: {warned}" for path in paths
+                      for warned in warnings_in(json.loads(path.read_text("utf-8")))]
+            sys.exit("\n".join(wrong) or 0)
         for path in changed:
             path.write_text(normal_form(path), "utf-8")
             print(f"normalised {name_of(path)}")
