@@ -338,12 +338,13 @@ def _gradients(trial: Trial) -> None:
     half = G @ weights["down"]  # the same without the update
     grad_u, grad_z = a * _silu(z), a * u * _slope(z)
     paths = grad_z @ w["gate"], grad_u @ w["up"]
+    inner = {"down": _silu(z) * u, "up": x, "gate": x}  # what each projection multiplies
     right = {"x": sum(paths)}
-    for name, inner, g in (("down", _silu(z) * u, G), ("up", x, grad_u), ("gate", x, grad_z)):
-        right |= _lora_gradients(arrays, name, inner, g)
+    for name, g in (("down", G), ("up", grad_u), ("gate", grad_z)):
+        right |= _lora_gradients(arrays, name, inner[name], g)
 
-    def compare(name: str, inner: np.ndarray, twins: list) -> None:
-        wrong = [(d, _lora_gradients(arrays, name, inner, twin)) for d, twin in twins]
+    def compare(name: str, twins: list) -> None:
+        wrong = [(d, _lora_gradients(arrays, name, inner[name], twin)) for d, twin in twins]
         for key in (f"{name}.B", f"{name}.A"):
             for diagnosis, twin in wrong:
                 if not trial.agrees(grads[key], right[key]) and trial.agrees(grads[key], twin[key]):
@@ -351,12 +352,12 @@ def _gradients(trial: Trial) -> None:
             trial.compare(f"the gradient of {key}", grads[key], right[key])
 
     with trial.telling_others(grads | {"x": back}, right):
-        compare("down", _silu(z) * u, [])
-        compare("up", x, [(NO_SILU, a), (FROZEN_LOST, lost * _silu(z)), (SLOPE, a * _slope(z)),
-                          (SWAPPED, grad_z), (UP_SIGMOID, a * _sigmoid(z)),
-                          (IN_PLACE, a * _silu(_silu(z))), (UPDATE_LOST, half * _silu(z))])
+        compare("down", [])
+        compare("up", [(NO_SILU, a), (FROZEN_LOST, lost * _silu(z)), (SLOPE, a * _slope(z)),
+                       (SWAPPED, grad_z), (UP_SIGMOID, a * _sigmoid(z)),
+                       (IN_PLACE, a * _silu(_silu(z))), (UPDATE_LOST, half * _silu(z))])
         s = _sigmoid(z)
-        compare("gate", x, [(NO_U, a * _slope(z)), (SWAPPED, grad_u), *(
+        compare("gate", [(NO_U, a * _slope(z)), (SWAPPED, grad_u), *(
             (SLOPE, a * u * slope) for slope in (
                 s, 1, z * s, s - z * s * (1 - s), s * (1 - s), s + z * (1 - s)))])
         for path in paths:

@@ -690,6 +690,18 @@ class HalfTheGradient(Plain):
         return super().back(a, z, u) / 2
 
 
+class HalfOfAnArraysGradient(Right):
+    """The same with another array: x is among what is right."""
+
+    diagnosis = "values"
+    seen = "the gradient of gate.A is off by 0.5, relative to its largest entry. Right already: " \
+           "x, down.B, down.A, up.B, up.A, gate.B."
+
+    def gradients(self):
+        found = super().gradients()
+        return found | {"gate.A": found["gate.A"] / 2}
+
+
 class MergesNothing(Right):
     diagnosis = "merged-two"
     seen = "All three are the frozen weights"
