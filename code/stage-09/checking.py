@@ -206,18 +206,18 @@ GENERAL = {d.mistake: d for d in (
     Diagnosis("wrong-type", "a result of the wrong type", "Callers expect what the statement says.",
               "statement"),
     Diagnosis("wrong-shape", "a result of the wrong shape",
-              "The shapes of the statement are what the rest of the model is built on. Inputs may "
-              "have any leading axes.", "statement"),
+              "The shapes of the statement are what the rest of the model is built on. Where it "
+              "writes three dots, any leading axes may stand.", "statement"),
     Diagnosis("wrong-dtype", "another dtype than the statement's",
               "A dtype is part of a result. float32 in must give float32 out: one float64 array in "
               "the middle makes every activation after it twice as large, a narrower one throws "
-              "digits away. What is stored as bytes must fit into bytes.", "9.6"),
+              "digits away.", "9.6"),
     Diagnosis("not-finite", "NaN or infinity in a result",
               "Somewhere zero divides, or an exponential overflows. The input was harmless.",
               "9.6"),
     Diagnosis("values", "a wrong value that matches no mistake known to this check",
-              "Work it out on paper for the smallest case that the statement allows, and compare "
-              "line by line: one row, one sequence, width two, a single block.", "statement"),
+              "Work it out on paper for the smallest case that the statement allows, such as one "
+              "row or width two, and compare line by line.", "statement"),
     Diagnosis("accepts-nonsense", "no check of the arguments",
               "A size or rate that makes no sense must be refused at once. Otherwise it becomes a "
               "silent wrong answer much later.", "9.6"),
@@ -286,6 +286,20 @@ def _name(function: Callable) -> str:
     return getattr(function, "__qualname__", None) or type(function).__name__
 
 
+def _told(args: tuple, kwargs: dict) -> str:
+    """The arguments of a call in words; of arrays the shapes, of other objects the types."""
+    def one(value: Any) -> str:
+        if isinstance(value, np.ndarray):
+            return f"an array of shape {value.shape}"
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return repr(value)
+        return value.__name__ if isinstance(value, type) else f"a {type(value).__name__}"
+
+    words = [one(value) for value in args]
+    words += [f"{name}={one(value)}" for name, value in kwargs.items()]
+    return ", ".join(words) or "nothing"
+
+
 class Trial:
     """What a test works with: the student's work, a dtype, and ways to call and compare safely.
 
@@ -306,6 +320,10 @@ class Trial:
     def normal(self, *shape: int, seed: int = 0) -> np.ndarray:
         """Gaussian numbers of the trial's dtype."""
         return self.rng(seed).standard_normal(shape).astype(self.dtype)
+
+    def each_dtype(self) -> Iterator["Trial"]:
+        """The same student's work with float32 and with float64 probes."""
+        return (Trial(self.student, dtype) for dtype in (np.float32, np.float64))
 
     def make(self, *args: Any, **kwargs: Any) -> Any:
         """An object of the student's class."""
@@ -329,8 +347,7 @@ class Trial:
         """
         given = [value for value in (*args, *kwargs.values()) if isinstance(value, np.ndarray)]
         before = [array.copy() for array in given]
-        shapes = ", ".join(f"an array of shape {array.shape}" for array in given)
-        self.called = f"{_name(function)} was given {shapes or 'no array'}"
+        self.called = f"{_name(function)} was given {_told(args, kwargs)}"
         result = function(*args, **kwargs)
         for array, copy in zip(given, before, strict=True):
             if not np.array_equal(array, copy, equal_nan=array.dtype.kind == "f"):
@@ -370,7 +387,13 @@ class Trial:
     def arrays(self, thing: Any, names: Iterator[str] | tuple | list, which: str = "parameters"
                ) -> dict[str, np.ndarray]:
         """`thing.parameters()` or `thing.gradients()`: a dict of arrays with exactly these keys."""
-        found = self.expect(f"{which}()", getattr(thing, which)(), dict)
+        try:
+            found = self.expect(f"{which}()", getattr(thing, which)(), dict)
+        except RuntimeError:  # as the contract wants it before backward; here backward was called
+            empty = [f"{name}_grad" for name in names if getattr(thing, f"{name}_grad", 0) is None]
+            if which == "gradients" and empty:
+                raise NotYet(f"After backward {', '.join(empty)} is still None.") from None
+            raise
         if set(found) != set(names):
             raise Found(GENERAL["signature"], f"{which}() has the keys {sorted(map(str, found))}, "
                                               f"expected {sorted(names)}"
@@ -406,10 +429,13 @@ class Trial:
                                        "its largest entry.")
 
     def replaces_gradients(self, thing: Any, names: tuple | list,
-                           backward: Callable[[], Any]) -> None:
-        """Raise `Found` if the gradients add up when `backward()` does the same once more."""
+                           again: Callable[[], Any]) -> None:
+        """Raise `Found` if the gradients add up when `again()` does the same once more.
+
+        `again` runs forward, too: backward may forget what it has used.
+        """
         first = {name: grad.copy() for name, grad in self.arrays(thing, names, "gradients").items()}
-        backward()
+        again()
         for name, grad in self.arrays(thing, names, "gradients").items():
             if not self.agrees(grad, first[name]):
                 raise Found(GENERAL["accumulates"], f"The gradient of {name} changed.")
@@ -451,11 +477,12 @@ class Trial:
         if not same_kind or array.tobytes() != copy.tobytes():
             raise Found(diagnosis, f"{what} is not bit for bit what it was.")
 
-    def keeps_float32(self, what: str, *arrays: np.ndarray) -> None:
-        """Raise `Found` unless all are float32."""
+    def keeps_dtype(self, what: str, *arrays: np.ndarray) -> None:
+        """Raise `Found` unless all have the trial's dtype, which was that of the input."""
         for array in arrays:
-            if array.dtype != np.float32:
-                raise Found(GENERAL["wrong-dtype"], f"{what}: float32 in gave {array.dtype} out.")
+            if array.dtype != self.dtype:
+                raise Found(GENERAL["wrong-dtype"],
+                            f"{what}: {self.dtype} in gave {array.dtype} out.")
 
 
 def _error(value: np.ndarray, reference: np.ndarray) -> float:
@@ -516,11 +543,15 @@ class Exercise:
         """
         if step is not None and step not in range(1, self.steps + 1):
             raise ValueError(f"step must be 1 to {self.steps}, or None for all, got {step}")
-        rows, diagnosis = [], None
+        rows, diagnosis, missing = [], None, 0
         for test in (test for test in self.tests if step is None or test.step <= step):
             status, note = "not tried", ""
             if diagnosis is None:
                 status, note, diagnosis = _run(test, Trial(student, dtype))
+            if status == "not yet":
+                missing = missing or test.step
+            elif status == "failed" and 0 < missing < test.step:  # perhaps for that reason alone
+                status, note, diagnosis = "not yet", f"Waits for step {missing}.", None
             rows.append(Row(test.step, test.kind, test.name, status, note))
         which = f", step {step} of {self.steps}" if step else ""
         return Report(self.number, f"Exercise {self.number}: {self.title}{which}", tuple(rows),

@@ -285,7 +285,7 @@ def _values(trial: Trial) -> None:
         raise Found(GENERAL["dead-parameters"], "gate.A was doubled, and nothing changed.")
 
 
-@EXERCISE.test(2, "behaviour", "large inputs stay finite; float32 stays float32")
+@EXERCISE.test(2, "behaviour", "large inputs stay finite; dtypes stay as they are")
 def _large(trial: Trial) -> None:
     block, *_ = _block(trial)
     big = trial.dtype.type(3e3) * trial.normal(4, D, seed=2)
@@ -295,9 +295,9 @@ def _large(trial: Trial) -> None:
         if found.diagnosis.mistake == "not-finite":
             raise Found(OVERFLOW, "With inputs in the thousands, " + found.diagnosis.seen) from None
         raise
-    single = Trial(trial.student, np.float32)
-    block, *_ = _block(single)
-    trial.keeps_float32("forward", single.call(block.forward, single.normal(4, D)))
+    for each in trial.each_dtype():
+        block, *_ = _block(each)
+        each.keeps_dtype("forward", each.call(block.forward, each.normal(4, D)))
 
 
 # ---- Step 3: backward -------------------------------------------------------------------------
@@ -368,19 +368,20 @@ def _gradients(trial: Trial) -> None:
             FROZEN_LOST: right["x"] - frozen, UPDATE_LOST: frozen})
 
 
-@EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; float32 stays float32")
+@EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes stay as they are")
 def _replaced(trial: Trial) -> None:
     block, weights, _ = _block(trial)
-    G = trial.normal(4, D, seed=3)
-    trial.call(block.forward, trial.normal(4, D, seed=2))
+    x, G = trial.normal(4, D, seed=2), trial.normal(4, D, seed=3)
+    trial.call(block.forward, x)
     trial.call(block.backward, G)
     _frozen_kept(trial, weights, "after backward")
-    trial.replaces_gradients(block, KEYS, lambda: trial.call(block.backward, G))
-    single = Trial(trial.student, np.float32)
-    block, *_ = _block(single)
-    single.call(block.forward, single.normal(4, D))
-    back = single.call(block.backward, single.normal(4, D))
-    trial.keeps_float32("backward", back, *trial.arrays(block, KEYS, "gradients").values())
+    trial.replaces_gradients(block, KEYS, lambda: (
+        trial.call(block.forward, x), trial.call(block.backward, G)))
+    for each in trial.each_dtype():
+        block, *_ = _block(each)
+        each.call(block.forward, each.normal(4, D))
+        back = each.call(block.backward, each.normal(4, D))
+        each.keeps_dtype("backward", back, *each.arrays(block, KEYS, "gradients").values())
 
 
 # ---- Step 4: merging --------------------------------------------------------------------------

@@ -224,7 +224,7 @@ def _leading(trial: Trial) -> None:
     single = Trial(trial.student, np.float32)
     layer, _ = _layer(single, 0.5)
     layer.training = False
-    trial.keeps_float32("forward", single.call(layer.forward, single.normal(2, IN),
+    single.keeps_dtype("forward", single.call(layer.forward, single.normal(2, IN),
                                                single.normal(OUT, IN)))
 
 
@@ -326,7 +326,7 @@ def _seeded(trial: Trial) -> None:
 def _training_dtype(trial: Trial) -> None:
     single = Trial(trial.student, np.float32)
     layer, _ = _layer(single, 0.5)
-    trial.keeps_float32("forward in training", single.call(layer.forward, single.normal(2, IN),
+    single.keeps_dtype("forward in training", single.call(layer.forward, single.normal(2, IN),
                                                            single.normal(OUT, IN)))
 
 
@@ -413,7 +413,7 @@ def _backward_dtype(trial: Trial) -> None:
     layer, _ = _layer(single, 0.5)
     single.call(layer.forward, single.normal(2, IN), single.normal(OUT, IN))
     back = single.call(layer.backward, single.normal(2, OUT))
-    trial.keeps_float32("backward in training", back,
+    single.keeps_dtype("backward in training", back,
                         *trial.arrays(layer, ("A", "B"), "gradients").values())
 
 
@@ -436,7 +436,7 @@ def _merge(trial: Trial) -> None:
 def _merge_dtype(trial: Trial) -> None:
     single = Trial(trial.student, np.float32)
     layer, _ = _layer(single, 0.0)
-    trial.keeps_float32("merge_weights", layer.merge_weights(single.normal(OUT, IN)))
+    single.keeps_dtype("merge_weights", layer.merge_weights(single.normal(OUT, IN)))
 
 
 @EXERCISE.test(5, "behaviour", "training leaves the merged weight and the frozen weight alone")

@@ -280,11 +280,11 @@ def _values(trial: Trial) -> None:
                   f + 4 * bottleneck(x), {DEFAULT_SCALE: f + bottleneck(x)})
 
 
-@EXERCISE.test(2, "behaviour", "float32 stays float32")
+@EXERCISE.test(2, "behaviour", "dtypes stay as they are")
 def _forward_dtype(trial: Trial) -> None:
-    single = Trial(trial.student, np.float32)
-    adapter, *_ = _adapter(single)
-    trial.keeps_float32("forward", single.call(adapter.forward, _x(single)))
+    for each in trial.each_dtype():
+        adapter, *_ = _adapter(each)
+        each.keeps_dtype("forward", each.call(adapter.forward, _x(each)))
 
 
 # ---- Step 3: backward -------------------------------------------------------------------------
@@ -356,18 +356,19 @@ def _first_step(trial: Trial) -> None:
         raise Found(GENERAL["values"], "The gradient of W_up is zero, so nothing would be learned.")
 
 
-@EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; float32 stays float32")
+@EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes stay as they are")
 def _contract(trial: Trial) -> None:
     adapter, *_ = _adapter(trial)
     G = trial.normal(ROWS, D, seed=3)
     trial.call(adapter.forward, _x(trial))
     trial.call(adapter.backward, G)
-    trial.replaces_gradients(adapter, NAMES, lambda: trial.call(adapter.backward, G))
-    single = Trial(trial.student, np.float32)
-    adapter, *_ = _adapter(single)
-    single.call(adapter.forward, _x(single))
-    back = single.call(adapter.backward, _x(single))
-    trial.keeps_float32("backward", back, *trial.arrays(adapter, NAMES, "gradients").values())
+    trial.replaces_gradients(adapter, NAMES, lambda: (
+        trial.call(adapter.forward, _x(trial)), trial.call(adapter.backward, G)))
+    for each in trial.each_dtype():
+        adapter, *_ = _adapter(each)
+        each.call(adapter.forward, _x(each))
+        back = each.call(adapter.backward, _x(each))
+        each.keeps_dtype("backward", back, *each.arrays(adapter, NAMES, "gradients").values())
 
 
 def check_parallel_adapter(student: type, step: int | None = None, *,

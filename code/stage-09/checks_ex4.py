@@ -287,12 +287,13 @@ def _live(trial: Trial) -> None:
         before = after.copy()
 
 
-@EXERCISE.test(3, "behaviour", "float32 stays float32")
+@EXERCISE.test(3, "behaviour", "dtypes stay as they are")
 def _dtype(trial: Trial) -> None:
-    mlp = trial.make(L, H, DH, P, WIDTH, HIDDEN, dtype=np.float32, rng=trial.rng())
-    trial.keeps_float32("forward", trial.call(mlp.forward))
-    mlp.backward(np.ones(PREFIX, np.float32))
-    trial.keeps_float32("backward", *trial.arrays(mlp, NAMES, "gradients").values())
+    for each in trial.each_dtype():
+        mlp = each.make(L, H, DH, P, WIDTH, HIDDEN, dtype=each.dtype, rng=each.rng())
+        each.keeps_dtype("forward", each.call(mlp.forward))
+        each.call(mlp.backward, each.normal(*PREFIX), returns=None)
+        each.keeps_dtype("backward", *each.arrays(mlp, NAMES, "gradients").values())
 
 
 # ---- Step 4: the prefix that is kept ----------------------------------------------------------

@@ -427,12 +427,11 @@ def _overflow(trial: Trial) -> None:
     trial.call(layer.forward, 1e2 * trial.normal(BATCH, T, D, seed=2))
 
 
-@EXERCISE.test(2, "behaviour", "float32 stays float32")
+@EXERCISE.test(2, "behaviour", "dtypes stay as they are")
 def _dtype_forward(trial: Trial) -> None:
-    weights = [weight.astype(np.float32) for weight in _weights(trial)]
-    layer = trial.make(*weights, RANK, ALPHA_VALUE, P, rng=trial.rng())
-    out = trial.call(layer.forward, np.ones((BATCH, T, D), np.float32))
-    trial.keeps_float32("forward", out)
+    for each in trial.each_dtype():
+        layer, _, _ = _layer(each)
+        each.keeps_dtype("forward", each.call(layer.forward, each.normal(BATCH, T, D)))
 
 
 # ---- Step 3: backward -------------------------------------------------------------------------
@@ -550,13 +549,13 @@ def _follows(trial: Trial) -> None:
             a[name] -= 0.1 * right[name]
 
 
-@EXERCISE.test(4, "behaviour", "float32 stays float32 in backward")
+@EXERCISE.test(4, "behaviour", "dtypes stay as they are in backward")
 def _dtype(trial: Trial) -> None:
-    weights = [weight.astype(np.float32) for weight in _weights(trial)]
-    layer = trial.make(*weights, RANK, ALPHA_VALUE, P, rng=trial.rng())
-    trial.call(layer.forward, np.ones((BATCH, T, D), np.float32))
-    back = trial.call(layer.backward, np.ones((BATCH, T, D), np.float32))
-    trial.keeps_float32("backward", back, *trial.arrays(layer, NAMES, "gradients").values())
+    for each in trial.each_dtype():
+        layer, _, _ = _layer(each)
+        each.call(layer.forward, each.normal(BATCH, T, D))
+        back = each.call(layer.backward, each.normal(BATCH, T, D))
+        each.keeps_dtype("backward", back, *each.arrays(layer, NAMES, "gradients").values())
 
 
 def check_prompted_lora(student: type, step: int | None = None, *,

@@ -394,7 +394,7 @@ def _dequantize_values(trial: Trial) -> None:
         UNIFORM: made(EVEN[codes] * scale), PER_TENSOR: made(NF4[codes] * absmax.max()),
         TILED: made(NF4[codes] * np.tile(absmax, 60)), COLUMNS: (
             NF4[codes] * scale).reshape(IN, OUT).T.astype(np.float32)})
-    trial.keeps_float32("dequantize_nf4", W)
+    Trial(trial.student, np.float32).keeps_dtype("dequantize_nf4", W)
 
 
 @EXERCISE.test(2, "behaviour", "levels times absmax survive the round trip, for any size")
@@ -489,7 +489,7 @@ def _absmax_back(trial: Trial) -> None:
         OFFSET_LOST: rest, NO_ABSMAX: DYNAMIC[codes] + offset,
         TILED: DYNAMIC[codes] * np.tile(scales, 200) + offset,
         LINEAR_CODE: (codes.astype(np.float32) - 128) / 127 * spread + offset})
-    trial.keeps_float32("dequantize_absmax", back)
+    Trial(trial.student, np.float32).keeps_dtype("dequantize_absmax", back)
 
 
 @EXERCISE.test(3, "behaviour", "a single absmax, or equal ones, come back")
@@ -693,13 +693,13 @@ def _replaces(trial: Trial) -> None:
         raise Found(GENERAL["dead-parameters"], "A was doubled, and nothing changed.")
 
 
-@EXERCISE.test(5, "behaviour", "float32 stays float32")
+@EXERCISE.test(5, "behaviour", "dtypes stay as they are")
 def _dtype(trial: Trial) -> None:
-    W, b = np.ones((OUT, IN), np.float32), np.ones(OUT, np.float32)
-    layer = trial.call(_function(trial, "QLoRALinear"), W, b, returns=None)
-    trial.keeps_float32("forward", trial.call(layer.forward, np.ones((ROWS, IN), np.float32)))
-    back = trial.call(layer.backward, np.ones((ROWS, OUT), np.float32))
-    trial.keeps_float32("backward", back, *trial.arrays(layer, ("A", "B"), "gradients").values())
+    for each in trial.each_dtype():
+        layer, *_ = _layer(each)
+        each.keeps_dtype("forward", each.call(layer.forward, each.normal(ROWS, IN)))
+        back = each.call(layer.backward, each.normal(ROWS, OUT))
+        each.keeps_dtype("backward", back, *each.arrays(layer, ("A", "B"), "gradients").values())
 
 
 def check_qlora(work: Any, step: int | None = None, *, dtype: Any = np.float64) -> Report:

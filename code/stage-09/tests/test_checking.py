@@ -10,6 +10,7 @@ import warnings
 import checking
 import checks
 import numpy as np
+import peft
 import progress
 import pytest
 from checking import GENERAL, Diagnosis, Exercise, Found
@@ -40,6 +41,13 @@ def test_an_error_is_explained_with_the_students_line():
     assert "in broken: return x @ np.ones((7, 7))  # the line" in report.diagnosis.seen
     assert "broken was given an array of shape (2,)" in report.diagnosis.seen
     assert "Traceback" not in str(report)
+
+    def made(*args, **kwargs):
+        raise KeyError
+    seen = verdict(lambda t: t.call(t.student, 6, "a", trial=t, dtype=int, p=0.5, rng=None), made
+                   ).diagnosis.seen
+    assert "made was given 6, 'a', trial=a Trial, dtype=int, p=0.5, rng=None)" in seen
+    assert "made was given nothing)" in verdict(lambda t: t.call(t.student), made).diagnosis.seen
 
 
 def test_an_error_in_the_books_own_code_is_shown_at_the_students_line():
@@ -296,9 +304,14 @@ def test_bits_dtypes_and_rounding_are_told_apart():
         assert found(lambda t, o=other: t.same_bits("it", o, x, wrong)) == (
             "w", "it is not bit for bit what it was.")
     narrow = x.astype(np.float32)
-    assert verdict(lambda t: t.keeps_float32("it", narrow, narrow)).passed
-    assert found(lambda t: t.keeps_float32("it", narrow, x)) == (
-        "wrong-dtype", "it: float32 in gave float64 out.")
+    for wide, kind in ((False, "float32"), (True, "float64")):
+        right, other = (x, narrow) if wide else (narrow, x)
+        trial = list(checking.Trial(None, np.float64).each_dtype())[wide]
+        trial.keeps_dtype("it", right, right)
+        with pytest.raises(Found) as error:
+            trial.keeps_dtype("it", right, other)
+        assert error.value.diagnosis.mistake == "wrong-dtype"
+        assert error.value.diagnosis.seen == f"it: {kind} in gave {other.dtype} out."
     for dtype, room in ((np.float64, 1e-5), (np.float32, 2e-4), (np.float16, 2e-2)):
         trial = checking.Trial(None, dtype)
         assert trial.agrees(np.array([100.0, 0.9 * room * 100]), np.array([100.0, 0.0]))
@@ -322,12 +335,14 @@ def test_a_report_says_each_thing_once_and_where_to_read():
     exercise.test(1, "interface", "one")(lambda trial: None)
     exercise.test(2, "shapes", "two")(waits)
     exercise.test(2, "values", "three")(waits)
-    exercise.test(3, "values", "four")(lambda trial: trial.expect("x", [1]))
+    exercise.test(2, "values", "four")(lambda trial: trial.expect("x", [1]))
+    exercise.test(3, "values", "five")(lambda trial: None)
     report = exercise.check(None)
     assert str(report) == (
         "Exercise 3: a <trial>\n  passed     interface  one\n"
         "  not yet    shapes     two    write it\n"
         "  not yet    values     three\n  failed     values     four\n"
+        "  not tried  values     five\n"
         "A test failed. Mend this first; the tests below it were not tried.\n"
         "This looks like: a result of the wrong type.\nSeen: x gave list, expected ndarray.\n"
         "Why it matters: Callers expect what the statement says.\n"
@@ -339,16 +354,44 @@ def test_a_report_says_each_thing_once_and_where_to_read():
     assert f'<a href="{link}">the exact statement of the exercise</a>' in html
     later = str(exercise.check(None, step=3))
     assert "Exercise 3: a <trial>, step 3 of 3" in later
-    assert "not yet    steps 1-2  1 of 3 earlier tests passed  two. write it" in later
+    assert "not yet    steps 1-2  1 of 4 earlier tests passed  two. write it" in later
     assert later.splitlines()[1].startswith("  not yet    steps 1-2")  # what came before, first
     assert "passed     step 1     1 of 1 earlier tests passed\n" in str(
         exercise.check(None, step=2))
-    assert exercise.check(None, step=2).verdict == (
-        "Not yet: 1 of 3 tests passed, the others wait for what is missing.")
     assert exercise.check(None, step=1).verdict == "All 1 tests passed."
     assert list(exercise.mistakes) == ["m"] and "Seen" not in str(exercise.mistakes["m"])
     with pytest.raises(ValueError, match="kind must be one of .*got 'style'"):
         exercise.test(1, "style", "five")
+
+
+def test_what_fails_after_a_missing_step_waits_for_it():
+    exercise = Exercise(2, "a trial")
+    exercise.test(1, "interface", "one")(lambda trial: None)
+    exercise.test(2, "values", "two")(lambda trial: trial.expect("x", None))
+    exercise.test(3, "values", "three")(lambda trial: trial.expect("x", [1]))
+    exercise.test(3, "behaviour", "four")(lambda trial: None)
+    report = exercise.check(None)
+    assert [row.status for row in report.rows] == ["passed", "not yet", "not yet", "passed"]
+    assert report.rows[2].note == "Waits for step 2." and report.diagnosis is None
+    assert report.verdict == "Not yet: 2 of 4 tests passed, the others wait for what is missing."
+    assert report.status == "not yet"
+    assert report._repr_html_().endswith("the others wait for what is missing.</strong></p>")
+
+
+def test_a_gradient_not_written_yet_is_not_yet():
+    layer = peft.LoRALayer(2, 2, rank=1)
+    layer.A_grad = np.zeros((1, 2))
+    report = verdict(lambda t: t.arrays(layer, ("A", "B"), "gradients"))
+    assert report.status == "not yet"
+    assert report.rows[0].note == "After backward B_grad is still None."
+
+    def broken():
+        raise RuntimeError("of another kind")
+    thing = Holder(A_grad=None, parameters=broken, gradients=broken)
+    mistake, seen = found(lambda t: t.arrays(thing, ("A",)))
+    assert mistake == "raised" and "of another kind" in seen
+    thing.A_grad = np.ones(2)
+    assert found(lambda t: t.arrays(thing, ("A",), "gradients"))[0] == "raised"
 
 
 def test_results_that_are_no_numbers_and_arguments_by_name_are_watched():
@@ -412,7 +455,7 @@ def test_a_report_is_a_table_in_a_notebook():
     exercise = Exercise(2, "a trial", Diagnosis("m", "m", "m", "9.2"))
     exercise.test(1, "interface", "one")(lambda trial: None)
     exercise.test(1, "values", "two")(lambda trial: trial.call(lambda: None))
-    exercise.test(2, "start", "three")(lambda trial: trial.compare("x", np.ones(1), np.zeros(1)))
+    exercise.test(1, "values", "three")(lambda trial: trial.compare("x", np.ones(1), np.zeros(1)))
     exercise.test(2, "values", "four")(lambda trial: None)
     cell = '<td style="text-align:left">'
     rows = "".join(f"<tr>{''.join(f'{cell}{text}</td>' for text in texts)}</tr>" for texts in (
@@ -420,7 +463,7 @@ def test_a_report_is_a_table_in_a_notebook():
         ("…&nbsp;not yet", "values", "two<br><small>test_a_report_is_a_table_in_a_notebook."
          "&lt;locals&gt;.&lt;lambda&gt;.&lt;locals&gt;.&lt;lambda&gt; gave None: is a return or an "
          "assignment missing?</small>"),
-        ("✗&nbsp;failed", "start", "three"), ("–&nbsp;not tried", "values", "four")))
+        ("✗&nbsp;failed", "values", "three"), ("–&nbsp;not tried", "values", "four")))
     html = exercise.check(None)._repr_html_()
     table, rest = html.split("</table>")
     assert table.split("<tbody>")[1] == f"{rows}</tbody>"
@@ -431,8 +474,6 @@ def test_a_report_is_a_table_in_a_notebook():
                              Diagnosis("m", "m", "m", "9.2"))
     assert "Seen" not in unseen._repr_html_() and "Why it matters:</strong> m" in str(
         unseen._repr_html_())
-    passed = exercise.check(None, 1)._repr_html_()
-    assert passed.endswith("the others wait for what is missing.</strong></p>")
 
 
 def test_the_students_line_is_found_below_library_code():

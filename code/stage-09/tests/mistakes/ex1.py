@@ -463,7 +463,7 @@ class ClipsInput(Right):
     """Keeps the exponential small by cutting the caller's array."""
 
     diagnosis = "changes-input"
-    at = "large inputs stay finite; float32 stays float32"
+    at = "large inputs stay finite; dtypes stay as they are"
 
     def forward(self, x):
         return super().forward(np.clip(x, -100, 100, out=x))
