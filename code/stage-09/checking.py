@@ -390,7 +390,8 @@ class Trial:
         try:
             found = self.expect(f"{which}()", getattr(thing, which)(), dict)
         except RuntimeError:  # as the contract wants it before backward; here backward was called
-            empty = [f"{name}_grad" for name in names if getattr(thing, f"{name}_grad", 0) is None]
+            empty = [f"{name}_grad" for name in names
+                     if getattr(thing, f"{name}_grad", ...) is None]
             if which == "gradients" and empty:
                 raise NotYet(f"After backward {', '.join(empty)} is still None.") from None
             raise

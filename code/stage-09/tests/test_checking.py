@@ -367,15 +367,21 @@ def test_a_report_says_each_thing_once_and_where_to_read():
 def test_what_fails_after_a_missing_step_waits_for_it():
     exercise = Exercise(2, "a trial")
     exercise.test(1, "interface", "one")(lambda trial: None)
-    exercise.test(2, "values", "two")(lambda trial: trial.expect("x", None))
-    exercise.test(3, "values", "three")(lambda trial: trial.expect("x", [1]))
-    exercise.test(3, "behaviour", "four")(lambda trial: None)
+    exercise.test(1, "values", "two")(lambda trial: trial.expect("x", None))
+    exercise.test(2, "shapes", "three")(lambda trial: trial.expect("y", None))
+    exercise.test(2, "values", "four")(lambda trial: trial.expect("x", [1]))
+    exercise.test(3, "values", "five")(lambda trial: None)
+    exercise.test(3, "behaviour", "six")(lambda trial: None)
+    exercise.test(3, "behaviour", "seven")(lambda trial: None)
     report = exercise.check(None)
-    assert [row.status for row in report.rows] == ["passed", "not yet", "not yet", "passed"]
-    assert report.rows[2].note == "Waits for step 2." and report.diagnosis is None
-    assert report.verdict == "Not yet: 2 of 4 tests passed, the others wait for what is missing."
+    assert [row.status for row in report.rows] == [
+        "passed", *["not yet"] * 3, *["passed"] * 3]
+    assert report.rows[3].note == "Waits for step 1." and report.diagnosis is None
+    assert report.verdict == "Not yet: 4 of 7 tests passed, the others wait for what is missing."
     assert report.status == "not yet"
-    assert report._repr_html_().endswith("the others wait for what is missing.</strong></p>")
+    html = report._repr_html_()
+    assert html.endswith("the others wait for what is missing.</strong></p>")
+    assert all(f'left">{word}</th>' in html for word in ("result", "kind", "test"))
 
 
 def test_a_gradient_not_written_yet_is_not_yet():
