@@ -1,6 +1,6 @@
 """Exercise 4, reference solution: the prefix of prefix tuning, made by a small MLP.
 
-Names as on the page: P virtual tokens, e and h the widths of embedding and hidden layer, F the
+Names as on the page: P virtual tokens, e and k the widths of embedding and hidden layer, F the
 MLP's output, of width 2 L H dh.
 """
 
@@ -18,12 +18,12 @@ class PrefixMLP(peft.Method):
     Parameters
     ----------
     num_layers, num_heads, d_head, prefix_length : see peft.PrefixTuning
-    embed_dim, hidden_dim : int, widths e and h
+    embed_dim, hidden_dim : int, widths e and k
     dtype, rng : see peft.LoRALayer
 
     Attributes
     ----------
-    E : (P, e), W1 : (h, e), b1 : (h,), W2 : (2 L H dh, h), b2 : (2 L H dh,)
+    E : (P, e), W1 : (k, e), b1 : (k,), W2 : (2 L H dh, k), b2 : (2 L H dh,)
 
     Source: Li and Liang, arXiv 2101.00190, who train the prefix through an MLP for stability.
     """
@@ -37,7 +37,7 @@ class PrefixMLP(peft.Method):
         self.num_heads = check_count("num_heads", num_heads)
         self.d_head = check_count("d_head", d_head)
         self.prefix_length = P = check_count("prefix_length", prefix_length)
-        e, h = check_count("embed_dim", embed_dim), check_count("hidden_dim", hidden_dim)
+        e, k = check_count("embed_dim", embed_dim), check_count("hidden_dim", hidden_dim)
         dtype, rng = check_dtype(dtype), np.random.default_rng(rng)
         width = 2 * num_layers * num_heads * d_head
 
@@ -45,14 +45,14 @@ class PrefixMLP(peft.Method):
             return (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(dtype)
 
         self.E = rng.standard_normal((P, e)).astype(dtype)  # (P, e)
-        self.W1, self.b1 = normal(h, e), np.zeros(h, dtype)  # (h, e), (h,)
-        self.W2, self.b2 = normal(width, h), np.zeros(width, dtype)  # (2LHdh, h), (2LHdh,)
+        self.W1, self.b1 = normal(k, e), np.zeros(k, dtype)  # (k, e), (k,)
+        self.W2, self.b2 = normal(width, k), np.zeros(width, dtype)  # (2LHdh, k), (2LHdh,)
         self.E_grad = self.W1_grad = self.b1_grad = self.W2_grad = self.b2_grad = None
         self.cache = {}
 
     def forward(self) -> np.ndarray:
         """-> prefix (L, 2, P, H, dh)."""
-        T = np.tanh(self.E @ self.W1.T + self.b1)  # (P, h)
+        T = np.tanh(self.E @ self.W1.T + self.b1)  # (P, k)
         F = T @ self.W2.T + self.b2  # (P, 2 L H dh)
         self.cache = {"x": T}
         F = F.reshape(self.prefix_length, self.num_layers, 2, self.num_heads, self.d_head)
@@ -65,7 +65,7 @@ class PrefixMLP(peft.Method):
                     (self.num_layers, 2, P, self.num_heads, self.d_head))
         Q = grad_prefix.transpose(2, 0, 1, 3, 4).reshape(P, -1)  # (P, 2 L H dh)
         self.W2_grad, self.b2_grad = Q.T @ T, Q.sum(axis=0)
-        R = (Q @ self.W2) * (1 - T * T)  # (P, h)
+        R = (Q @ self.W2) * (1 - T * T)  # (P, k)
         self.W1_grad, self.b1_grad = R.T @ self.E, R.sum(axis=0)
         self.E_grad = R @ self.W1  # (P, e)
 

@@ -45,6 +45,19 @@ def test_a_missing_return_of_to_prefix_is_not_yet(nothing):
         row.step <= 3 for row in report.rows)
 
 
+@pytest.mark.parametrize("step", [3, None])
+def test_a_forgotten_gradient_or_return_is_not_yet(step):
+    class Forgotten(RIGHT):
+        def backward(self, grad_prefix):
+            super().backward(grad_prefix)
+            self.b1_grad = None
+
+    report = check_prefix_mlp(Forgotten, step)
+    assert "After backward b1_grad is still None." in str(report)
+    for work in (Forgotten, type("NoReturn", (RIGHT,), {"forward": lambda self: None})):
+        assert check_prefix_mlp(work, step).status == "not yet"
+
+
 @pytest.mark.parametrize("step", [None, *range(1, checks_ex4.EXERCISE.steps + 1)])
 def test_the_untouched_starter_is_not_yet(step):
     report = check_prefix_mlp(starter("ex4-prefix-mlp", "PrefixMLP"), step)
