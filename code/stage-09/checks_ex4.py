@@ -386,8 +386,8 @@ def _gradients(trial: Trial) -> None:
     with trial.telling_others(found, right):
         for name, grad in right.items():
             trial.compare(f"the gradient of {name}", found[name], grad, {
-                ZERO_GRADIENT: 0 * grad, WRONG_SIGN: -grad, MEAN_OVER_TOKENS: grad / P,
-                BEFORE_TANH: _right(a, Q, _before_tanh(a))[name],
+                ZERO_GRADIENT: np.zeros_like(grad), WRONG_SIGN: -grad,
+                MEAN_OVER_TOKENS: grad / P, BEFORE_TANH: _right(a, Q, _before_tanh(a))[name],
                 NO_SLOPE: _right(a, Q, slope=np.ones_like)[name],
                 **_each(WRONG_SLOPE, *(_right(a, Q, slope=slope)[name] for slope in slopes)),
                 **_each(BACKWARD_LAYOUT, *(_right(a, wrong)[name] for wrong in moved))})
