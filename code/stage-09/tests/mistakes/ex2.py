@@ -987,7 +987,7 @@ class NoFrozenPathInTraining(Own):
 
 class FrozenPathDivided(Own):
     diagnosis = "values"
-    seen = "With B = 0 the output in training is 1.33 X W^T."
+    seen = "With B = 0 the output in training is 1.33 times X W^T."
 
     def forward(self, x, W):
         h = super().forward(x, W)
@@ -1146,6 +1146,18 @@ class FlagForB(Own):
         return grad_x
 
 
+class NoMaskAtZero(Right):
+    """At a rate of 0 forward makes no mask, and backward asks only whether there is training."""
+
+    diagnosis = "raised"
+    at = "without dropout they are those of plain LoRA"
+
+    def backward(self, grad_output):
+        if self.training and self.cache:
+            self.cache["mask"] = 1 * self.cache["mask"]
+        return super().backward(grad_output)
+
+
 class AxesSwapped(Own):
     """Flattens the leading axes of grad_output in another order than those of x."""
 
@@ -1172,9 +1184,7 @@ class Averaged(Own):
 class AveragedOverTheBatch(Own):
     """Where there is a batch of sequences, divides by their number."""
 
-    diagnosis = "values"
-    at = "without dropout they are those of plain LoRA"
-    seen = "the gradient of B is off by 0.5, relative to its largest entry. Right already: X."
+    diagnosis = "averaged"
 
     def gradients_of(self, x, M, G):
         grad_x = super().gradients_of(x, M, G)
