@@ -395,7 +395,8 @@ def _forward_shapes(trial: Trial) -> None:
 @EXERCISE.test(3, "values", "the frozen path sees no mask")
 def _frozen_path(trial: Trial) -> None:
     x = _ones(trial)
-    found = trial.call(_glass_layer(trial, b=0).forward, x, np.eye(N, dtype=trial.dtype))
+    found = trial.call(_glass_layer(trial, b=0).forward, x, np.eye(N, dtype=trial.dtype),
+                       shape=x.shape)
     if trial.agrees(found, x):
         return
     if not found.any():

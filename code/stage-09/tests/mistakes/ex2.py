@@ -541,6 +541,24 @@ class RowsOnly(Right):
         return super().forward(x, W).reshape(-1, self.out_features)
 
 
+class RowsOnlyInTraining(Right):
+    diagnosis = "wrong-shape"
+    at = "with training = False, and with p = 0, it is plain LoRA"
+
+    def forward(self, x, W):
+        h = super().forward(x, W)
+        return h.reshape(-1, self.out_features) if self.training else h
+
+
+class RowsOnlyWithDropout(Right):
+    diagnosis = "wrong-shape"
+    at = "the frozen path sees no mask"
+
+    def forward(self, x, W):
+        h = super().forward(x, W)
+        return h.reshape(-1, self.out_features) if self.training and self.dropout else h
+
+
 class ScalesInPlace(Right):
     """Scales in place what was dropped: at a rate of 0 that is the caller's own array."""
 
