@@ -726,6 +726,16 @@ class UnscaledB(Own):
         return grad_x
 
 
+class UnscaledA(Own):
+    diagnosis = "no-inverted-scale"
+    seen = "the gradient of A equals what this mistake gives."
+
+    def gradients_of(self, x, M, G):
+        grad_x = super().gradients_of(x, M, G)
+        self.A_grad = self.scaling * (G @ self.B).T @ (x * (M > 0))
+        return grad_x
+
+
 class DoubleGradientOfX(Right):
     diagnosis = "wrong-dtype"
     seen = "backward: float32 in gave float64 out."
