@@ -12,11 +12,13 @@ def _refuse(rate):
 
 
 class ByHand:
-    """No base class, other names inside, loops over nothing."""
+    """No base class, other names inside, loops over nothing; A starts uniform."""
 
     def __init__(self, in_features, out_features, rank=8, alpha=16.0, dropout=0.1, *,
                  dtype=np.float32, rng=None):
         self.p, self.training = _refuse(dropout), True
+        if rank < 1:
+            raise ValueError(f"rank must be at least 1, got {rank}")
         self.gen = rng if rng is not None else np.random.default_rng()
         self.down = self.gen.uniform(-0.1, 0.1, (rank, in_features)).astype(dtype)
         self.up = np.zeros((out_features, rank), dtype)
@@ -32,7 +34,12 @@ class ByHand:
     def num_parameters(self):
         return self.down.size + self.up.size
 
+    def fits(self, W, *pairs):
+        if W.shape != (len(self.up), self.down.shape[1]) or any(a != b for a, b in pairs):
+            raise ValueError("wrong shape")
+
     def forward(self, x, W):
+        self.fits(W, (x.shape[-1:], W.shape[1:]))
         noise = np.ones(x.shape, x.dtype)
         if self.training:
             noise = self.gen.binomial(1, 1 - self.p, x.shape).astype(x.dtype)
@@ -45,12 +52,14 @@ class ByHand:
         if self.kept is None:
             raise RuntimeError("call forward first")
         xt, noise, W = self.kept
+        self.fits(W, (grad_output.shape, (*xt.shape[:-1], len(W))))
         xt2, g2 = xt.reshape(-1, xt.shape[-1]), grad_output.reshape(-1, grad_output.shape[-1])
         self.d_up = np.einsum("no,nr->or", g2, self.factor * (xt2 @ self.down.T))
         self.d_down = np.einsum("nr,ni->ri", self.factor * (g2 @ self.up), xt2)
         return grad_output @ W + self.factor * (grad_output @ self.up @ self.down) * noise
 
     def merge_weights(self, W):
+        self.fits(W)
         return W + self.factor * (self.up @ self.down)
 
 
@@ -81,7 +90,7 @@ class AroundALayer:
 
 
 class DenseUpdate(peft.LoRALayer):
-    """Forms the update s B A; slow and right."""
+    """Forms the update s B A; slow and right. Forgets in backward what forward has left."""
 
     def __init__(self, in_features, out_features, rank=8, alpha=16.0, dropout=0.1, *,
                  dtype=np.float32, rng=None):
@@ -91,6 +100,7 @@ class DenseUpdate(peft.LoRALayer):
 
     def forward(self, x, W):
         check_shape("x", x, (..., self.in_features))
+        check_shape("W", W, (self.out_features, self.in_features))
         M = np.ones_like(x)
         if self.training and self.dropout > 0:
             M[self.masks.random(x.shape) < self.dropout] = 0
@@ -104,6 +114,7 @@ class DenseUpdate(peft.LoRALayer):
         full = np.tensordot(grad_output, x * M, (range(x.ndim - 1),) * 2)  # (out, in)
         self.B_grad = self.scaling * full @ self.A.T
         self.A_grad = self.scaling * self.B.T @ full
+        self.cache = {}
         return grad_output @ W + M * (grad_output @ self.delta_weight())
 
 
@@ -111,6 +122,7 @@ class AllInDouble(ByHand):
     """Computes in float64 and rounds at the end, and draws the mask in evaluation as well."""
 
     def forward(self, x, W):
+        self.fits(W, (x.shape[-1:], W.shape[1:]))
         self.kind = x.dtype
         keep = self.gen.random(x.shape) >= self.p
         noise = (keep / (1 - self.p)) if self.training else np.ones(x.shape)
@@ -124,17 +136,13 @@ class AllInDouble(ByHand):
         return grad_x
 
     def merge_weights(self, W):
+        self.fits(W)
         wide = W.astype(np.float64) + self.factor * self.up.astype(np.float64) @ self.down
         return wide.astype(W.dtype)
 
 
 class RowByRow(ByHand):
-    """Loops over the rows, and gives A the zeros at the start instead of B."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.up[...] = 0.01
-        self.down[...] = 0
+    """Loops over the rows."""
 
     def forward(self, x, W):
         rows = x.reshape(-1, x.shape[-1])
@@ -148,6 +156,8 @@ class RowByRow(ByHand):
     def backward(self, grad_output):
         if self.kept is None:
             raise RuntimeError("call forward first")
+        if grad_output.shape != (*self.lead, len(self.up)):
+            raise ValueError("wrong shape")
         d_up, d_down, grad_x = 0, 0, []
         for g, self.kept in zip(grad_output.reshape(-1, len(self.up)), self.each, strict=True):
             grad_x.append(super().backward(g))
