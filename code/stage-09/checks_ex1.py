@@ -1,5 +1,6 @@
 """Exercise 1, LoRA on the feed-forward block: the tests. Reading them spoils the exercise."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,6 @@ D, F, RANK, ALPHA_VALUE = 6, 10, 3, 7.5
 S = ALPHA_VALUE / RANK  # 2.5: no whole number, not the default's 2, no number of rows
 PROJECTIONS = {"gate": (F, D), "up": (F, D), "down": (D, F)}  # (out, in)
 KEYS = [f"{name}.{matrix}" for name in PROJECTIONS for matrix in "AB"]
-LEADS = ((4,), (), (1, 3), (2, 3))  # leading axes
 Arrays = dict[str, np.ndarray]
 
 
@@ -151,7 +151,7 @@ def _weights(trial: Trial) -> Arrays:
 def _parameters(trial: Trial, block: Any) -> Arrays:
     found = trial.expect("parameters()", block.parameters(), dict)
     missing = [name for name in PROJECTIONS if not {f"{name}.A", f"{name}.B"} & set(found)]
-    if found and missing and set(found) < set(KEYS):
+    if found and missing and not set(found) - set(KEYS):
         raise Found(TWO_OF_THREE, f"parameters() has nothing of {' and '.join(missing)}.")
     return trial.arrays(block, KEYS)
 
@@ -169,6 +169,12 @@ def _block(trial: Trial, fill: bool = True, seed: int = 1) -> tuple[Any, Arrays,
 def _fill(trial: Trial, arrays: Arrays) -> None:
     for number, name in enumerate(KEYS):
         arrays[name][...] = 0.3 * trial.normal(*arrays[name].shape, seed=30 + number)
+
+
+def _inputs(trial: Trial) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of x and grad_output, with any leading axes."""
+    for lead in ((4,), (), (1, 3), (2, 3)):
+        yield trial.normal(*lead, D, seed=2), trial.normal(*lead, D, seed=3)
 
 
 def _frozen_kept(trial: Trial, weights: Arrays, when: str) -> None:
@@ -202,7 +208,7 @@ def _output(w: Arrays, x: np.ndarray, gate=_silu) -> np.ndarray:
 
 @EXERCISE.test(1, "interface", "the block can be made and trains six arrays")
 def _names(trial: Trial) -> None:
-    block, weights, _ = _block(trial, fill=False)
+    block, weights, _ = _block(trial)
     count = trial.call(block.num_parameters, returns=(int, np.integer))
     right = 3 * RANK * (D + F)
     if count == 2 * RANK * (D + F):
@@ -274,8 +280,8 @@ def _start(trial: Trial) -> None:
 @EXERCISE.test(2, "shapes", "any leading axes")
 def _leading(trial: Trial) -> None:
     block, *_ = _block(trial)
-    for lead in LEADS:
-        trial.call(block.forward, trial.normal(*lead, D), shape=(*lead, D))
+    for x, _ in _inputs(trial):
+        trial.call(block.forward, x, shape=x.shape)
 
 
 @EXERCISE.test(2, "start", "a fresh block equals the frozen one")
@@ -300,8 +306,7 @@ def _values(trial: Trial) -> None:
     other = {"gate": "up", "up": "gate", "down": "down"}
     crossed = {f"{name}.{matrix}": arrays[f"{other[name]}.{matrix}"]
                for name in other for matrix in "AB"}
-    for lead in LEADS:
-        x = trial.normal(*lead, D, seed=2)
+    for x, _ in _inputs(trial):
         value = trial.call(block.forward, x)
         for name in PROJECTIONS:
             if trial.agrees(value, _output(_whole(weights, arrays, without=name), x)):
@@ -350,10 +355,10 @@ def _order(trial: Trial) -> None:
 
 @EXERCISE.test(3, "shapes", "six gradients, each with the shape of its array")
 def _gradient_shapes(trial: Trial) -> None:
-    for lead in LEADS:
+    for x, G in _inputs(trial):
         block, _, arrays = _block(trial)
-        trial.call(block.forward, trial.normal(*lead, D))
-        trial.call(block.backward, trial.normal(*lead, D), shape=(*lead, D))
+        trial.call(block.forward, x)
+        trial.call(block.backward, G, shape=x.shape)
         for key, grad in trial.arrays(block, KEYS, "gradients").items():
             trial.expect(f"the gradient of {key}", grad, shape=arrays[key].shape)
 
@@ -385,13 +390,12 @@ def _right(weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray) -> Arr
 
 @EXERCISE.test(3, "gradients", "of the six arrays and of x")
 def _gradients(trial: Trial) -> None:
-    for lead in LEADS:
-        _compare_gradients(trial, lead)
+    for x, G in _inputs(trial):
+        _compare_gradients(trial, x, G)
 
 
-def _compare_gradients(trial: Trial, lead: tuple) -> None:
+def _compare_gradients(trial: Trial, x: np.ndarray, G: np.ndarray) -> None:
     block, weights, arrays = _block(trial)
-    x, G = trial.normal(*lead, D, seed=2), trial.normal(*lead, D, seed=3)
     right, w = _right(weights, arrays, x, G), _whole(weights, arrays)
     trial.call(block.forward, x)
     back = trial.call(block.backward, G)
@@ -449,7 +453,7 @@ def _replaced(trial: Trial) -> None:
 @EXERCISE.test(3, "behaviour", "each step goes by the arrays and the input of its own forward")
 def _follows(trial: Trial) -> None:
     block, weights, arrays = _block(trial)
-    trial.follows(block, KEYS, ((4, D), (4, D), (2, 3, D)),
+    trial.follows(block, KEYS, ((F, D), (F, D), (RANK, F, D)),
                   lambda x, G: _right(weights, arrays, x, G))
 
 

@@ -1,5 +1,6 @@
 """Exercise 3, the parallel adapter: the tests. Reading them spoils the exercise."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,6 @@ EXERCISE = Exercise(
     SUBLAYER_GRADIENT_LOST, SUBLAYER_AS_IDENTITY, ADAPTER_GRADIENT_LOST, RESIDUAL_GRADIENT)
 
 D, M, SCALE, ROWS = 6, 5, 2.5, 8  # the scale is no whole number
-LEADS = ((ROWS,), (), (1, 3), (2, 3))  # leading axes
 NAMES = ("W_down", "W_up")
 Arrays = dict[str, np.ndarray]
 
@@ -176,6 +176,12 @@ def _adapter(trial: Trial, fill: bool = True, seed: int = 1, linear: bool = Fals
         for number, name in enumerate(NAMES):
             arrays[name][...] = 0.5 * trial.normal(*arrays[name].shape, seed=30 + number)
     return adapter, sublayer, arrays
+
+
+def _inputs(trial: Trial) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of x and grad_output, with any leading axes."""
+    for lead in ((ROWS,), (), (1, 3), (2, 3)):
+        yield trial.normal(*lead, D, seed=2), trial.normal(*lead, D, seed=3)
 
 
 def _x(trial: Trial) -> np.ndarray:
@@ -255,8 +261,8 @@ def _start(trial: Trial) -> None:
 @EXERCISE.test(2, "shapes", "any leading axes")
 def _leading(trial: Trial) -> None:
     adapter, *_ = _adapter(trial)
-    for lead in LEADS:
-        trial.call(adapter.forward, trial.normal(*lead, D), shape=(*lead, D))
+    for x, _ in _inputs(trial):
+        trial.call(adapter.forward, x, shape=x.shape)
 
 
 @EXERCISE.test(2, "start", "a fresh adapter leaves the sublayer's output as it is")
@@ -275,8 +281,7 @@ def _values(trial: Trial) -> None:
 
     def bottleneck(h: np.ndarray) -> np.ndarray:
         return np.maximum(h @ down, 0) @ up
-    for lead in LEADS:
-        x = trial.normal(*lead, D, seed=2)
+    for x, _ in _inputs(trial):
         value, f, path = trial.call(adapter.forward, x), sublayer.untouched, bottleneck(x)
         if not trial.agrees(sublayer.y, f):
             raise Found(IN_PLACE, "After your forward the array that the sublayer keeps has "
@@ -316,24 +321,24 @@ def _order(trial: Trial) -> None:
 
 @EXERCISE.test(3, "shapes", "gradients have the shapes of what they belong to")
 def _gradient_shapes(trial: Trial) -> None:
-    for lead in LEADS:
+    for x, G in _inputs(trial):
         adapter, _, arrays = _adapter(trial)
-        trial.call(adapter.forward, trial.normal(*lead, D))
-        trial.call(adapter.backward, trial.normal(*lead, D), shape=(*lead, D))
+        trial.call(adapter.forward, x)
+        trial.call(adapter.backward, G, shape=x.shape)
         for name, grad in trial.arrays(adapter, NAMES, "gradients").items():
             trial.expect(f"the gradient of {name}", grad, shape=arrays[name].shape)
 
 
 @EXERCISE.test(3, "gradients", "with a linear sublayer")
 def _linear(trial: Trial) -> None:
-    for lead in LEADS:
-        _gradients(trial, lead, linear=True)
+    for x, G in _inputs(trial):
+        _gradients(trial, x, G, linear=True)
 
 
 @EXERCISE.test(3, "gradients", "with a sublayer that has a nonlinearity")
 def _nonlinear(trial: Trial) -> None:
-    for lead in LEADS:
-        _gradients(trial, lead, linear=False)
+    for x, G in _inputs(trial):
+        _gradients(trial, x, G, linear=False)
 
 
 def _right(sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray) -> Arrays:
@@ -347,9 +352,8 @@ def _right(sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray) -> Arra
             "output": f + (SCALE * a @ up).reshape(x.shape)}
 
 
-def _gradients(trial: Trial, lead: tuple, linear: bool) -> None:
+def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None:
     adapter, sublayer, arrays = _adapter(trial, linear=linear)
-    x, G = trial.normal(*lead, D, seed=2), trial.normal(*lead, D, seed=3)
     down, up = (arrays[name] for name in NAMES)
     kept, right = sublayer.W.copy(), _right(sublayer, arrays, x, G)
     trial.call(adapter.forward, x)
@@ -412,7 +416,7 @@ def _contract(trial: Trial) -> None:
 @EXERCISE.test(3, "behaviour", "each step goes by the arrays and the input of its own forward")
 def _follows(trial: Trial) -> None:
     adapter, sublayer, arrays = _adapter(trial)
-    trial.follows(adapter, NAMES, ((4, D), (4, D), (2, 3, D)),
+    trial.follows(adapter, NAMES, ((ROWS, D), (ROWS, D), (M, ROWS, D)),
                   lambda x, G: _right(sublayer, arrays, x, G))
 
 

@@ -45,6 +45,15 @@ class OnlyGateAndUp(Right):
         del self.projections["down"]
 
 
+class OnlyGate(Right):
+    diagnosis = "two-of-three"
+    seen = "parameters() has nothing of up and down."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        del self.projections["up"], self.projections["down"]
+
+
 class DownUpdateUnused(Plain):
     """All six arrays are there, and two of them do nothing."""
 
@@ -839,6 +848,16 @@ class FirstOfTheBatch(Right):
     def forward(self, x):
         out = super().forward(x)
         return np.broadcast_to(out[0], out.shape) if x.ndim == 3 else out
+
+
+class Squeezes(Right):
+    """Drops the axes of length one, and with them the batch of one sequence."""
+
+    diagnosis = "wrong-shape"
+    at = "any leading axes"
+
+    def forward(self, x):
+        return super().forward(x).squeeze()
 
 
 class BackwardOfTheFirstForward(Right):
