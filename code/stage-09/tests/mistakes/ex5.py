@@ -869,6 +869,18 @@ class OtherDefaultAlpha(Right):
         super().__init__(wq, wk, wv, wo, lora_rank, lora_alpha, prompt_length, **kwargs)
 
 
+class WholeScale(Right):
+    """alpha // rank: right for the usual numbers, of which one is a multiple of the other."""
+
+    diagnosis = "values"
+    seen = "the output is off by"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for linear in (self.q, self.v):
+            linear.lora.scaling //= 1
+
+
 class ShortNames(Right):
     diagnosis = "signature"
     at = "the layer can be made, and one dictionary names all five arrays"
@@ -887,6 +899,16 @@ class AcceptsAnyOutput(Right):
     def __init__(self, wq, wk, wv, wo, *args, **kwargs):
         super().__init__(wq, wk, wv, wq, *args, **kwargs)
         self.wo = wo
+
+
+class AcceptsAnyValues(Right):
+    """The one that was added last has no line of its own among the checks."""
+
+    diagnosis = "accepts-nonsense"
+    seen = "wv with fewer columns raised no"
+
+    def __init__(self, wq, wk, wv, wo, *args, **kwargs):
+        super().__init__(wq, wk, wv if wv.shape == wq.shape else wq, wo, *args, **kwargs)
 
 
 class ChecksOnlyColumns(Right):
