@@ -37,6 +37,7 @@ TIME_LIMIT = 10.0  # seconds for one test
 STANDARD_LIBRARY = str(Path(linecache.__file__).parent)
 #: Largest relative error of a right answer, by the bytes of its dtype. Mistakes are far larger.
 TOLERANCE = {2: 2e-2, 4: 2e-4, 8: 1e-5}
+DIGITS = 1e-9  # of float64: far above its rounding, far below float32's
 
 
 @dataclass(frozen=True)
@@ -227,9 +228,16 @@ GENERAL = {d.mistake: d for d in (
     Diagnosis("accumulates", "gradients that add up from one backward to the next",
               "By the contract each backward replaces the gradients. Here the second, identical "
               "backward changed them.", "9.6"),
-    Diagnosis("dead-parameters", "parameters() that returns copies",
-              "An optimizer updates the arrays of parameters() in place. A copy is updated, and "
-              "the layer never learns.", "9.6"),
+    Diagnosis("dead-parameters", "parameters() with arrays that are not the ones in use",
+              "An optimizer updates the arrays of parameters() in place. If they are copies, or "
+              "are replaced later, it updates these, and the layer never learns.", "9.6"),
+    Diagnosis("kept", "something kept from an earlier call",
+              "Every forward works with its own input and with the arrays as they are by then, and "
+              "backward with the last forward. What is made once and kept is right for one step; "
+              "what is handed out once and written over was right until then.", "9.6"),
+    Diagnosis("writes-parameters", "a forward or backward that writes into parameters()",
+              "They read these arrays and leave the gradients beside them. Only the optimizer "
+              "takes a step, once and at the rate that it was given.", "9.6"),
 )}
 
 
@@ -389,11 +397,13 @@ class Trial:
         """`thing.parameters()` or `thing.gradients()`: a dict of arrays with exactly these keys."""
         try:
             found = self.expect(f"{which}()", getattr(thing, which)(), dict)
-        except RuntimeError:  # as the contract wants it before backward; here backward was called
+        except RuntimeError as error:  # right before backward; here backward was called
             empty = [f"{name}_grad" for name in names
                      if getattr(thing, f"{name}_grad", ...) is None]
             if which == "gradients" and empty:
                 raise NotYet(f"After backward {', '.join(empty)} is still None.") from None
+            if which == "gradients" and "has no gradients" in str(error):  # of a layer inside
+                raise NotYet(f"After backward: {error}. Does yours reach it?") from None
             raise
         if set(found) != set(names):
             raise Found(GENERAL["signature"], f"{which}() has the keys {sorted(map(str, found))}, "
@@ -433,13 +443,51 @@ class Trial:
                            again: Callable[[], Any]) -> None:
         """Raise `Found` if the gradients add up when `again()` does the same once more.
 
-        `again` runs forward, too: backward may forget what it has used.
+        `again` runs forward, too: backward may forget what it has used. Neither may take a step.
         """
         first = {name: grad.copy() for name, grad in self.arrays(thing, names, "gradients").items()}
+        before = {name: array.copy() for name, array in self.arrays(thing, names).items()}
         again()
+        for name, array in self.arrays(thing, names).items():
+            self.same_bits(name, array, before[name], GENERAL["writes-parameters"])
         for name, grad in self.arrays(thing, names, "gradients").items():
             if not self.agrees(grad, first[name]):
                 raise Found(GENERAL["accumulates"], f"The gradient of {name} changed.")
+
+    def follows(self, thing: Any, names: tuple | list, shapes: tuple,
+                right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]) -> None:
+        """Raise `Found` unless each forward and backward goes by its own input and arrays.
+
+        Parameters
+        ----------
+        shapes : of the inputs, one for each call; before each all arrays get new numbers, in place
+        right : function of input and grad_output, asked once the arrays have their new numbers:
+            the right gradients by name, that of the input under "x" and the output under "output"
+        """
+        arrays, earlier = self.arrays(thing, names), []
+        for call, shape in enumerate(shapes):
+            x, G = (self.normal(*shape, seed=100 * call + seed) for seed in (98, 99))
+            for number, array in enumerate(arrays.values()):
+                array[...] = 0.5 * self.normal(*array.shape, seed=100 * call + number)
+            found = {"output": self.call(thing.forward, x), "x": self.call(thing.backward, G)}
+            wanted = right(x, G)
+            for name, array in self.arrays(thing, names).items():
+                if not np.shares_memory(array, arrays[name]):
+                    raise Found(GENERAL["dead-parameters"], "A forward or backward has put another "
+                                                            f"array in the place of {name}.")
+            results = [(array, array.copy()) for array in found.values()]
+            for name, value in (found | self.arrays(thing, names, "gradients")).items():
+                what = name if name == "output" else f"gradient of {name}"
+                if call and (value.shape != wanted[name].shape
+                             or not self.agrees(value, wanted[name])):
+                    raise Found(GENERAL["kept"], f"In call {call + 1}, with other numbers in the "
+                                                 f"arrays and another input, the {what} is wrong.")
+                self.compare(f"the {what}", value, wanted[name])
+            for array, copy in earlier:
+                if not np.array_equal(array, copy):
+                    raise Found(GENERAL["kept"], f"Call {call + 1} has changed what call {call} "
+                                                 "had returned.")
+            earlier = results
 
     @contextmanager
     def telling_others(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray]
@@ -484,6 +532,13 @@ class Trial:
             if array.dtype != self.dtype:
                 raise Found(GENERAL["wrong-dtype"],
                             f"{what}: {self.dtype} in gave {array.dtype} out.")
+
+    def keeps_digits(self, what: str, value: np.ndarray, right: np.ndarray) -> None:
+        """Raise `Found` if float64 was narrower on the way: right, but not to float64's digits."""
+        self.keeps_dtype(what, value)
+        if self.dtype == np.float64 and (error := _error(value, right)) > DIGITS:
+            raise Found(GENERAL["wrong-dtype"], f"{what}: float64 in gave float64 out, but it is "
+                                                f"off by {error:.1g}, as after a narrower dtype.")
 
 
 def _error(value: np.ndarray, reference: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 """Exercise 1, LoRA on the feed-forward block: the tests. Reading them spoils the exercise."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,10 @@ IGNORES_RNG = Diagnosis(
     "ignores-rng", "a start that does not come from rng",
     "Two blocks made from the same seed must start alike, and two from different seeds must not. "
     "Otherwise no run can be repeated.", "statement")
+ALIKE = Diagnosis(
+    "starts-alike", "random numbers that are used more than once",
+    "Rows that start alike get gradients that are alike and stay together: an update of rank 3 has "
+    "rank 1 for ever. And two projections need two starts.", "statement")
 BAD_SHAPES = Diagnosis(
     "shapes-not-checked", "weights that do not fit together are accepted",
     "gate and up must have the same shape, and down the reverse of it. If that is not checked at "
@@ -103,6 +108,10 @@ FROZEN_CHANGED = Diagnosis(
     "The pretrained weights are shared with everybody who uses the model. After merging into them "
     "they cannot be had back exactly.", "9.2")
 
+MERGE_CHANGES = Diagnosis(
+    "merge-changes-block", "a merge that changes the block",
+    "merge only reads. One may look at the merged weights in the middle of training, and go on.",
+    "statement")
 MERGED_NO_S = Diagnosis(
     "merge-without-scale", "a merge that leaves out the factor s",
     "Forward multiplies the update by s. The merged weight has to hold the same update, or the "
@@ -121,14 +130,14 @@ UP_SIGMOID = Diagnosis(
     "same factor comes back.", "statement")
 
 EXERCISE = Exercise(
-    1, "LoRA on the feed-forward block", MERGED_NO_S, ALPHA_LOST, SILU_TWICE, UP_SIGMOID,
-    RESIDUAL, NAMES_SWAPPED, IN_PLACE, UPDATE_LOST, TWO_OF_THREE, TRANSPOSED, BOTH_ZERO,
-    NOT_IDENTITY,
-    IGNORES_RNG, BAD_SHAPES, ALPHA, NO_ACTIVATION, SIGMOID, RELU, SWAPPED, SUM, OVERFLOW, SLOPE,
-    NO_U, NO_SILU, FROZEN_LOST, ONE_PATH, MERGED_TWO, MERGED_ORDER, FROZEN_CHANGED)
+    1, "LoRA on the feed-forward block", MERGED_NO_S, ALPHA_LOST, SILU_TWICE, UP_SIGMOID, ALIKE,
+    MERGE_CHANGES, RESIDUAL, NAMES_SWAPPED, IN_PLACE, UPDATE_LOST, TWO_OF_THREE, TRANSPOSED,
+    BOTH_ZERO, NOT_IDENTITY, IGNORES_RNG, BAD_SHAPES, ALPHA, NO_ACTIVATION, SIGMOID, RELU, SWAPPED,
+    SUM, OVERFLOW, SLOPE, NO_U, NO_SILU, FROZEN_LOST, ONE_PATH, MERGED_TWO, MERGED_ORDER,
+    FROZEN_CHANGED)
 
-D, F, RANK, ALPHA_VALUE = 6, 10, 3, 12.0
-S = ALPHA_VALUE / RANK  # 4, so alpha and alpha / r differ
+D, F, RANK, ALPHA_VALUE = 6, 10, 3, 7.5
+S = ALPHA_VALUE / RANK  # 2.5: no whole number, not the default's 2, no number of rows
 PROJECTIONS = {"gate": (F, D), "up": (F, D), "down": (D, F)}  # (out, in)
 KEYS = [f"{name}.{matrix}" for name in PROJECTIONS for matrix in "AB"]
 Arrays = dict[str, np.ndarray]
@@ -141,8 +150,8 @@ def _weights(trial: Trial) -> Arrays:
 
 def _parameters(trial: Trial, block: Any) -> Arrays:
     found = trial.expect("parameters()", block.parameters(), dict)
-    if found and set(found) < set(KEYS):
-        missing = [name for name in PROJECTIONS if f"{name}.A" not in found]
+    missing = [name for name in PROJECTIONS if not {f"{name}.A", f"{name}.B"} & set(found)]
+    if found and missing and not set(found) - set(KEYS):
         raise Found(TWO_OF_THREE, f"parameters() has nothing of {' and '.join(missing)}.")
     return trial.arrays(block, KEYS)
 
@@ -150,12 +159,22 @@ def _parameters(trial: Trial, block: Any) -> Arrays:
 def _block(trial: Trial, fill: bool = True, seed: int = 1) -> tuple[Any, Arrays, Arrays]:
     """A student's block, the frozen weights it got, and its parameters, random if `fill`."""
     weights = _weights(trial)
-    block = trial.make(*weights.values(), RANK, ALPHA_VALUE, rng=trial.rng(seed))
+    block = trial.make(**weights, rank=RANK, alpha=ALPHA_VALUE, rng=trial.rng(seed))
     arrays = _parameters(trial, block)
     if fill:
-        for number, name in enumerate(KEYS):
-            arrays[name][...] = 0.3 * trial.normal(*arrays[name].shape, seed=30 + number)
+        _fill(trial, arrays)
     return block, weights, arrays
+
+
+def _fill(trial: Trial, arrays: Arrays) -> None:
+    for number, name in enumerate(KEYS):
+        arrays[name][...] = 0.3 * trial.normal(*arrays[name].shape, seed=30 + number)
+
+
+def _inputs(trial: Trial) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of x and grad_output, with any leading axes."""
+    for lead in ((4,), (), (1, 3), (2, 3)):
+        yield trial.normal(*lead, D, seed=2), trial.normal(*lead, D, seed=3)
 
 
 def _frozen_kept(trial: Trial, weights: Arrays, when: str) -> None:
@@ -189,15 +208,17 @@ def _output(w: Arrays, x: np.ndarray, gate=_silu) -> np.ndarray:
 
 @EXERCISE.test(1, "interface", "the block can be made and trains six arrays")
 def _names(trial: Trial) -> None:
-    weights = _weights(trial)
-    block = trial.make(weights["gate"], weights["up"], weights["down"], rank=RANK,
-                       alpha=ALPHA_VALUE, rng=trial.rng())
-    _parameters(trial, block)
-    count, right = trial.call(block.num_parameters, returns=int), 3 * RANK * (D + F)
+    block, weights, _ = _block(trial)
+    count = trial.call(block.num_parameters, returns=(int, np.integer))
+    right = 3 * RANK * (D + F)
     if count == 2 * RANK * (D + F):
         raise Found(TWO_OF_THREE, f"num_parameters() gave {count}, expected {right}.")
     if count != right:
         raise Found(GENERAL["values"], f"num_parameters() gave {count}, expected {right}.")
+    plain = _parameters(trial, trial.make(*weights.values()))
+    if 8 not in plain["gate.A"].shape:  # which way round is another test's business
+        raise Found(GENERAL["signature"], f"Made without a rank, gate.A has shape "
+                                          f"{plain['gate.A'].shape}, expected rank 8.")
 
 
 @EXERCISE.test(1, "interface", "weights that do not fit, and a rank of 0, are refused")
@@ -206,7 +227,9 @@ def _refusals(trial: Trial) -> None:
     for what, args in {
             "an up of another shape": (w["gate"], w["up"][:, 1:].copy(), w["down"]),
             "an up with fewer rows": (w["gate"], w["up"][1:].copy(), w["down"]),
-            "a transposed down": (w["gate"], w["up"], w["down"].T.copy())}.items():
+            "a transposed down": (w["gate"], w["up"], w["down"].T.copy()),
+            "a down with fewer columns": (w["gate"], w["up"], w["down"][:, 1:].copy()),
+            "a down with fewer rows": (w["gate"], w["up"], w["down"][1:].copy())}.items():
         trial.refuses(what, lambda args=args: trial.make(*args), diagnosis=BAD_SHAPES)
     trial.refuses("rank=0", lambda: trial.make(*w.values(), rank=0))
 
@@ -226,18 +249,30 @@ def _shapes(trial: Trial) -> None:
 
 @EXERCISE.test(1, "start", "the updates are zero at the start, can learn, and come from rng")
 def _start(trial: Trial) -> None:
-    _, _, arrays = _block(trial, fill=False)
+    weights = _weights(trial)
+    first, same, other, free, again = (
+        _parameters(trial, trial.make(**weights, rank=RANK, rng=rng))
+        for rng in (trial.rng(1), trial.rng(1), trial.rng(2), None, None))
     for name in PROJECTIONS:
-        A, B = arrays[f"{name}.A"], arrays[f"{name}.B"]
+        A, B = first[f"{name}.A"], first[f"{name}.B"]
         if not A.any() and not B.any():
             raise Found(BOTH_ZERO, f"Both arrays of {name} hold zeros only.")
         if (B @ A).any():
             raise Found(NOT_IDENTITY, f"B A of {name} is not zero in a fresh block.")
-    same, other = _block(trial, fill=False)[2], _block(trial, fill=False, seed=2)[2]
-    if any(not np.array_equal(arrays[key], same[key]) for key in KEYS):
-        raise Found(IGNORES_RNG, "Two blocks made from the same seed differ.")
-    if all(np.array_equal(arrays[key], other[key]) for key in KEYS):
-        raise Found(IGNORES_RNG, "Two blocks made from different seeds are equal.")
+    for key in KEYS:
+        if not np.array_equal(first[key], same[key]):
+            raise Found(IGNORES_RNG, f"Two blocks made from the same seed differ in {key}.")
+        if first[key].any():  # the one of the two that does not start at zero
+            for which, one, two in (("from different seeds", first, other),
+                                    ("without rng", free, again)):
+                if np.array_equal(one[key], two[key]):
+                    raise Found(IGNORES_RNG, f"Two blocks made {which} have the same {key}.")
+            if np.linalg.matrix_rank(first[key]) < RANK:
+                raise Found(ALIKE, f"{key} has not the rank {RANK}.")
+    for matrix in "AB":
+        if first[f"gate.{matrix}"].any() and np.array_equal(first[f"gate.{matrix}"],
+                                                            first[f"up.{matrix}"]):
+            raise Found(ALIKE, f"gate.{matrix} and up.{matrix} are the same.")
 
 
 # ---- Step 2: forward --------------------------------------------------------------------------
@@ -245,8 +280,8 @@ def _start(trial: Trial) -> None:
 @EXERCISE.test(2, "shapes", "any leading axes")
 def _leading(trial: Trial) -> None:
     block, *_ = _block(trial)
-    for lead in ((), (4,), (2, 3)):
-        trial.call(block.forward, trial.normal(*lead, D), shape=(*lead, D))
+    for x, _ in _inputs(trial):
+        trial.call(block.forward, x, shape=x.shape)
 
 
 @EXERCISE.test(2, "start", "a fresh block equals the frozen one")
@@ -268,21 +303,25 @@ def _compare_output(trial: Trial, what: str, block: Any, w: Arrays, x: np.ndarra
 @EXERCISE.test(2, "values", "each of the three updates acts, with s = alpha / r")
 def _values(trial: Trial) -> None:
     block, weights, arrays = _block(trial)
-    x = trial.normal(4, D, seed=2)
-    value = trial.call(block.forward, x)
-    for name in PROJECTIONS:
-        if trial.agrees(value, _output(_whole(weights, arrays, without=name), x)):
-            raise Found(TWO_OF_THREE, f"The output is that of a block whose {name} has no update.")
     other = {"gate": "up", "up": "gate", "down": "down"}
     crossed = {f"{name}.{matrix}": arrays[f"{other[name]}.{matrix}"]
                for name in other for matrix in "AB"}
-    _compare_output(trial, "the output", block, _whole(weights, arrays), x,
-                    {NAMES_SWAPPED: _output(_whole(weights, crossed), x),
-                     ALPHA: _output(_whole(weights, arrays, ALPHA_VALUE), x),
-                     ALPHA_LOST: _output(_whole(weights, arrays, 16.0 / RANK), x)})
-    arrays["gate.A"] *= 2
-    if trial.agrees(trial.call(block.forward, x), value):
-        raise Found(GENERAL["dead-parameters"], "gate.A was doubled, and nothing changed.")
+    for x, _ in _inputs(trial):
+        value = trial.call(block.forward, x)
+        for name in PROJECTIONS:
+            if trial.agrees(value, _output(_whole(weights, arrays, without=name), x)):
+                raise Found(TWO_OF_THREE, f"The output is that of a block whose {name} has no "
+                                          "update.")
+        _compare_output(trial, "the output", block, _whole(weights, arrays), x,
+                        {NAMES_SWAPPED: _output(_whole(weights, crossed), x),
+                         ALPHA: _output(_whole(weights, arrays, ALPHA_VALUE), x),
+                         ALPHA_LOST: _output(_whole(weights, arrays, 16.0 / RANK), x)})
+    plain = trial.make(*weights.values())
+    arrays = _parameters(trial, plain)
+    _fill(trial, arrays)
+    if not trial.agrees(trial.call(plain.forward, x), _output(_whole(weights, arrays, 2.0), x)):
+        raise Found(GENERAL["signature"], "Made without rank and alpha, the block has another "
+                                          "output than with s = 16 / 8.")
 
 
 @EXERCISE.test(2, "behaviour", "large inputs stay finite; dtypes stay as they are")
@@ -296,25 +335,30 @@ def _large(trial: Trial) -> None:
             raise Found(OVERFLOW, "With inputs in the thousands, " + found.diagnosis.seen) from None
         raise
     for each in trial.each_dtype():
-        block, *_ = _block(each)
-        each.keeps_dtype("forward", each.call(block.forward, each.normal(4, D)))
+        block, weights, arrays = _block(each)
+        x = each.normal(4, D)
+        each.keeps_digits("forward", each.call(block.forward, x),
+                          _output(_whole(weights, arrays), x))
 
 
 # ---- Step 3: backward -------------------------------------------------------------------------
 
-@EXERCISE.test(3, "interface", "backward before forward raises RuntimeError")
+@EXERCISE.test(3, "interface", "backward refuses to be first, and another shape")
 def _order(trial: Trial) -> None:
     block, *_ = _block(trial)
     trial.refuses("backward before forward", lambda: block.backward(trial.normal(4, D)),
                   (RuntimeError,), GENERAL["backward-first"])
+    trial.call(block.forward, trial.normal(4, D))
+    trial.refuses("a grad_output of one row for four",
+                  lambda: block.backward(trial.normal(1, D)))
 
 
 @EXERCISE.test(3, "shapes", "six gradients, each with the shape of its array")
 def _gradient_shapes(trial: Trial) -> None:
-    for lead in ((), (2, 3)):
+    for x, G in _inputs(trial):
         block, _, arrays = _block(trial)
-        trial.call(block.forward, trial.normal(*lead, D))
-        trial.call(block.backward, trial.normal(*lead, D), shape=(*lead, D))
+        trial.call(block.forward, x)
+        trial.call(block.backward, G, shape=x.shape)
         for key, grad in trial.arrays(block, KEYS, "gradients").items():
             trial.expect(f"the gradient of {key}", grad, shape=arrays[key].shape)
 
@@ -325,23 +369,42 @@ def _lora_gradients(arrays: Arrays, name: str, x: np.ndarray, g: np.ndarray) -> 
     return {f"{name}.B": S * g.T @ (x @ A.T), f"{name}.A": S * (g @ B).T @ x}
 
 
+def _way_back(w: Arrays, x: np.ndarray, G: np.ndarray) -> tuple[dict, dict]:
+    """By projection what it multiplies in forward and the gradient of its output, (n, ...) each."""
+    x, G = x.reshape(-1, D), G.reshape(-1, D)
+    z, u, a = x @ w["gate"].T, x @ w["up"].T, G @ w["down"]  # a: of silu(z) * u
+    return ({"down": _silu(z) * u, "up": x, "gate": x},
+            {"down": G, "up": a * _silu(z), "gate": a * u * _slope(z)})
+
+
+def _right(weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray) -> Arrays:
+    """The output and all gradients, that of the input under "x"."""
+    w = _whole(weights, arrays)
+    inner, back = _way_back(w, x, G)
+    right = {"output": _output(w, x),
+             "x": (back["gate"] @ w["gate"] + back["up"] @ w["up"]).reshape(x.shape)}
+    for name in reversed(PROJECTIONS):  # the order in which backward comes to them
+        right |= _lora_gradients(arrays, name, inner[name], back[name])
+    return right
+
+
 @EXERCISE.test(3, "gradients", "of the six arrays and of x")
 def _gradients(trial: Trial) -> None:
+    for x, G in _inputs(trial):
+        _compare_gradients(trial, x, G)
+
+
+def _compare_gradients(trial: Trial, x: np.ndarray, G: np.ndarray) -> None:
     block, weights, arrays = _block(trial)
-    x, G, w = trial.normal(4, D, seed=2), trial.normal(4, D, seed=3), _whole(weights, arrays)
+    right, w = _right(weights, arrays, x, G), _whole(weights, arrays)
     trial.call(block.forward, x)
     back = trial.call(block.backward, G)
     grads = trial.arrays(block, KEYS, "gradients")
-    z, u = x @ w["gate"].T, x @ w["up"].T
-    a = G @ w["down"]  # of silu(z) * u
+    inner, outer = _way_back(w, x, G)
+    z, u, G = inner["up"] @ w["gate"].T, inner["up"] @ w["up"].T, outer["down"]
+    a = G @ w["down"]
     lost = G @ (w["down"] - weights["down"])  # the same without the frozen weight
     half = G @ weights["down"]  # the same without the update
-    grad_u, grad_z = a * _silu(z), a * u * _slope(z)
-    paths = grad_z @ w["gate"], grad_u @ w["up"]
-    inner = {"down": _silu(z) * u, "up": x, "gate": x}  # what each projection multiplies
-    right = {"x": sum(paths)}
-    for name, g in (("down", G), ("up", grad_u), ("gate", grad_z)):
-        right |= _lora_gradients(arrays, name, inner[name], g)
 
     def compare(name: str, twins: list) -> None:
         wrong = [(d, _lora_gradients(arrays, name, inner[name], twin)) for d, twin in twins]
@@ -354,16 +417,16 @@ def _gradients(trial: Trial) -> None:
     with trial.telling_others(grads | {"x": back}, right):
         compare("down", [])
         compare("up", [(NO_SILU, a), (FROZEN_LOST, lost * _silu(z)), (SLOPE, a * _slope(z)),
-                       (SWAPPED, grad_z), (UP_SIGMOID, a * _sigmoid(z)),
+                       (SWAPPED, outer["gate"]), (UP_SIGMOID, a * _sigmoid(z)),
                        (IN_PLACE, a * _silu(_silu(z))), (UPDATE_LOST, half * _silu(z))])
         s = _sigmoid(z)
-        compare("gate", [(NO_U, a * _slope(z)), (SWAPPED, grad_u), *(
+        compare("gate", [(NO_U, a * _slope(z)), (SWAPPED, outer["up"]), *(
             (SLOPE, a * u * slope) for slope in (
                 s, 1, z * s, s - z * s * (1 - s), s * (1 - s), s + z * (1 - s)))])
-        for path in paths:
-            if trial.agrees(back, path):
+        for name in ("gate", "up"):
+            if trial.agrees(back, (outer[name] @ w[name]).reshape(x.shape)):
                 raise Found(ONE_PATH, "The gradient of x is what comes back along one projection.")
-        frozen = grad_z @ weights["gate"] + grad_u @ weights["up"]
+        frozen = sum(outer[name] @ weights[name] for name in ("gate", "up")).reshape(x.shape)
         trial.compare("the gradient of x", back, right["x"], {
             FROZEN_LOST: right["x"] - frozen, UPDATE_LOST: frozen})
 
@@ -378,10 +441,20 @@ def _replaced(trial: Trial) -> None:
     trial.replaces_gradients(block, KEYS, lambda: (
         trial.call(block.forward, x), trial.call(block.backward, G)))
     for each in trial.each_dtype():
-        block, *_ = _block(each)
-        each.call(block.forward, each.normal(4, D))
-        back = each.call(block.backward, each.normal(4, D))
-        each.keeps_dtype("backward", back, *each.arrays(block, KEYS, "gradients").values())
+        block, weights, arrays = _block(each)
+        x, G = each.normal(4, D, seed=2), each.normal(4, D, seed=3)
+        each.call(block.forward, x)
+        found = {"x": each.call(block.backward, G)} | each.arrays(block, KEYS, "gradients")
+        right = _right(weights, arrays, x, G)
+        for name, grad in found.items():
+            each.keeps_digits(f"the gradient of {name}", grad, right[name])
+
+
+@EXERCISE.test(3, "behaviour", "each step goes by the arrays and the input of its own forward")
+def _follows(trial: Trial) -> None:
+    block, weights, arrays = _block(trial)
+    trial.follows(block, KEYS, ((F, D), (F, D), (RANK, F, D)),
+                  lambda x, G: _right(weights, arrays, x, G))
 
 
 # ---- Step 4: merging --------------------------------------------------------------------------
@@ -402,10 +475,15 @@ def _merge_shapes(trial: Trial) -> None:
 
 @EXERCISE.test(4, "values", "a plain block with the merged weights gives the same output")
 def _merge(trial: Trial) -> None:
+    for each in (trial, *trial.each_dtype()):
+        _compare_merged(each)
+
+
+def _compare_merged(trial: Trial) -> None:
     block, _, arrays = _block(trial)
+    weights = _weights(trial)  # not those of the block, which merge may have changed
+    right, no_s, too_much = (_whole(weights, arrays, s) for s in (S, 1.0, ALPHA_VALUE))
     merged = dict(zip(PROJECTIONS, trial.call(block.merge, returns=(tuple, list)), strict=True))
-    weights = _weights(trial)  # as they were before merging
-    right, too_much = _whole(weights, arrays), _whole(weights, arrays, ALPHA_VALUE)
     if trial.agrees(merged["gate"], right["up"]) and trial.agrees(merged["up"], right["gate"]):
         raise Found(MERGED_ORDER, "The first weight is that of up, the second that of gate.")
     if all(trial.agrees(array, weights[name]) for name, array in merged.items()):
@@ -413,14 +491,34 @@ def _merge(trial: Trial) -> None:
     for name, array in merged.items():
         trial.compare(f"the merged {name}", array, right[name],
                       {MERGED_TWO: weights[name], ALPHA: too_much[name],
-                       MERGED_NO_S: _whole(weights, arrays, 1.0)[name]})
+                       MERGED_NO_S: no_s[name]})
+        trial.keeps_digits(f"the merged {name}", array, right[name])
 
 
-@EXERCISE.test(4, "behaviour", "the frozen weights have not changed")
+@EXERCISE.test(4, "behaviour", "merging changes nothing, and can be done again")
 def _merge_after(trial: Trial) -> None:
-    block, weights, _ = _block(trial)
-    trial.call(block.merge, returns=(tuple, list))
+    block, weights, arrays = _block(trial)
+    copies = {key: array.copy() for key, array in arrays.items()}
+    x, G = trial.normal(4, D, seed=2), trial.normal(4, D, seed=3)
+    trial.call(block.forward, x)
+    merged = trial.call(block.merge, returns=(tuple, list))
     _frozen_kept(trial, weights, "after merging")
+    for key, array in _parameters(trial, block).items():
+        trial.same_bits(f"{key} after merging", array, copies[key], MERGE_CHANGES)
+    back, right = trial.call(block.backward, G), _right(weights, arrays, x, G)
+    for name, grad in (trial.arrays(block, KEYS, "gradients") | {"x": back}).items():
+        if not trial.agrees(grad, right[name]):
+            raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient "
+                                       f"of {name} is wrong.")
+    before, merged = _whole(weights, arrays), dict(zip(PROJECTIONS, merged, strict=True))
+    for array in arrays.values():
+        array *= 2
+    for name, array in zip(PROJECTIONS, trial.call(block.merge, returns=(tuple, list)),
+                           strict=True):
+        if not trial.agrees(array, _whole(weights, arrays)[name]):
+            raise Found(GENERAL["kept"], f"Merged again after a step, {name} is not the new one.")
+        if not trial.agrees(merged[name], before[name]):
+            raise Found(GENERAL["kept"], f"The second merge has changed the first one's {name}.")
 
 
 def check_lora_feed_forward(student: type, step: int | None = None, *,

@@ -1,5 +1,6 @@
 """Exercise 3, the parallel adapter: the tests. Reading them spoils the exercise."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,10 @@ IGNORES_RNG = Diagnosis(
     "ignores-rng", "a start that does not come from rng",
     "Two adapters made from the same seed must start alike, and two from different seeds must not.",
     "statement")
+ALIKE = Diagnosis(
+    "starts-alike", "units of the bottleneck that start alike",
+    "Units that start alike get gradients that are alike and stay together: a bottleneck of 64 "
+    "does the work of one unit for ever.", "statement")
 TRAINS_SUBLAYER = Diagnosis(
     "trains-sublayer", "a sublayer that is trained along",
     "The sublayer is frozen. Its weights belong neither in parameters() nor in the count.", "9.3")
@@ -58,7 +63,8 @@ NO_SUBLAYER = Diagnosis(
 IN_PLACE = Diagnosis(
     "writes-into-sublayer", "adding into the array that the sublayer returned",
     "A sublayer may keep its output for its own backward, as tanh does. An operation such as += "
-    "changes it behind the sublayer's back, and its gradient becomes wrong.", "9.6")
+    "changes it behind the sublayer's back. What its backward returned is not yours either.",
+    "statement")
 DEFAULT_SCALE = Diagnosis(
     "default-scale", "a default of the scale that is not 4",
     "The statement's default is 4.0, the value of He et al. Whoever calls your class without a "
@@ -123,21 +129,21 @@ SCALE_DIVIDES = Diagnosis(
 EXERCISE = Exercise(
     3, "parallel adapter", LARGE_START, RELU_SLOPE, SCALE_DIVIDES, RELU_AFTER, FIXED_SCALE, MEAN,
     FLATTENED,
-    TRANSPOSED, NOT_IDENTITY, NEVER_LEARNS, IGNORES_RNG, TRAINS_SUBLAYER,
+    TRANSPOSED, NOT_IDENTITY, NEVER_LEARNS, IGNORES_RNG, ALIKE, TRAINS_SUBLAYER,
     OWN_RESIDUAL, SEQUENTIAL, BEFORE, NO_SCALE, SCALES_ALL, SCALE_TWICE, NO_RELU, NO_SUBLAYER,
     IN_PLACE, DEFAULT_SCALE, NO_SCALE_BACK, NO_RELU_BACK, BEFORE_RELU, DOWN_READS_OUTPUT,
     SUBLAYER_GRADIENT_LOST, SUBLAYER_AS_IDENTITY, ADAPTER_GRADIENT_LOST, RESIDUAL_GRADIENT)
 
-D, M, SCALE, ROWS = 6, 5, 3.0, 8
+D, M, SCALE, ROWS = 6, 5, 2.5, 8  # the scale is no whole number
 NAMES = ("W_down", "W_up")
 Arrays = dict[str, np.ndarray]
 
 
 class Tanh:
-    """A frozen sublayer, tanh(x W^T), that keeps its output for backward. With `linear`, x W^T."""
+    """A frozen sublayer, tanh(x W^T), that keeps what it returns. With `linear`, x W^T."""
 
     def __init__(self, W: np.ndarray, linear: bool):
-        self.W, self.linear, self.y, self.untouched = W, linear, None, None
+        self.W, self.linear, self.y, self.untouched, self.back = W, linear, None, None, None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         self.y = x @ self.W.T if self.linear else np.tanh(x @ self.W.T)
@@ -145,10 +151,11 @@ class Tanh:
         return self.y
 
     def backward(self, g: np.ndarray) -> np.ndarray:
-        if g.shape != self.untouched.shape:
+        if g.shape != self.untouched.shape and g.size == self.untouched.size:
             raise Found(FLATTENED, f"The sublayer gave an output of shape {self.untouched.shape} "
                                    f"and got a gradient of shape {g.shape}.")
-        return self.pull(g)
+        self.back = self.pull(g)
+        return self.back
 
     def pull(self, g: np.ndarray) -> np.ndarray:
         """The right gradient, whatever happened to `y`."""
@@ -171,6 +178,12 @@ def _adapter(trial: Trial, fill: bool = True, seed: int = 1, linear: bool = Fals
     return adapter, sublayer, arrays
 
 
+def _inputs(trial: Trial) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of x and grad_output, with any leading axes."""
+    for lead in ((ROWS,), (), (1, 3), (2, 3)):
+        yield trial.normal(*lead, D, seed=2), trial.normal(*lead, D, seed=3)
+
+
 def _x(trial: Trial) -> np.ndarray:
     return trial.normal(ROWS, D, seed=2)
 
@@ -180,13 +193,13 @@ def _x(trial: Trial) -> np.ndarray:
 @EXERCISE.test(1, "interface", "the adapter can be made and trains W_down and W_up, nothing else")
 def _names(trial: Trial) -> None:
     sublayer = _sublayer(trial)
-    adapter = trial.make(sublayer, D, bottleneck_dim=M, scale=SCALE, dtype=trial.dtype,
-                         rng=trial.rng())
+    adapter = trial.make(sublayer=sublayer, d_model=D, bottleneck_dim=M, scale=SCALE,
+                         dtype=trial.dtype, rng=trial.rng())
     found = trial.expect("parameters()", adapter.parameters(), dict)
     if any(array is sublayer.W for array in found.values()):
         raise Found(TRAINS_SUBLAYER, "The sublayer's weight is in parameters().")
     trial.arrays(adapter, NAMES)
-    count = trial.call(adapter.num_parameters, returns=int)
+    count = trial.call(adapter.num_parameters, returns=(int, np.integer))
     if count != 2 * D * M:
         raise Found(TRAINS_SUBLAYER if count == 2 * D * M + D * D else GENERAL["values"],
                     f"num_parameters() gave {count}, expected {2 * D * M}.")
@@ -213,6 +226,11 @@ def _shapes(trial: Trial) -> None:
             if array.dtype != dtype:
                 raise Found(GENERAL["wrong-dtype"], f"dtype={np.dtype(dtype)} was asked for, "
                                                     f"{name} is {array.dtype}.")
+    plain = trial.arrays(trial.make(_sublayer(trial), D), NAMES)["W_down"]
+    if plain.shape != (D, 64) or plain.dtype != np.float32:
+        raise Found(GENERAL["signature"], f"Made with sublayer and d_model={D} alone, W_down is "
+                                          f"{plain.dtype} of shape {plain.shape}, expected float32 "
+                                          f"of shape {(D, 64)}.")
 
 
 @EXERCISE.test(1, "start", "W_up is zero, W_down is not and comes from rng")
@@ -222,12 +240,16 @@ def _start(trial: Trial) -> None:
         raise Found(NEVER_LEARNS, "W_down holds zeros only.")
     if arrays["W_up"].any():
         raise Found(NOT_IDENTITY, "W_up is not zero in a fresh adapter.")
-    _, _, same = _adapter(trial, fill=False)
-    _, _, other = _adapter(trial, fill=False, seed=2)
-    if not np.array_equal(arrays["W_down"], same["W_down"]):
+    first, same, other, free, again = (
+        trial.arrays(trial.make(_sublayer(trial), D, M, rng=rng), NAMES)["W_down"]
+        for rng in (trial.rng(1), trial.rng(1), trial.rng(2), None, None))
+    if not np.array_equal(first, same):
         raise Found(IGNORES_RNG, "Two adapters made from the same seed differ.")
-    if np.array_equal(same["W_down"], other["W_down"]):
-        raise Found(IGNORES_RNG, "Two adapters made from different seeds are equal.")
+    for which, one, two in (("from different seeds", first, other), ("without rng", free, again)):
+        if np.array_equal(one, two):
+            raise Found(IGNORES_RNG, f"Two adapters made {which} are equal.")
+    if np.linalg.matrix_rank(first) < M:
+        raise Found(ALIKE, f"W_down has not the rank {M}.")
     width = 256
     wide = trial.make(_sublayer(trial, width=width), width, dtype=trial.dtype, rng=trial.rng())
     if (std := float(trial.arrays(wide, NAMES)["W_down"].std())) > 0.3:  # all usual starts: < 0.2
@@ -239,8 +261,8 @@ def _start(trial: Trial) -> None:
 @EXERCISE.test(2, "shapes", "any leading axes")
 def _leading(trial: Trial) -> None:
     adapter, *_ = _adapter(trial)
-    for lead in ((), (4,), (2, 3)):
-        trial.call(adapter.forward, trial.normal(*lead, D), shape=(*lead, D))
+    for x, _ in _inputs(trial):
+        trial.call(adapter.forward, x, shape=x.shape)
 
 
 @EXERCISE.test(2, "start", "a fresh adapter leaves the sublayer's output as it is")
@@ -255,24 +277,21 @@ def _identity(trial: Trial) -> None:
 @EXERCISE.test(2, "values", "the output is f(x) plus the scaled bottleneck of x")
 def _values(trial: Trial) -> None:
     adapter, sublayer, arrays = _adapter(trial)
-    x, (down, up) = _x(trial), (arrays[name] for name in NAMES)
+    down, up = (arrays[name] for name in NAMES)
 
     def bottleneck(h: np.ndarray) -> np.ndarray:
         return np.maximum(h @ down, 0) @ up
-    f = sublayer.forward(x).copy()
-    path = bottleneck(x)
-    value = trial.call(adapter.forward, x)
-    if not trial.agrees(sublayer.y, sublayer.untouched):
-        raise Found(IN_PLACE, "After your forward the array that the sublayer keeps has changed.")
-    trial.compare("the output", value, f + SCALE * path, {
-        SEQUENTIAL: f + SCALE * bottleneck(f), NO_SCALE: f + path,
-        BEFORE: np.tanh((x + SCALE * path) @ sublayer.W.T),
-        SCALE_TWICE: f + SCALE ** 2 * path, SCALE_DIVIDES: f + path / SCALE,
-        FIXED_SCALE: f + 4 * path, RELU_AFTER: f + SCALE * np.maximum(x @ down @ up, 0),
-        NO_RELU: f + SCALE * x @ down @ up})
-    arrays["W_up"] *= 2
-    if trial.agrees(trial.call(adapter.forward, x), value):
-        raise Found(GENERAL["dead-parameters"], "W_up was doubled, and nothing changed.")
+    for x, _ in _inputs(trial):
+        value, f, path = trial.call(adapter.forward, x), sublayer.untouched, bottleneck(x)
+        if not trial.agrees(sublayer.y, f):
+            raise Found(IN_PLACE, "After your forward the array that the sublayer keeps has "
+                                  "changed.")
+        trial.compare("the output", value, f + SCALE * path, {
+            SEQUENTIAL: f + SCALE * bottleneck(f), NO_SCALE: f + path,
+            BEFORE: np.tanh((x + SCALE * path) @ sublayer.W.T),
+            SCALE_TWICE: f + SCALE ** 2 * path, SCALE_DIVIDES: f + path / SCALE,
+            FIXED_SCALE: f + 4 * path, RELU_AFTER: f + SCALE * np.maximum(x @ down @ up, 0),
+            NO_RELU: f + SCALE * x @ down @ up})
     plain = trial.make(_sublayer(trial), D, M, dtype=trial.dtype)  # with the scale's default
     for name, array in trial.arrays(plain, NAMES).items():
         array[...] = {"W_down": down, "W_up": up}[name]
@@ -283,64 +302,84 @@ def _values(trial: Trial) -> None:
 @EXERCISE.test(2, "behaviour", "dtypes stay as they are")
 def _forward_dtype(trial: Trial) -> None:
     for each in trial.each_dtype():
-        adapter, *_ = _adapter(each)
-        each.keeps_dtype("forward", each.call(adapter.forward, _x(each)))
+        adapter, sublayer, arrays = _adapter(each)
+        each.keeps_digits("forward", each.call(adapter.forward, _x(each)),
+                          _right(sublayer, arrays, _x(each), _x(each))["output"])
 
 
 # ---- Step 3: backward -------------------------------------------------------------------------
 
-@EXERCISE.test(3, "interface", "backward before forward raises RuntimeError")
+@EXERCISE.test(3, "interface", "backward refuses to be first, and another shape")
 def _order(trial: Trial) -> None:
     adapter, *_ = _adapter(trial)
     trial.refuses("backward before forward", lambda: adapter.backward(_x(trial)), (RuntimeError,),
                   GENERAL["backward-first"])
+    trial.call(adapter.forward, _x(trial))
+    trial.refuses(f"a grad_output of one row for {ROWS}",
+                  lambda: adapter.backward(trial.normal(1, D)))
 
 
 @EXERCISE.test(3, "shapes", "gradients have the shapes of what they belong to")
 def _gradient_shapes(trial: Trial) -> None:
-    for lead in ((), (2, 3)):
+    for x, G in _inputs(trial):
         adapter, _, arrays = _adapter(trial)
-        trial.call(adapter.forward, trial.normal(*lead, D))
-        trial.call(adapter.backward, trial.normal(*lead, D), shape=(*lead, D))
+        trial.call(adapter.forward, x)
+        trial.call(adapter.backward, G, shape=x.shape)
         for name, grad in trial.arrays(adapter, NAMES, "gradients").items():
             trial.expect(f"the gradient of {name}", grad, shape=arrays[name].shape)
 
 
 @EXERCISE.test(3, "gradients", "with a linear sublayer")
 def _linear(trial: Trial) -> None:
-    _gradients(trial, linear=True)
+    for x, G in _inputs(trial):
+        _gradients(trial, x, G, linear=True)
 
 
 @EXERCISE.test(3, "gradients", "with a sublayer that has a nonlinearity")
 def _nonlinear(trial: Trial) -> None:
-    _gradients(trial, linear=False)
+    for x, G in _inputs(trial):
+        _gradients(trial, x, G, linear=False)
 
 
-def _gradients(trial: Trial, linear: bool) -> None:
+def _right(sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray) -> Arrays:
+    """The output and all gradients, that of the input under "x"."""
+    own, (down, up) = Tanh(sublayer.W, sublayer.linear), (arrays[name] for name in NAMES)
+    f, rows, g = own.forward(x), x.reshape(-1, D), G.reshape(-1, D)
+    a = np.maximum(rows @ down, 0)
+    Delta = SCALE * g @ up.T * (a > 0)
+    return {"W_up": SCALE * a.T @ g, "W_down": rows.T @ Delta,
+            "x": own.pull(G) + (Delta @ down.T).reshape(x.shape),
+            "output": f + (SCALE * a @ up).reshape(x.shape)}
+
+
+def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None:
     adapter, sublayer, arrays = _adapter(trial, linear=linear)
-    x, G, (down, up) = _x(trial), trial.normal(ROWS, D, seed=3), (arrays[name] for name in NAMES)
-    kept = sublayer.W.copy()
+    down, up = (arrays[name] for name in NAMES)
+    kept, right = sublayer.W.copy(), _right(sublayer, arrays, x, G)
     trial.call(adapter.forward, x)
     back = trial.call(adapter.backward, G)
     trial.same_bits("the sublayer's weight", sublayer.W, kept, TRAINS_SUBLAYER)
-    grads = trial.arrays(adapter, NAMES, "gradients")
-    f, pulled = sublayer.untouched, sublayer.pull(G)
-    z = x @ down
-    a, open_ = np.maximum(z, 0), SCALE * G @ up.T  # open_: what would come back without relu
+    grads, pulled = trial.arrays(adapter, NAMES, "gradients"), sublayer.pull(G)
+    if sublayer.back is not None and not trial.agrees(sublayer.back, pulled):
+        raise Found(IN_PLACE, "After your backward the array that the sublayer's returned has "
+                              "changed.")
+    path, f = right["x"] - pulled, sublayer.untouched.reshape(-1, D)
+    rows, g = x.reshape(-1, D), G.reshape(-1, D)
+    z = rows @ down
+    a, open_ = np.maximum(z, 0), SCALE * g @ up.T  # open_: what would come back without relu
     Delta = open_ * (a > 0)
-    path = Delta @ down.T
-    right = {"W_up": SCALE * a.T @ G, "W_down": x.T @ Delta, "x": pulled + path}
     with trial.telling_others(grads | {"x": back}, right):
         trial.compare("the gradient of W_up", grads["W_up"], right["W_up"], {
-            NO_SCALE_BACK: a.T @ G, BEFORE_RELU: SCALE * z.T @ G, MEAN: right["W_up"] / ROWS})
+            NO_SCALE_BACK: a.T @ g, BEFORE_RELU: SCALE * z.T @ g, MEAN: right["W_up"] / len(g)})
         trial.compare("the gradient of W_down", grads["W_down"], right["W_down"], {
-            NO_SCALE_BACK: x.T @ Delta / SCALE, NO_RELU_BACK: x.T @ open_,
-            DOWN_READS_OUTPUT: f.T @ Delta, RELU_SLOPE: x.T @ (open_ * a),
-            SCALE_TWICE: SCALE * x.T @ Delta})
+            NO_SCALE_BACK: rows.T @ Delta / SCALE, NO_RELU_BACK: rows.T @ open_,
+            DOWN_READS_OUTPUT: f.T @ Delta, RELU_SLOPE: rows.T @ (open_ * a),
+            SCALE_TWICE: SCALE * rows.T @ Delta})
         trial.compare("the gradient of x", back, right["x"], {
             SUBLAYER_GRADIENT_LOST: path, SUBLAYER_AS_IDENTITY: G + path,
             ADAPTER_GRADIENT_LOST: pulled, RESIDUAL_GRADIENT: pulled + path + G,
-            NO_SCALE_BACK: pulled + path / SCALE, NO_RELU_BACK: pulled + open_ @ down.T,
+            NO_SCALE_BACK: pulled + path / SCALE,
+            NO_RELU_BACK: pulled + (open_ @ down.T).reshape(x.shape),
             SCALES_ALL: SCALE * pulled + path})
 
 
@@ -365,10 +404,20 @@ def _contract(trial: Trial) -> None:
     trial.replaces_gradients(adapter, NAMES, lambda: (
         trial.call(adapter.forward, _x(trial)), trial.call(adapter.backward, G)))
     for each in trial.each_dtype():
-        adapter, *_ = _adapter(each)
-        each.call(adapter.forward, _x(each))
-        back = each.call(adapter.backward, _x(each))
-        each.keeps_dtype("backward", back, *each.arrays(adapter, NAMES, "gradients").values())
+        adapter, sublayer, arrays = _adapter(each)
+        x, G = _x(each), each.normal(ROWS, D, seed=3)
+        each.call(adapter.forward, x)
+        found = {"x": each.call(adapter.backward, G)} | each.arrays(adapter, NAMES, "gradients")
+        right = _right(sublayer, arrays, x, G)
+        for name, grad in found.items():
+            each.keeps_digits(f"the gradient of {name}", grad, right[name])
+
+
+@EXERCISE.test(3, "behaviour", "each step goes by the arrays and the input of its own forward")
+def _follows(trial: Trial) -> None:
+    adapter, sublayer, arrays = _adapter(trial)
+    trial.follows(adapter, NAMES, ((ROWS, D), (ROWS, D), (M, ROWS, D)),
+                  lambda x, G: _right(sublayer, arrays, x, G))
 
 
 def check_parallel_adapter(student: type, step: int | None = None, *,

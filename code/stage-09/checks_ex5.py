@@ -26,6 +26,10 @@ RNG = Diagnosis(
     "rng-ignored", "an rng that is not used",
     "The same seed must give the same layer, and another seed another one. Every random array "
     "comes from the generator that is passed in.", "9.6")
+ALIKE = Diagnosis(
+    "starts-alike", "random numbers that are used more than once",
+    "What starts alike gets gradients that are alike and stays together: twenty equal rows of a "
+    "prompt do the work of one for ever. And q and v need a start each.", "statement")
 BOTH_ZERO = Diagnosis(
     "both-zero", "A and B both start at zero",
     "Each gradient contains the other matrix as a factor, so neither ever learns.", "9.2")
@@ -81,9 +85,10 @@ MASK_AFTER = Diagnosis(
     "What is hidden has then already taken its share of the one that each row distributes, and "
     "what is left does not sum to one.", "mistakes")
 GLOBAL_MAX = Diagnosis(
-    "one-maximum-for-all", "one maximum subtracted from all rows",
-    "A row whose own largest score is far below that maximum becomes a row of zeros, and zero "
-    "divided by zero is NaN. Each row needs its own maximum.", "statement")
+    "maximum-of-more", "scores that are not made small row by row, over what a row sees",
+    "A row whose own largest score is far below the number that is subtracted becomes a row of "
+    "zeros, and zero divided by zero is NaN. Each row needs its own maximum, and what is hidden "
+    "from it has no part in that.", "statement")
 WK_FORWARD = Diagnosis(
     "weight-not-transposed", "keys that are made with W_k and not with its transpose",
     "Weights are (out, in), so a row is multiplied by the transpose. For a square matrix both run.",
@@ -169,10 +174,6 @@ TWO_OPTIMIZERS = Diagnosis(
     "not-all-arrays-move", "one step of one optimizer that does not move all five arrays",
     "The output must depend on the very arrays of parameters(). What is a copy, or was replaced "
     "later, is updated for nothing.", "9.6")
-OLD_FORWARD = Diagnosis(
-    "old-forward", "a backward that uses an older forward",
-    "Every forward leaves new queries, keys, values and probabilities, and backward needs those of "
-    "the last one. What is kept from the first is right for one step only.", "9.6")
 FROZEN_CHANGED = Diagnosis(
     "frozen-changed", "a frozen weight that has changed",
     "The four weights belong to the pretrained model. Whatever trains is in parameters().",
@@ -186,11 +187,12 @@ EXERCISE = Exercise(
     SOFTMAX_BACK_AXIS, KEYS_NOT_TURNED, WK_TURNED, NO_SCALE, SOFTMAX_AXIS, NO_WO,
     LORA_PROMPT_ONLY, LORA_REAL_ONLY, LORA_MISSING, LORA_ON_K, ALPHA, PROMPT_LOST, PROMPT_MEAN,
     ROWS_BACK, SOFTMAX_BACK, NO_SCALE_BACK, PATH_LOST, FROZEN_LOST, OVERWRITTEN, TWO_OPTIMIZERS,
-    OLD_FORWARD, FROZEN_CHANGED)
+    ALIKE, FROZEN_CHANGED)
 
 NAMES = ("q.A", "q.B", "v.A", "v.B", "prompt")
 D, RANK, ALPHA_VALUE, P, T, BATCH = 5, 2, 3.0, 3, 6, 2  # s = 1.5
 SHAPES = {"q.A": (RANK, D), "q.B": (D, RANK), "v.A": (RANK, D), "v.B": (D, RANK), "prompt": (P, D)}
+INPUTS = ((BATCH, T, D), (1, T, D), (BATCH, 1, D))  # shapes
 COUNT = 4 * RANK * D + P * D
 QV = str.maketrans("qv", "vq")  # to the other module's name
 
@@ -202,13 +204,17 @@ def _weights(trial: Trial) -> list[np.ndarray]:
 def _layer(trial: Trial, random: bool = True) -> tuple[Any, dict[str, np.ndarray], list]:
     """A student's layer, its parameters, all random, and the frozen weights q, k, v, o."""
     weights = _weights(trial)
-    layer = trial.make(*weights, lora_rank=RANK, lora_alpha=ALPHA_VALUE, prompt_length=P,
-                       rng=trial.rng(seed=1))
+    layer = trial.make(**dict(zip(("wq", "wk", "wv", "wo"), weights, strict=True)), lora_rank=RANK,
+                       lora_alpha=ALPHA_VALUE, prompt_length=P, rng=trial.rng(seed=1))
     arrays = trial.arrays(layer, NAMES)
     if random:
-        for number, name in enumerate(NAMES):
-            arrays[name][...] = 0.8 * trial.normal(*SHAPES[name], seed=40 + number)
+        _fill(trial, arrays)
     return layer, arrays, weights
+
+
+def _fill(trial: Trial, arrays: dict[str, np.ndarray]) -> None:
+    for number, name in enumerate(NAMES):
+        arrays[name][...] = 0.8 * trial.normal(*arrays[name].shape, seed=40 + number)
 
 
 def _softmax(S: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -284,9 +290,14 @@ def _gradients(a: dict, weights: list, x: np.ndarray, G: np.ndarray, *, pull: fl
 def _names(trial: Trial) -> None:
     layer = trial.make(*_weights(trial))
     found = trial.expect("parameters()", layer.parameters(), dict)
-    if len(found) < len(NAMES) and all(isinstance(key, str) for key in found):
+    if "A" in found:
         raise Found(NAMES_COLLIDE, f"parameters() has {len(found)} entries: {sorted(found)}.")
-    _layer(trial, random=False)
+    plain = trial.arrays(layer, NAMES)
+    if 8 not in plain["q.A"].shape or 20 not in plain["prompt"].shape:
+        raise Found(GENERAL["signature"], "Made from the weights alone, q.A has shape "
+                                          f"{plain['q.A'].shape} and the prompt "
+                                          f"{plain['prompt'].shape}, expected rank 8, length 20.")
+    _layer(trial)
 
 
 @EXERCISE.test(1, "interface", "sizes that make no sense are refused")
@@ -294,25 +305,18 @@ def _sizes(trial: Trial) -> None:
     q, k, v, o = _weights(trial)
     trial.refuses("prompt_length=0", lambda: trial.make(q, k, v, o, prompt_length=0))
     trial.refuses("lora_rank=0", lambda: trial.make(q, k, v, o, lora_rank=0))
-    trial.refuses("wk of another width", lambda: trial.make(q, k[:, :P], v, o))
+    for i, name in enumerate(("wq", "wk", "wv", "wo")):
+        for what, part in (("columns", np.s_[:, :P]), ("rows", np.s_[:P])):
+            some = [q, k, v, o]
+            some[i] = some[i][part].copy()
+            trial.refuses(f"{name} with fewer {what}", lambda some=some: trial.make(*some))
     narrow = [weight[:, :P].copy() for weight in (q, k, v, o)]
     trial.refuses("four weights of shape (5, 3)", lambda: trial.make(*narrow))
 
 
-@EXERCISE.test(1, "interface", "parameters() gives the arrays themselves, not copies")
-def _live(trial: Trial) -> None:
-    layer, arrays, _ = _layer(trial, random=False)
-    for array in arrays.values():  # of any shape: that is the next test's business
-        array[...] = trial.normal(*array.shape, seed=5)
-    for name, again in trial.arrays(layer, NAMES).items():
-        if not np.array_equal(again, arrays[name]):
-            raise Found(GENERAL["dead-parameters"], f"{name} was written into, and parameters() "
-                                                    "does not show it.")
-
-
 @EXERCISE.test(1, "shapes", "their shapes, their number, and the weights' dtype")
 def _shapes(trial: Trial) -> None:
-    layer, arrays, _ = _layer(trial, random=False)
+    layer, arrays, _ = _layer(trial)
     for name, array in arrays.items():
         trial.expect(name, array, shape=SHAPES[name])
         if array.dtype != trial.dtype:
@@ -340,42 +344,60 @@ def _start(trial: Trial) -> None:
 
 @EXERCISE.test(1, "behaviour", "the same seed gives the same layer, another seed another")
 def _seeds(trial: Trial) -> None:
-    first, same, other = (trial.arrays(trial.make(*_weights(trial), rng=rng), NAMES)
-                          for rng in (trial.rng(1), trial.rng(1), trial.rng(2)))
+    first, same, other, free, again = (
+        trial.arrays(trial.make(*_weights(trial), lora_rank=RANK, prompt_length=P, rng=rng), NAMES)
+        for rng in (trial.rng(1), trial.rng(1), trial.rng(2), None, None))
     for name in NAMES:
         if not np.array_equal(first[name], same[name]):
             raise Found(RNG, f"Two layers from one seed differ in {name}.")
-        if first[name].any() and np.array_equal(first[name], other[name]):
-            raise Found(RNG, f"Two layers from different seeds have the same {name}.")
+        if not first[name].any() and name != "prompt":  # the one of two that starts at zero
+            continue
+        if np.linalg.matrix_rank(first[name]) < min(SHAPES[name]):
+            raise Found(ALIKE, f"{name} has not the rank {min(SHAPES[name])}.")
+        for which, one, two in (("from different seeds", first, other),
+                                ("made without rng", free, again)):
+            if np.array_equal(one[name], two[name]):
+                raise Found(RNG, f"Two layers {which} have the same {name}.")
+        if name[0] == "v" and np.array_equal(first[name], first[name.translate(QV)]):
+            raise Found(ALIKE, f"{name} and {name.translate(QV)} are the same.")
 
 
 # ---- Step 2: forward --------------------------------------------------------------------------
 
-@EXERCISE.test(2, "shapes", "the output has the input's length")
+@EXERCISE.test(2, "shapes", "the output has the input's length; another width is refused")
 def _length(trial: Trial) -> None:
     layer, _, _ = _layer(trial)
-    for batch, time in ((BATCH, T), (1, T), (BATCH, 1)):
-        x = trial.normal(batch, time, D, seed=2)
-        out = trial.call(layer.forward, x)
+    for shape in INPUTS:
+        batch, time, _ = shape
+        out = trial.call(layer.forward, trial.normal(*shape, seed=2))
         if out.shape == (batch, P + time, D):
             raise Found(PROMPT_RETURNED, f"{time} positions went in, {P + time} came out.")
-        trial.expect("the output", out, shape=x.shape)
+        trial.expect("the output", out, shape=shape)
+    trial.refuses("an input of width 1", lambda: layer.forward(trial.normal(BATCH, T, 1)))
 
 
 @EXERCISE.test(2, "start", "a fresh layer is the frozen attention behind its prompt")
 def _fresh(trial: Trial) -> None:
     layer, a, weights = _layer(trial, random=False)
-    _compare_outputs(trial, layer, a, weights)
+    _compare_outputs(trial, layer, a, weights, (BATCH, T, D))
 
 
 @EXERCISE.test(2, "values", "the output with all five arrays filled")
 def _values(trial: Trial) -> None:
     layer, a, weights = _layer(trial)
-    _compare_outputs(trial, layer, a, weights)
+    for shape in INPUTS:
+        _compare_outputs(trial, layer, a, weights, shape)
+    plain = trial.make(*weights)
+    a, x = trial.arrays(plain, NAMES), trial.normal(BATCH, T, D, seed=2)
+    _fill(trial, a)
+    right = _attention(a, weights, x, s=2.0, P=20)
+    if not trial.agrees(trial.call(plain.forward, x, shape=x.shape), right):
+        raise Found(GENERAL["signature"], "Made from the weights alone, the layer has another "
+                                          "output than with s = 16 / 8.")
 
 
-def _compare_outputs(trial: Trial, layer: Any, a: dict, weights: list) -> None:
-    x = trial.normal(BATCH, T, D, seed=2)
+def _compare_outputs(trial: Trial, layer: Any, a: dict, weights: list, shape: tuple) -> None:
+    x = trial.normal(*shape, seed=2)
     right = _attention(a, weights, x)
 
     def twin(**mistake: Any) -> np.ndarray:
@@ -410,7 +432,7 @@ def _causal(trial: Trial) -> None:
     x = trial.normal(BATCH, T, D, seed=2)
     before = trial.call(layer.forward, x).copy()
     later = x.copy()
-    later[:, P:] *= 20  # what a number hides that is not large enough can be seen now
+    later[:, P:] *= 400  # what a number hides that is not large enough can be seen now
     after = layer.forward(later)[:, :P]  # those behind are the next test's
     if not np.isfinite(after).all():
         raise Found(GLOBAL_MAX, f"A large input at position {P} made outputs before it NaN.")
@@ -430,8 +452,9 @@ def _overflow(trial: Trial) -> None:
 @EXERCISE.test(2, "behaviour", "dtypes stay as they are")
 def _dtype_forward(trial: Trial) -> None:
     for each in trial.each_dtype():
-        layer, _, _ = _layer(each)
-        each.keeps_dtype("forward", each.call(layer.forward, each.normal(BATCH, T, D)))
+        layer, a, weights = _layer(each)
+        x = each.normal(BATCH, T, D)
+        each.keeps_digits("forward", each.call(layer.forward, x), _attention(a, weights, x))
 
 
 # ---- Step 3: backward -------------------------------------------------------------------------
@@ -443,46 +466,52 @@ def _order(trial: Trial) -> None:
                   (RuntimeError,), GENERAL["backward-first"])
 
 
-def _backward(trial: Trial) -> tuple:
+def _backward(trial: Trial, shape: tuple) -> tuple:
     """Found gradients with that of the input under "x", and a function that makes wrong twins."""
     layer, a, weights = _layer(trial)
-    x, G = trial.normal(BATCH, T, D, seed=2), trial.normal(BATCH, T, D, seed=3)
+    x, G = trial.normal(*shape, seed=2), trial.normal(*shape, seed=3)
+    before = {name: array.copy() for name, array in a.items()}
     trial.call(layer.forward, x)
     back = trial.call(layer.backward, G, shape=x.shape)
     found = trial.arrays(layer, NAMES, "gradients") | {"x": back}
-    return found, lambda **mistake: _gradients(a, weights, x, G, **mistake)
+    return found, lambda **mistake: _gradients(before, weights, x, G, **mistake)
 
 
 @EXERCISE.test(3, "shapes", "gradients have the shapes of what they belong to")
 def _gradient_shapes(trial: Trial) -> None:
-    found, _ = _backward(trial)
-    if found["prompt"].shape == (BATCH, P, D):
-        raise Found(PROMPT_MEAN, f"The prompt's gradient has shape {found['prompt'].shape}.")
-    for name in NAMES:
-        trial.expect(f"the gradient of {name}", found[name], shape=SHAPES[name])
+    for shape in INPUTS:
+        found, _ = _backward(trial, shape)
+        if found["prompt"].shape == (BATCH, P, D):
+            raise Found(PROMPT_MEAN, f"The prompt's gradient has shape {found['prompt'].shape}.")
+        for name in NAMES:
+            trial.expect(f"the gradient of {name}", found[name], shape=SHAPES[name])
 
 
 @EXERCISE.test(3, "gradients", "the gradients of both LoRA updates")
 def _lora_gradients(trial: Trial) -> None:
-    found, made = _backward(trial)
-    _compare_gradients(trial, found, made, ("v.B", "v.A", "q.B", "q.A"))
+    _compare_gradients(trial, ("v.B", "v.A", "q.B", "q.A"))
 
 
 @EXERCISE.test(3, "gradients", "the prompt's gradient, summed over the batch")
 def _prompt_gradient(trial: Trial) -> None:
-    found, made = _backward(trial)
+    found, _ = _backward(trial, (BATCH, T, D))
     if not found["prompt"].any():
         raise Found(PROMPT_LOST, "It is zero everywhere.")
-    _compare_gradients(trial, found, made, ("prompt",))
+    _compare_gradients(trial, ("prompt",))
 
 
 @EXERCISE.test(3, "gradients", "the input's gradient")
 def _input_gradient(trial: Trial) -> None:
-    found, made = _backward(trial)
-    _compare_gradients(trial, found, made, ("x",))
+    _compare_gradients(trial, ("x",))
 
 
-def _compare_gradients(trial: Trial, found: dict, made: Any, names: tuple) -> None:
+def _compare_gradients(trial: Trial, names: tuple) -> None:
+    for shape in INPUTS:
+        found, made = _backward(trial, shape)
+        _name_gradients(trial, found, made, names)
+
+
+def _name_gradients(trial: Trial, found: dict, made: Any, names: tuple) -> None:
     right = made()
     mistakes = [(ROWS_BACK, made(put=slice(0, T))), (SOFTMAX_BACK, made(pull=0.0)),
                 (NO_SCALE_BACK, made(scale=1.0)), (FROZEN_LOST, made(through=0.0)),
@@ -531,31 +560,31 @@ def _together(trial: Trial) -> None:
         trial.same_bits(f"w{name}", weight, copy, FROZEN_CHANGED)
 
 
-@EXERCISE.test(4, "behaviour", "step after step, the gradients are those of the last forward")
+@EXERCISE.test(4, "behaviour", "each step goes by the arrays and the input of its own forward")
 def _follows(trial: Trial) -> None:
     layer, a, weights = _layer(trial)
-    x, wanted = trial.normal(BATCH, T, D, seed=2), trial.normal(BATCH, T, D, seed=4)
-    for step in (1, 2, 3):
-        error = trial.call(layer.forward, x) - wanted
-        for name, array in trial.arrays(layer, NAMES).items():
-            if not np.shares_memory(array, a[name]):
-                raise Found(TWO_OPTIMIZERS, "A forward has put another array in the place of "
-                                            f"{name}.")
-        trial.call(layer.backward, error)
-        right = _gradients(a, weights, x, error)
-        for name, grad in trial.arrays(layer, NAMES, "gradients").items():
-            if not trial.agrees(grad, right[name]):
-                raise Found(OLD_FORWARD, f"In step {step} the gradient of {name} is another.")
-            a[name] -= 0.1 * right[name]
+    trial.follows(layer, NAMES, ((BATCH, T, D), (BATCH, T, D), (P, T, D)), lambda x, G: (
+        _gradients(a, weights, x, G) | {"output": _attention(a, weights, x)}))
 
 
 @EXERCISE.test(4, "behaviour", "dtypes stay as they are in backward")
 def _dtype(trial: Trial) -> None:
     for each in trial.each_dtype():
-        layer, _, _ = _layer(each)
-        each.call(layer.forward, each.normal(BATCH, T, D))
-        back = each.call(layer.backward, each.normal(BATCH, T, D))
-        each.keeps_dtype("backward", back, *each.arrays(layer, NAMES, "gradients").values())
+        layer, a, weights = _layer(each)
+        x, G = each.normal(BATCH, T, D, seed=2), each.normal(BATCH, T, D, seed=3)
+        each.call(layer.forward, x)
+        found = {"x": each.call(layer.backward, G)} | each.arrays(layer, NAMES, "gradients")
+        right = _gradients(a, weights, x, G)
+        for name, grad in found.items():
+            each.keeps_digits(f"the gradient of {name}", grad, right[name])
+
+
+@EXERCISE.test(4, "behaviour", "a gradient of another shape than the output's is refused")
+def _shape_back(trial: Trial) -> None:
+    layer, _, _ = _layer(trial)
+    for what, shape in (("sequence for two", (1, T, D)), ("position for six", (BATCH, 1, D))):
+        trial.call(layer.forward, trial.normal(BATCH, T, D))
+        trial.refuses(f"a grad_output of one {what}", lambda: layer.backward(trial.normal(*shape)))
 
 
 def check_prompted_lora(student: type, step: int | None = None, *,

@@ -290,7 +290,8 @@ def test_general_diagnoses_send_to_where_the_matter_is_explained():
     by_page = {"statement": {"raised", "signature", "global-random", "wrong-type", "wrong-shape",
                              "values"},
                "9.6": {"too-long", "changes-input", "wrong-dtype", "not-finite", "accumulates",
-                       "accepts-nonsense", "backward-first", "dead-parameters"}}
+                       "accepts-nonsense", "backward-first", "dead-parameters", "kept",
+                       "writes-parameters"}}
     assert {page: {d.mistake for d in GENERAL.values() if d.read == page}
             for page in by_page} == by_page
     assert all(key == d.mistake for key, d in GENERAL.items())
@@ -398,6 +399,125 @@ def test_a_gradient_not_written_yet_is_not_yet():
     assert mistake == "raised" and "of another kind" in seen
     thing.A_grad = np.ones(2)
     assert found(lambda t: t.arrays(thing, ("A",), "gradients"))[0] == "raised"
+
+
+def test_a_layer_inside_that_backward_did_not_reach_is_not_yet():
+    block = Holder(A_grad=np.ones(1), gradients=peft.LoRALayer(2, 2, rank=1).gradients)
+    report = verdict(lambda t: t.arrays(block, ("A",), "gradients"))
+    assert report.status == "not yet"
+    assert report.rows[0].note == ("After backward: LoRALayer has no gradients: call backward "
+                                   "first. Does yours reach it?")
+    block.parameters = block.gradients
+    assert found(lambda t: t.arrays(block, ("A",)))[0] == "raised"
+
+
+def test_digits_lost_on_the_way_are_noticed():
+    x = checking.Trial(None, np.float64).normal(20)
+    for dtype, narrow in ((np.float32, np.float16), (np.float64, np.float32)):
+        trial, y = checking.Trial(None, dtype), x.astype(dtype)
+        trial.keeps_digits("it", y * (1 + 5e-10), y)
+        with pytest.raises(Found, match="wrong-dtype") as error:
+            trial.keeps_digits("it", y.astype(narrow), y)
+        assert error.value.diagnosis.seen == f"it: {y.dtype} in gave {np.dtype(narrow)} out."
+    checking.Trial(None, np.float32).keeps_digits("it", 2 * x.astype(np.float32), x)
+    for wrong, error in ((x.astype(np.float32).astype(np.float64), "2e-08"), (1.003 * x, "0.003")):
+        with pytest.raises(Found, match="wrong-dtype") as caught:
+            trial.keeps_digits("it", wrong, x)
+        assert caught.value.diagnosis.seen == ("it: float64 in gave float64 out, but it is off by "
+                                               f"{error}, as after a narrower dtype.")
+    with pytest.raises(Found, match="wrong-dtype"):
+        trial.keeps_digits("it", x * (1 + 2e-9), x)
+
+
+class Line:
+    """y = a x, with small methods to get wrong."""
+
+    def __init__(self):
+        self.a, self.x = np.ones(1), None
+
+    def parameters(self):
+        return {"a": self.a}
+
+    def gradients(self):
+        return {"a": self.a_grad}
+
+    def forward(self, x):
+        self.x = x
+        return self.a * x
+
+    def backward(self, g):
+        self.a_grad = np.array([(g * self.x).sum()])
+        return self.a * g
+
+
+class Steps(Line):
+    def backward(self, g):
+        back = super().backward(g)
+        self.a += 1e-3
+        return back
+
+
+class AnotherArray(Line):
+    def forward(self, x):
+        self.a = self.a.copy()
+        return super().forward(x)
+
+
+class FirstInput(Line):
+    def forward(self, x):
+        kept, y = self.x, super().forward(x)
+        self.x = x if kept is None else kept
+        return y
+
+
+class WrongAtOnce(Line):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class OneShapeOnly(Line):
+    """Another shape than the last time: the old one's first number goes for all."""
+
+    def backward(self, g):
+        back = super().backward(g)
+        last, self.last = getattr(self, "last", g.shape), g.shape
+        return back if last == g.shape else back[:1]
+
+
+class OneBuffer(Line):
+    buffer = np.empty(4)
+
+    def backward(self, g):
+        self.buffer[:g.size] = super().backward(g)
+        return self.buffer[:g.size]
+
+
+@pytest.mark.parametrize(("student", "mistake", "seen"), [
+    (AnotherArray, "dead-parameters", "A forward or backward has put another array in the place"),
+    (FirstInput, "kept", "In call 2, with other numbers in the arrays and another input, the "
+                         "gradient of a is wrong."),
+    (WrongAtOnce, "values", "the output is off by 1, relative to its largest entry."),
+    (OneShapeOnly, "kept", "In call 3, with other numbers in the arrays and another input, the "
+                           "gradient of x is wrong."),
+    (OneBuffer, "kept", "Call 2 has changed what call 1 had returned.")])
+def test_what_is_kept_between_calls_is_noticed(student, mistake, seen):
+    def run(trial, work):
+        layer = work()
+        trial.follows(layer, ("a",), ((3,), (3,), (4,)), lambda x, G: {
+            "output": layer.a * x, "x": layer.a * G, "a": np.array([(G * x).sum()])})
+    assert verdict(lambda t: run(t, Line)).passed
+    diagnosis = found(lambda t: run(t, student))
+    assert diagnosis[0] == mistake and diagnosis[1].startswith(seen), diagnosis
+
+
+def test_a_step_that_backward_takes_is_noticed():
+    def run(trial, work):
+        layer, x = work(), np.ones(3)
+        layer.forward(x), layer.backward(x)
+        trial.replaces_gradients(layer, ("a",), lambda: (layer.forward(x), layer.backward(x)))
+    assert verdict(lambda t: run(t, Line)).passed
+    assert found(lambda t: run(t, Steps)) == ("writes-parameters",
+                                              "a is not bit for bit what it was.")
 
 
 def test_results_that_are_no_numbers_and_arguments_by_name_are_watched():

@@ -47,5 +47,16 @@ def test_the_untouched_starter_is_not_yet(step):
     assert {row.status for row in report.rows} == {"not yet"}, str(report)
 
 
+def test_a_projection_that_backward_does_not_reach_is_not_yet():
+    class UpForgotten(solution("ex1_lora_feed_forward", "LoRAFeedForward")):
+        def backward(self, grad_output):
+            u, sig, silu = self._remembered()
+            return self.gate.backward(self.down.backward(grad_output) * u * sig)
+
+    report = check_lora_feed_forward(UpForgotten)
+    assert report.status == "not yet", str(report)
+    assert "After backward: LoRALayer has no gradients" in str(report)
+
+
 def test_every_diagnosis_is_seen_once():
     assert {m.diagnosis for m in MISTAKES} >= set(checks_ex1.EXERCISE.mistakes)

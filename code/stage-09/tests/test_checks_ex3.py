@@ -48,6 +48,18 @@ def test_the_untouched_starter_is_not_yet(step):
     assert {row.status for row in report.rows} == {"not yet"}, str(report)
 
 
+def test_a_gradient_that_is_forgotten_is_not_yet():
+    class UpForgotten(solution("ex3_parallel_adapter", "ParallelAdapter")):
+        def backward(self, grad_output):
+            back = super().backward(grad_output)
+            self.W_up_grad = None
+            return back
+
+    report = check_parallel_adapter(UpForgotten)
+    assert report.status == "not yet", str(report)
+    assert "After backward W_up_grad is still None." in str(report)
+
+
 def test_every_diagnosis_is_seen_once():
     assert {m.diagnosis for m in MISTAKES} >= set(checks_ex3.EXERCISE.mistakes)
 

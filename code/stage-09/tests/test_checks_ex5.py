@@ -49,6 +49,17 @@ def test_a_gradient_that_is_not_there_yet_is_not_a_failure():
     assert "gradients()['prompt'] gave None: is a return or an assignment missing?" in str(report)
 
 
+def test_a_method_that_backward_does_not_reach_is_not_yet():
+    class PromptSkipped(RIGHT):
+        def backward(self, grad_output):
+            self.prompt.backward = lambda g: g[:, self.prompt.prompt_length:]
+            return super().backward(grad_output)
+
+    report = check_prompted_lora(PromptSkipped)
+    assert report.status == "not yet", str(report)
+    assert "After backward: PromptTuning has no gradients" in str(report)
+
+
 def test_every_diagnosis_is_seen_once():
     assert {m.diagnosis for m in MISTAKES} >= set(checks_ex5.EXERCISE.mistakes)
 

@@ -45,6 +45,15 @@ class OnlyGateAndUp(Right):
         del self.projections["down"]
 
 
+class OnlyGate(Right):
+    diagnosis = "two-of-three"
+    seen = "parameters() has nothing of up and down."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        del self.projections["up"], self.projections["down"]
+
+
 class DownUpdateUnused(Plain):
     """All six arrays are there, and two of them do nothing."""
 
@@ -258,7 +267,7 @@ class MergeOrder(Right):
 
 class MergesInPlace(Right):
     diagnosis = "frozen-changed"
-    at = "the frozen weights have not changed"
+    at = "merging changes nothing, and can be done again"
     seen = "the frozen gate after merging is not bit for bit what it was."
 
     def merge(self):
@@ -545,7 +554,7 @@ class DifferenceOfPaths(Plain):
 
 class DoubleGradientOfX(Right):
     diagnosis = "wrong-dtype"
-    seen = "backward: float32 in gave float64 out."
+    seen = "the gradient of x: float32 in gave float64 out."
 
     def backward(self, grad_output):
         return super().backward(grad_output).astype(np.float64)
@@ -553,7 +562,7 @@ class DoubleGradientOfX(Right):
 
 class DoubleGradients(Right):
     diagnosis = "wrong-dtype"
-    seen = "backward: float32 in gave float64 out."
+    seen = "the gradient of gate.A: float32 in gave float64 out."
 
     def gradients(self):
         return {key: grad.astype(np.float64) for key, grad in super().gradients().items()}
@@ -708,6 +717,297 @@ class MergesNothing(Right):
 
     def merge(self):
         return tuple(layer.weight.copy() for layer in self.projections.values())
+
+
+class OneUpdateFromSeedZero(Right):
+    """One of the three starts was tried out by hand, and the seed stayed."""
+
+    diagnosis = "ignores-rng"
+    seen = "Two blocks made from different seeds have the same up.A."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.up.lora.A[...] = np.random.default_rng(0).standard_normal(self.up.lora.A.shape)
+
+
+class NoneIsSeedZero(Right):
+    diagnosis = "ignores-rng"
+    seen = "Two blocks made without rng have the same gate.A."
+
+    def __init__(self, *args, rng=None, **kwargs):
+        super().__init__(*args, rng=rng or np.random.default_rng(0), **kwargs)
+
+
+class EqualRows(Right):
+    """Draws one row and lets NumPy fill the others with it."""
+
+    diagnosis = "starts-alike"
+    seen = "gate.A has not the rank 3."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for layer in self.projections.values():
+            layer.lora.A[...] = layer.lora.A[:1]
+
+
+class EqualStarts(Right):
+    """Hands the same seed to all three."""
+
+    diagnosis = "starts-alike"
+    seen = "gate.A and up.A are the same."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.up.lora.A[...] = self.gate.lora.A
+
+
+class OtherDefaultRank(Right):
+    diagnosis = "signature"
+    seen = "Made without a rank, gate.A has shape (4, 6), expected rank 8."
+
+    def __init__(self, gate, up, down, rank=4, alpha=16.0, *, rng=None):
+        super().__init__(gate, up, down, rank, alpha, rng=rng)
+
+
+class OtherDefaultAlpha(Right):
+    diagnosis = "signature"
+    seen = "Made without rank and alpha, the block has another output"
+
+    def __init__(self, gate, up, down, rank=8, alpha=8.0, *, rng=None):
+        super().__init__(gate, up, down, rank, alpha, rng=rng)
+
+
+class ShortNames(Right):
+    diagnosis = "signature"
+    at = "the block can be made and trains six arrays"
+    seen = "The call itself failed."
+
+    def __init__(self, gate, up, down, r=8, alpha=16.0, *, rng=None):
+        super().__init__(gate, up, down, r, alpha, rng=rng)
+
+
+class OnlyTheAs(Right):
+    """Freezes every B, as some variants of LoRA freeze every A: nothing of a projection is gone."""
+
+    diagnosis = "signature"
+    seen = "parameters() has the keys ['down.A', 'gate.A', 'up.A']"
+
+    def parameters(self):
+        return {name: array for name, array in super().parameters().items() if name[-1] == "A"}
+
+
+class WholeScale(Right):
+    """alpha // rank: right for the usual numbers, of which one is a multiple of the other."""
+
+    diagnosis = "values"
+    seen = "the output is off by"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for layer in self.projections.values():
+            layer.lora.scaling //= 1
+
+
+class DownColumnsNotChecked(OneCheckMissing):
+    diagnosis = "shapes-not-checked"
+    seen = "a down with fewer columns raised no"
+
+    def accepts(self, gate, up, down):
+        return len(down) == gate.shape[1] and down.shape[1] != len(gate)
+
+
+class DownRowsNotChecked(OneCheckMissing):
+    diagnosis = "shapes-not-checked"
+    seen = "a down with fewer rows raised no"
+
+    def accepts(self, gate, up, down):
+        return len(down) != gate.shape[1] and down.shape[1] == len(gate)
+
+
+class MeanOverTheBatch(Right):
+    """Divides where an input has three axes: with two, each row is a token already."""
+
+    diagnosis = "values"
+    seen = "the gradient of down.B is off by"
+
+    def backward(self, grad_output):
+        self.size = len(grad_output) if grad_output.ndim == 3 else 1
+        return super().backward(grad_output)
+
+    def gradients(self):
+        return {key: grad / self.size for key, grad in super().gradients().items()}
+
+
+class FirstOfTheBatch(Right):
+    """What was right for one sequence: the others are taken for copies of it."""
+
+    diagnosis = "values"
+    seen = "the output is off by"
+    at = "each of the three updates acts, with s = alpha / r"
+
+    def forward(self, x):
+        out = super().forward(x)
+        return np.broadcast_to(out[0], out.shape) if x.ndim == 3 else out
+
+
+class Squeezes(Right):
+    """Drops the axes of length one, and with them the batch of one sequence."""
+
+    diagnosis = "wrong-shape"
+    at = "any leading axes"
+
+    def forward(self, x):
+        return super().forward(x).squeeze()
+
+
+class BackwardOfTheFirstForward(Right):
+    """Remembers with setdefault, and so only once."""
+
+    diagnosis = "kept"
+    seen = "In call 2, with other numbers in the arrays and another input, the gradient of x is"
+
+    def forward(self, x):
+        first = self.cache
+        out = super().forward(x)
+        self.cache = first or self.cache
+        return out
+
+
+class WholeWeightsOnce(Plain):
+    """The dense weights are made in the first forward and kept."""
+
+    diagnosis = "kept"
+    seen = "In call 2, with other numbers in the arrays and another input, the output is wrong."
+
+    def forward(self, x):
+        if not self.cache:
+            self.dense = self.merge()
+        gate, up, down = self.dense
+        z, u = x @ gate.T, x @ up.T
+        super().forward(x)
+        return (self.mix(z, u)) @ down.T
+
+
+class OneBufferForAll(Right):
+    """Saves an allocation: every output of one shape is the same array."""
+
+    diagnosis = "kept"
+    seen = "Call 2 has changed what call 1 had returned."
+
+    def forward(self, x):
+        out = super().forward(x)
+        if getattr(self, "buffer", out[:0]).shape != out.shape:
+            self.buffer = np.empty_like(out)
+        self.buffer[...] = out
+        return self.buffer
+
+
+class StepsByItself(Right):
+    """Takes the optimizer's step, too."""
+
+    diagnosis = "writes-parameters"
+    seen = "gate.A is not bit for bit what it was."
+
+    def backward(self, grad_output):
+        back = super().backward(grad_output)
+        for layer in self.projections.values():
+            for name, grad in layer.gradients().items():
+                array = getattr(layer.lora, name)
+                array -= array.dtype.type(1e-3) * grad
+        return back
+
+
+class SingleOnTheWay(Right):
+    """Multiplies in float32 what comes in and goes out as float64."""
+
+    diagnosis = "wrong-dtype"
+    seen = "forward: float64 in gave float64 out, but it is off by"
+
+    def forward(self, x):
+        return super().forward(x.astype(np.float32).astype(x.dtype))
+
+
+class SingleOnTheWayBack(Right):
+    diagnosis = "wrong-dtype"
+    seen = "the gradient of x: float64 in gave float64 out, but it is off by"
+
+    def backward(self, grad_output):
+        return super().backward(grad_output.astype(np.float32).astype(grad_output.dtype))
+
+
+class MergesInDouble(Right):
+    diagnosis = "wrong-dtype"
+    seen = "the merged gate: float32 in gave float64 out."
+
+    def merge(self):
+        return tuple(weight.astype(np.float64) for weight in super().merge())
+
+
+class MergesInSingle(Right):
+    """peft.py makes float32 unless it is told otherwise, and so does many a file."""
+
+    diagnosis = "wrong-dtype"
+    seen = "the merged gate: float64 in gave float32 out."
+
+    def merge(self):
+        return tuple(weight.astype(np.float32) for weight in super().merge())
+
+
+class MergesAndResets(Right):
+    """As one does at the end of training: the update is in the weight now, so it goes to zero."""
+
+    diagnosis = "merge-changes-block"
+    seen = "gate.B after merging is not bit for bit what it was."
+
+    def merge(self):
+        merged = super().merge()
+        for layer in self.projections.values():
+            layer.lora.B[...] = 0
+        return merged
+
+
+class MergeTriesItsWeights(Right):
+    """Looks whether the merged block gives the same, with an input of its own."""
+
+    diagnosis = "merge-changes-block"
+    seen = "With a merge between forward and backward, the gradient of"
+
+    def merge(self):
+        self.forward(np.ones((4, self.gate.in_features), self.gate.weight.dtype))
+        return super().merge()
+
+
+class MergesOnce(Right):
+    diagnosis = "kept"
+    seen = "Merged again after a step, gate is not the new one."
+
+    def merge(self):
+        if not hasattr(self, "merged"):
+            self.merged = super().merge()
+        return self.merged
+
+
+class MergesIntoOneBuffer(Right):
+    diagnosis = "kept"
+    seen = "The second merge has changed the first one's gate."
+
+    def merge(self):
+        merged = super().merge()
+        self.merged = getattr(self, "merged", merged)
+        for buffer, weight in zip(self.merged, merged):
+            buffer[...] = weight
+        return self.merged
+
+
+class OneRowForAll(Right):
+    """Lets NumPy repeat a gradient that has too few rows."""
+
+    diagnosis = "accepts-nonsense"
+    seen = "a grad_output of one row for four raised no ValueError or TypeError."
+
+    def backward(self, grad_output):
+        rows = self._remembered()[0].shape[:-1]
+        return super().backward(grad_output + np.zeros((*rows, 1), grad_output.dtype))
 
 
 MISTAKES = [thing for thing in list(globals().values())

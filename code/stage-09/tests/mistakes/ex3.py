@@ -414,7 +414,7 @@ class DoubleOutput(Right):
 
 class DoubleGradientOfX(Right):
     diagnosis = "wrong-dtype"
-    seen = "backward: float32 in gave float64 out."
+    seen = "the gradient of x: float32 in gave float64 out."
 
     def backward(self, grad_output):
         return super().backward(grad_output).astype(np.float64)
@@ -422,7 +422,7 @@ class DoubleGradientOfX(Right):
 
 class DoubleGradients(Right):
     diagnosis = "wrong-dtype"
-    seen = "backward: float32 in gave float64 out."
+    seen = "the gradient of W_down: float32 in gave float64 out."
 
     def gradients(self):
         return {name: grad.astype(np.float64) for name, grad in super().gradients().items()}
@@ -603,6 +603,214 @@ class FlattensForTheSublayer(Short):
         x, G = (array.reshape(-1, self.d_model) for array in (self.x, grad_output))
         grad_x = self.back(x, self.act(x @ self.W_down), G, self.sublayer.backward(G))
         return grad_x.reshape(self.x.shape)
+
+
+class EqualUnits(Right):
+    """Draws one column and lets NumPy fill the others with it."""
+
+    diagnosis = "starts-alike"
+    seen = "W_down has not the rank 5."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.W_down[...] = self.W_down[:, :1]
+
+
+class NoneIsSeedZero(Right):
+    diagnosis = "ignores-rng"
+    seen = "Two adapters made without rng are equal."
+
+    def __init__(self, *args, rng=None, **kwargs):
+        super().__init__(*args, rng=rng or np.random.default_rng(0), **kwargs)
+
+
+class OtherDefaultBottleneck(Right):
+    diagnosis = "signature"
+    seen = "Made with sublayer and d_model=6 alone, W_down is float32 of shape (6, 16)"
+
+    def __init__(self, sublayer, d_model, bottleneck_dim=16, scale=4.0, **kwargs):
+        super().__init__(sublayer, d_model, bottleneck_dim, scale, **kwargs)
+
+
+class OtherDefaultDtype(Right):
+    diagnosis = "signature"
+    seen = "Made with sublayer and d_model=6 alone, W_down is float64 of shape (6, 64)"
+
+    def __init__(self, *args, dtype=np.float64, **kwargs):
+        super().__init__(*args, dtype=dtype, **kwargs)
+
+
+class ShortNames(Right):
+    diagnosis = "signature"
+    at = "the adapter can be made and trains W_down and W_up, nothing else"
+    seen = "The call itself failed."
+
+    def __init__(self, sublayer, width, bottleneck_dim=64, scale=4.0, **kwargs):
+        super().__init__(sublayer, width, bottleneck_dim, scale, **kwargs)
+
+
+class WholeScale(Right):
+    diagnosis = "values"
+    seen = "the output is off by"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.scale //= 1
+
+
+class MeanOverTheBatch(Short):
+    """Divides where an input has three axes: with two, each row is a token already."""
+
+    diagnosis = "values"
+    seen = "the gradient of W_up is off by"
+
+    def back(self, x, a, G, pulled):
+        grad_x = super().back(x, a, G, pulled)
+        if self.x.ndim == 3:
+            self.W_up_grad = self.W_up_grad / len(self.x)
+        return grad_x
+
+
+class HalfOfAnArraysGradient(Right):
+    """Matches no known mistake: the report says what is right all the same."""
+
+    diagnosis = "values"
+    seen = "the gradient of W_down is off by 0.5, relative to its largest entry. Right already: " \
+           "W_up, x."
+
+    def gradients(self):
+        found = super().gradients()
+        return found | {"W_down": found["W_down"] / 2}
+
+
+class AxesExchanged(Short):
+    """Brings time to the front for x and leaves the gradient as it is: the shapes agree."""
+
+    diagnosis = "values"
+    at = "with a linear sublayer"
+    seen = "the gradient of W_down is off by"
+
+    def back(self, x, a, G, pulled):
+        grad_x = super().back(x, a, G, pulled)
+        if self.x.ndim == 3:
+            turned = self.x.swapaxes(0, 1).reshape(x.shape)
+            self.W_down_grad = turned.T @ (self.scale * (G @ self.W_up.T) * (a > 0))
+        return grad_x
+
+
+class FirstOfTheBatch(Short):
+    """What was right for one sequence: the others get its bottleneck."""
+
+    diagnosis = "values"
+    seen = "the output is off by"
+
+    def path(self, x):
+        return super().path(x[:1] if x.ndim == 3 else x)
+
+
+class Squeezes(Short):
+    """Drops the axes of length one, and with them the batch of one sequence."""
+
+    diagnosis = "wrong-shape"
+    at = "any leading axes"
+
+    def join(self, x, f):
+        return super().join(x, f).squeeze()
+
+
+class InPlaceBack(Short):
+    diagnosis = "writes-into-sublayer"
+    seen = "After your backward the array that the sublayer's returned has changed."
+
+    def back(self, x, a, G, pulled):
+        pulled += super().back(x, a, G, 0)
+        return pulled
+
+
+class BackwardOfTheFirstForward(Short):
+    """Remembers with setdefault, and so only once."""
+
+    diagnosis = "kept"
+    seen = "In call 2, with other numbers in the arrays and another input, the gradient of x is"
+
+    def forward(self, x):
+        first = getattr(self, "x", x)
+        out = super().forward(x)
+        self.x = first
+        return out
+
+
+class ScaledUpOnce(Short):
+    """Multiplies W_up by the scale at its first use, and keeps the product."""
+
+    diagnosis = "kept"
+    seen = "In call 2, with other numbers in the arrays and another input, the output is wrong."
+
+    def path(self, x):
+        if not hasattr(self, "scaled"):
+            self.scaled = self.W_up.copy()
+        return self.act(x @ self.W_down) @ self.scaled
+
+
+class OneBufferForAll(Short):
+    """Saves an allocation: every output of one shape is the same array."""
+
+    diagnosis = "kept"
+    seen = "Call 2 has changed what call 1 had returned."
+
+    def join(self, x, f):
+        if getattr(self, "buffer", x[:0]).shape != x.shape:
+            self.buffer = np.empty_like(x)
+        np.add(f, self.scale * self.path(x), out=self.buffer)
+        return self.buffer
+
+
+class StepsByItself(Short):
+    """Takes the optimizer's step, too."""
+
+    diagnosis = "writes-parameters"
+    seen = "W_up is not bit for bit what it was."
+
+    def back(self, x, a, G, pulled):
+        grad_x = super().back(x, a, G, pulled)
+        self.W_up -= self.W_up.dtype.type(1e-3) * self.W_up_grad
+        return grad_x
+
+
+class SingleOnTheWay(Short):
+    """The bottleneck works in float32, whatever comes in."""
+
+    diagnosis = "wrong-dtype"
+    seen = "forward: float64 in gave float64 out, but it is off by"
+
+    def path(self, x):
+        return super().path(x.astype(np.float32).astype(x.dtype))
+
+
+class SingleOnTheWayBack(Right):
+    diagnosis = "wrong-dtype"
+    seen = "the gradient of x: float64 in gave float64 out, but it is off by"
+
+    def backward(self, grad_output):
+        return super().backward(grad_output.astype(np.float32).astype(grad_output.dtype))
+
+
+class SingleArrays(Right):
+    diagnosis = "wrong-dtype"
+    seen = "the gradient of W_down: float64 in gave float32 out."
+
+    def gradients(self):
+        return {name: grad.astype(np.float32) for name, grad in super().gradients().items()}
+
+
+class OneRowForAll(Right):
+    """Lets NumPy repeat a gradient that has too few rows."""
+
+    diagnosis = "accepts-nonsense"
+    seen = "a grad_output of one row for 8 raised no ValueError or TypeError."
+
+    def backward(self, grad_output):
+        return super().backward(grad_output + np.zeros_like(self._remembered()))
 
 
 MISTAKES = [thing for thing in list(globals().values())

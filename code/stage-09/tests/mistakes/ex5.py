@@ -117,7 +117,7 @@ class AcceptsOtherWidth(Right):
     """Looks at its weights only when it needs them."""
 
     diagnosis = "accepts-nonsense"
-    seen = "wk of another width raised no"
+    seen = "wk with fewer columns raised no"
 
     def __init__(self, wq, wk, wv, wo, *args, **kwargs):
         super().__init__(wq, wq, wv, wo, *args, **kwargs)
@@ -614,7 +614,7 @@ class BackwardFirst(Right):
 
 class GradientsInDouble(Own):
     diagnosis = "wrong-dtype"
-    seen = "backward: float32 in gave float64 out"
+    seen = "the gradient of prompt: float32 in gave float64 out"
 
     def backward(self, grad_output):
         back = super().backward(grad_output)
@@ -731,7 +731,7 @@ class MaskBehindTheSoftmax(Own):
 
 
 class OneMaximum(Own):
-    diagnosis = "one-maximum-for-all"
+    diagnosis = "maximum-of-more"
 
     def softmax(self, S):
         S = np.exp(S - S.max())
@@ -767,8 +767,8 @@ class OutputProjectionTurned(Own):
 class NewArraysInForward(Own):
     """Makes A anew in each forward, with the same numbers: an optimizer holds the old one."""
 
-    diagnosis = "not-all-arrays-move"
-    seen = "A forward has put another array in the place of"
+    diagnosis = "dead-parameters"
+    seen = "A forward or backward has put another array in the place of q.A."
 
     def forward(self, embeds):
         out = super().forward(embeds)
@@ -779,7 +779,8 @@ class NewArraysInForward(Own):
 class KeepsTheFirstForward(Own):
     """Right in every test that makes one step."""
 
-    diagnosis = "old-forward"
+    diagnosis = "kept"
+    seen = "In call 2, with other numbers in the arrays and another input, the gradient of x is"
 
     def forward(self, embeds):
         first = self.cache
@@ -793,6 +794,244 @@ class CopiesAsParameters(Right):
 
     def parameters(self):
         return {name: array.copy() for name, array in super().parameters().items()}
+
+
+class PromptNotNamed(Right):
+    """Nothing collides; the prompt was forgotten."""
+
+    diagnosis = "signature"
+    seen = "parameters() has the keys ['q.A', 'q.B', 'v.A', 'v.B'], expected"
+
+    def parameters(self):
+        return {name: array for name, array in super().parameters().items() if name != "prompt"}
+
+
+class NoneIsSeedZero(Right):
+    diagnosis = "rng-ignored"
+    seen = "Two layers made without rng have the same q.A."
+
+    def __init__(self, *args, rng=None, **kwargs):
+        super().__init__(*args, rng=rng or np.random.default_rng(0), **kwargs)
+
+
+class PromptOfZeros(Right):
+    diagnosis = "starts-alike"
+    seen = "prompt has not the rank 3."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.prompt.prompt[...] = 0
+
+
+class EqualRows(Right):
+    """Draws one row and lets NumPy fill the others with it."""
+
+    diagnosis = "starts-alike"
+    seen = "q.A has not the rank 2."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.q.lora.A[...] = self.q.lora.A[:1]
+
+
+class EqualStarts(Right):
+    """Hands the same seed to both."""
+
+    diagnosis = "starts-alike"
+    seen = "v.A and q.A are the same."
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.v.lora.A[...] = self.q.lora.A
+
+
+class OtherDefaultRank(Right):
+    diagnosis = "signature"
+    seen = "Made from the weights alone, q.A has shape (4, 5) and the prompt (20, 5)"
+
+    def __init__(self, wq, wk, wv, wo, lora_rank=4, lora_alpha=16.0, prompt_length=20, **kwargs):
+        super().__init__(wq, wk, wv, wo, lora_rank, lora_alpha, prompt_length, **kwargs)
+
+
+class OtherDefaultLength(Right):
+    diagnosis = "signature"
+    seen = "Made from the weights alone, q.A has shape (8, 5) and the prompt (10, 5)"
+
+    def __init__(self, wq, wk, wv, wo, lora_rank=8, lora_alpha=16.0, prompt_length=10, **kwargs):
+        super().__init__(wq, wk, wv, wo, lora_rank, lora_alpha, prompt_length, **kwargs)
+
+
+class OtherDefaultAlpha(Right):
+    diagnosis = "signature"
+    seen = "Made from the weights alone, the layer has another output"
+
+    def __init__(self, wq, wk, wv, wo, lora_rank=8, lora_alpha=8.0, prompt_length=20, **kwargs):
+        super().__init__(wq, wk, wv, wo, lora_rank, lora_alpha, prompt_length, **kwargs)
+
+
+class WholeScale(Right):
+    """alpha // rank: right for the usual numbers, of which one is a multiple of the other."""
+
+    diagnosis = "values"
+    seen = "the output is off by"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for linear in (self.q, self.v):
+            linear.lora.scaling //= 1
+
+
+class ShortNames(Right):
+    diagnosis = "signature"
+    at = "the layer can be made, and one dictionary names all five arrays"
+    seen = "The call itself failed."
+
+    def __init__(self, q, k, v, o, lora_rank=8, lora_alpha=16.0, prompt_length=20, **kwargs):
+        super().__init__(q, k, v, o, lora_rank, lora_alpha, prompt_length, **kwargs)
+
+
+class AcceptsAnyOutput(Right):
+    """Leaves out the one weight that is used last."""
+
+    diagnosis = "accepts-nonsense"
+    seen = "wo with fewer columns raised no"
+
+    def __init__(self, wq, wk, wv, wo, *args, **kwargs):
+        super().__init__(wq, wk, wv, wq, *args, **kwargs)
+        self.wo = wo
+
+
+class AcceptsAnyValues(Right):
+    """The one that was added last has no line of its own among the checks."""
+
+    diagnosis = "accepts-nonsense"
+    seen = "wv with fewer columns raised no"
+
+    def __init__(self, wq, wk, wv, wo, *args, **kwargs):
+        super().__init__(wq, wk, wv if wv.shape == wq.shape else wq, wo, *args, **kwargs)
+
+
+class ChecksOnlyColumns(Right):
+    diagnosis = "accepts-nonsense"
+    seen = "wq with fewer rows raised no"
+
+    def __init__(self, wq, wk, wv, wo, *args, **kwargs):
+        square = np.resize(wq, (wq.shape[1],) * 2)
+        super().__init__(*(w if len(w) == w.shape[1] else square for w in (wq, wk, wv, wo)),
+                         *args, **kwargs)
+        if any(w.shape[1] != wq.shape[1] for w in (wq, wk, wv, wo)):
+            raise ValueError("the widths differ")
+
+
+class RepeatsOneColumn(Own):
+    """Lets NumPy repeat an input that is too narrow."""
+
+    diagnosis = "accepts-nonsense"
+    seen = "an input of width 1 raised no ValueError or TypeError."
+
+    def joined(self, x):
+        return super().joined(x + np.zeros(self.d_model, x.dtype))
+
+
+class HiddenMaximum(Own):
+    """Each row's own maximum, but of what is hidden from it, too; hidden behind the exponential."""
+
+    diagnosis = "maximum-of-more"
+
+    def mask(self, n):
+        return np.ones((n, n), dtype=bool)
+
+    def softmax(self, S):
+        S = np.exp(S - S.max(axis=-1, keepdims=True)) * np.tri(S.shape[-1], dtype=S.dtype)
+        return S / S.sum(axis=-1, keepdims=True)
+
+
+class SqueezesBack(Own):
+    """Right for two sequences; with one, the gradient loses an axis."""
+
+    diagnosis = "wrong-shape"
+    at = "gradients have the shapes of what they belong to"
+
+    def backward(self, grad_output):
+        return super().backward(grad_output).squeeze()
+
+
+class NothingToSum(Own):
+    """Takes a batch of one for the case without a batch, and sums over the prompt."""
+
+    diagnosis = "values"
+    seen = "the gradient of prompt is off by"
+
+    def backward(self, grad_output):
+        back = super().backward(grad_output)
+        if len(grad_output) == 1:
+            self.prompt.prompt_grad[:] = self.prompt.prompt_grad.sum(axis=0)
+        return back
+
+
+class OneBufferForAll(Own):
+    """Saves an allocation: every output of one shape is the same array."""
+
+    diagnosis = "kept"
+    seen = "Call 2 has changed what call 1 had returned."
+
+    def forward(self, embeds):
+        out = super().forward(embeds)
+        if getattr(self, "buffer", out[:0]).shape != out.shape:
+            self.buffer = np.empty_like(out)
+        self.buffer[...] = out
+        return self.buffer
+
+
+class StepsByItself(Own):
+    """Takes the optimizer's step, too."""
+
+    diagnosis = "writes-parameters"
+    seen = "prompt is not bit for bit what it was."
+
+    def backward(self, grad_output):
+        back = super().backward(grad_output)
+        self.prompt.prompt -= self.prompt.prompt.dtype.type(1e-3) * self.prompt.prompt_grad
+        return back
+
+
+class SingleOnTheWay(Own):
+    """A mask of float32 makes the scores float32, and the values bring float64 back."""
+
+    diagnosis = "wrong-dtype"
+    seen = "forward: float64 in gave float64 out, but it is off by"
+
+    def softmax(self, S):
+        return super().softmax(S.astype(np.float32)).astype(S.dtype)
+
+
+class SingleOnTheWayBack(Own):
+    diagnosis = "wrong-dtype"
+    seen = "the gradient of x: float64 in gave float64 out, but it is off by"
+
+    def softmax_backward(self, Pi, Phi):
+        return super().softmax_backward(Pi.astype(np.float32), Phi).astype(Pi.dtype)
+
+
+class OneSequenceForAll(Own):
+    """Lets NumPy repeat a gradient that has too few sequences."""
+
+    diagnosis = "accepts-nonsense"
+    seen = "a grad_output of one sequence for two raised no ValueError or TypeError."
+
+
+class OnePositionForAll(Own):
+    """Compares the batch, and puts the gradient into zeros: NumPy repeats one position."""
+
+    diagnosis = "accepts-nonsense"
+    seen = "a grad_output of one position for six raised no ValueError or TypeError."
+
+    def put_back(self, G):
+        Y = np.zeros_like(self.cache[0])
+        if len(G) != len(Y):
+            raise ValueError("another batch than in forward")
+        Y[:, self.prompt.prompt_length:] = G
+        return Y
 
 
 MISTAKES = [thing for thing in list(globals().values())

@@ -49,6 +49,8 @@ class ByHand:
         if self.kept is None:
             raise RuntimeError("forward first")
         E, Q, K, V, probs, Wq, Wv = self.kept
+        if grad_output.shape != (len(E), E.shape[1] - self.P, E.shape[2]):
+            raise ValueError("grad_output has another shape than the output")
         G = np.pad(grad_output, ((0, 0), (self.P, 0), (0, 0))) @ self.w[3]
         gV = np.einsum("bij,bid->bjd", probs, G)
         gP = np.einsum("bid,bjd->bij", G, V)
@@ -134,6 +136,8 @@ class Composed:
     def backward(self, grad_output):
         if not hasattr(self, "p"):
             raise RuntimeError("forward first")
+        if grad_output.shape != self.v[:, self.n:].shape:
+            raise ValueError("grad_output has another shape than the output")
         g = grad_output @ self.W["o"]
         real = self.p[:, self.n:]  # only these rows have a gradient at all
         gv = real.transpose(0, 2, 1) @ g
