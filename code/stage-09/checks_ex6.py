@@ -278,10 +278,8 @@ def _clear(values: np.ndarray, block: int) -> np.ndarray:
 
 
 def _weight(trial: Trial, *shape: int, block: int = BLOCK) -> np.ndarray:
-    """A probe, float32 numbers in the trial's dtype; those of a short last block are small."""
-    values = trial.rng(seed=1).standard_normal(shape)
-    values.reshape(-1)[values.size // block * block:] /= 8
-    return _clear(values, block).astype(trial.dtype)
+    """A probe, float32 numbers in the trial's dtype."""
+    return _clear(trial.rng(seed=1).standard_normal(shape), block).astype(trial.dtype)
 
 
 def _function(trial: Trial, name: str) -> Any:
@@ -506,8 +504,8 @@ def _absmax(trial: Trial, n: int, block: int = SECOND) -> np.ndarray:
     """
     values = np.sqrt(trial.rng(1).random(n, dtype=np.float32))
     last = n // block * block
-    values[last:] = values[last:] / 2 + np.float32(1 / 3)
-    for _ in range(9):  # moving some changes the mean, and with it all others a little
+    values[last:] = np.sqrt(values[last:])
+    for _ in range(12):  # moving some changes the mean, and with it all others a little
         margins = _margin(values - values.mean(dtype=np.float64), DYNAMIC, block)
         values[margins < 1e-4] += np.float32(1e-3)
     return values
@@ -594,7 +592,7 @@ def _small_absmax(trial: Trial) -> None:
 def _named(trial: Trial, layer: Any, which: str = "parameters") -> dict[str, np.ndarray]:
     """`parameters()` or `gradients()`, of A and B only. More than a bias beside them has a name."""
     found = trial.expect(f"{which}()", getattr(layer, which)(), dict)
-    if set(found) - {"A", "B", "bias"} and set(found) > {"A", "B"}:
+    if set(found) - {"bias"} > {"A", "B"}:
         raise Found(WEIGHT_GRADIENT, f"{which}() has the keys {sorted(found)}.")
     return trial.arrays(layer, ("A", "B"), which)
 
@@ -722,7 +720,7 @@ def _caches(thing: Any) -> list[Any]:
 def _large(trial: Trial) -> tuple[Any, np.ndarray]:
     """A student's layer with a larger weight, and the weight."""
     W = _weight(trial, *LARGE)
-    layer = trial.call(_function(trial, "QLoRALinear"), W, lora_rank=2, returns=None)
+    layer = trial.call(_function(trial, "QLoRALinear"), W, returns=None)
     for cache in _caches(layer):
         cache.cache_clear()  # of what layers before this one left there
     return layer, W
@@ -734,8 +732,12 @@ def _held(layer: Any) -> list[np.ndarray]:
     return [array for array in _arrays_of(layer) if array.shape not in trained]
 
 
-def _numbers(arrays: list[np.ndarray], kinds: str = "fiub") -> int:
-    return sum(array.size for array in arrays if array.dtype.kind in kinds)
+def _numbers(arrays: list[np.ndarray]) -> int:
+    return sum(array.size for array in arrays)
+
+
+def _floats(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    return [array for array in arrays if array.dtype.kind == "f"]
 
 
 def _stays_small(trial: Trial, layer: Any, W: np.ndarray, when: str,
@@ -745,7 +747,7 @@ def _stays_small(trial: Trial, layer: Any, W: np.ndarray, when: str,
     With a single row of input, all else that it may hold is far smaller.
     """
     held = _held(layer)
-    if _numbers(held, "f") >= W.size:
+    if (found := _numbers(_floats(held))) >= W.size:
         for diagnosis, large in {FULL_WEIGHT: W, KEEPS_DEQUANTIZED: _stored(W),
                                  **(known or {})}.items():
             for array in held:
@@ -753,8 +755,8 @@ def _stays_small(trial: Trial, layer: Any, W: np.ndarray, when: str,
                 if start.size == W.size and any(
                         trial.agrees(start, one.reshape(-1)) for one in (large, large.T)):
                     raise Found(diagnosis, f"{when} the layer holds it, {array.size} numbers.")
-        raise Found(LARGE_KEPT, f"{when} the layer holds {_numbers(held, 'f')} floating-point "
-                                f"numbers, and the weight has {W.size}.")
+        raise Found(LARGE_KEPT, f"{when} the layer holds {found} floating-point numbers, and the "
+                                f"weight has {W.size}.")
     if _numbers(held) >= W.size:
         raise Found(LAYER_UNPACKED, f"{when} the layer holds {_numbers(held)} numbers for "
                                     f"{W.size} codes.")
@@ -764,7 +766,7 @@ def _stays_small(trial: Trial, layer: Any, W: np.ndarray, when: str,
 def _memory(trial: Trial) -> None:
     layer, W = _large(trial)
     _stays_small(trial, layer, W, "Before its first pass")
-    if (scales := _numbers(_held(layer), "f")) >= W.size // BLOCK:
+    if (scales := _numbers(_floats(_held(layer)))) >= W.size / BLOCK:
         raise Found(NOT_DOUBLE, f"The layer holds {scales} floating-point scales.")
     trial.call(layer.forward, trial.normal(1, W.shape[1], seed=3))
     _stays_small(trial, layer, W, "After forward")

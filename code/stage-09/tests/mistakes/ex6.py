@@ -855,6 +855,11 @@ def quantize_nf4_of_64(weight, block=64):
     return right.quantize_nf4(weight)
 
 
+@wrong("values", at="each weight gets the nearest of the 16 levels")
+def quantize_nf4_codes_of_64(weight, block=64):
+    return right.quantize_nf4(weight)[0], right.quantize_nf4(weight, block)[1]
+
+
 @wrong("block-ignored", seen="the weight equals what this mistake gives.")
 def dequantize_nf4_of_64(codes, absmax, shape, block=64):
     n = int(np.prod(shape))
@@ -1133,6 +1138,16 @@ class QLoRALinearAlwaysDoubleBack(Right):
         if len(absmax) == 1:
             self.stored_absmax = right.quantize_absmax(*absmax)
         back, self.stored_absmax = super().backward(grad_output), absmax
+        return back
+
+
+@wrong("values", seen="the gradient of the input is off by")
+class QLoRALinearNoOffsetBack(Right):
+    def backward(self, grad_output):
+        stored = self.stored_absmax
+        if len(stored) == 3:
+            self.stored_absmax = (*stored[:2], np.float32(0))
+        back, self.stored_absmax = super().backward(grad_output), stored
         return back
 
 
