@@ -4,8 +4,10 @@ The work is a module or a namespace with four functions and a class. The probes 
 midpoints between levels, so that any order of operations, in float32 or float64, gives their codes.
 """
 
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -38,9 +40,21 @@ SHORT_DROPPED = Diagnosis(
 ODD_DROPPED = Diagnosis(
     "odd-code-dropped", "the last code of an odd number of weights dropped",
     "With an odd number of codes the last byte is half empty, but it has to exist.", "statement")
+PADDED = Diagnosis(
+    "padding-counts", "a padding that decides the scale of the last block",
+    "What fills up a short last block is no number of the block. It must not be the largest there.",
+    "statement")
+BLOCK_LOST = Diagnosis(
+    "block-ignored", "a block size that does not arrive",
+    "Other sizes of blocks must work as well: the stretch goal takes a whole tensor as one. An "
+    "argument that is accepted and dropped is a silent wrong answer.", "statement")
+NOT_DIVIDED = Diagnosis(
+    "not-divided", "numbers that are not divided by the largest of their block",
+    "The levels lie between -1 and 1. Without the division all larger numbers get the same code, "
+    "and small ones use a few levels in the middle.", "statement")
 NOT_ABSOLUTE = Diagnosis(
     "max-not-absmax", "the largest value instead of the largest absolute value",
-    "Where the most negative weight is larger than the most positive one, its quotient lies below "
+    "Where the most negative number is larger than the most positive one, its quotient lies below "
     "-1, and there is no level for it.", "statement")
 COLUMNS = Diagnosis(
     "column-by-column", "a weight flattened column by column, or in the order of its memory",
@@ -72,12 +86,12 @@ ALPHA_LOST = Diagnosis(
     "wrong answer.", "statement")
 SMALL_BLOCKS = Diagnosis(
     "small-blocks-lost", "a guard against zero that swallows small blocks",
-    "Only a block of nothing but zeros needs a guard. Dividing a block of small weights by "
-    "something larger than its absmax uses a few levels in the middle.", "statement")
+    "Only a block of nothing but zeros needs a guard. Dividing a block of small numbers "
+    "by something larger than its largest uses a few levels in the middle.", "statement")
 ZERO_BLOCK = Diagnosis(
     "zero-block", "a block of zeros that divides by zero",
-    "0 / 0 is no number, and the codes made of it are arbitrary. Weights that were zero have to "
-    "have the code of the level 0, and the absmax 0.", "statement")
+    "0 / 0 is no number, and the codes made of it are arbitrary. What was zero has to have the "
+    "code of the level 0, and its block the absmax or scale 0.", "statement")
 NO_ABSMAX = Diagnosis(
     "not-scaled-back", "levels that are not multiplied by their block's absmax",
     "The levels lie between -1 and 1. What was divided by absmax has to be multiplied by it.",
@@ -89,6 +103,10 @@ NO_OFFSET = Diagnosis(
     "no-offset", "a second quantization without subtracting the mean",
     "All absmax are positive, so without the subtraction half of the 256 levels are never used.",
     "statement")
+WRONG_OFFSET = Diagnosis(
+    "offset-not-mean", "an offset that is not the mean of all absmax",
+    "The offset is one number for the tensor. Half of the levels are negative, so all the absmax "
+    "count, each once, and nothing that was filled up.", "statement")
 OFFSET_LOST = Diagnosis(
     "offset-not-added", "the mean that was subtracted is not added again",
     "What quantize_absmax takes off, dequantize_absmax has to put back.", "statement")
@@ -105,9 +123,13 @@ FULL_WEIGHT = Diagnosis(
     "The whole point is that this weight is gone. What the layer stores is codes and scales, and "
     "what it computes with is made of them.", "statement")
 KEEPS_DEQUANTIZED = Diagnosis(
-    "dequantized-kept", "a dequantized weight that is kept after the forward pass",
+    "dequantized-kept", "a dequantized weight that is kept",
     "While it is kept, the layer takes as much memory as without quantization, and more. Backward "
     "can make it again.", "statement")
+LARGE_KEPT = Diagnosis(
+    "large-array-kept", "arrays of the weight's size that are kept",
+    "Four bits per weight save nothing as long as another array of that size stays. What backward "
+    "needs it can make from the small ones.", "statement")
 LAYER_UNPACKED = Diagnosis(
     "layer-stores-unpacked", "a layer that stores its codes unpacked",
     "bits_per_weight() says what the stored arrays take. Here they take eight bits for each code.",
@@ -145,32 +167,46 @@ THROUGH_FULL = Diagnosis(
     "through-full-weight", "a gradient through another weight than forward used",
     "Forward computed with the dequantized weight, so backward passes through that one.",
     "statement")
-NO_S = Diagnosis("no-s-in-backward", "backward without the factor s",
+UPDATE_LOST = Diagnosis(
+    "update-gradient-lost", "an input gradient that does not pass through A and B",
+    "The input reaches the output on two ways, so its gradient comes back on both.", "9.2")
+NO_S = Diagnosis("no-s", "an update without the factor s",
                  "s multiplies the update in forward, so it multiplies every gradient that passes "
-                 "through it.", "9.2")
+                 "through it, too.", "9.2")
+S_TWICE = Diagnosis("s-twice", "the factor s twice in a gradient",
+                    "A product that was remembered with s in it needs no second one.", "9.2")
+RNG = Diagnosis(
+    "rng-ignored", "an rng that is not used",
+    "The same seed must give the same layer, and another seed another one. Random numbers come "
+    "from the generator that is passed in.", "9.6")
 WEIGHT_GRADIENT = Diagnosis(
     "gradient-to-quantized-weight", "a gradient for the quantized weight",
     "There are sixteen levels and nothing between them: a small step can't be taken. Only A and B "
     "train, and a gradient the size of the weight is memory that QLoRA wants to save.",
     "statement")
-CODES_CHANGED = Diagnosis(
-    "codes-changed", "stored codes that training has changed",
-    "The quantized weight is frozen, bit for bit.", "statement")
+FROZEN_CHANGED = Diagnosis(
+    "frozen-changed", "a backward that changes what the layer computes",
+    "Codes, scales and bias are frozen, bit for bit. A and B are moved by the optimizer, and "
+    "backward gives it no more than their gradients.", "statement")
 
 EXERCISE = Exercise(
     6, "4-bit LoRA (QLoRA)", UNPACKED, NIBBLES, PER_TENSOR, PER_ROW, SHORT_DROPPED, ODD_DROPPED,
-    NOT_ABSOLUTE, COLUMNS, UNIFORM, NOT_NEAREST, ZERO_BLOCK, NO_ABSMAX, TILED, NO_OFFSET,
-    OFFSET_LOST, LINEAR_CODE, SECOND_BLOCK, FULL_WEIGHT, KEEPS_DEQUANTIZED, LAYER_UNPACKED,
-    NOT_DOUBLE, WRONG_BITS, DOUBLE_IGNORED, ALPHA, NOT_IDENTITY, NO_BIAS, UPDATE_QUANTIZED,
-    FROZEN_LOST, SMALL_BLOCKS, HALVES, PAD_FRONT, FOUR_BIT_ABSMAX, ALPHA_LOST,
-    THROUGH_FULL, NO_S, WEIGHT_GRADIENT, CODES_CHANGED)
+    PADDED, BLOCK_LOST, NOT_DIVIDED, NOT_ABSOLUTE, COLUMNS, UNIFORM, NOT_NEAREST, ZERO_BLOCK,
+    NO_ABSMAX, TILED, NO_OFFSET, WRONG_OFFSET, OFFSET_LOST, LINEAR_CODE, SECOND_BLOCK, FULL_WEIGHT,
+    KEEPS_DEQUANTIZED, LARGE_KEPT, LAYER_UNPACKED, NOT_DOUBLE, WRONG_BITS, DOUBLE_IGNORED, ALPHA,
+    NOT_IDENTITY, NO_BIAS, UPDATE_QUANTIZED, FROZEN_LOST, UPDATE_LOST, SMALL_BLOCKS, HALVES,
+    PAD_FRONT, FOUR_BIT_ABSMAX, ALPHA_LOST, THROUGH_FULL, NO_S, S_TWICE, RNG, WEIGHT_GRADIENT,
+    FROZEN_CHANGED)
 
 WORK = ("quantize_nf4", "dequantize_nf4", "quantize_absmax", "dequantize_absmax", "QLoRALinear")
-OUT, IN, RANK, ALPHA_VALUE = 12, 40, 3, 6.0  # 480 weights: 7 blocks of 64 and one of 32; s = 2
+OUT, IN, RANK, ALPHA_VALUE = 12, 40, 3, 5.0  # 480 weights: 7 blocks of 64 and one of 32; s = 5 / 3
 ROWS = 4
 ODD = (7, 11)  # one block of 64 and one of 13
+LARGE = (96, 128)  # a layer whose weight is larger than all else that it may hold
 BLOCK, SECOND = 64, 256  # of the two quantizations
+OTHER = 36  # another size of blocks, for both
 MANY = 600  # absmax: two blocks of 256 and one of 88
+TABLES = {(255,), (256,), (256, 2)}  # midpoints, levels, pairs of levels by byte: shapes
 EVEN = np.linspace(-1, 1, 16, dtype=np.float32)
 
 
@@ -226,22 +262,24 @@ def _margin(values: np.ndarray, levels: np.ndarray, block: int) -> np.ndarray:
     """How far each quotient is from the nearest midpoint between levels."""
     quotients = values.reshape(-1) / _spread(_scales(values, block), block, values.size)
     midpoints = (levels[1:] + levels[:-1]) / 2
-    return np.abs(quotients[:, None] - midpoints).min(axis=1)
+    above = midpoints.searchsorted(quotients).clip(1, midpoints.size - 1)
+    return np.minimum(np.abs(midpoints[above] - quotients),
+                      np.abs(midpoints[above - 1] - quotients))
 
 
-def _clear(values: np.ndarray) -> np.ndarray:
+def _clear(values: np.ndarray, block: int) -> np.ndarray:
     """The values, with those near a midpoint moved to their level: any arithmetic agrees."""
     values = values.astype(np.float32)
     flat = values.reshape(-1)
-    spread = _spread(_scales(flat, BLOCK), BLOCK, flat.size)
-    near = _margin(flat, NF4, BLOCK) < 1e-3
-    flat[near] = (NF4[_indices(flat, NF4, BLOCK)] * spread)[near]
+    spread = _spread(_scales(flat, block), block, flat.size)
+    near = _margin(flat, NF4, block) < 1e-3
+    flat[near] = (NF4[_indices(flat, NF4, block)] * spread)[near]
     return values
 
 
-def _weight(trial: Trial, *shape: int) -> np.ndarray:
+def _weight(trial: Trial, *shape: int, block: int = BLOCK) -> np.ndarray:
     """A probe, float32 numbers in the trial's dtype."""
-    return _clear(trial.rng(seed=1).standard_normal(shape)).astype(trial.dtype)
+    return _clear(trial.rng(seed=1).standard_normal(shape), block).astype(trial.dtype)
 
 
 def _function(trial: Trial, name: str) -> Any:
@@ -250,14 +288,45 @@ def _function(trial: Trial, name: str) -> Any:
     return getattr(trial.student, name)
 
 
-def _pair(trial: Trial, name: str, *args: Any, length: int = 2) -> tuple:
-    """The call of a quantize function, which has to give a tuple."""
-    result = trial.call(_function(trial, name), *args, returns=(tuple, list))
+def _quantized(trial: Trial, name: str, *args: Any, **kwargs: Any) -> tuple:
+    """What a quantize function gives: codes, absmax; or codes, scales, offset."""
+    length = 3 if name == "quantize_absmax" else 2
+    result = trial.call(_function(trial, name), *args, returns=(tuple, list), **kwargs)
     if len(result) != length:
         raise Found(GENERAL["wrong-type"], f"{name} gave {len(result)} things, expected {length}.")
     for thing in result[:2]:
         trial.expect(f"what {name} gave", thing)
     return tuple(result)
+
+
+def _block_arrives(scales: np.ndarray, numbers: np.ndarray, block: int) -> None:
+    """Raise `Found` unless there is one scale for each block; tests before ask for the usual."""
+    if scales.size != -(-numbers.size // block):
+        raise Found(BLOCK_LOST, f"{numbers.size} numbers in blocks of {block} gave {scales.size} "
+                                "scales.")
+
+
+def _compare_scales(trial: Trial, what: str, found: np.ndarray, numbers: np.ndarray, block: int,
+                    twins: dict[Diagnosis, np.ndarray]) -> None:
+    """The largest absolute value of each block."""
+    found, right = found.reshape(-1), _scales(numbers, block)
+    if trial.agrees(found[:-1], right[:-1]) and not trial.agrees(found[-1:], right[-1:]):
+        raise Found(PADDED, f"Only that of the last block is wrong, {found[-1]:.4g}: the largest "
+                            f"absolute value there is {right[-1]:.4g}.")
+    largest = np.array([part.max() for part in _blocks(numbers, block)])
+    trial.compare(what, found, right, {NOT_ABSOLUTE: largest, **twins})
+
+
+def _same_when_small(trial: Trial, name: str, numbers: np.ndarray) -> None:
+    usual, small = (_quantized(trial, name, n)[0] for n in (numbers, np.ldexp(numbers, -64)))
+    if not np.array_equal(usual, small):
+        raise Found(SMALL_BLOCKS, f"Divided by 2^64, the same numbers got "
+                                  f"{np.mean(usual != small):.0%} other codes.")
+
+
+def _several(diagnosis: Diagnosis, *twins: np.ndarray) -> dict[Diagnosis, np.ndarray]:
+    """Wrong twins of one mistake, under keys that differ."""
+    return {replace(diagnosis, seen=str(i)): twin for i, twin in enumerate(twins)}
 
 
 def _codes(trial: Trial, codes: np.ndarray, size: int, what: str) -> np.ndarray:
@@ -272,7 +341,7 @@ def _codes(trial: Trial, codes: np.ndarray, size: int, what: str) -> np.ndarray:
 
 @EXERCISE.test(1, "interface", "quantize_nf4 gives codes (uint8) and absmax (float32)")
 def _quantize_types(trial: Trial) -> None:
-    codes, absmax = _pair(trial, "quantize_nf4", _weight(trial, OUT, BLOCK))
+    codes, absmax = _quantized(trial, "quantize_nf4", _weight(trial, OUT, BLOCK))
     for name, array, dtype in (("codes", codes, np.uint8), ("absmax", absmax, np.float32)):
         if array.dtype != dtype:
             raise Found(GENERAL["wrong-dtype"], f"{name} is {array.dtype}, expected "
@@ -281,9 +350,9 @@ def _quantize_types(trial: Trial) -> None:
 
 @EXERCISE.test(1, "shapes", "two codes to a byte, one absmax for each 64 weights")
 def _quantize_sizes(trial: Trial) -> None:
-    for shape in ((OUT, BLOCK), (OUT, IN), ODD, (1, RANK)):
-        n = shape[0] * shape[1]
-        codes, absmax = _pair(trial, "quantize_nf4", _weight(trial, *shape))
+    for shape in ((OUT, BLOCK), (OUT, IN), ODD, (RANK,), (RANK, *ODD)):
+        n = prod(shape)
+        codes, absmax = _quantized(trial, "quantize_nf4", _weight(trial, *shape))
         seen = f"{n} weights gave {codes.size} bytes of codes and {absmax.size} absmax."
         half, blocks = -(-n // 2), -(-n // BLOCK)
         if absmax.size == 1 < blocks:
@@ -304,40 +373,42 @@ def _quantize_sizes(trial: Trial) -> None:
 
 @EXERCISE.test(1, "values", "absmax is the largest absolute value of each block")
 def _absmax_values(trial: Trial) -> None:
-    W = _weight(trial, OUT, IN)
-    _, absmax = _pair(trial, "quantize_nf4", W)
-    parts = _blocks(W, BLOCK)
-    trial.compare("absmax", absmax.reshape(-1), _scales(W, BLOCK), {
-        NOT_ABSOLUTE: np.array([part.max() for part in parts]),
-        COLUMNS: _scales(W.T.copy(), BLOCK),
-        PER_TENSOR: np.full(len(parts), np.abs(W).max())})
+    for block in (BLOCK, OTHER):
+        W = _weight(trial, OUT, IN, block=block) / 16  # below 1, which a padding might be
+        _, absmax = _quantized(trial, "quantize_nf4", W, block=block)
+        _block_arrives(absmax, W, block)
+        _compare_scales(trial, "absmax", absmax, W, block, {
+            COLUMNS: _scales(W.T.copy(), block),
+            PER_TENSOR: np.full(absmax.size, np.abs(W).max())})
 
 
 @EXERCISE.test(1, "values", "each weight gets the nearest of the 16 levels")
 def _code_values(trial: Trial) -> None:
-    W = _weight(trial, OUT, IN)
-    packed, _ = _pair(trial, "quantize_nf4", W)
-    found, right = _unpack(packed.reshape(-1)), _indices(W, NF4, BLOCK)
-    if np.array_equal(found, right):
-        return
-    even, quotients = _indices(W, EVEN, BLOCK), W.reshape(-1) / _spread(
-        _scales(W, BLOCK), BLOCK, W.size)
-    seven = np.round(quotients * 7)
-    whole = {PER_TENSOR: [_indices(W, NF4, W.size)], NIBBLES: [_other_way_round(right)],
-             HALVES: [right.reshape(2, -1).T.reshape(-1)],
-             NOT_ABSOLUTE: [_indices(W, NF4, BLOCK, largest=np.max)],
-             NOT_NEAREST: [_indices(W, NF4, BLOCK, pick) for pick in ("below", "above")],
-             UNIFORM: [even, _other_way_round(even), seven + 7, seven + 8,
-                       np.minimum(np.round((quotients + 1) * 8), 15)]}
-    for diagnosis, twins in whole.items():
-        for twin in twins:
-            if np.mean(found == twin) > 0.95:
-                raise Found(diagnosis, "The codes equal those that this mistake gives.")
-    ends = np.concatenate([np.abs(part) == np.abs(part).max() for part in _blocks(W, BLOCK)])
-    wrong = found != right
-    raise Found(GENERAL["values"],
-                f"{wrong.sum()} of {W.size} codes are wrong, {wrong[ends].sum()} of them those of "
-                f"the {ends.sum()} largest weights of a block.")
+    for block in (BLOCK, OTHER):
+        W = _weight(trial, OUT, IN, block=block)
+        packed, _ = _quantized(trial, "quantize_nf4", W, block=block)
+        found, right = _unpack(packed.reshape(-1)), _indices(W, NF4, block)
+        if np.array_equal(found, right):
+            continue
+        even, quotients = _indices(W, EVEN, block), W.reshape(-1) / _spread(
+            _scales(W, block), block, W.size)
+        seven = np.round(quotients * 7)
+        whole = {PER_TENSOR: [_indices(W, NF4, W.size)], NIBBLES: [_other_way_round(right)],
+                 HALVES: [right.reshape(2, -1).T.reshape(-1)],
+                 NOT_ABSOLUTE: [_indices(W, NF4, block, largest=np.max)],
+                 NOT_DIVIDED: [_indices(W, NF4, block, largest=np.ones_like)],
+                 NOT_NEAREST: [_indices(W, NF4, block, pick) for pick in ("below", "above")],
+                 UNIFORM: [even, _other_way_round(even), seven + 7, seven + 8,
+                           np.minimum(np.round((quotients + 1) * 8), 15)]}
+        for diagnosis, twins in whole.items():
+            for twin in twins:
+                if np.mean(found == twin) > 0.95:
+                    raise Found(diagnosis, "The codes equal those that this mistake gives.")
+        ends = np.concatenate([np.abs(part) == np.abs(part).max() for part in _blocks(W, block)])
+        wrong = found != right
+        raise Found(GENERAL["values"],
+                    f"{wrong.sum()} of {W.size} codes are wrong, {wrong[ends].sum()} of them those "
+                    f"of the {ends.sum()} largest weights of a block.")
 
 
 def _other_way_round(codes: np.ndarray) -> np.ndarray:
@@ -348,7 +419,7 @@ def _other_way_round(codes: np.ndarray) -> np.ndarray:
 @EXERCISE.test(1, "behaviour", "a transposed view is read by its rows, too")
 def _view(trial: Trial) -> None:
     W = _weight(trial, IN, OUT)
-    one, two = _pair(trial, "quantize_nf4", W.copy().T), _pair(trial, "quantize_nf4", W.T.copy())
+    one, two = (_quantized(trial, "quantize_nf4", array) for array in (W.copy().T, W.T.copy()))
     if not all(map(np.array_equal, one, two)):
         raise Found(COLUMNS, "W.T and W.T.copy() gave different codes.")
 
@@ -358,21 +429,16 @@ def _zeros(trial: Trial) -> None:
     W = _weight(trial, RANK, BLOCK)  # one block to a row
     W[1] = 0
     with np.errstate(all="ignore"):
-        packed, absmax = _pair(trial, "quantize_nf4", W)
+        packed, absmax = _quantized(trial, "quantize_nf4", W)
     codes, scale = _unpack(packed.reshape(-1)).reshape(W.shape)[1], absmax.reshape(-1)[1]
     if scale != 0 or (codes != 7).any():
         raise Found(ZERO_BLOCK, f"Its absmax is {scale:g} and its codes are "
                                 f"{sorted(set(codes.tolist()))}.")
 
 
-@EXERCISE.test(1, "behaviour", "weights of a millionth are stored as well as weights of one")
-def _small_blocks(trial: Trial) -> None:
-    W = _weight(trial, OUT, IN)
-    usual, _ = _pair(trial, "quantize_nf4", W)
-    small, _ = _pair(trial, "quantize_nf4", np.ldexp(W, -20))
-    if not np.array_equal(usual, small):
-        raise Found(SMALL_BLOCKS, f"Weights divided by 2^20 got {np.mean(usual != small):.0%} "
-                                  "other codes.")
+@EXERCISE.test(1, "behaviour", "tiny weights are stored as well as weights of one")
+def _small_weights(trial: Trial) -> None:
+    _same_when_small(trial, "quantize_nf4", _weight(trial, OUT, IN))
 
 
 # ---- Step 2: dequantize_nf4 -------------------------------------------------------------------
@@ -381,43 +447,45 @@ def _small_blocks(trial: Trial) -> None:
 def _dequantize_values(trial: Trial) -> None:
     function = _function(trial, "dequantize_nf4")
     codes = trial.rng(3).integers(16, size=OUT * IN).astype(np.uint8)
-    absmax = _scales(_weight(trial, OUT, IN), BLOCK)
-    W = trial.call(function, _pack(codes), absmax, (OUT, IN))
-    scale = _spread(absmax, BLOCK, codes.size)
 
     def made(levels: np.ndarray) -> np.ndarray:
         return levels.reshape(OUT, IN).astype(np.float32)
 
-    trial.compare("the weight", W, made(NF4[codes] * scale), {
-        HALVES: made(NF4[codes.reshape(-1, 2).T.reshape(-1)] * scale),
-        NIBBLES: made(NF4[_other_way_round(codes)] * scale), NO_ABSMAX: made(NF4[codes]),
-        UNIFORM: made(EVEN[codes] * scale), PER_TENSOR: made(NF4[codes] * absmax.max()),
-        TILED: made(NF4[codes] * np.tile(absmax, 60)), COLUMNS: (
-            NF4[codes] * scale).reshape(IN, OUT).T.astype(np.float32)})
-    Trial(trial.student, np.float32).keeps_dtype("dequantize_nf4", W)
+    for block in (BLOCK, OTHER):
+        absmax = _scales(_weight(trial, OUT, IN), block)
+        scale, usual = _spread(absmax, block, codes.size), _spread(absmax, BLOCK, codes.size)
+        W = trial.call(function, _pack(codes), absmax, (OUT, IN), block=block)
+        trial.compare("the weight", W, made(NF4[codes] * scale), {
+            HALVES: made(NF4[codes.reshape(-1, 2).T.reshape(-1)] * scale),
+            NIBBLES: made(NF4[_other_way_round(codes)] * scale), NO_ABSMAX: made(NF4[codes]),
+            UNIFORM: made(EVEN[codes] * scale), PER_TENSOR: made(NF4[codes] * absmax.max()),
+            TILED: made(NF4[codes] * np.resize(absmax, codes.size)), COLUMNS: (
+                NF4[codes] * scale).reshape(IN, OUT).T.astype(np.float32),
+            BLOCK_LOST: made(NF4[codes] * usual)})
+        Trial(trial.student, np.float32).keeps_dtype("dequantize_nf4", W)
 
 
-@EXERCISE.test(2, "behaviour", "levels times absmax survive the round trip, for any size")
+@EXERCISE.test(2, "behaviour", "levels times absmax survive the round trip, for any shape")
 def _round_trip(trial: Trial) -> None:
-    for shape in ((1, 1), ODD, (OUT, BLOCK), (OUT, IN), (RANK, 129)):
-        n = shape[0] * shape[1]
+    for shape in ((1, 1), ODD, (OUT, BLOCK), (OUT, IN), (RANK, 129), (RANK,), (RANK, *ODD)):
+        n = prod(shape)
         codes = trial.rng(n).integers(16, size=n)
         codes[::BLOCK] = 15  # each block contains its absmax
         scales = trial.rng(5).random(n, dtype=np.float32)  # more than there are blocks
         W = (NF4[codes] * _spread(scales, BLOCK, n)).reshape(shape)
-        back = trial.call(_function(trial, "dequantize_nf4"), *_pair(trial, "quantize_nf4", W),
-                          shape, shape=shape)
-        if not trial.agrees(back, W):
-            last = n // BLOCK * BLOCK
-            short = last and trial.agrees(back.reshape(-1)[:last], W.reshape(-1)[:last])
-            raise Found(SHORT_DROPPED if short else GENERAL["values"],
-                        f"A weight of shape {shape} came back different.")
+        back = trial.call(_function(trial, "dequantize_nf4"), *_quantized(
+            trial, "quantize_nf4", W, BLOCK), shape, BLOCK, shape=shape)
+        last = n // BLOCK * BLOCK
+        twin = np.concatenate([W.reshape(-1)[:last], back.reshape(-1)[last:]]).reshape(shape)
+        trial.compare(f"a weight of shape {shape}, there and back,", back, W,
+                      {SHORT_DROPPED: twin} if last else {})
 
 
 @EXERCISE.test(2, "behaviour", "no error exceeds half the gap between the neighbouring levels")
 def _half_gap(trial: Trial) -> None:
     W = trial.normal(BLOCK, BLOCK, seed=8)  # midpoints are not avoided here
-    back = trial.call(_function(trial, "dequantize_nf4"), *_pair(trial, "quantize_nf4", W), W.shape)
+    back = trial.call(_function(trial, "dequantize_nf4"), *_quantized(
+        trial, "quantize_nf4", W), W.shape)
     spread = _spread(_scales(W, BLOCK), BLOCK, W.size)
     place = np.clip(np.searchsorted(NF4, W.reshape(-1) / spread), 1, 15)
     half = (NF4[place] - NF4[place - 1]) / 2 * spread
@@ -428,11 +496,17 @@ def _half_gap(trial: Trial) -> None:
 
 # ---- Step 3: double quantization --------------------------------------------------------------
 
-def _absmax(trial: Trial, n: int) -> np.ndarray:
-    """Positive numbers whose quotients keep away from the midpoints of the dynamic code."""
-    values = trial.rng(1).random(n, dtype=np.float32)
-    for _ in range(2):  # moving some changes the mean, and with it all others a little
-        margins = _margin(values - values.mean(dtype=np.float64), DYNAMIC, SECOND)
+def _absmax(trial: Trial, n: int, block: int = SECOND) -> np.ndarray:
+    """Positive numbers whose quotients keep away from the midpoints of the dynamic code.
+
+    Their median is not the mean, the smallest is farther from it than the largest, and those of a
+    short last block are near it.
+    """
+    values = np.sqrt(trial.rng(1).random(n, dtype=np.float32))
+    last = n // block * block
+    values[last:] = np.sqrt(values[last:])
+    for _ in range(12):  # moving some changes the mean, and with it all others a little
+        margins = _margin(values - values.mean(dtype=np.float64), DYNAMIC, block)
         values[margins < 1e-4] += np.float32(1e-3)
     return values
 
@@ -440,7 +514,7 @@ def _absmax(trial: Trial, n: int) -> np.ndarray:
 @EXERCISE.test(3, "shapes", "quantize_absmax gives codes, scales for each 256, and one offset")
 def _absmax_sizes(trial: Trial) -> None:
     for n in (MANY, SECOND, RANK):
-        codes, scales, offset = _pair(trial, "quantize_absmax", _absmax(trial, n), length=3)
+        codes, scales, offset = _quantized(trial, "quantize_absmax", _absmax(trial, n))
         _codes(trial, codes, n, "codes of the absmax")
         if scales.size != -(-n // SECOND):
             raise Found(SECOND_BLOCK, f"{n} absmax gave {scales.size} scales.")
@@ -452,59 +526,84 @@ def _absmax_sizes(trial: Trial) -> None:
 
 @EXERCISE.test(3, "values", "offset, scales and codes are those of the dynamic code")
 def _absmax_codes(trial: Trial) -> None:
-    values = _absmax(trial, MANY)
-    codes, scales, offset = _pair(trial, "quantize_absmax", values, length=3)
-    mean, offset = values.mean(dtype=np.float64), np.asarray(offset).item()
-    rest = values - mean
-    if abs(offset - mean) > 1e-4:
-        raise Found(NO_OFFSET, f"The offset is {offset:.4g}, the mean {mean:.4g}.")
-    trial.compare("scales", scales.reshape(-1), _scales(rest, SECOND),
-                  {NO_OFFSET: _scales(values, SECOND)})
-    codes, right = codes.reshape(-1), _indices(rest, DYNAMIC, SECOND)
-    if np.array_equal(codes, right):
-        return
-    quotients = rest / _spread(_scales(rest, SECOND), SECOND, rest.size)
-    linear, half = np.round(quotients * 127), (quotients + 1) * 127.5
-    twins = [(LINEAR_CODE, wrong) for wrong in (
-        linear + 127, linear + 128, linear % 256, np.round(half), np.floor(half))]
-    twins += [(FOUR_BIT_ABSMAX, _indices(rest, NF4, SECOND)),
-              (NOT_NEAREST, _indices(rest, DYNAMIC, SECOND, "below")),
-              (NOT_NEAREST, _indices(rest, DYNAMIC, SECOND, "above"))]
-    for diagnosis, twin in twins:
-        if np.mean(codes == twin) > 0.98:
-            raise Found(diagnosis, "The codes equal those that this mistake gives.")
-    raise Found(GENERAL["values"], f"{int((codes != right).sum())} of {right.size} codes differ.")
+    for block in (SECOND, OTHER):
+        values = _absmax(trial, MANY, block)
+        codes, scales, offset = _quantized(trial, "quantize_absmax", values, block=block)
+        mean, offset = values.mean(dtype=np.float64), np.asarray(offset).item()
+        rest = values - mean
+        if abs(offset - mean) > 1e-4:
+            raise Found(WRONG_OFFSET if offset else NO_OFFSET,
+                        f"The offset is {offset:.4g}, the mean {mean:.4g}.")
+        _block_arrives(scales, values, block)
+        _compare_scales(trial, "scales", scales, rest, block, {
+            NO_OFFSET: _scales(values, block),
+            SECOND_BLOCK: np.full(scales.size, np.abs(rest).max())})
+        codes, right = codes.reshape(-1), _indices(rest, DYNAMIC, block)
+        if np.array_equal(codes, right):
+            continue
+        quotients = rest / _spread(_scales(rest, block), block, rest.size)
+        linear, half = np.round(quotients * 127), (quotients + 1) * 127.5
+        twins = [(LINEAR_CODE, wrong) for wrong in (
+            linear + 127, linear + 128, linear % 256, np.round(half), np.floor(half))]
+        twins += [(FOUR_BIT_ABSMAX, _indices(rest, NF4, block)),
+                  (NOT_DIVIDED, _indices(rest, DYNAMIC, block, largest=np.ones_like)),
+                  (NOT_NEAREST, _indices(rest, DYNAMIC, block, "below")),
+                  (NOT_NEAREST, _indices(rest, DYNAMIC, block, "above"))]
+        for diagnosis, twin in twins:
+            if np.mean(codes == twin) > 0.98:
+                raise Found(diagnosis, "The codes equal those that this mistake gives.")
+        raise Found(GENERAL["values"], f"{(codes != right).sum()} of {right.size} codes differ.")
 
 
 @EXERCISE.test(3, "values", "dequantize_absmax brings them back")
 def _absmax_back(trial: Trial) -> None:
     function = _function(trial, "dequantize_absmax")
     codes = trial.rng(3).integers(len(DYNAMIC), size=MANY).astype(np.uint8)
-    *scales, offset = trial.rng(4).random(4, dtype=np.float32)
-    scales = np.array(scales)
-    back = trial.call(function, codes, scales, offset)
-    spread = _spread(scales, SECOND, MANY)
-    rest = DYNAMIC[codes] * spread
-    trial.compare("absmax", back, rest + offset, {
-        OFFSET_LOST: rest, NO_ABSMAX: DYNAMIC[codes] + offset,
-        TILED: DYNAMIC[codes] * np.tile(scales, 200) + offset,
-        LINEAR_CODE: (codes.astype(np.float32) - 128) / 127 * spread + offset})
-    Trial(trial.student, np.float32).keeps_dtype("dequantize_absmax", back)
+    for block in (SECOND, OTHER):
+        offset, *scales = trial.rng(4).random(1 + -(-MANY // block), dtype=np.float32)
+        spread = _spread(np.array(scales), block, MANY)
+        rest = DYNAMIC[codes] * spread
+        back = trial.call(function, codes, np.array(scales), offset, block=block)
+        trial.compare("absmax", back, rest + offset, {
+            OFFSET_LOST: rest, NO_ABSMAX: DYNAMIC[codes] + offset,
+            TILED: DYNAMIC[codes] * np.resize(scales, MANY) + offset,
+            LINEAR_CODE: (codes.astype(np.float32) - 128) / 127 * spread + offset,
+            BLOCK_LOST: DYNAMIC[codes] * _spread(np.array(scales), SECOND, MANY)[:MANY] + offset})
+        Trial(trial.student, np.float32).keeps_dtype("dequantize_absmax", back)
 
 
-@EXERCISE.test(3, "behaviour", "a single absmax, or equal ones, come back")
+@EXERCISE.test(3, "behaviour", "absmax that are equal, or the only one, have the scale 0")
 def _equal(trial: Trial) -> None:
     for n, number in ((1, 0.25), (MANY, 0.25), (MANY, 0.0)):
-        values = np.full(n, number, np.float32)
         with np.errstate(all="ignore"):
-            stored = _pair(trial, "quantize_absmax", values, length=3)
-            back = trial.call(_function(trial, "dequantize_absmax"), *stored)
-        if not np.allclose(back, values, atol=1e-6):
-            raise Found(ZERO_BLOCK, f"{n} times {number:g} came back as "
-                                    f"{float(np.max(back)):.4g}.")
+            codes, scales, _ = _quantized(trial, "quantize_absmax", np.full(n, number, np.float32))
+        if scales.any() or (codes != 127).any():
+            raise Found(ZERO_BLOCK, f"{n} times {number:g} has a scale of {scales.max():g} and the "
+                                    f"codes {sorted(set(codes.reshape(-1).tolist()))}.")
+
+
+@EXERCISE.test(3, "behaviour", "tiny absmax are stored as well as those near one")
+def _small_absmax(trial: Trial) -> None:
+    _same_when_small(trial, "quantize_absmax", _absmax(trial, MANY))
 
 
 # ---- Step 4: the layer ------------------------------------------------------------------------
+
+def _named(trial: Trial, layer: Any, which: str = "parameters") -> dict[str, np.ndarray]:
+    """`parameters()` or `gradients()`, of A and B only. More than a bias beside them has a name."""
+    found = trial.expect(f"{which}()", getattr(layer, which)(), dict)
+    if set(found) - {"bias"} > {"A", "B"}:
+        raise Found(WEIGHT_GRADIENT, f"{which}() has the keys {sorted(found)}.")
+    return trial.arrays(layer, ("A", "B"), which)
+
+
+def _fill(trial: Trial, layer: Any) -> dict[str, np.ndarray]:
+    """A and B of a layer, filled with random numbers."""
+    arrays = _named(trial, layer)
+    for number, array in enumerate(arrays.values()):
+        array[...] = trial.normal(*array.shape, seed=10 + number) / 2
+    return arrays
+
 
 def _layer(trial: Trial, double: bool = True, random: bool = True, bias: bool = True) -> tuple:
     """A student's layer, its parameters, weight, bias and the weight that it must compute with."""
@@ -512,30 +611,8 @@ def _layer(trial: Trial, double: bool = True, random: bool = True, bias: bool = 
     b = trial.normal(OUT, seed=2) if bias else None
     layer = trial.call(_function(trial, "QLoRALinear"), W, bias=b, lora_rank=RANK,
                        lora_alpha=ALPHA_VALUE, double_quant=double, rng=trial.rng(1), returns=None)
-    arrays = trial.expect("parameters()", layer.parameters(), dict)
-    if set(arrays) > {"A", "B"}:
-        raise Found(WEIGHT_GRADIENT, f"parameters() has the keys {sorted(arrays)}.")
-    arrays = trial.arrays(layer, ("A", "B"))
-    if random:
-        for number, array in enumerate(arrays.values()):
-            array[...] = trial.normal(*array.shape, seed=10 + number)
+    arrays = _fill(trial, layer) if random else _named(trial, layer)
     return layer, arrays, W, b, _stored(W, double).astype(trial.dtype)
-
-
-def _arrays_of(thing: Any, seen: set | None = None) -> Iterator[np.ndarray]:
-    """All arrays that an object holds, each once, tables of the two codes left out."""
-    seen = set() if seen is None else seen
-    if id(thing) in seen or isinstance(thing, (ModuleType, type)):
-        return
-    seen.add(id(thing))
-    if isinstance(thing, np.ndarray):
-        if not (thing.size in (15, 16, 255, 256) and thing.ndim == 1 and thing.dtype.kind == "f"):
-            yield thing
-        return
-    inside = thing.values() if isinstance(thing, dict) else (
-        thing if isinstance(thing, (list, tuple)) else getattr(thing, "__dict__", {}).values())
-    for part in list(inside):
-        yield from _arrays_of(part, seen)
 
 
 @EXERCISE.test(4, "interface", "the layer can be made and trains A and B only")
@@ -561,10 +638,24 @@ def _layer_start(trial: Trial) -> None:
         if (arrays["B"] @ arrays["A"]).any():
             raise Found(NOT_IDENTITY, "B A is not zero in a fresh layer.")
         other = _stored(W, not double).astype(trial.dtype)
+        across = _stored(W.T.copy(), double).T.astype(trial.dtype)
         trial.compare(f"the output with double_quant = {double}", trial.call(layer.forward, x),
                       x @ stored.T + b, {
                           FULL_WEIGHT: x @ W.T + b, NO_BIAS: x @ stored.T,
+                          COLUMNS: x @ across.T + b,
                           NOT_DOUBLE if double else DOUBLE_IGNORED: x @ other.T + b})
+
+
+@EXERCISE.test(4, "start", "the same seed gives the same layer, another seed another")
+def _seeds(trial: Trial) -> None:
+    W = _weight(trial, OUT, IN)
+    one, same, other = (
+        _named(trial, trial.call(_function(trial, "QLoRALinear"), W, rng=rng, returns=None))
+        for rng in (trial.rng(1), trial.rng(1), trial.rng(2)))
+    for seeds, twin, wanted in (("one seed", same, True), ("different seeds", other, False)):
+        if all(np.array_equal(one[name], twin[name]) for name in one) != wanted:
+            raise Found(RNG, f"Two layers from {seeds} have {'other' if wanted else 'the same'} A "
+                             "and B.")
 
 
 @EXERCISE.test(4, "values", "the output with A and B filled")
@@ -576,53 +667,150 @@ def _layer_values(trial: Trial) -> None:
     for lead in ((ROWS,), (), (2, 3)):
         x = trial.normal(*lead, IN, seed=3)
         value = trial.call(layer.forward, x, shape=(*lead, OUT))
-        twins = {ALPHA: x @ (stored + ALPHA_VALUE * update).T + b,
-                 ALPHA_LOST: x @ (stored + 16.0 / RANK * update).T + b,
-                 UPDATE_QUANTIZED: x @ merged.T + b,
-                 replace(UPDATE_QUANTIZED, seen=UPDATE_QUANTIZED.why): x @ once.T + b}
-        trial.compare("the output", value, x @ (stored + s * update).T + b, twins)
+        trial.compare("the output", value, x @ (stored + s * update).T + b, {
+            ALPHA: x @ (stored + ALPHA_VALUE * update).T + b, NO_S: x @ (stored + update).T + b,
+            **_several(ALPHA_LOST, *(x @ (stored + usual * update).T + b
+                                     for usual in (16 / RANK, 16 / 8))),
+            **_several(UPDATE_QUANTIZED, x @ merged.T + b, x @ once.T + b)})
     plain, a, *_, stored = _layer(trial, bias=False)
     x = trial.normal(ROWS, IN, seed=3)
     trial.compare("the output without a bias", trial.call(plain.forward, x),
                   x @ (stored + s * a["B"] @ a["A"]).T)
 
 
-@EXERCISE.test(4, "behaviour", "4.127 bits per weight, measured; 4.5 without double_quant")
+@EXERCISE.test(4, "values", "arguments in their order, and the defaults")
+def _defaults(trial: Trial) -> None:
+    W, x = _weight(trial, OUT, IN), trial.normal(ROWS, IN, seed=3)
+    for args, rank, alpha in (((None, RANK, ALPHA_VALUE), RANK, ALPHA_VALUE), ((), 8, 16)):
+        call = f"QLoRALinear({', '.join(map(str, ('weight', *args)))})"
+        layer = trial.call(_function(trial, "QLoRALinear"), W, *args, returns=None)
+        a = _fill(trial, layer)
+        if a["A"].shape != (rank, IN):
+            raise Found(GENERAL["signature"], f"{call} has an A of shape {a['A'].shape}, expected "
+                                              f"{(rank, IN)}.")
+        right = x @ (_stored(W).astype(trial.dtype) + alpha / rank * a["B"] @ a["A"]).T
+        if not trial.agrees(trial.call(layer.forward, x), right):
+            raise Found(GENERAL["signature"], f"The output of {call} is wrong, although that with "
+                                              "all arguments by name is right.")
+
+
+def _arrays_of(thing: Any, seen: set | None = None) -> Iterator[np.ndarray]:
+    """All arrays that an object holds, each once, tables of the two codes left out."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen or isinstance(thing, (ModuleType, type)):
+        return
+    seen.add(id(thing))
+    if isinstance(thing, np.ndarray):
+        if not (thing.shape in TABLES and thing.dtype.kind == "f"):
+            yield thing
+        return
+    inside = thing.values() if isinstance(thing, dict) else (
+        thing if isinstance(thing, (list, tuple)) else getattr(thing, "__dict__", {}).values())
+    remembered = [part for cache in _caches(thing) for part in gc.get_referents(cache)]
+    for part in [*inside, *remembered]:
+        yield from _arrays_of(part, seen)
+
+
+def _caches(thing: Any) -> list[Any]:
+    """Methods inside functools.lru_cache: the class holds what they remember."""
+    return [value for cls in type(thing).__mro__ for value in vars(cls).values()
+            if hasattr(value, "cache_clear")]
+
+
+def _large(trial: Trial) -> tuple[Any, np.ndarray]:
+    """A student's layer with a larger weight, and the weight."""
+    W = _weight(trial, *LARGE)
+    layer = trial.call(_function(trial, "QLoRALinear"), W, returns=None)
+    for cache in _caches(layer):
+        cache.cache_clear()  # of what layers before this one left there
+    return layer, W
+
+
+def _held(layer: Any) -> list[np.ndarray]:
+    """What a layer holds beside arrays of the shapes of A and B: gradients, say, or a copy."""
+    trained = {array.shape for array in layer.parameters().values()}
+    return [array for array in _arrays_of(layer) if array.shape not in trained]
+
+
+def _numbers(arrays: list[np.ndarray]) -> int:
+    return sum(array.size for array in arrays)
+
+
+def _floats(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    return [array for array in arrays if array.dtype.kind == "f"]
+
+
+def _stays_small(trial: Trial, layer: Any, W: np.ndarray, when: str,
+                 known: dict[Diagnosis, np.ndarray] | None = None) -> None:
+    """Raise `Found` if a layer holds as many numbers as its weight, which is `LARGE`, has.
+
+    With a single row of input, all else that it may hold is far smaller.
+    """
+    held = _held(layer)
+    if (found := _numbers(_floats(held))) >= W.size:
+        for diagnosis, large in {FULL_WEIGHT: W, KEEPS_DEQUANTIZED: _stored(W),
+                                 **(known or {})}.items():
+            for array in held:
+                start = array.reshape(-1)[:W.size]  # what follows is padding
+                if start.size == W.size and any(
+                        trial.agrees(start, one.reshape(-1)) for one in (large, large.T)):
+                    raise Found(diagnosis, f"{when} the layer holds it, {array.size} numbers.")
+        raise Found(LARGE_KEPT, f"{when} the layer holds {found} floating-point numbers, and the "
+                                f"weight has {W.size}.")
+    if _numbers(held) >= W.size:
+        raise Found(LAYER_UNPACKED, f"{when} the layer holds {_numbers(held)} numbers for "
+                                    f"{W.size} codes.")
+
+
+@EXERCISE.test(4, "behaviour", "no array of the weight's size is stored, or kept after forward")
+def _memory(trial: Trial) -> None:
+    layer, W = _large(trial)
+    _stays_small(trial, layer, W, "Before its first pass")
+    if (scales := _numbers(_floats(_held(layer)))) >= W.size / BLOCK:
+        raise Found(NOT_DOUBLE, f"The layer holds {scales} floating-point scales.")
+    trial.call(layer.forward, trial.normal(1, W.shape[1], seed=3))
+    _stays_small(trial, layer, W, "After forward")
+
+
+@EXERCISE.test(4, "behaviour", "bits_per_weight() measures codes, absmax and scales, and no more")
 def _bits(trial: Trial) -> None:
-    W = trial.rng(1).standard_normal((RANK * BLOCK, SECOND)).astype(np.float32)  # 768 blocks
-    for double, expected in ((True, 4 + 8 / BLOCK + 32 / (BLOCK * SECOND)), (False, 4.5)):
-        layer = trial.call(_function(trial, "QLoRALinear"), W.copy(), lora_rank=RANK,
-                           double_quant=double, returns=None)
-        trained = {id(array) for array in layer.parameters().values()}
-        held = [array for array in _arrays_of(layer) if id(array) not in trained and array.size > 1]
-        if any(array.size >= W.size and array.dtype.kind == "f" for array in held):
-            raise Found(FULL_WEIGHT, "The layer holds a floating-point array of the weight's size.")
-        if any(array.size >= W.size for array in held):
-            raise Found(LAYER_UNPACKED, "The layer holds as many bytes of codes as weights.")
-        blocks = W.size // BLOCK
-        if double and any(array.size >= blocks and array.dtype.kind == "f" for array in held):
-            raise Found(NOT_DOUBLE, f"The layer holds {blocks} floating-point scales.")
-        bits = trial.call(layer.bits_per_weight, returns=(float, int, np.floating))
-        found = 8 * sum(array.nbytes for array in held) / W.size
-        if abs(bits - expected) > 2e-3:
-            raise Found(WRONG_BITS, f"bits_per_weight() gave {bits:.4g} with double_quant = "
-                                    f"{double}; the layer's arrays take {found:.4g}.")
+    for shape in (LARGE, ODD):
+        W, b = _weight(trial, *shape), trial.normal(shape[0])
+        blocks = -(-W.size // BLOCK)
+        for double, scales in ((True, blocks + 4), (False, 4 * blocks)):  # in bytes
+            layer = trial.call(_function(trial, "QLoRALinear"), W, b, double_quant=double,
+                               returns=None)
+            bits = trial.call(layer.bits_per_weight, returns=(float, int, np.floating))
+            size = -(-W.size // 2) + scales
+            if abs(bits - 8 * size / W.size) > 1e-3:
+                raise Found(WRONG_BITS, f"bits_per_weight() gave {bits:.4g} for a weight of shape "
+                                        f"{shape} with double_quant = {double}: codes and scales "
+                                        f"have {size} bytes.")
 
 
-@EXERCISE.test(4, "behaviour", "blocks of zeros stay nearly zero; no full weight is kept")
-def _kept(trial: Trial) -> None:
-    layer, *_ = _layer(trial)
-    trial.call(layer.forward, trial.normal(ROWS, IN, seed=3))
-    for array in _arrays_of(layer):
-        if array.size == OUT * IN and array.dtype.kind == "f":
-            raise Found(KEEPS_DEQUANTIZED, "After forward the layer holds a floating-point array "
-                                           "of the weight's size.")
+@EXERCISE.test(4, "behaviour", "blocks of zeros stay zero")
+def _zero_rows(trial: Trial) -> None:
     W = _weight(trial, RANK, BLOCK)
     W[1] = 0
     layer = trial.call(_function(trial, "QLoRALinear"), W, returns=None)
     largest = np.abs(trial.call(layer.forward, np.eye(BLOCK, dtype=trial.dtype))[:, 1]).max()
-    if largest > 1e-6:
+    if largest:
         raise Found(ZERO_BLOCK, f"A row of zeros gave outputs up to {largest:.2g}.")
+
+
+@EXERCISE.test(4, "behaviour", "sizes and shapes that make no sense are refused")
+def _layer_refuses(trial: Trial) -> None:
+    make = _function(trial, "QLoRALinear")
+    W, b = _weight(trial, OUT, IN), trial.normal(OUT)
+    for what, args in {"a weight of one axis": (W[0],), "a weight of three axes": (W[None],),
+                       "a bias with a single number": (W, b[:1]), "lora_rank=0": (W, b, 0),
+                       "lora_rank=1.5": (W, b, 1.5), "lora_alpha=0": (W, b, RANK, 0.0),
+                       "lora_alpha=nan": (W, b, RANK, np.nan)}.items():
+        trial.refuses(what, lambda args=args: make(*args))
+    trial.refuses("double_quant without its name", lambda: make(W, b, RANK, ALPHA_VALUE, False),
+                  (TypeError,), GENERAL["signature"])
+    layer, *_ = _layer(trial)
+    trial.refuses("an x of another width", lambda: layer.forward(trial.normal(ROWS, OUT)))
 
 
 # ---- Step 5: backward -------------------------------------------------------------------------
@@ -640,44 +828,45 @@ def _gradient_shapes(trial: Trial) -> None:
         layer, arrays, *_ = _layer(trial)
         trial.call(layer.forward, trial.normal(*lead, IN))
         trial.call(layer.backward, trial.normal(*lead, OUT), shape=(*lead, IN))
-        found = trial.expect("gradients()", layer.gradients(), dict)
-        if set(found) > {"A", "B"}:
-            raise Found(WEIGHT_GRADIENT, f"gradients() has the keys {sorted(found)}.")
-        for name, grad in trial.arrays(layer, ("A", "B"), "gradients").items():
+        for name, grad in _named(trial, layer, "gradients").items():
             trial.expect(f"the gradient of {name}", grad, shape=arrays[name].shape)
 
 
 @EXERCISE.test(5, "gradients", "those of A, B and the input, through the dequantized weight")
 def _gradients(trial: Trial) -> None:
-    layer, a, W, _, stored = _layer(trial)
-    x, G, s = trial.normal(ROWS, IN, seed=3), trial.normal(ROWS, OUT, seed=4), ALPHA_VALUE / RANK
-    trial.call(layer.forward, x)
-    back = trial.call(layer.backward, G)
-    found = trial.arrays(layer, ("A", "B"), "gradients")
-    A, B = a["A"], a["B"]
-    for name, right in (("B", G.T @ (x @ A.T)), ("A", (G @ B).T @ x)):
-        trial.compare(f"the gradient of {name}", found[name], s * right,
-                      {NO_S: right, ALPHA: ALPHA_VALUE * right})
-    update = G @ B @ A
-    trial.compare("the gradient of the input", back, G @ stored + s * update, {
-        NO_S: G @ stored + update, FROZEN_LOST: s * update, THROUGH_FULL: G @ W + s * update})
+    s = ALPHA_VALUE / RANK
+    for double in (True, False):
+        for lead in ((ROWS,), (), (2, 3)):
+            layer, a, W, _, stored = _layer(trial, double)
+            A, B, other = a["A"], a["B"], _stored(W, not double).astype(trial.dtype)
+            x, G = trial.normal(*lead, IN, seed=3), trial.normal(*lead, OUT, seed=4)
+            trial.call(layer.forward, x)
+            back = trial.call(layer.backward, G)
+            found = trial.arrays(layer, ("A", "B"), "gradients")
+            flat, rows = G.reshape(-1, OUT), x.reshape(-1, IN)  # (n, out), (n, in)
+            for name, right in (("B", flat.T @ (rows @ A.T)), ("A", (flat @ B).T @ rows)):
+                trial.compare(f"the gradient of {name}", found[name], s * right, {
+                    NO_S: right, ALPHA: ALPHA_VALUE * right, S_TWICE: s * s * right})
+            update, frozen = G @ B @ A, G @ stored
+            trial.compare("the gradient of the input", back, frozen + s * update, {
+                NO_S: frozen + update, S_TWICE: frozen + s * s * update, FROZEN_LOST: s * update,
+                UPDATE_LOST: frozen,
+                **_several(THROUGH_FULL, *(G @ wrong + s * update for wrong in (W, other)))})
 
 
 @EXERCISE.test(5, "behaviour", "training leaves the codes alone and keeps no large gradient")
 def _frozen(trial: Trial) -> None:
-    layer, *_, stored = _layer(trial)
+    layer, *_ = _layer(trial)
     x = trial.normal(ROWS, IN, seed=3)
     first = trial.call(layer.forward, x).copy()
     trial.call(layer.backward, trial.normal(ROWS, OUT, seed=4))
-    for array in _arrays_of(layer):
-        if array.size == OUT * IN and array.dtype.kind == "f":
-            kept = any(trial.agrees(array.ravel(), w.ravel()) for w in (stored, stored.T))
-            raise Found(KEEPS_DEQUANTIZED if kept else WEIGHT_GRADIENT,
-                        "After backward the layer holds a floating-point array of the weight's "
-                        f"size{', the dequantized weight' * kept}.")
     if not np.array_equal(trial.call(layer.forward, x), first):
-        raise Found(CODES_CHANGED, "After a step without an optimizer the layer computes something "
-                                   "else.")
+        raise Found(FROZEN_CHANGED, "After a step without an optimizer it computes something else.")
+    layer, W = _large(trial)
+    x, G = trial.normal(1, W.shape[1], seed=3), trial.normal(1, W.shape[0], seed=4)
+    trial.call(layer.forward, x)
+    trial.call(layer.backward, G)
+    _stays_small(trial, layer, W, "After backward", {WEIGHT_GRADIENT: G.T @ x})
 
 
 @EXERCISE.test(5, "behaviour", "backward replaces the gradients, and an optimizer moves the layer")
@@ -691,6 +880,15 @@ def _replaces(trial: Trial) -> None:
     arrays["A"] *= 2
     if trial.agrees(trial.call(layer.forward, x), before):
         raise Found(GENERAL["dead-parameters"], "A was doubled, and nothing changed.")
+
+
+@EXERCISE.test(5, "behaviour", "a gradient of another shape than the output is refused")
+def _backward_refuses(trial: Trial) -> None:
+    layer, *_ = _layer(trial)
+    trial.call(layer.forward, trial.normal(ROWS, IN))
+    for shape in ((ROWS, IN), (1, ROWS, OUT)):
+        trial.refuses(f"After an x of shape {(ROWS, IN)}, a grad_output of shape {shape}",
+                      lambda shape=shape: layer.backward(trial.normal(*shape)))
 
 
 @EXERCISE.test(5, "behaviour", "dtypes stay as they are")

@@ -47,13 +47,14 @@ def margin(values, levels, block):
     return np.abs(quotients[:, None] - midpoints).min()
 
 
-def test_probes_keep_away_from_midpoints():
+@pytest.mark.parametrize("block, second", [(64, 256), (36, 36)])
+def test_probes_keep_away_from_midpoints(block, second):
     trial = Trial(None, np.float64)
-    W = checks_ex6._weight(trial, checks_ex6.OUT, checks_ex6.IN)
-    assert margin(W, NF4, 64) > 9e-4
-    absmax = checks_ex6._absmax(trial, 600)
-    for values, least in ((checks_ex6._scales(W, 64), 1e-5), (absmax, 9e-5)):
-        assert margin(values - values.mean(dtype=np.float64), DYNAMIC, 256) > least
+    W = checks_ex6._weight(trial, checks_ex6.OUT, checks_ex6.IN, block=block)
+    assert margin(W, NF4, block) > 9e-4
+    absmax = checks_ex6._absmax(trial, 600, second)
+    for values, least in ((checks_ex6._scales(W, block), 1e-5), (absmax, 9e-5)):
+        assert margin(values - values.mean(dtype=np.float64), DYNAMIC, second) > least
 
 
 @pytest.mark.parametrize("step", [None, *range(1, checks_ex6.EXERCISE.steps + 1)])

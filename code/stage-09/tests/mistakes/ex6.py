@@ -8,6 +8,8 @@ trusts `bits_per_weight`.
 `SEEN` says by name how the report of what was seen begins, and `AT` which test has to find it.
 """
 
+import functools
+
 import ex6_qlora as right
 import numpy as np
 from code_tables import DYNAMIC, NF4
@@ -289,7 +291,7 @@ def dequantize_nf4_columns(codes, absmax, shape, block=64):
     return right.dequantize_nf4(codes, absmax, shape[::-1], block).T.copy()
 
 
-@wrong("values", seen="A weight of shape (1, 1) came back different.")
+@wrong("values", seen="a weight of shape (1, 1), there and back, is off by 1, relative")
 def dequantize_nf4_whole_bytes(codes, absmax, shape, block=64):
     made = right.dequantize_nf4(codes, absmax, shape, block)
     made.reshape(-1)[made.size // 2 * 2:] = 0
@@ -375,11 +377,17 @@ def quantize_absmax_whole(absmax, block=256):
     return right.quantize_absmax(absmax, absmax.size)
 
 
-@wrong("zero-block", seen="1 times 0.25 came back as -0.75.")
+@wrong("zero-block", seen="1 times 0.25 has a scale of 0 and the codes [255].")
 def quantize_absmax_divides_by_zero(absmax, block=256):
     codes, scales, offset = right.quantize_absmax(absmax, block)
-    return codes, np.where(scales < 1e-6, np.float32(1), scales), np.float32(offset - (
-        (scales == 0).any()))
+    codes[np.repeat(scales == 0, block)[:codes.size]] = 255  # where 0 / 0 ends up
+    return codes, scales, offset
+
+
+@wrong("zero-block", seen="1 times 0.25 has a scale of 1 and the codes [127].")
+def quantize_absmax_scale_of_one(absmax, block=256):
+    codes, scales, offset = right.quantize_absmax(absmax, block)
+    return codes, np.where(scales == 0, np.float32(1), scales), offset
 
 
 @wrong("offset-not-added")
@@ -435,7 +443,7 @@ class QLoRALinearKeepsWeight(Right):
         self.weight = weight
 
 
-@wrong("full-precision-kept")
+@wrong("dequantized-kept", seen="Before its first pass the layer holds it, 12288 numbers.")
 class QLoRALinearKeepsDequantizedAlways(Right):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -445,7 +453,7 @@ class QLoRALinearKeepsDequantizedAlways(Right):
         return self.hat
 
 
-@wrong("dequantized-kept", seen="After forward the layer holds")
+@wrong("dequantized-kept", seen="After forward the layer holds it, 12288 numbers.")
 class QLoRALinearKeepsDequantized(Right):
     def forward(self, x):
         h = super().forward(x)
@@ -453,7 +461,7 @@ class QLoRALinearKeepsDequantized(Right):
         return h
 
 
-@wrong("dequantized-kept", seen="After backward the layer holds a floating-point")
+@wrong("dequantized-kept", seen="After backward the layer holds it, 12288 numbers.")
 class QLoRALinearKeepsAfterBackward(Right):
     def backward(self, grad_output):
         back = super().backward(grad_output)
@@ -564,7 +572,7 @@ class QLoRALinearUnpacked(Right):
         return made
 
 
-@wrong("absmax-not-quantized", seen="The layer holds 768 floating-point scales.")
+@wrong("absmax-not-quantized", seen="The layer holds 192 floating-point scales.")
 class QLoRALinearFloatAbsmax(Right):
     """Counts eight bits for what it stores in thirty-two."""
 
@@ -572,10 +580,7 @@ class QLoRALinearFloatAbsmax(Right):
         super().__init__(weight, *args, double_quant=double_quant, **kwargs)
         if double_quant:
             absmax = right.dequantize_absmax(*self.stored_absmax)
-            self.stored_absmax, self.claimed = (absmax,), 4 + 8 / 64 + 32 / (64 * 256)
-
-    def bits_per_weight(self):
-        return getattr(self, "claimed", 4.5)
+            self.stored_absmax = (absmax,)
 
 
 @wrong("absmax-not-quantized", seen="the output with double_quant = True equals")
@@ -590,22 +595,24 @@ class QLoRALinearAlwaysDouble(Right):
         super().__init__(weight, *args, double_quant=True, **kwargs)
 
 
-@wrong("bits-not-measured", seen="bits_per_weight() gave 4 with double_quant = True; the layer's "
-       "arrays take 4.127.")
-class QLoRALinearFourBits(Right):
-    def __init__(self, *args, **kwargs):  # tables don't count, nor does the offset
-        super().__init__(*args, **kwargs)
-        self.tables = [table.copy() for table in (NF4, NF4[1:], DYNAMIC, DYNAMIC[1:])]
-        self.offset = np.zeros(1, np.float32)
-
-    def bits_per_weight(self):
-        return 4.0
+def bits(name, rule, seen=""):
+    """A wrong count, made of the right one."""
+    class QLoRALinear(Right):
+        def bits_per_weight(self):
+            return rule(self, super().bits_per_weight(), np.prod(self.shape))
+    QLoRALinear.__name__ = f"QLoRALinear{name}"
+    wrong("bits-not-measured", seen)(QLoRALinear)
 
 
-@wrong("bits-not-measured")
-class QLoRALinearCountsLoRA(Right):
-    def bits_per_weight(self):
-        return super().bits_per_weight() + 32 * self.num_parameters() / np.prod(self.shape)
+bits("FourBits", lambda layer, found, n: 4.0,
+     "bits_per_weight() gave 4 for a weight of shape (96, 128) with double_quant = True: codes and "
+     "scales have 6340 bytes.")
+bits("Constant", lambda layer, found, n: 4.127 if len(layer.stored_absmax) == 3 else 4.5,
+     "bits_per_weight() gave 4.127 for a weight of shape (7, 11)")
+bits("CountsLoRA", lambda layer, found, n: found + 32 * layer.num_parameters() / n)
+bits("CountsOffset", lambda layer, found, n: found + 32 / n * (len(layer.stored_absmax) == 3))
+bits("CountsBias", lambda layer, found, n: found + 8 * getattr(layer.bias, "nbytes", 0) / n)
+bits("ForgetsScales", lambda layer, found, n: found - 32 / n * (len(layer.stored_absmax) == 3))
 
 
 @wrong("bias-lost")
@@ -675,7 +682,7 @@ class QLoRALinearFrozenLost(Right):
         return super().backward(grad_output) - grad_output @ self.dequantized()
 
 
-@wrong("no-s-in-backward")
+@wrong("no-s")
 class QLoRALinearNoS(Right):
     def backward(self, grad_output):
         back = super().backward(grad_output)
@@ -683,7 +690,7 @@ class QLoRALinearNoS(Right):
         return back
 
 
-@wrong("no-s-in-backward", seen="the gradient of the input equals")
+@wrong("no-s", seen="the gradient of the input equals")
 class QLoRALinearNoSBack(Right):
     def backward(self, grad_output):
         back, s = super().backward(grad_output), self.lora.scaling
@@ -727,7 +734,7 @@ class QLoRALinearTrainsAbsmax(Right):
         return {**super().parameters(), "absmax": self.stored_absmax[1]}
 
 
-@wrong("codes-changed")
+@wrong("frozen-changed")
 class QLoRALinearTrainsCodes(Right):
     """Straight through: takes the weight's gradient, and quantizes again."""
 
@@ -812,3 +819,386 @@ def quantize_absmax_nf4(absmax, block=256):
 class QLoRALinearAlphaLost(Right):
     def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=16.0, **kwargs):
         super().__init__(weight, bias, lora_rank, **kwargs)
+
+
+# ---- Padding, block sizes, guards -------------------------------------------------------------
+
+def fill(flat, block, how):
+    """Numbers filled up to whole blocks: with ones, or with the first ones again."""
+    if how == "ones":
+        return np.append(flat, np.ones(-flat.size % block, flat.dtype))
+    return np.resize(flat, -(-flat.size // block) * block)
+
+
+def padded(name, how):
+    """The scales of numbers that are filled up; codes that are right."""
+    def quantize_nf4(weight, block=64):
+        flat = fill(np.ascontiguousarray(weight).reshape(-1), block, how)
+        return right.quantize_nf4(weight, block)[0], right._scale(flat.astype(np.float32), block)[1]
+    quantize_nf4.__name__ = f"quantize_nf4_padded_{name}"
+    wrong("padding-counts", "Only that of the last block is wrong, ")(quantize_nf4)
+
+
+padded("with_ones", "ones")
+padded("with_the_first", "first")
+
+
+@wrong("padding-counts", seen="Only that of the last block is wrong, ")
+def quantize_absmax_padded_before(absmax, block=256):
+    codes, _, offset = right.quantize_absmax(absmax, block)
+    filled = np.pad(absmax, (0, -absmax.size % block)) - offset
+    return codes, right._scale(filled, block)[1], offset
+
+
+@wrong("block-ignored", seen="480 numbers in blocks of 36 gave 8 scales.")
+def quantize_nf4_of_64(weight, block=64):
+    return right.quantize_nf4(weight)
+
+
+@wrong("values", at="each weight gets the nearest of the 16 levels")
+def quantize_nf4_codes_of_64(weight, block=64):
+    return right.quantize_nf4(weight)[0], right.quantize_nf4(weight, block)[1]
+
+
+@wrong("block-ignored", seen="the weight equals what this mistake gives.")
+def dequantize_nf4_of_64(codes, absmax, shape, block=64):
+    n = int(np.prod(shape))
+    levels = right.dequantize_nf4(codes, np.ones(-(-n // 64), np.float32), shape)
+    return levels * np.repeat(absmax, 64)[:n].reshape(shape)
+
+
+@wrong("block-ignored", seen="600 numbers in blocks of 36 gave 3 scales.")
+def quantize_absmax_of_256(absmax, block=256):
+    return right.quantize_absmax(absmax)
+
+
+@wrong("block-ignored", seen="absmax equals what this mistake gives.")
+def dequantize_absmax_of_256(codes, scales, offset, block=256):
+    return DYNAMIC[codes] * np.repeat(scales, 256)[:codes.size] + np.float32(offset)
+
+
+@wrong("raised", seen="IndexError")
+def dequantize_nf4_two_axes(codes, absmax, shape, block=64):
+    n = shape[0] * shape[1]
+    return right.dequantize_nf4(codes, absmax, (n,), block).reshape(shape)
+
+
+@wrong("not-divided")
+def quantize_nf4_undivided(weight, block=64):
+    codes = right._nearest(weight.astype(np.float32).ravel(), NF4)
+    return pack(codes), right.quantize_nf4(weight, block)[1]
+
+
+@wrong("max-not-absmax", seen="scales equals")
+def quantize_absmax_max(absmax, block=256):
+    codes, _, offset = right.quantize_absmax(absmax, block)
+    starts = np.arange(0, absmax.size, block)
+    return codes, np.maximum.reduceat(absmax - offset, starts), offset
+
+
+@wrong("second-block-size", seen="scales equals")
+def quantize_absmax_one_scale(absmax, block=256):
+    codes, scales, offset = right.quantize_absmax(absmax, block)
+    return codes, np.full_like(scales, scales.max()), offset
+
+
+@wrong("not-divided")
+def quantize_absmax_undivided(absmax, block=256):
+    _, scales, offset = right.quantize_absmax(absmax, block)
+    return right._nearest(absmax - offset, DYNAMIC), scales, offset
+
+
+def guarded(name, guard):
+    """A guard against zero in the divisor that small blocks notice."""
+    def quantize_nf4(weight, block=64):
+        codes = nf4(weight, block, absmax=lambda b: guard(np.abs(b).max()))[0]
+        return pack(codes), right.quantize_nf4(weight, block)[1]
+
+    def quantize_absmax(absmax, block=256):
+        codes, scales, offset = right.quantize_absmax(absmax, block)
+        spread = np.repeat(guard(scales), block)[:codes.size]
+        return right._nearest((absmax - offset) / spread, DYNAMIC), scales, offset
+    for function in (quantize_nf4, quantize_absmax):
+        function.__name__ += f"_{name}"
+        wrong("small-blocks-lost", "Divided by 2^64, the same numbers got ")(function)
+
+
+guarded("plus_1e_minus_8", lambda largest: largest + np.float32(1e-8))
+guarded("at_least_1e_minus_6", lambda largest: np.maximum(largest, np.float32(1e-6)))
+guarded("at_least_1e_minus_12", lambda largest: np.maximum(largest, np.float32(1e-12)))
+
+
+def centred(name, middle):
+    """An offset that is another number than the mean, and was subtracted."""
+    def quantize_absmax(absmax, block=256):
+        offset = np.float32(middle(absmax, block))
+        quotients, scales = right._scale(absmax - offset, block)
+        return right._nearest(quotients, DYNAMIC), scales, offset
+    quantize_absmax.__name__ = f"quantize_absmax_{name}"
+    wrong("offset-not-mean", "The offset is ")(quantize_absmax)
+
+
+centred("median", lambda absmax, block: np.median(absmax))
+centred("smallest", lambda absmax, block: absmax.min())
+centred("first_block", lambda absmax, block: absmax[:block].mean())
+centred("mean_with_padding", lambda absmax, block: np.pad(absmax, (0, -absmax.size % block)).mean())
+
+
+# ---- The layer: arguments, what it keeps, its gradients ---------------------------------------
+
+@wrong("signature", seen="parameters() has the keys ['A', 'B', 'bias'], expected ['A', 'B']")
+class QLoRALinearTrainsBias(Right):
+    def parameters(self):
+        return {**super().parameters(), "bias": self.bias}
+
+
+@wrong("rng-ignored", seen="Two layers from different seeds have the same A and B.")
+class QLoRALinearOneSeed(Right):
+    def __init__(self, *args, rng=None, **kwargs):
+        super().__init__(*args, rng=np.random.default_rng(0), **kwargs)
+
+
+@wrong("rng-ignored", seen="Two layers from one seed have other A and B.")
+class QLoRALinearNoSeed(Right):
+    def __init__(self, *args, rng=None, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+@wrong("accepts-nonsense", seen="a bias with a single number raised no")
+class QLoRALinearAnyBias(Right):
+    def __init__(self, weight, bias=None, *args, **kwargs):
+        super().__init__(weight, None, *args, **kwargs)
+        self.bias = bias
+
+
+@wrong("accepts-nonsense", seen="lora_alpha=0 raised no")
+class QLoRALinearAnyAlpha(Right):
+    def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=16.0, **kwargs):
+        super().__init__(weight, bias, lora_rank, **kwargs)
+        self.lora.scaling = lora_alpha / lora_rank
+
+
+@wrong("accepts-nonsense", seen="lora_alpha=nan raised no")
+class QLoRALinearAnyPositiveAlpha(QLoRALinearAnyAlpha):
+    def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=16.0, **kwargs):
+        if lora_alpha <= 0:
+            raise ValueError("lora_alpha")
+        super().__init__(weight, bias, lora_rank, lora_alpha, **kwargs)
+
+
+@wrong("accepts-nonsense", seen="lora_rank=0 raised ZeroDivisionError")
+class QLoRALinearAnyRank(Right):
+    def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=16.0, **kwargs):
+        lora_alpha / lora_rank
+        super().__init__(weight, bias, lora_rank, lora_alpha, **kwargs)
+
+
+@wrong("accepts-nonsense", seen="lora_rank=1.5 raised no")
+class QLoRALinearRoundsTheRank(Right):
+    def __init__(self, weight, bias=None, lora_rank=8, *args, **kwargs):
+        super().__init__(weight, bias, int(lora_rank), *args, **kwargs)
+
+
+@wrong("accepts-nonsense", seen="a weight of one axis raised IndexError")
+class QLoRALinearTwoAxesAtLeast(Right):
+    def __init__(self, weight, *args, **kwargs):
+        super().__init__(weight.reshape(weight.shape[0], weight.shape[1]), *args, **kwargs)
+
+
+@wrong("accepts-nonsense", seen="a weight of three axes raised no")
+class QLoRALinearManyAxes(Right):
+    def __init__(self, weight, *args, **kwargs):
+        super().__init__(weight.reshape(-1, weight.shape[-1]) if weight.ndim > 1 else weight,
+                         *args, **kwargs)
+
+
+@wrong("accepts-nonsense", seen="an x of another width raised no")
+class QLoRALinearCutsTheInput(Right):
+    def forward(self, x):
+        missing = [(0, 0)] * (x.ndim - 1) + [(0, self.in_features - x.shape[-1])]
+        return super().forward(np.pad(x, missing))
+
+
+@wrong("accepts-nonsense", seen="After an x of shape (4, 40), a grad_output of shape (1, 4, 12)")
+class QLoRALinearFlattensTheGradient(Right):
+    def backward(self, grad_output):
+        lead = self.lora._remembered("lead")
+        return super().backward(grad_output.reshape(*lead, -1))
+
+
+@wrong("signature", seen="double_quant without its name raised no TypeError.")
+class QLoRALinearByPosition(Right):
+    def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=16.0, double_quant=True,
+                 rng=None):
+        super().__init__(weight, bias, lora_rank, lora_alpha, double_quant=double_quant, rng=rng)
+
+
+@wrong("signature", seen="QLoRALinear(weight) has an A of shape (4, 40), expected (8, 40).")
+class QLoRALinearRankOfFour(Right):
+    def __init__(self, weight, bias=None, lora_rank=4, lora_alpha=8.0, **kwargs):
+        super().__init__(weight, bias, lora_rank, lora_alpha, **kwargs)
+
+
+@wrong("signature", seen="The output of QLoRALinear(weight) is wrong")
+class QLoRALinearAlphaOfEight(Right):
+    def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=8.0, **kwargs):
+        super().__init__(weight, bias, lora_rank, lora_alpha, **kwargs)
+
+
+@wrong("signature", seen="The output of QLoRALinear(weight, None, 3, 5.0) is wrong")
+class QLoRALinearSingle(Right):
+    def __init__(self, *args, double_quant=False, **kwargs):
+        super().__init__(*args, double_quant=double_quant, **kwargs)
+
+
+@wrong("signature", seen="QLoRALinear(weight, None, 3, 5.0) has an A of shape (5, 40)")
+class QLoRALinearOtherOrder(Right):
+    def __init__(self, weight, bias=None, lora_alpha=16.0, lora_rank=8, **kwargs):
+        super().__init__(weight, bias, int(lora_rank), lora_alpha, **kwargs)
+
+
+@wrong("alpha-not-passed")
+class QLoRALinearFixedScaling(Right):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lora.scaling = 16 / 8
+
+
+@wrong("column-by-column")
+class QLoRALinearQuantizesTransposed(Right):
+    def __init__(self, weight, *args, **kwargs):
+        super().__init__(weight, *args, **kwargs)
+        self.codes, absmax = right.quantize_nf4(weight.T.copy())
+        self.stored_absmax = (right.quantize_absmax(absmax) if len(self.stored_absmax) == 3
+                              else (absmax,))
+
+    def dequantized(self):
+        self.shape = self.shape[::-1]
+        made = super().dequantized().T
+        self.shape = self.shape[::-1]
+        return made
+
+
+@wrong("no-s", seen="the output equals what this mistake gives.")
+class QLoRALinearNoSForward(Right):
+    def forward(self, x):
+        return super().forward(x) + (1 - self.lora.scaling) * x @ self.lora.A.T @ self.lora.B.T
+
+
+@wrong("full-precision-kept", seen="After forward the layer holds it, 12288 numbers.")
+class QLoRALinearKeepsWeightOnce(Right):
+    def __init__(self, weight, *args, **kwargs):
+        super().__init__(weight, *args, **kwargs)
+        self.original = lambda: weight  # hidden from the measurement
+
+    def forward(self, x):
+        self.weight = self.original()
+        return super().forward(x)
+
+
+@wrong("dequantized-kept", seen="After forward the layer holds it, 12352 numbers.")
+class QLoRALinearKeepsPadded(Right):
+    def forward(self, x):
+        self.padded = np.append(self.dequantized(), np.zeros(64))
+        return super().forward(x)
+
+
+@wrong("dequantized-kept", seen="After forward the layer holds it, 12288 numbers.")
+class QLoRALinearRemembersMethod(Right):
+    @functools.lru_cache  # noqa: B019
+    def dequantized(self):
+        return super().dequantized()
+
+
+@wrong("large-array-kept", seen="Before its first pass the layer holds 12289 floating-point number")
+class QLoRALinearKeepsRows(Right):
+    def __init__(self, weight, *args, **kwargs):
+        super().__init__(weight, *args, **kwargs)
+        self.rows = [row.copy() for row in weight]
+
+
+@wrong("large-array-kept", seen="After forward the layer holds")
+class QLoRALinearKeepsUpdate(Right):
+    def forward(self, x):
+        self.update = self.lora.B @ self.lora.A
+        return super().forward(x)
+
+
+@wrong("layer-stores-unpacked", seen="After forward the layer holds")
+class QLoRALinearKeepsUnpacked(Right):
+    def forward(self, x):
+        self.both = np.stack([self.codes >> 4, self.codes & 15], 1)
+        return super().forward(x)
+
+
+@wrong("through-full-weight", seen="the gradient of the input equals")
+class QLoRALinearAlwaysDoubleBack(Right):
+    def backward(self, grad_output):
+        absmax = self.stored_absmax
+        if len(absmax) == 1:
+            self.stored_absmax = right.quantize_absmax(*absmax)
+        back, self.stored_absmax = super().backward(grad_output), absmax
+        return back
+
+
+@wrong("values", seen="the gradient of the input is off by")
+class QLoRALinearNoOffsetBack(Right):
+    def backward(self, grad_output):
+        stored = self.stored_absmax
+        if len(stored) == 3:
+            self.stored_absmax = (*stored[:2], np.float32(0))
+        back, self.stored_absmax = super().backward(grad_output), stored
+        return back
+
+
+def axes(name, change, seen):
+    """A backward whose gradients of A and B come from inputs that were changed."""
+    class QLoRALinear(Right):
+        def backward(self, grad_output):
+            back = super().backward(grad_output)
+            x, G = change(self.lora.cache["x"].reshape(*grad_output.shape[:-1], -1), grad_output)
+            x, G = x.reshape(-1, self.in_features), G.reshape(-1, self.out_features)
+            self.lora.B_grad = self.lora.scaling * G.T @ (x @ self.lora.A.T)
+            self.lora.A_grad = self.lora.scaling * (G @ self.lora.B).T @ x
+            return back
+    QLoRALinear.__name__ = f"QLoRALinear{name}"
+    wrong("values", seen)(QLoRALinear)
+
+
+axes("SwapsAxes", lambda x, G: (x.swapaxes(0, 1) if x.ndim == 3 else x, G),
+     "the gradient of B is off by")
+axes("FirstOnly", lambda x, G: (x[0], G[0]) if x.ndim == 3 else (x, G),
+     "the gradient of B is off by")
+axes("MeanOverBatch", lambda x, G: (x, G / len(x)) if x.ndim == 3 else (x, G),
+     "the gradient of B is off by")
+
+
+@wrong("s-twice", seen="the gradient of B equals")
+class QLoRALinearSTwice(Right):
+    def backward(self, grad_output):
+        back = super().backward(grad_output)
+        self.lora.B_grad = self.lora.B_grad * self.lora.scaling
+        return back
+
+
+@wrong("s-twice", seen="the gradient of the input equals")
+class QLoRALinearSTwiceBack(Right):
+    def backward(self, grad_output):
+        back, s = super().backward(grad_output), self.lora.scaling
+        return back + (s - 1) * s * grad_output @ self.lora.B @ self.lora.A
+
+
+@wrong("update-gradient-lost")
+class QLoRALinearUpdateLost(Right):
+    def backward(self, grad_output):
+        super().backward(grad_output)
+        return grad_output @ self.dequantized()
+
+
+@wrong("frozen-changed")
+class QLoRALinearMovesBias(Right):
+    def backward(self, grad_output):
+        back = super().backward(grad_output)
+        if self.bias is not None:
+            self.bias = self.bias - 0.1 * grad_output.reshape(-1, self.out_features).sum(0)
+        return back

@@ -106,6 +106,11 @@ def layer(space):
         def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=16.0, *, double_quant=True,
                      rng=None):
             gen = np.random.default_rng(rng)
+            out, n_in = weight.shape
+            if bias is not None and bias.shape != (out,) or type(lora_rank) is not int:
+                raise ValueError("bias or rank")
+            if lora_rank < 1 or not 0 < lora_alpha < np.inf:
+                raise ValueError("rank or alpha")
             self.kind, self.size = weight.dtype, weight.shape
             self.packed, absmax = space.quantize_nf4(weight)
             self.scales = {"absmax": absmax}
@@ -113,9 +118,11 @@ def layer(space):
                 keys = ("codes", "scales", "offset")
                 self.scales = dict(zip(keys, space.quantize_absmax(absmax)))
             self.b, self.s, self.x = bias, lora_alpha / lora_rank, None
-            out, n_in = weight.shape
-            self.A = gen.uniform(-0.1, 0.1, (lora_rank, n_in)).astype(self.kind)
+            self.A = gen.normal(0, 0.02, (lora_rank, n_in)).astype(self.kind)
             self.B = np.zeros((out, lora_rank), self.kind)
+            self.A_grad, self.B_grad = np.zeros_like(self.A), np.zeros_like(self.B)
+            pairs = np.stack([NF4.repeat(16), np.tile(NF4, 16)], axis=1)  # of each byte
+            self.tables = [pairs, NF4.copy(), DYNAMIC.copy(), (DYNAMIC[1:] + DYNAMIC[:-1]) / 2]
 
         def hat(self):
             absmax = self.scales.get("absmax")
@@ -127,7 +134,7 @@ def layer(space):
             return {"A": self.A, "B": self.B}
 
         def gradients(self):
-            return self.g
+            return {"A": self.A_grad, "B": self.B_grad}
 
         def num_parameters(self):
             return self.A.size + self.B.size
@@ -140,8 +147,11 @@ def layer(space):
         def backward(self, grad_output):
             if self.x is None:
                 raise RuntimeError("forward first")
+            if grad_output.shape != (*self.x.shape[:-1], self.size[0]):
+                raise ValueError("grad_output")
             x, g = (a.reshape(-1, a.shape[-1]) for a in (self.x, grad_output))
-            self.g = {"A": self.s * (g @ self.B).T @ x, "B": self.s * g.T @ (x @ self.A.T)}
+            self.A_grad[...] = self.s * (g @ self.B).T @ x
+            self.B_grad = self.s * g.T @ (x @ self.A.T)
             return grad_output @ self.hat() + self.s * (grad_output @ self.B) @ self.A
 
         def bits_per_weight(self):
@@ -187,7 +197,7 @@ class Inherits(peft.LoRALinear):
     def bits_per_weight(self):
         arrays = [self.q, *self.absmax[:2]] if isinstance(self.absmax, tuple) else [
             self.q, self.absmax]
-        return sum(a.nbytes for a in arrays) / self.q.size * 4
+        return sum(a.nbytes for a in arrays) * 8 / np.prod(self.as_it_was[0])
 
 
 class InDouble(layer(reference)):
@@ -201,7 +211,7 @@ class InDouble(layer(reference)):
 
     def backward(self, grad_output):
         back = super().backward(grad_output).astype(grad_output.dtype)
-        self.g = {name: g.astype(self.kind) for name, g in self.g.items()}
+        self.B_grad = self.B_grad.astype(self.kind)
         self.x = None
         return back
 
