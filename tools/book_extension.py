@@ -177,9 +177,12 @@ def place_extra_files(app):
     """Copy vendor/ before any page is written, not only after all of them as Sphinx does.
 
     Sphinx names a file with its checksum if it is there: a first build would differ from a second.
+    The other way round, MyST-NB's style sheet of an earlier build goes: its name is its checksum.
     """
     if app.builder.name == "html":
         app.builder.copy_extra_files()
+        for sheet in Path(app.outdir, "_static").glob("mystnb.*.css"):
+            sheet.unlink()  # MyST-NB puts it back in the end
 
 
 def setup(app):

@@ -32,6 +32,10 @@ def check(answers, folder, losses):
 
 def test_the_recorded_answers_fit_what_numpy_does_here(ran, monkeypatch):
     folder, batches, losses = ran
+    monkeypatch.setattr(twins, "ORACLE", folder)  # there, but no Python
+    monkeypatch.setenv(twins.RECORDED, "1")
+    assert twins.ask_peft(folder, batches) == (RECORD, False)
+    monkeypatch.delenv(twins.RECORDED)
     monkeypatch.setattr(twins, "ORACLE", folder / "nowhere")
     answers, fresh = twins.ask_peft(folder, batches)
     assert not fresh and answers == RECORD
