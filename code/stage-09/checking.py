@@ -329,6 +329,11 @@ class Trial:
         """Gaussian numbers of the trial's dtype."""
         return self.rng(seed).standard_normal(shape).astype(self.dtype)
 
+    def inputs(self, rows: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Pairs of a random x and grad_output of the same shape, with any leading axes."""
+        for lead in ((rows,), (), (1, 3), (2, 3)):
+            yield self.normal(*lead, width, seed=2), self.normal(*lead, width, seed=3)
+
     def each_dtype(self) -> Iterator["Trial"]:
         """The same student's work with float32 and with float64 probes."""
         return (Trial(self.student, dtype) for dtype in (np.float32, np.float64))

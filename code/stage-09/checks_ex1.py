@@ -1,6 +1,5 @@
 """Exercise 1, LoRA on the feed-forward block: the tests. Reading them spoils the exercise."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -171,12 +170,6 @@ def _fill(trial: Trial, arrays: Arrays) -> None:
         arrays[name][...] = 0.3 * trial.normal(*arrays[name].shape, seed=30 + number)
 
 
-def _inputs(trial: Trial) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of x and grad_output, with any leading axes."""
-    for lead in ((4,), (), (1, 3), (2, 3)):
-        yield trial.normal(*lead, D, seed=2), trial.normal(*lead, D, seed=3)
-
-
 def _frozen_kept(trial: Trial, weights: Arrays, when: str) -> None:
     for name, array in _weights(trial).items():
         trial.same_bits(f"the frozen {name} {when}", weights[name], array, FROZEN_CHANGED)
@@ -280,7 +273,7 @@ def _start(trial: Trial) -> None:
 @EXERCISE.test(2, "shapes", "any leading axes")
 def _leading(trial: Trial) -> None:
     block, *_ = _block(trial)
-    for x, _ in _inputs(trial):
+    for x, _ in trial.inputs(4, D):
         trial.call(block.forward, x, shape=x.shape)
 
 
@@ -306,7 +299,7 @@ def _values(trial: Trial) -> None:
     other = {"gate": "up", "up": "gate", "down": "down"}
     crossed = {f"{name}.{matrix}": arrays[f"{other[name]}.{matrix}"]
                for name in other for matrix in "AB"}
-    for x, _ in _inputs(trial):
+    for x, _ in trial.inputs(4, D):
         value = trial.call(block.forward, x)
         for name in PROJECTIONS:
             if trial.agrees(value, _output(_whole(weights, arrays, without=name), x)):
@@ -355,7 +348,7 @@ def _order(trial: Trial) -> None:
 
 @EXERCISE.test(3, "shapes", "six gradients, each with the shape of its array")
 def _gradient_shapes(trial: Trial) -> None:
-    for x, G in _inputs(trial):
+    for x, G in trial.inputs(4, D):
         block, _, arrays = _block(trial)
         trial.call(block.forward, x)
         trial.call(block.backward, G, shape=x.shape)
@@ -390,7 +383,7 @@ def _right(weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray) -> Arr
 
 @EXERCISE.test(3, "gradients", "of the six arrays and of x")
 def _gradients(trial: Trial) -> None:
-    for x, G in _inputs(trial):
+    for x, G in trial.inputs(4, D):
         _compare_gradients(trial, x, G)
 
 

@@ -1,6 +1,5 @@
 """Exercise 3, the parallel adapter: the tests. Reading them spoils the exercise."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -178,12 +177,6 @@ def _adapter(trial: Trial, fill: bool = True, seed: int = 1, linear: bool = Fals
     return adapter, sublayer, arrays
 
 
-def _inputs(trial: Trial) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of x and grad_output, with any leading axes."""
-    for lead in ((ROWS,), (), (1, 3), (2, 3)):
-        yield trial.normal(*lead, D, seed=2), trial.normal(*lead, D, seed=3)
-
-
 def _x(trial: Trial) -> np.ndarray:
     return trial.normal(ROWS, D, seed=2)
 
@@ -261,7 +254,7 @@ def _start(trial: Trial) -> None:
 @EXERCISE.test(2, "shapes", "any leading axes")
 def _leading(trial: Trial) -> None:
     adapter, *_ = _adapter(trial)
-    for x, _ in _inputs(trial):
+    for x, _ in trial.inputs(ROWS, D):
         trial.call(adapter.forward, x, shape=x.shape)
 
 
@@ -281,7 +274,7 @@ def _values(trial: Trial) -> None:
 
     def bottleneck(h: np.ndarray) -> np.ndarray:
         return np.maximum(h @ down, 0) @ up
-    for x, _ in _inputs(trial):
+    for x, _ in trial.inputs(ROWS, D):
         value, f, path = trial.call(adapter.forward, x), sublayer.untouched, bottleneck(x)
         if not trial.agrees(sublayer.y, f):
             raise Found(IN_PLACE, "After your forward the array that the sublayer keeps has "
@@ -321,7 +314,7 @@ def _order(trial: Trial) -> None:
 
 @EXERCISE.test(3, "shapes", "gradients have the shapes of what they belong to")
 def _gradient_shapes(trial: Trial) -> None:
-    for x, G in _inputs(trial):
+    for x, G in trial.inputs(ROWS, D):
         adapter, _, arrays = _adapter(trial)
         trial.call(adapter.forward, x)
         trial.call(adapter.backward, G, shape=x.shape)
@@ -331,13 +324,13 @@ def _gradient_shapes(trial: Trial) -> None:
 
 @EXERCISE.test(3, "gradients", "with a linear sublayer")
 def _linear(trial: Trial) -> None:
-    for x, G in _inputs(trial):
+    for x, G in trial.inputs(ROWS, D):
         _gradients(trial, x, G, linear=True)
 
 
 @EXERCISE.test(3, "gradients", "with a sublayer that has a nonlinearity")
 def _nonlinear(trial: Trial) -> None:
-    for x, G in _inputs(trial):
+    for x, G in trial.inputs(ROWS, D):
         _gradients(trial, x, G, linear=False)
 
 
