@@ -88,12 +88,12 @@ site: book
 	@$(BIN)/python -m pytest tests -n 2
 
 # Each of these modules is to be covered by itself, not only all together.
-COVERED := peft llama training accounting hub checking checks checks_ex1 checks_ex2 checks_ex3 checks_ex4 checks_ex5 checks_ex6
+COVERED := peft llama training checks real_models/accounting real_models/hub exercises/harness/checking $(patsubst code/stage-09/%.py,%,$(wildcard code/stage-09/exercises/ex*/checks.py))
 COVERAGE_TESTS := peft algebra stress llama training accounting hub checking checks_ex1 checks_ex2 checks_ex3 checks_ex4 checks_ex5 checks_ex6
 
 coverage: env  ## lines and branches that the tests reach; fails below 95 % of any module
 	@mkdir -p _build/coverage
-	@$(BIN)/python -m coverage run -m pytest -q $(COVERAGE_TESTS:%=code/stage-09/tests/test_%.py) -k "not can_be_made_again"
+	@$(BIN)/python -m coverage run -m pytest -q $(foreach name,$(COVERAGE_TESTS),$(wildcard code/stage-09/tests/test_$(name).py code/stage-09/tests/*/test_$(name).py)) -k "not can_be_made_again"
 	@$(BIN)/python -m coverage report
 	@for module in $(COVERED); do $(BIN)/python -m coverage report --include "*/$$module.py" --fail-under 95 >/dev/null \
 		|| { echo "$$module.py: below 95 %, see the table above; add a test for what is missing"; exit 1; }; done
@@ -103,12 +103,12 @@ mutants: env  ## break the code in one place at a time; 95 % must be noticed (MO
 	@$(BIN)/python -u tools/mutants.py $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE))
 
 pretrain: env  ## train the small base model again from nothing (writes code/stage-09/data/base)
-	@cd code/stage-09 && ../../$(BIN)/python pretrain.py
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.pretrain
 
 experiments: env  ## run every experiment of section 9.7 again from nothing (under an hour on 2 cores)
-	@cd code/stage-09 && ../../$(BIN)/python experiments.py run --fresh
-	@cd code/stage-09 && ../../$(BIN)/python experiments.py timing
-	@cd code/stage-09 && ../../$(BIN)/python experiments.py table
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama run --fresh
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama timing
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama table
 
 bench: env oracle  ## time everything beside PyTorch and Hugging Face; rewrites the page on speed
 	@for name in layers small_llama nf4 growth; do $(BIN)/python benchmarks/$$name.py || exit; done

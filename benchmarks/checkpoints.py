@@ -65,7 +65,7 @@ def measure(load, forward):
 
 def ours(folder):
     sys.path.insert(0, str(sides.CODE))
-    import hub
+    from real_models import hub
 
     def forward(model, ids, cache):
         cache = [] if cache is None else cache

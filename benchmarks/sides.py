@@ -82,8 +82,7 @@ class Side:
     def __init__(self, script, name):
         python = sys.executable if name == "ours" else ORACLE
         environment = os.environ | LIMITS | {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        environment["PYTHONPATH"] = os.pathsep.join(
-            [str(CODE), str(CODE / "solutions")] if name == "ours" else [])
+        environment["PYTHONPATH"] = str(CODE) if name == "ours" else ""
         self.name = name
         self.process = subprocess.Popen([python, script, name], text=True, env=environment,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)

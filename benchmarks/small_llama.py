@@ -20,7 +20,8 @@ LETTERS = 15
 def our_step(rank):
     """One step of ours, as a function without arguments."""
     import numpy as np
-    from experiments import plug_lora
+
+    from experiments.small_llama import plug_lora
     from llama import Llama
     from training import AdamW, clip_gradients, cross_entropy
 
@@ -44,6 +45,7 @@ def our_step(rank):
 
 def our_names(count):
     import numpy as np
+
     from llama import Llama
     from names import BOUNDARY
 
@@ -57,9 +59,10 @@ def ours(case):
 
 
 def theirs(case):
-    import peft
     import torch
     import transformers
+
+    import peft
 
     torch.set_num_threads(int(sides.THREADS))
     model = transformers.LlamaForCausalLM.from_pretrained(

@@ -2,15 +2,12 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from needs import missing  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "code/stage-09"), str(ROOT / "code/stage-09/tests")]
-from needs import missing  # noqa: E402, F401
-
 HTML = ROOT / "_build" / "html"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 

@@ -1,12 +1,8 @@
 """What `make binder` makes of the answers that it gets; it runs the book itself."""
 
-import sys
 
+import binder
 import pytest
-from conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
-import binder  # noqa: E402
 
 LOCK = """\
 # platform: linux-64

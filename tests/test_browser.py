@@ -5,11 +5,10 @@ must be alive on the page where the reader meets it.
 """
 
 import re
-import sys
 from itertools import product
 
 import pytest
-from conftest import ROOT, pages
+from conftest import pages
 
 SIZES = {"desktop": (1280, 900), "phone": (375, 800)}
 #: Console errors that are known and harmless, each with its reason.
@@ -108,7 +107,6 @@ def test_every_slider_is_alive(visit, name):
 
 
 def test_the_explorer_shows_what_compare_peft_methods_counts(visit):
-    sys.path.insert(0, str(ROOT / "code" / "stage-09"))
     import peft
 
     page, faults = visit("book/05-choosing-a-method.html")

@@ -3,16 +3,13 @@
 import http.server
 import json
 import re
-import sys
 import threading
 from pathlib import Path
 
+import links
 import pytest
 from conftest import HTML, ROOT, missing
-
-sys.path.insert(0, str(ROOT / "tools"))
-import links  # noqa: E402
-from lite import build as lite  # noqa: E402
+from lite import build as lite
 
 PAGES = links.sources()
 

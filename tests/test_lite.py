@@ -6,17 +6,14 @@ NumPy 2.0 there), so numbers may differ in their last printed digits, and nothin
 
 import hashlib
 import io
-import sys
 import zipfile
 from urllib.parse import urlsplit
 
 import lite_tools
 import numpy as np
 import pytest
-from conftest import CHROMIUM, HTML, ROOT, missing
-
-sys.path.insert(0, str(ROOT / "tools"))
 import zip_book
+from conftest import CHROMIUM, HTML, ROOT, missing
 from lite import build as lite
 
 NAMES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rglob("*.ipynb")
@@ -113,7 +110,7 @@ def test_a_json_file_can_be_written_again_and_stays_as_it_is(visit, site):
     passed = """import sys
 from types import SimpleNamespace
 sys.path.insert(0, "../../code/stage-09")
-import progress
+from exercises.harness import progress
 for number in (2, 3):
     progress.remember(SimpleNamespace(passed=True, step=None, exercise=number))
 print(sorted(progress.progress().done))"""
@@ -325,12 +322,13 @@ def test_a_cell_names_what_the_modules_of_the_course_import():
     def cell(source):
         return {"cell_type": "code", "source": source, "metadata": {}, "outputs": [1],
                 "execution_count": 3}
-    made = lite.for_browser({"cells": [cell("import numpy as np"), cell("import explorer"),
-                                       cell("import figures")], "metadata": {}})
+    made = lite.for_browser({"metadata": {}, "cells": [
+        cell("import numpy as np"), cell("from book_pages.widgets import explorer"),
+        cell("from book_pages import figures")]})
     sources = ["".join(one["source"]) for one in made["cells"]]
     assert sources[0] == "import numpy as np"
     assert "import matplotlib.pyplot, anywidget" in sources[1]
-    assert sources[2] == "import figures", "named once is enough"
+    assert sources[2] == "from book_pages import figures", "named once is enough"
     assert made["metadata"]["kernelspec"]["name"] == "python"
     assert all(one["outputs"] == [] for one in made["cells"])
 

@@ -1,7 +1,6 @@
 """The built book as files: links, resources, alternative texts, what must never reach a reader."""
 
 import re
-import sys
 from functools import cache
 from urllib.parse import unquote, urldefrag, urlsplit
 
@@ -168,7 +167,6 @@ def test_every_notebook_and_chapter_is_in_the_book(html):
 @every_page
 def test_no_button_leads_nowhere(html, page):
     """Launch, edit and repository buttons exist only where the repository's address is known."""
-    sys.path.insert(0, str(ROOT / "tools"))
     import book_extension
 
     places = [a["href"] for a in soup(page).select(".article-header-buttons a[href], a.btn[href]")

@@ -1,15 +1,12 @@
 """The pages' Content-Security-Policy: there, tight, in nobody's way, and it stops intruders."""
 
 import re
-import sys
 
+import content_policy
 import lite_tools
 import pytest
 from bs4 import BeautifulSoup
-from conftest import CHROMIUM, HTML, ROOT, pages
-
-sys.path.insert(0, str(ROOT / "tools"))
-import content_policy  # noqa: E402
+from conftest import CHROMIUM, HTML, pages
 
 WIDGETS = "book/05-choosing-a-method.html"
 FORMULAS = "book/02-lora.html"

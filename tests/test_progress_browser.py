@@ -2,13 +2,11 @@
 
 import json
 import re
-import sys
 
 import pytest
 from conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "code" / "stage-09"))
-import progress  # noqa: E402
+from exercises.harness import progress
 
 BOX = "input[data-exercise='{}']"
 

@@ -1,11 +1,8 @@
 """The check of spelling and style, which `make lint` runs over every page."""
 
-import sys
 
+import prose
 from conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
-import prose  # noqa: E402
 
 
 def test_slips_of_the_pen_are_found(tmp_path):

@@ -3,20 +3,16 @@
 import json
 import re
 import subprocess
-import sys
 import tomllib
 
-import pytest
-import yaml
-from conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
 import book_extension
 import links
 import notebooks
 import prose
+import pytest
 import vendor
-
+import yaml
+from conftest import ROOT
 
 #: Cell tags that the book and its tests know.
 TAGS = {"remove-input", "hide-input", "remove-output", "nbval-ignore-output", "raises-exception"}
@@ -186,19 +182,21 @@ def test_every_file_of_the_page_on_extending_exists():
 
 
 @pytest.mark.parametrize(("path", "words"), [
-    ("code/stage-09/checks_ex2.py", ["Diagnosis(", "EXERCISE = ", "trial.compare("]),
-    ("code/stage-09/checking.py", ["class Diagnosis", "PAGES = ", "def compare("]),
-    ("code/stage-09/tests/mistakes/ex2.py", ["diagnosis = "]),
-    ("code/stage-09/progress.py", ["EXERCISES = 6"]),
+    ("code/stage-09/exercises/ex2_lora_dropout/checks.py",
+     ["Diagnosis(", "EXERCISE = ", "trial.compare("]),
+    ("code/stage-09/exercises/harness/checking.py",
+     ["class Diagnosis", "PAGES = ", "def compare("]),
+    ("code/stage-09/exercises/ex2_lora_dropout/mistakes.py", ["diagnosis = "]),
+    ("code/stage-09/exercises/harness/progress.py", ["EXERCISES = 6"]),
     ("code/stage-09/checks.py", ["__all__"]),
     ("book/exercises/index.md", ["(exercise-6)=", "data-exercises"]),
-    ("code/stage-09/explorer.py", ["class Widget(", "def front_end(", "_esm = front_end(",
-                                   "def fallback(", "def rank_widget("]),
-    ("code/stage-09/explorer/common.js", ["function "]),
+    ("code/stage-09/book_pages/widgets/explorer.py",
+     ["class Widget(", "def front_end(", "_esm = front_end(", "def fallback(", "def rank_widget("]),
+    ("code/stage-09/book_pages/widgets/common.js", ["function "]),
     ("tests/test_widgets_browser.py", ["def widgets(", "def open_page(", ".length === "]),
-    ("code/stage-09/accounting.py", ["FAMILIES", "def _decoder("]),
+    ("code/stage-09/real_models/accounting.py", ["FAMILIES", "def _decoder("]),
     ("code/stage-09/data/models.json", ['"parameters"', '"checked_by"']),
-    ("code/stage-09/tests/make_accounting_fixtures.py", ["SMALL = ", "REAL = "]),
+    ("code/stage-09/tests/oracle/make_accounting_fixtures.py", ["SMALL = ", "REAL = "]),
 ])
 def test_the_page_on_extending_names_what_is_there(path, words):
     text = (ROOT / path).read_text("utf-8")

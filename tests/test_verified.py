@@ -3,14 +3,12 @@
 import json
 import sys
 
+import matrix
+import probe
 import pytest
 from conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "code/stage-09"))
-sys.path.insert(0, str(ROOT / "tools"))
-import matrix
-import probe
-import verified
+from book_pages import verified
 
 RUN = "make matrix records it anew"
 ROWS = verified.load()

@@ -5,19 +5,15 @@ compared with `peft.py` or `accounting.py`.
 """
 
 import json
-import sys
 from itertools import product
-from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "code" / "stage-09"))
-
-import accounting  # noqa: E402
-import explorer  # noqa: E402
-import numpy as np  # noqa: E402
-import peft  # noqa: E402
+import peft
+from book_pages.widgets import explorer
+from real_models import accounting
 
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 375, "height": 800}}
 # anywidget says this after 2 s on a busy machine; the widget comes all the same, as each test sees.

@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 
 import notebooks
-from content_policy import with_policy
 from book_extension import IN_BROWSER, branch, commit, repository_url
+from content_policy import with_policy
 from lite import build as lite
 from PIL import Image
 
@@ -27,7 +27,8 @@ BUILD = ROOT / "_build"
 SOURCE = BUILD / "source"
 EXECUTED = BUILD / "executed"
 HTML = BUILD / "html"
-SHARED = ["code/stage-09", "constraints.txt"]  # what any notebook's outputs can depend on
+#: What any notebook's outputs can depend on.
+SHARED = ["code/stage-09", "tools/probe.py", "constraints.txt"]
 COPIED = ["_config.yml", "_toc.yml", "book", "code/stage-09", "tools/book_extension.py",
           "tools/lite", "tools/templates", "vendor"]
 SKIPPED = {"__pycache__", ".ipynb_checkpoints", ".pytest_cache", ".hypothesis"}

@@ -10,7 +10,7 @@
     browser   Pyodide, in Playwright's Node: the probe only, since `make site` tests its pages
 
 Each environment is made by uv in .cache/matrix, where the logs are, too. It gets the pinned tools
-of testing, runs code/stage-09/probe.py and the unit tests. The notebooks run once in each set,
+of testing, runs tools/probe.py and the unit tests. The notebooks run once in each set,
 under the first Python, or with `--notebooks all` under each. A cell that raises is a failure. An
 output that differs is one with the pinned packages, which wrote it; with others it is recorded as
 a difference. Rows go into code/stage-09/data/verified.json.
@@ -33,8 +33,9 @@ CODE = ROOT / "code" / "stage-09"
 CACHE = ROOT / ".cache" / "matrix"
 sys.path[:0] = [str(CODE), str(ROOT / "tools")]
 import constraints  # noqa: E402
-import verified  # noqa: E402
 from lite import build as lite  # noqa: E402
+
+from book_pages import verified  # noqa: E402
 
 PYTHONS = ("python3.11", "python3.12", "python3.13")
 SETS = ("pinned", "lowest", "newest", "browser")
@@ -161,7 +162,7 @@ def in_environment(python, kind, log, notebooks):
     row["tests"] = step("unit tests", unit_tests, interpreter, log)
     if notebooks:
         row["notebooks"] = step("notebooks", run_notebooks, interpreter, log)
-    return row | {"results": answer(interpreter, CODE / "probe.py")}
+    return row | {"results": answer(interpreter, ROOT / "tools" / "probe.py")}
 
 
 def browser_versions():
@@ -178,7 +179,7 @@ def in_browser():
 
     step("fetching", lite.fetch)
     found = step("probe", answer, compute_driver_executable()[0], lite.HERE / "probe.mjs",
-                 lite.CACHE, lite.HERE / "pyodide-lock.json", CODE)
+                 lite.CACHE, lite.HERE / "pyodide-lock.json", ROOT)
     return {"set": "browser", "date": f"{datetime.date.today()}",
             "versions": browser_versions(), **found}
 

@@ -50,16 +50,16 @@ EQUIVALENT = TESTS / "equivalent_mutants.toml"
 GOAL = 95.0  # per cent of a module's mutants
 
 # By module, the test files that concern it and run in seconds.
-_EXERCISE = {f"checks_ex{i}.py": [f"checks_ex{i}"] for i in range(1, 7)}
+_EXERCISES = sorted(path.parent.name for path in CODE.glob("exercises/ex*/checks.py"))
 CONCERNS = {
     "peft.py": ["peft", "algebra", "stress"],
-    "accounting.py": ["accounting", "algebra"],
+    "real_models/accounting.py": ["accounting", "algebra"],
     "llama.py": ["llama", "algebra", "stress", "parity"],
     "training.py": ["training", "stress"],
-    "hub.py": ["hub"],
+    "real_models/hub.py": ["hub"],
     "checks.py": ["checking"],
-    "checking.py": ["checking", "checks_ex1"],
-    **_EXERCISE,
+    "exercises/harness/checking.py": ["checking", "checks_ex1"],
+    **{f"exercises/{room}/checks.py": [f"checks_{room[:3]}"] for room in _EXERCISES},
 }
 SLOW = ("can_be_made_again", "killed", "demo_prints_the_block")  # start other processes
 
@@ -340,7 +340,8 @@ def test_module(name: str, sample: int | None, seed: int, only: str) -> tuple[in
     path = CODE / name
     source = path.read_text(encoding="utf-8")
     tree, lines = ast.parse(source), source.splitlines()
-    files = [str(TESTS / f"test_{concern}.py") for concern in CONCERNS[name]]
+    files = [str(file) for concern in CONCERNS[name]
+             for file in TESTS.rglob(f"test_{concern}.py")]
     slow = " and ".join(f"not {word}" for word in SLOW)
 
     def baseline():
@@ -370,7 +371,7 @@ def test_module(name: str, sample: int | None, seed: int, only: str) -> tuple[in
                 statement.setdefault(line, range(node.lineno, last + 1))
     inside = {line for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
               for line in range(node.body[0].lineno, node.end_lineno + 1)}
-    sentences = name.startswith("check")
+    sentences = "check" in name
     mutants = [m for m in collect(tree, lines, sentences) if m.scope.startswith(only)]
     everything = len(mutants)
     if sample is not None and sample < everything:
@@ -392,8 +393,8 @@ def test_module(name: str, sample: int | None, seed: int, only: str) -> tuple[in
 
         def work(mutant=mutant, ordered=ordered):
             try:
-                broken = mutant.apply()
-                sys.meta_path.insert(0, Finder(path.stem, path, broken))
+                module = name.removesuffix(".py").replace("/", ".")
+                sys.meta_path.insert(0, Finder(module, path, mutant.apply()))
                 watch = Select(ordered, seconds)
                 return run_pytest([*dict.fromkeys(t.split("::")[0] for t in ordered)], watch)
             except SyntaxError:

@@ -1,19 +1,24 @@
 """The checks of the exercises: `checks.check_lora_dropout(LoRADropoutLayer)` and so on.
 
 Each takes the student's work and optionally `step`, to check the first steps only, and returns a
-`Report` with `passed`, `status` and `diagnosis`. `checking.py` holds the machinery, `checks_ex1.py`
-to `checks_ex6.py` the tests of one exercise each. Reading those spoils the exercise.
+`Report` with `passed`, `status` and `diagnosis`. `exercises/harness` holds the machinery; each
+exercise has a room beside it, with its tests in `checks.py`. Reading those spoils the exercise.
 """
 
 import importlib
 from typing import Any
 
-from progress import EXERCISES, clear_progress, progress, remember
+from exercises.harness.progress import EXERCISES, clear_progress, progress, remember
 
 #: Where each check stands. A page needs one of them: the others are not loaded.
-HOMES = {"check_lora_feed_forward": "checks_ex1", "check_lora_dropout": "checks_ex2",
-         "check_parallel_adapter": "checks_ex3", "check_prefix_mlp": "checks_ex4",
-         "check_prompted_lora": "checks_ex5", "check_qlora": "checks_ex6"}
+HOMES = {
+    "check_lora_feed_forward": "exercises.ex1_lora_feed_forward.checks",
+    "check_lora_dropout": "exercises.ex2_lora_dropout.checks",
+    "check_parallel_adapter": "exercises.ex3_parallel_adapter.checks",
+    "check_prefix_mlp": "exercises.ex4_prefix_mlp.checks",
+    "check_prompted_lora": "exercises.ex5_prompted_lora.checks",
+    "check_qlora": "exercises.ex6_qlora.checks",
+}
 
 __all__ = ["EXERCISES", "clear_progress", "progress", "remember", *HOMES]
 

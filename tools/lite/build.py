@@ -170,12 +170,14 @@ def hidden_imports(source):
     found, waiting, seen = set(), [source], set()
     while waiting:
         for node in ast.walk(ast.parse(waiting.pop())):
-            names = ([alias.name for alias in node.names] if isinstance(node, ast.Import) else
-                     [node.module] if isinstance(node, ast.ImportFrom) and node.module else [])
-            for name in {name.partition(".")[0] for name in names} - seen:
+            names = ({alias.name for alias in node.names} if isinstance(node, ast.Import) else
+                     {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                     if isinstance(node, ast.ImportFrom) else set())
+            for name in names - seen:
                 seen.add(name)
-                found |= {hidden for hidden in HIDDEN if hidden.partition(".")[0] == name}
-                module = ROOT / CODE / f"{name}.py"
+                top = name.partition(".")[0]
+                found |= {hidden for hidden in HIDDEN if hidden.partition(".")[0] == top}
+                module = ROOT / CODE / f"{name.replace('.', '/')}.py"
                 if module.exists():
                     waiting.append(module.read_text("utf-8"))
     return [name for name in HIDDEN if name in found]
@@ -230,14 +232,16 @@ def book_files():
 
 
 def code_files():
-    """The files of code/stage-09 that notebooks can read."""
-    dropped = {"__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints"}
-    read = ("tests/mistakes/", "tests/fixtures/accounting.json")  # what pages show of the tests
+    """What notebooks can read: the files of code/stage-09, and the probe of "Last verified"."""
+    dropped = {"__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints",
+               "mistakes.py", "variants.py"}  # the last two are for the tests
+    read = "tests/fixtures/accounting.json"  # what a page shows of the tests
     for path in sorted((ROOT / CODE).rglob("*")):
         name = path.relative_to(ROOT / CODE).as_posix()
         if path.is_file() and not dropped & set(path.parts) and (
-                not name.startswith("tests/") or name.startswith(read)):
+                not name.startswith("tests/") or name == read):
             yield path
+    yield ROOT / "tools" / "probe.py"
 
 
 # ----------------------------------------------------------------------------------------- building

@@ -4,7 +4,8 @@ import os
 import shutil
 
 import pytest
-import twins
+
+from real_models import twins
 
 
 def missing(reason):

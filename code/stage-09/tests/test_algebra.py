@@ -5,14 +5,15 @@ Everything is float64; TIGHT allows for sums taken in another order, and for not
 
 from dataclasses import replace
 
-import accounting
 import numpy as np
-import peft
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import peft
 from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
 from names import IGNORE
+from real_models import accounting
 from training import cross_entropy
 
 F64 = np.float64

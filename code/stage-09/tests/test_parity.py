@@ -18,8 +18,9 @@ import peft
 import training
 from gradcheck import relative_error
 
-SCRIPT = Path(__file__).resolve().with_name("make_parity_fixtures.py")
-FOLDER = SCRIPT.parent / "fixtures" / "parity"
+TESTS = Path(__file__).resolve().parent
+SCRIPT = TESTS / "oracle" / "make_parity_fixtures.py"
+FOLDER = TESTS / "fixtures" / "parity"
 SETTINGS = json.loads((FOLDER / "settings.json").read_text(encoding="utf-8"))
 RESULTS = dict(np.load(FOLDER / "results.npz"))
 # Relative to the largest entry of each array. "exact": all float64; 1e-9 is what the course claims,

@@ -1,0 +1,58 @@
+"""What a page shows of the code: source taken from the file itself, and tables. Never a copy."""
+
+import inspect
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+from IPython.display import HTML, Markdown
+
+CODE = Path(__file__).resolve().parents[1]  # code/stage-09: listings are named by their place in it
+
+
+def source(what: Any, first: str = "", last: str = "") -> Markdown:
+    """A piece of source code as it stands in its file, under the file's name.
+
+    Parameters
+    ----------
+    what : module, class or function
+    first, last : parts of the lines where the piece begins and ends. Without `first` it begins
+        at the top; without `last` it ends with the line of `first`, or at the end if that is absent
+
+    Raises
+    ------
+    ValueError
+        `first` is not in exactly one line, or `last` in none from there on: the page is out of
+        date and must be mended, not shown.
+    """
+    lines = inspect.getsource(what).rstrip().split("\n")
+    start, stop = 0, len(lines)
+    if first:
+        found = [i for i, line in enumerate(lines) if first in line]
+        if len(found) != 1:
+            raise ValueError(f"{first!r} must stand in one line of {what}, found {len(found)}")
+        start, stop = found[0], found[0] + 1
+    if last:
+        ends = [i for i in range(start, len(lines)) if last in lines[i]]
+        if not ends:
+            raise ValueError(f"{last!r} stands in no line of {what} from line {start + 1} on")
+        stop = ends[0] + 1
+    place = Path(inspect.getsourcefile(what)).resolve().relative_to(CODE).as_posix()
+    if not inspect.ismodule(what):
+        place = f"{place}, {what.__qualname__}"
+    return Markdown(f"`{place}`\n\n```python\n{dedent(chr(10).join(lines[start:stop]))}\n```")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> HTML:
+    """Rows under column names; the first cell names its row. Cells are plain text."""
+    def cells(tag: str, row: Iterable[Any], more: str = "") -> str:
+        return "".join(f"<{tag}{more}>{escape(str(cell))}</{tag}>" for cell in row)
+
+    head = cells("th", columns, ' scope="col"')
+    body = "".join(f'<tr>{cells("th", row[:1], " scope=" + chr(34) + "row" + chr(34))}'
+                   f'{cells("td", row[1:])}</tr>' for row in rows)
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return HTML(f'<table class="table">{title}<thead><tr>{head}</tr></thead>'
+                f"<tbody>{body}</tbody></table>")

@@ -1,0 +1,520 @@
+"""Exercise 1, LoRA on the feed-forward block: the tests. Reading them spoils the exercise."""
+
+from typing import Any
+
+import numpy as np
+
+from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Trial
+
+TWO_OF_THREE = Diagnosis(
+    "two-of-three", "an update on only two of the three projections",
+    "Such a block trains, so the loss won't tell you. Count the parameters, and fill one update "
+    "after the other to see whether the output moves.", "statement")
+TRANSPOSED = Diagnosis(
+    "transposed", "A or B stored the other way round",
+    "Weights are (out, in), here as in PyTorch: A is (rank, in) and B is (out, rank). Mind that "
+    "the down projection goes from d_ff to d_model.", "9.2")
+BOTH_ZERO = Diagnosis(
+    "both-zero", "A and B both start at zero",
+    "Each gradient contains the other matrix as a factor. With both at zero, both gradients are "
+    "zero for ever and nothing is learned.", "9.2")
+NOT_IDENTITY = Diagnosis(
+    "start-not-frozen", "a block that does not start at the pretrained one",
+    "Training must begin exactly at the pretrained model. If an update is not zero at the start, "
+    "training first has to repair the damage.", "9.2")
+IGNORES_RNG = Diagnosis(
+    "ignores-rng", "a start that does not come from rng",
+    "Two blocks made from the same seed must start alike, and two from different seeds must not. "
+    "Otherwise no run can be repeated.", "statement")
+ALIKE = Diagnosis(
+    "starts-alike", "random numbers that are used more than once",
+    "Rows that start alike get gradients that are alike and stay together: an update of rank 3 has "
+    "rank 1 for ever. And two projections need two starts.", "statement")
+BAD_SHAPES = Diagnosis(
+    "shapes-not-checked", "weights that do not fit together are accepted",
+    "gate and up must have the same shape, and down the reverse of it. If that is not checked at "
+    "the start, the error appears much later and far away.", "9.6")
+ALPHA = Diagnosis(
+    "alpha-not-over-r", "alpha where alpha / r belongs",
+    "Without the division the update grows with the rank, and a rate that suits one rank fails at "
+    "another. At rank 1 the mistake can't be seen.", "mistakes")
+NO_ACTIVATION = Diagnosis(
+    "no-activation", "a block without its nonlinearity",
+    "The gate passes through silu before it multiplies. Without it the pretrained weights belong "
+    "to another function.", "statement")
+SIGMOID = Diagnosis(
+    "sigmoid-for-silu", "the logistic function where silu belongs",
+    "silu(z) is z times the logistic function of z. With the logistic function alone the block is "
+    "the older GLU, and the pretrained weights don't fit it.", "statement")
+RELU = Diagnosis(
+    "relu-for-silu", "relu where silu belongs",
+    "silu is smooth and slightly negative below zero. The pretrained weights were trained with it.",
+    "statement")
+SWAPPED = Diagnosis(
+    "gate-and-up-swapped", "gate and up swapped",
+    "The two have the same shape, so nothing complains, but only the gate goes through silu.",
+    "statement")
+SUM = Diagnosis(
+    "sum-for-product", "a sum where the product belongs",
+    "The gate multiplies, entry by entry. That is what makes it a gate.", "statement")
+RESIDUAL = Diagnosis(
+    "extra-residual", "an output to which x is added",
+    "The residual around the block belongs to the model, which adds x itself.", "statement")
+NAMES_SWAPPED = Diagnosis(
+    "names-swapped", "the updates of gate and up under each other's names",
+    "The names say which projection an update belongs to; a file loaded elsewhere would go to the "
+    "wrong one.", "statement")
+OVERFLOW = Diagnosis(
+    "overflow", "an exponential that overflows",
+    "For large inputs exp(z) is infinite, and infinity divided by infinity is NaN. The logistic "
+    "function itself lies between 0 and 1 everywhere.", "statement")
+SLOPE = Diagnosis(
+    "wrong-silu-slope", "a wrong derivative of silu",
+    "silu is a product of z and the logistic function of z, so its derivative has two terms.",
+    "statement")
+IN_PLACE = Diagnosis(
+    "activation-in-place", "a silu that overwrites z",
+    "backward needs z as it was. An operation such as *= on the array that forward keeps leaves it "
+    "silu(z) instead.", "9.6")
+NO_U = Diagnosis(
+    "gate-gradient-without-up", "the gate's gradient without the factor u",
+    "The product rule: each factor's gradient contains the other factor.", "statement")
+NO_SILU = Diagnosis(
+    "up-gradient-without-silu", "the up projection's gradient without the factor silu(z)",
+    "The product rule: each factor's gradient contains the other factor.", "statement")
+FROZEN_LOST = Diagnosis(
+    "frozen-gradient-lost", "a gradient that does not pass through the frozen weight",
+    "A frozen weight gets no gradient of its own, but the gradient always passes through it. "
+    "Without it everything below hardly learns.", "9.2")
+UPDATE_LOST = Diagnosis(
+    "update-not-passed", "a gradient that passes only through the frozen weight",
+    "What comes back through a projection passes the frozen weight and its update, both. "
+    "The layer's own backward does that.", "9.2")
+ONE_PATH = Diagnosis(
+    "one-path-to-x", "an input gradient along one path only",
+    "x reaches the output through gate and through up. What comes back along both must be added.",
+    "statement")
+MERGED_TWO = Diagnosis(
+    "merged-two", "a merge that leaves out updates",
+    "The merged block must compute what the three projections with their updates compute.",
+    "statement")
+MERGED_ORDER = Diagnosis(
+    "merged-order", "merged weights in another order",
+    "merge returns gate, up, down, in this order. The first two have the same shape, so nothing "
+    "would complain.", "statement")
+FROZEN_CHANGED = Diagnosis(
+    "frozen-changed", "a frozen weight that has changed",
+    "The pretrained weights are shared with everybody who uses the model. After merging into them "
+    "they cannot be had back exactly.", "9.2")
+
+MERGE_CHANGES = Diagnosis(
+    "merge-changes-block", "a merge that changes the block",
+    "merge only reads. One may look at the merged weights in the middle of training, and go on.",
+    "statement")
+MERGED_NO_S = Diagnosis(
+    "merge-without-scale", "a merge that leaves out the factor s",
+    "Forward multiplies the update by s. The merged weight has to hold the same update, or the "
+    "model changes at the moment it is merged.", "9.2")
+ALPHA_LOST = Diagnosis(
+    "alpha-not-passed", "an alpha that does not arrive",
+    "The output is that of the default alpha. An argument that is accepted and dropped is a silent "
+    "wrong answer.", "statement")
+SILU_TWICE = Diagnosis(
+    "silu-on-both", "silu on both branches",
+    "Only the gate passes the nonlinearity; up stays linear, so that the block multiplies a gate "
+    "and a value.", "statement")
+UP_SIGMOID = Diagnosis(
+    "up-gradient-sigmoid", "the up projection's gradient with the logistic function for silu",
+    "What multiplied u in forward is silu(z), which is z times the logistic function of z. The "
+    "same factor comes back.", "statement")
+
+EXERCISE = Exercise(
+    1, "LoRA on the feed-forward block", MERGED_NO_S, ALPHA_LOST, SILU_TWICE, UP_SIGMOID, ALIKE,
+    MERGE_CHANGES, RESIDUAL, NAMES_SWAPPED, IN_PLACE, UPDATE_LOST, TWO_OF_THREE, TRANSPOSED,
+    BOTH_ZERO, NOT_IDENTITY, IGNORES_RNG, BAD_SHAPES, ALPHA, NO_ACTIVATION, SIGMOID, RELU, SWAPPED,
+    SUM, OVERFLOW, SLOPE, NO_U, NO_SILU, FROZEN_LOST, ONE_PATH, MERGED_TWO, MERGED_ORDER,
+    FROZEN_CHANGED)
+
+D, F, RANK, ALPHA_VALUE = 6, 10, 3, 7.5
+S = ALPHA_VALUE / RANK  # 2.5: no whole number, not the default's 2, no number of rows
+PROJECTIONS = {"gate": (F, D), "up": (F, D), "down": (D, F)}  # (out, in)
+KEYS = [f"{name}.{matrix}" for name in PROJECTIONS for matrix in "AB"]
+Arrays = dict[str, np.ndarray]
+
+
+def _weights(trial: Trial) -> Arrays:
+    return {name: (0.5 * trial.normal(*shape, seed=20 + i)).astype(trial.dtype)
+            for i, (name, shape) in enumerate(PROJECTIONS.items())}
+
+
+def _parameters(trial: Trial, block: Any) -> Arrays:
+    found = trial.expect("parameters()", block.parameters(), dict)
+    missing = [name for name in PROJECTIONS if not {f"{name}.A", f"{name}.B"} & set(found)]
+    if found and missing and not set(found) - set(KEYS):
+        raise Found(TWO_OF_THREE, f"parameters() has nothing of {' and '.join(missing)}.")
+    return trial.arrays(block, KEYS)
+
+
+def _block(trial: Trial, fill: bool = True, seed: int = 1) -> tuple[Any, Arrays, Arrays]:
+    """A student's block, the frozen weights it got, and its parameters, random if `fill`."""
+    weights = _weights(trial)
+    block = trial.make(**weights, rank=RANK, alpha=ALPHA_VALUE, rng=trial.rng(seed))
+    arrays = _parameters(trial, block)
+    if fill:
+        _fill(trial, arrays)
+    return block, weights, arrays
+
+
+def _fill(trial: Trial, arrays: Arrays) -> None:
+    for number, name in enumerate(KEYS):
+        arrays[name][...] = 0.3 * trial.normal(*arrays[name].shape, seed=30 + number)
+
+
+def _frozen_kept(trial: Trial, weights: Arrays, when: str) -> None:
+    for name, array in _weights(trial).items():
+        trial.same_bits(f"the frozen {name} {when}", weights[name], array, FROZEN_CHANGED)
+
+
+def _whole(weights: Arrays, arrays: Arrays, s: float = S, without: str = "") -> Arrays:
+    """Each projection as one dense weight W + s B A; `without` the update of one of them."""
+    return {name: W if name == without else W + s * arrays[f"{name}.B"] @ arrays[f"{name}.A"]
+            for name, W in weights.items()}
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * z))
+
+
+def _silu(z: np.ndarray) -> np.ndarray:
+    return z * _sigmoid(z)
+
+
+def _slope(z: np.ndarray) -> np.ndarray:
+    return _sigmoid(z) + _silu(z) * (1 - _sigmoid(z))
+
+
+def _output(w: Arrays, x: np.ndarray, gate=_silu) -> np.ndarray:
+    return (gate(x @ w["gate"].T) * (x @ w["up"].T)) @ w["down"].T
+
+
+# ---- Step 1: the block and its start ----------------------------------------------------------
+
+@EXERCISE.test(1, "interface", "the block can be made and trains six arrays")
+def _names(trial: Trial) -> None:
+    block, weights, _ = _block(trial)
+    count = trial.call(block.num_parameters, returns=(int, np.integer))
+    right = 3 * RANK * (D + F)
+    if count == 2 * RANK * (D + F):
+        raise Found(TWO_OF_THREE, f"num_parameters() gave {count}, expected {right}.")
+    if count != right:
+        raise Found(GENERAL["values"], f"num_parameters() gave {count}, expected {right}.")
+    plain = _parameters(trial, trial.make(*weights.values()))
+    if 8 not in plain["gate.A"].shape:  # which way round is another test's business
+        raise Found(GENERAL["signature"], f"Made without a rank, gate.A has shape "
+                                          f"{plain['gate.A'].shape}, expected rank 8.")
+
+
+@EXERCISE.test(1, "interface", "weights that do not fit, and a rank of 0, are refused")
+def _refusals(trial: Trial) -> None:
+    w = _weights(trial)
+    for what, args in {
+            "an up of another shape": (w["gate"], w["up"][:, 1:].copy(), w["down"]),
+            "an up with fewer rows": (w["gate"], w["up"][1:].copy(), w["down"]),
+            "a transposed down": (w["gate"], w["up"], w["down"].T.copy()),
+            "a down with fewer columns": (w["gate"], w["up"], w["down"][:, 1:].copy()),
+            "a down with fewer rows": (w["gate"], w["up"], w["down"][1:].copy())}.items():
+        trial.refuses(what, lambda args=args: trial.make(*args), diagnosis=BAD_SHAPES)
+    trial.refuses("rank=0", lambda: trial.make(*w.values(), rank=0))
+
+
+@EXERCISE.test(1, "shapes", "each A is (rank, in), each B is (out, rank), in the weights' dtype")
+def _shapes(trial: Trial) -> None:
+    _, weights, arrays = _block(trial)
+    for name, (n_out, n_in) in PROJECTIONS.items():
+        for key, shape in ((f"{name}.A", (RANK, n_in)), (f"{name}.B", (n_out, RANK))):
+            if arrays[key].shape == shape[::-1]:
+                raise Found(TRANSPOSED, f"{key} has shape {arrays[key].shape}.")
+            trial.expect(key, arrays[key], shape=shape)
+            if arrays[key].dtype != weights[name].dtype:
+                raise Found(GENERAL["wrong-dtype"], f"{key} is {arrays[key].dtype}, its weight "
+                                                    f"{weights[name].dtype}.")
+
+
+@EXERCISE.test(1, "start", "the updates are zero at the start, can learn, and come from rng")
+def _start(trial: Trial) -> None:
+    weights = _weights(trial)
+    first, same, other, free, again = (
+        _parameters(trial, trial.make(**weights, rank=RANK, rng=rng))
+        for rng in (trial.rng(1), trial.rng(1), trial.rng(2), None, None))
+    for name in PROJECTIONS:
+        A, B = first[f"{name}.A"], first[f"{name}.B"]
+        if not A.any() and not B.any():
+            raise Found(BOTH_ZERO, f"Both arrays of {name} hold zeros only.")
+        if (B @ A).any():
+            raise Found(NOT_IDENTITY, f"B A of {name} is not zero in a fresh block.")
+    for key in KEYS:
+        if not np.array_equal(first[key], same[key]):
+            raise Found(IGNORES_RNG, f"Two blocks made from the same seed differ in {key}.")
+        if first[key].any():  # the one of the two that does not start at zero
+            for which, one, two in (("from different seeds", first, other),
+                                    ("without rng", free, again)):
+                if np.array_equal(one[key], two[key]):
+                    raise Found(IGNORES_RNG, f"Two blocks made {which} have the same {key}.")
+            if np.linalg.matrix_rank(first[key]) < RANK:
+                raise Found(ALIKE, f"{key} has not the rank {RANK}.")
+    for matrix in "AB":
+        if first[f"gate.{matrix}"].any() and np.array_equal(first[f"gate.{matrix}"],
+                                                            first[f"up.{matrix}"]):
+            raise Found(ALIKE, f"gate.{matrix} and up.{matrix} are the same.")
+
+
+# ---- Step 2: forward --------------------------------------------------------------------------
+
+@EXERCISE.test(2, "shapes", "any leading axes")
+def _leading(trial: Trial) -> None:
+    block, *_ = _block(trial)
+    for x, _ in trial.inputs(4, D):
+        trial.call(block.forward, x, shape=x.shape)
+
+
+@EXERCISE.test(2, "start", "a fresh block equals the frozen one")
+def _frozen_start(trial: Trial) -> None:
+    block, weights, _ = _block(trial, fill=False)
+    _compare_output(trial, "the output at the start", block, weights, trial.normal(4, D, seed=2))
+
+
+def _compare_output(trial: Trial, what: str, block: Any, w: Arrays, x: np.ndarray,
+                    more: dict[Diagnosis, np.ndarray] | None = None) -> None:
+    z, u = x @ w["gate"].T, x @ w["up"].T
+    twins = {NO_ACTIVATION: (z * u) @ w["down"].T, SIGMOID: _output(w, x, _sigmoid),
+             RELU: _output(w, x, lambda z: np.maximum(z, 0)), SUM: (_silu(z) + u) @ w["down"].T,
+             SWAPPED: (z * _silu(u)) @ w["down"].T,
+             SILU_TWICE: (_silu(z) * _silu(u)) @ w["down"].T, RESIDUAL: _output(w, x) + x}
+    trial.compare(what, trial.call(block.forward, x), _output(w, x), twins | (more or {}))
+
+
+@EXERCISE.test(2, "values", "each of the three updates acts, with s = alpha / r")
+def _values(trial: Trial) -> None:
+    block, weights, arrays = _block(trial)
+    other = {"gate": "up", "up": "gate", "down": "down"}
+    crossed = {f"{name}.{matrix}": arrays[f"{other[name]}.{matrix}"]
+               for name in other for matrix in "AB"}
+    for x, _ in trial.inputs(4, D):
+        value = trial.call(block.forward, x)
+        for name in PROJECTIONS:
+            if trial.agrees(value, _output(_whole(weights, arrays, without=name), x)):
+                raise Found(TWO_OF_THREE, f"The output is that of a block whose {name} has no "
+                                          "update.")
+        _compare_output(trial, "the output", block, _whole(weights, arrays), x,
+                        {NAMES_SWAPPED: _output(_whole(weights, crossed), x),
+                         ALPHA: _output(_whole(weights, arrays, ALPHA_VALUE), x),
+                         ALPHA_LOST: _output(_whole(weights, arrays, 16.0 / RANK), x)})
+    plain = trial.make(*weights.values())
+    arrays = _parameters(trial, plain)
+    _fill(trial, arrays)
+    if not trial.agrees(trial.call(plain.forward, x), _output(_whole(weights, arrays, 2.0), x)):
+        raise Found(GENERAL["signature"], "Made without rank and alpha, the block has another "
+                                          "output than with s = 16 / 8.")
+
+
+@EXERCISE.test(2, "behaviour", "large inputs stay finite; dtypes stay as they are")
+def _large(trial: Trial) -> None:
+    block, *_ = _block(trial)
+    big = trial.dtype.type(3e3) * trial.normal(4, D, seed=2)
+    try:
+        trial.call(block.forward, big)
+    except Found as found:
+        if found.diagnosis.mistake == "not-finite":
+            raise Found(OVERFLOW, "With inputs in the thousands, " + found.diagnosis.seen) from None
+        raise
+    for each in trial.each_dtype():
+        block, weights, arrays = _block(each)
+        x = each.normal(4, D)
+        each.keeps_digits("forward", each.call(block.forward, x),
+                          _output(_whole(weights, arrays), x))
+
+
+# ---- Step 3: backward -------------------------------------------------------------------------
+
+@EXERCISE.test(3, "interface", "backward refuses to be first, and another shape")
+def _order(trial: Trial) -> None:
+    block, *_ = _block(trial)
+    trial.refuses("backward before forward", lambda: block.backward(trial.normal(4, D)),
+                  (RuntimeError,), GENERAL["backward-first"])
+    trial.call(block.forward, trial.normal(4, D))
+    trial.refuses("a grad_output of one row for four",
+                  lambda: block.backward(trial.normal(1, D)))
+
+
+@EXERCISE.test(3, "shapes", "six gradients, each with the shape of its array")
+def _gradient_shapes(trial: Trial) -> None:
+    for x, G in trial.inputs(4, D):
+        block, _, arrays = _block(trial)
+        trial.call(block.forward, x)
+        trial.call(block.backward, G, shape=x.shape)
+        for key, grad in trial.arrays(block, KEYS, "gradients").items():
+            trial.expect(f"the gradient of {key}", grad, shape=arrays[key].shape)
+
+
+def _lora_gradients(arrays: Arrays, name: str, x: np.ndarray, g: np.ndarray) -> Arrays:
+    """Gradients of one projection's A and B: input x, gradient g of its output, both (n, ...)."""
+    A, B = arrays[f"{name}.A"], arrays[f"{name}.B"]
+    return {f"{name}.B": S * g.T @ (x @ A.T), f"{name}.A": S * (g @ B).T @ x}
+
+
+def _way_back(w: Arrays, x: np.ndarray, G: np.ndarray) -> tuple[dict, dict]:
+    """By projection what it multiplies in forward and the gradient of its output, (n, ...) each."""
+    x, G = x.reshape(-1, D), G.reshape(-1, D)
+    z, u, a = x @ w["gate"].T, x @ w["up"].T, G @ w["down"]  # a: of silu(z) * u
+    return ({"down": _silu(z) * u, "up": x, "gate": x},
+            {"down": G, "up": a * _silu(z), "gate": a * u * _slope(z)})
+
+
+def _right(weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray) -> Arrays:
+    """The output and all gradients, that of the input under "x"."""
+    w = _whole(weights, arrays)
+    inner, back = _way_back(w, x, G)
+    right = {"output": _output(w, x),
+             "x": (back["gate"] @ w["gate"] + back["up"] @ w["up"]).reshape(x.shape)}
+    for name in reversed(PROJECTIONS):  # the order in which backward comes to them
+        right |= _lora_gradients(arrays, name, inner[name], back[name])
+    return right
+
+
+@EXERCISE.test(3, "gradients", "of the six arrays and of x")
+def _gradients(trial: Trial) -> None:
+    for x, G in trial.inputs(4, D):
+        _compare_gradients(trial, x, G)
+
+
+def _compare_gradients(trial: Trial, x: np.ndarray, G: np.ndarray) -> None:
+    block, weights, arrays = _block(trial)
+    right, w = _right(weights, arrays, x, G), _whole(weights, arrays)
+    trial.call(block.forward, x)
+    back = trial.call(block.backward, G)
+    grads = trial.arrays(block, KEYS, "gradients")
+    inner, outer = _way_back(w, x, G)
+    z, u, G = inner["up"] @ w["gate"].T, inner["up"] @ w["up"].T, outer["down"]
+    a = G @ w["down"]
+    lost = G @ (w["down"] - weights["down"])  # the same without the frozen weight
+    half = G @ weights["down"]  # the same without the update
+
+    def compare(name: str, twins: list) -> None:
+        wrong = [(d, _lora_gradients(arrays, name, inner[name], twin)) for d, twin in twins]
+        for key in (f"{name}.B", f"{name}.A"):
+            for diagnosis, twin in wrong:
+                if not trial.agrees(grads[key], right[key]) and trial.agrees(grads[key], twin[key]):
+                    raise Found(diagnosis, f"The gradient of {key} equals what this mistake gives.")
+            trial.compare(f"the gradient of {key}", grads[key], right[key])
+
+    with trial.telling_others(grads | {"x": back}, right):
+        compare("down", [])
+        compare("up", [(NO_SILU, a), (FROZEN_LOST, lost * _silu(z)), (SLOPE, a * _slope(z)),
+                       (SWAPPED, outer["gate"]), (UP_SIGMOID, a * _sigmoid(z)),
+                       (IN_PLACE, a * _silu(_silu(z))), (UPDATE_LOST, half * _silu(z))])
+        s = _sigmoid(z)
+        compare("gate", [(NO_U, a * _slope(z)), (SWAPPED, outer["up"]), *(
+            (SLOPE, a * u * slope) for slope in (
+                s, 1, z * s, s - z * s * (1 - s), s * (1 - s), s + z * (1 - s)))])
+        for name in ("gate", "up"):
+            if trial.agrees(back, (outer[name] @ w[name]).reshape(x.shape)):
+                raise Found(ONE_PATH, "The gradient of x is what comes back along one projection.")
+        frozen = sum(outer[name] @ weights[name] for name in ("gate", "up")).reshape(x.shape)
+        trial.compare("the gradient of x", back, right["x"], {
+            FROZEN_LOST: right["x"] - frozen, UPDATE_LOST: frozen})
+
+
+@EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes stay as they are")
+def _replaced(trial: Trial) -> None:
+    block, weights, _ = _block(trial)
+    x, G = trial.normal(4, D, seed=2), trial.normal(4, D, seed=3)
+    trial.call(block.forward, x)
+    trial.call(block.backward, G)
+    _frozen_kept(trial, weights, "after backward")
+    trial.replaces_gradients(block, KEYS, lambda: (
+        trial.call(block.forward, x), trial.call(block.backward, G)))
+    for each in trial.each_dtype():
+        block, weights, arrays = _block(each)
+        x, G = each.normal(4, D, seed=2), each.normal(4, D, seed=3)
+        each.call(block.forward, x)
+        found = {"x": each.call(block.backward, G)} | each.arrays(block, KEYS, "gradients")
+        right = _right(weights, arrays, x, G)
+        for name, grad in found.items():
+            each.keeps_digits(f"the gradient of {name}", grad, right[name])
+
+
+@EXERCISE.test(3, "behaviour", "each step goes by the arrays and the input of its own forward")
+def _follows(trial: Trial) -> None:
+    block, weights, arrays = _block(trial)
+    trial.follows(block, KEYS, ((F, D), (F, D), (RANK, F, D)),
+                  lambda x, G: _right(weights, arrays, x, G))
+
+
+# ---- Step 4: merging --------------------------------------------------------------------------
+
+@EXERCISE.test(4, "shapes", "merge returns three weights")
+def _merge_shapes(trial: Trial) -> None:
+    block, *_ = _block(trial)
+    merged = trial.call(block.merge, returns=(tuple, list))
+    if len(merged) != 3:
+        raise Found(GENERAL["wrong-shape"], f"merge() returned {len(merged)} things, expected 3.")
+    shapes = [getattr(array, "shape", None) for array in merged]
+    if sorted(map(str, shapes)) == sorted(map(str, PROJECTIONS.values())):
+        if shapes != list(PROJECTIONS.values()):
+            raise Found(MERGED_ORDER, f"The shapes are {shapes}.")
+    for (name, shape), array in zip(PROJECTIONS.items(), merged, strict=True):
+        trial.expect(f"the merged {name}", array, shape=shape)
+
+
+@EXERCISE.test(4, "values", "a plain block with the merged weights gives the same output")
+def _merge(trial: Trial) -> None:
+    for each in (trial, *trial.each_dtype()):
+        _compare_merged(each)
+
+
+def _compare_merged(trial: Trial) -> None:
+    block, _, arrays = _block(trial)
+    weights = _weights(trial)  # not those of the block, which merge may have changed
+    right, no_s, too_much = (_whole(weights, arrays, s) for s in (S, 1.0, ALPHA_VALUE))
+    merged = dict(zip(PROJECTIONS, trial.call(block.merge, returns=(tuple, list)), strict=True))
+    if trial.agrees(merged["gate"], right["up"]) and trial.agrees(merged["up"], right["gate"]):
+        raise Found(MERGED_ORDER, "The first weight is that of up, the second that of gate.")
+    if all(trial.agrees(array, weights[name]) for name, array in merged.items()):
+        raise Found(MERGED_TWO, "All three are the frozen weights, without any update.")
+    for name, array in merged.items():
+        trial.compare(f"the merged {name}", array, right[name],
+                      {MERGED_TWO: weights[name], ALPHA: too_much[name],
+                       MERGED_NO_S: no_s[name]})
+        trial.keeps_digits(f"the merged {name}", array, right[name])
+
+
+@EXERCISE.test(4, "behaviour", "merging changes nothing, and can be done again")
+def _merge_after(trial: Trial) -> None:
+    block, weights, arrays = _block(trial)
+    copies = {key: array.copy() for key, array in arrays.items()}
+    x, G = trial.normal(4, D, seed=2), trial.normal(4, D, seed=3)
+    trial.call(block.forward, x)
+    merged = trial.call(block.merge, returns=(tuple, list))
+    _frozen_kept(trial, weights, "after merging")
+    for key, array in _parameters(trial, block).items():
+        trial.same_bits(f"{key} after merging", array, copies[key], MERGE_CHANGES)
+    back, right = trial.call(block.backward, G), _right(weights, arrays, x, G)
+    for name, grad in (trial.arrays(block, KEYS, "gradients") | {"x": back}).items():
+        if not trial.agrees(grad, right[name]):
+            raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient "
+                                       f"of {name} is wrong.")
+    before, merged = _whole(weights, arrays), dict(zip(PROJECTIONS, merged, strict=True))
+    for array in arrays.values():
+        array *= 2
+    for name, array in zip(PROJECTIONS, trial.call(block.merge, returns=(tuple, list)),
+                           strict=True):
+        if not trial.agrees(array, _whole(weights, arrays)[name]):
+            raise Found(GENERAL["kept"], f"Merged again after a step, {name} is not the new one.")
+        if not trial.agrees(merged[name], before[name]):
+            raise Found(GENERAL["kept"], f"The second merge has changed the first one's {name}.")
+
+
+def check_lora_feed_forward(student: type, step: int | None = None, *,
+                            dtype: Any = np.float64) -> Report:
+    """Check a `LoRAFeedForward`: the first `step` steps, or all. See `Exercise.check`."""
+    return EXERCISE.check(student, step, dtype=dtype)

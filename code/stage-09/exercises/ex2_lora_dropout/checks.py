@@ -1,0 +1,636 @@
+"""Exercise 2, LoRA dropout: the tests. Reading them spoils the exercise.
+
+The mask is random and may be drawn in any way, so no test assumes one. With A = B = 1 (the unit
+matrix), W = 0 and s = 1 the output *is* the update's input as the layer used it: for an input of
+ones, M / (1 - p). A second layer made from the same seed draws the same mask for any other data.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Trial
+
+BOTH_ZERO = Diagnosis(
+    "both-zero", "A and B both start at zero",
+    "Each gradient contains the other matrix as a factor. With both at zero, both gradients are "
+    "zero for ever and nothing is learned.", "9.2")
+NOT_IDENTITY = Diagnosis(
+    "start-not-frozen", "a layer that does not start at the pretrained one",
+    "Training must begin exactly at the pretrained model. If the update is not zero at the start, "
+    "training first has to repair the damage.", "9.2")
+START_SWAPPED = Diagnosis(
+    "start-swapped", "A at zero and B random at the start",
+    "The update is zero this way as well, but the statement has it the other way round, as files "
+    "and other code do.", "statement")
+ROWS_ALIKE = Diagnosis(
+    "rows-alike", "an A whose rows start alike",
+    "Rows that start equal get equal gradients and stay equal for ever: an update of rank 1, "
+    "whatever rank was asked for.", "9.2")
+TRANSPOSED = Diagnosis(
+    "transposed", "A or B stored the other way round",
+    "Weights are (out, in), here as in PyTorch: A is (rank, in) and B is (out, rank). Files, "
+    "counts and start values all rely on it.", "9.2")
+ALPHA = Diagnosis(
+    "alpha-not-over-r", "alpha where alpha / r belongs",
+    "Without the division the update grows with the rank, and a rate that suits one rank fails at "
+    "another. At rank 1 the mistake can't be seen.", "mistakes")
+ALPHA_LOST = Diagnosis(
+    "alpha-not-passed", "an alpha that does not arrive",
+    "The update is that of the default alpha. An argument that is accepted and dropped is a silent "
+    "wrong answer.", "statement")
+NO_S = Diagnosis(
+    "no-s", "the update without the factor s",
+    "s = alpha / r says how strongly the update acts. The output in training, the output in "
+    "evaluation and the merged weight all need it.", "9.2")
+S_TWICE = Diagnosis(
+    "s-twice", "the factor s applied twice",
+    "The update has one factor s. If a part that holds s already is multiplied by s again, the "
+    "update has another strength than alpha / r.", "9.2")
+NO_UPDATE = Diagnosis(
+    "update-missing", "a result without the update",
+    "What is trained is A and B. Without their part the result is that of the pretrained weight "
+    "alone.", "9.2")
+NO_FROZEN = Diagnosis(
+    "frozen-part-missing", "a result without the frozen part",
+    "LoRA adds its update to the pretrained weight. The sum is what every output, in training "
+    "too, and the merged weight are made of.", "9.2")
+IN_EVALUATION = Diagnosis(
+    "active-in-evaluation", "dropout that stays active when training is False",
+    "Two evaluations of the same input then differ, and both are worse than the trained model is.",
+    "statement")
+EVALUATION_SCALED = Diagnosis(
+    "scaled-in-evaluation", "a factor of the rate in evaluation",
+    "The division by 1 - p in training already gives the masked input the mean of the input. "
+    "Whoever also scales in evaluation corrects twice.", "statement")
+NO_DROPOUT = Diagnosis(
+    "no-dropout", "no dropout at all in training",
+    "The outputs in training equal those of the plain layer, so the rate has no effect.",
+    "statement")
+FROZEN_PATH = Diagnosis(
+    "frozen-path", "dropout on the frozen path as well",
+    "X W^T is the pretrained model. A mask on it makes the pretrained model itself noisy, which no "
+    "update can repair. Only the update's input is masked.", "statement")
+ON_OUTPUT = Diagnosis(
+    "on-output", "dropout on the update's output instead of its input",
+    "Then whole entries of the update vanish, and B is trained on something other than the "
+    "statement says. Each entry of the input must be dropped, before A.", "statement")
+ON_BOTTLENECK = Diagnosis(
+    "on-bottleneck", "dropout between A and B instead of before A",
+    "Only as many numbers as the rank can be dropped there, and each carries a large part of the "
+    "update. The mask has the shape of X.", "statement")
+ON_WEIGHT = Diagnosis(
+    "on-weight", "dropout on a weight instead of the input",
+    "Then all rows of the input see the same thinned weight. It is the entries of X that are "
+    "dropped, each by itself.", "statement")
+NO_SCALE = Diagnosis(
+    "no-inverted-scale", "dropout without the division by 1 - p",
+    "The masked input then has a smaller mean than the input, so training and evaluation see "
+    "updates of different size, and so does the merged weight.", "statement")
+KEEP_RATE = Diagnosis(
+    "rate-is-keep-rate", "the rate taken for the probability to keep",
+    "The rate is the probability that an entry is set to zero. At a rate of 0.1 this layer drops "
+    "nine entries out of ten.", "statement")
+WRONG_RATE = Diagnosis(
+    "wrong-rate", "a mask that drops too many or too few entries",
+    "Each entry is dropped on its own, with probability p.", "statement")
+FIXED_COUNT = Diagnosis(
+    "fixed-count", "a mask that always drops the same number of entries",
+    "Each entry is dropped on its own, with probability p. How many are dropped is then random, "
+    "too.", "statement")
+FIXED_MASK = Diagnosis(
+    "fixed-mask", "one mask for all forward passes",
+    "A mask drawn once removes the same inputs for ever: that is a smaller layer, not dropout. It "
+    "is drawn anew in every forward pass.", "statement")
+SHARED_MASK = Diagnosis(
+    "shared-mask", "one mask shared by all rows of the input",
+    "Each row should see its own thinned layer. The mask has the full shape of X, leading axes "
+    "included.", "statement")
+OTHER_MASK = Diagnosis(
+    "other-mask-in-backward", "a different mask in backward than in forward",
+    "The gradient must be that of the function that was computed. With another mask it is the "
+    "gradient of a function that nobody evaluated.", "statement")
+STALE_MASK = Diagnosis(
+    "stale-mask", "the mask of an earlier forward pass in backward",
+    "backward belongs to the forward pass just before it. If that one had no mask, none may act in "
+    "backward.", "statement")
+FLAG_IN_BACKWARD = Diagnosis(
+    "flag-in-backward", "a backward that asks the training flag again",
+    "What counts is what forward did. If the flag changes between the two, the gradient must still "
+    "be that of the forward pass.", "statement")
+UNMASKED_A = Diagnosis(
+    "unmasked-a-gradient", "the gradient of A computed with the unmasked input",
+    "A has seen the masked input, so its gradient contains the masked input.", "statement")
+UNMASKED_B = Diagnosis(
+    "unmasked-b-gradient", "the gradient of B computed with the unmasked input",
+    "B has seen what A made of the masked input, so its gradient contains that.", "statement")
+UNMASKED_X = Diagnosis(
+    "unmasked-x-gradient", "the input's gradient without the mask",
+    "An entry that was dropped did not influence the update, so no gradient may come back to it "
+    "through the update.", "statement")
+UNSCALED_X = Diagnosis(
+    "unscaled-x-gradient", "the input's gradient masked but not divided by 1 - p",
+    "Forward multiplied by M / (1 - p), so backward multiplies by the same.", "statement")
+MASKED_TWICE = Diagnosis(
+    "masked-twice", "M / (1 - p) multiplied in twice",
+    "A second mask does not show in what is dropped, for 0 and 1 stay as they are when squared. "
+    "The division by 1 - p counts twice.", "statement")
+MASK_ON_ALL = Diagnosis(
+    "mask-on-whole-gradient", "a mask on the frozen path's gradient as well",
+    "The frozen path saw the whole input, so its share of the gradient is not masked.", "statement")
+NO_FROZEN_GRADIENT = Diagnosis(
+    "frozen-gradient-lost", "an input gradient that does not pass through the frozen weight",
+    "A frozen weight gets no gradient of its own, but the gradient always passes through it. "
+    "Without it the layers below hardly learn.", "9.2")
+NO_S_BACKWARD = Diagnosis(
+    "no-s-in-backward", "backward without the factor s",
+    "s multiplies the update in forward, so it multiplies every gradient that passes through it.",
+    "9.2")
+AVERAGED = Diagnosis(
+    "averaged", "a gradient averaged over the batch",
+    "Where a loss takes a mean, G contains the division already. A gradient adds up what all rows "
+    "bring.", "9.2")
+MERGED_MASK = Diagnosis(
+    "merged-with-mask", "merging with a mask",
+    "A merged weight is used for evaluation, and there is no mask in evaluation. It must not "
+    "depend on what happened in the last forward pass.", "statement")
+MERGED_RATE = Diagnosis(
+    "merged-with-rate", "a merged weight with a factor of the rate",
+    "The division by 1 - p in training has already made the mean right. Another factor makes the "
+    "merged model another model.", "statement")
+MERGE_CHANGES = Diagnosis(
+    "merge-changes-layer", "a merge that changes the layer",
+    "Training may go on after a merge: the flag, and what forward has left for backward, stay as "
+    "they are.", "statement")
+IGNORES_RNG = Diagnosis(
+    "ignores-rng", "randomness that does not come from rng",
+    "Two layers made from the same seed must start with the same A and draw the same masks, and "
+    "two from different seeds must not. Otherwise no run can be repeated and no gradient can be "
+    "checked.", "statement")
+BAD_RATE = Diagnosis(
+    "rate-not-checked", "a rate outside 0 <= p < 1 is accepted",
+    "At p = 1 the layer divides by zero. A negative rate makes no mask at all. NaN is neither "
+    "below 0 nor at least 1, so two separate comparisons let it through. All must be refused "
+    "before anything is computed.", "statement")
+
+ROW_MASK = Diagnosis(
+    "mask-per-row", "one mask value for a whole row",
+    "Every entry of the update's input is kept or dropped by itself. A row that is dropped as a "
+    "whole loses its token.", "statement")
+WRONG_FACTOR = Diagnosis(
+    "wrong-factor", "entries that were kept, multiplied by the wrong factor",
+    "With a share p dropped, the kept ones must make up for it, so that the expected sum stays as "
+    "it was. Try the factor on p near 0: it must be near 1, and above.", "statement")
+
+EXERCISE = Exercise(
+    2, "LoRA dropout", ROW_MASK, WRONG_FACTOR, BOTH_ZERO, NOT_IDENTITY, START_SWAPPED, ROWS_ALIKE,
+    TRANSPOSED, ALPHA, ALPHA_LOST, NO_S, S_TWICE, NO_UPDATE, NO_FROZEN, IN_EVALUATION,
+    EVALUATION_SCALED, NO_DROPOUT, FROZEN_PATH, ON_OUTPUT, ON_BOTTLENECK, ON_WEIGHT, NO_SCALE,
+    KEEP_RATE, WRONG_RATE, FIXED_COUNT, FIXED_MASK, SHARED_MASK, OTHER_MASK, STALE_MASK,
+    FLAG_IN_BACKWARD, UNMASKED_A, UNMASKED_B, UNMASKED_X, UNSCALED_X, MASKED_TWICE, MASK_ON_ALL,
+    NO_FROZEN_GRADIENT, NO_S_BACKWARD, AVERAGED, MERGED_MASK, MERGED_RATE, MERGE_CHANGES,
+    IGNORES_RNG, BAD_RATE)
+
+S = 2.5  # not whole, so that alpha // r differs from it, too
+IN, OUT, RANK = 6, 5, 3
+N, RATE = 32, 0.25  # width and rank of the layers whose mask is read off; their rate
+LEAD = 2, 7  # leading axes of random inputs
+Arrays = dict[str, np.ndarray]
+
+
+def _layer(trial: Trial, dropout: float, n_in: int = IN, n_out: int = OUT, rank: int = RANK,
+           s: float = S, seed: int = 1) -> tuple[Any, Arrays]:
+    """A student's layer with random A and B, and its parameters."""
+    layer = trial.make(n_in, n_out, rank, s * rank, dropout, dtype=trial.dtype,
+                       rng=trial.rng(seed))
+    arrays = trial.arrays(layer, ("A", "B"))
+    for number, array in enumerate(arrays.values()):
+        array[...] = trial.normal(*array.shape, seed=10 + number)
+    return layer, arrays
+
+
+def _glass_layer(trial: Trial, seed: int = 1, a: Any = None, b: Any = None) -> Any:
+    """A layer in training with A = B = 1 and s = 1, unless `a` or `b` says otherwise."""
+    layer, arrays = _layer(trial, RATE, N, N, N, 1.0, seed)
+    arrays["A"][...] = np.eye(N) if a is None else a
+    arrays["B"][...] = np.eye(N) if b is None else b
+    layer.training = True
+    return layer
+
+
+def _frozen(trial: Trial) -> np.ndarray:
+    return np.zeros((N, N), trial.dtype)
+
+
+def _ones(trial: Trial, lead: tuple[int, ...] = (8, 16)) -> np.ndarray:
+    return np.ones((*lead, N), trial.dtype)
+
+
+def _data(trial: Trial, n_in: int, n_out: int, lead: tuple[int, ...] = LEAD
+          ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random x (*lead, in), W (out, in) and G (*lead, out)."""
+    return (trial.normal(*lead, n_in, seed=2), trial.normal(n_out, n_in, seed=3),
+            trial.normal(*lead, n_out, seed=4))
+
+
+def _masked_layer(trial: Trial, lead: tuple[int, ...] = LEAD) -> tuple:
+    """A layer in training, its A and B; x, W and G; the M / (1 - p) that it will draw for x."""
+    M = trial.call(_glass_layer(trial).forward, _ones(trial, lead), _frozen(trial))
+    layer, arrays = _layer(trial, RATE, N, N, N)
+    return layer, arrays, *_data(trial, N, N, lead), M
+
+
+def _update(arrays: Arrays, x: np.ndarray) -> np.ndarray:
+    return x @ arrays["A"].T @ arrays["B"].T
+
+
+def _gradients(arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray, s: float = S,
+               M: Any = 1) -> Arrays:
+    """The gradients of X, B and A by the statement's formulas; `M` is divided by 1 - p already."""
+    A, B = arrays["A"], arrays["B"]
+    rows, g = (x * M).reshape(-1, x.shape[-1]), G.reshape(-1, G.shape[-1])  # (n, in), (n, out)
+    return {"X": G @ W + s * (G @ B @ A) * M, "B": s * g.T @ (rows @ A.T),
+            "A": s * (g @ B).T @ rows}
+
+
+def _compare_sum(trial: Trial, what: str, value: np.ndarray, frozen: np.ndarray,
+                 update: np.ndarray, rank: int = RANK, known: tuple = ()) -> None:
+    """`value` must be frozen + S update. Another factor than S is measured, and named if known."""
+    right = frozen + S * update
+    trial.expect(what, value, shape=right.shape)
+    if trial.agrees(value, right):
+        return
+    factor = float(np.vdot(value - frozen, update) / np.vdot(update, update))
+    if trial.agrees(value, frozen + factor * update):
+        known = (*known, (0, NO_UPDATE), (1, NO_S), (S * rank, ALPHA), (S * S, S_TWICE),
+                 (16 / rank, ALPHA_LOST))
+        name = next((d for number, d in known if abs(factor - number) < 1e-2), GENERAL["values"])
+        raise Found(name, f"{what} has {factor:.3g} times the update, expected {S} times "
+                          f"(alpha is {S * rank:g}, the rank {rank}).")
+    trial.compare(what, value, right, {NO_FROZEN: right - frozen})
+
+
+def _backward(trial: Trial, layer: Any, G: np.ndarray) -> Arrays:
+    """All that backward gives, under the names that `_gradients` uses."""
+    return {"X": trial.call(layer.backward, G), **trial.arrays(layer, ("A", "B"), "gradients")}
+
+
+def _compare_gradients(trial: Trial, found: Arrays, right: Arrays,
+                       twins: dict[Diagnosis, Arrays]) -> None:
+    """Compare what `_backward` found. A twin may leave gradients out."""
+    with trial.telling_others(found, right):
+        for name, array in right.items():
+            trial.compare(f"the gradient of {name}", found[name], array,
+                          {d: twin[name] for d, twin in twins.items() if name in twin})
+    trial.keeps_dtype("backward", *found.values())
+
+
+# ---- Step 1: the layer and its start ----------------------------------------------------------
+
+@EXERCISE.test(1, "interface", "the layer can be made, trains A and B, and starts in training")
+def _names(trial: Trial) -> None:
+    layer = trial.make(IN, OUT, dtype=trial.dtype, rng=trial.rng())
+    right = sum(array.size for array in trial.arrays(layer, ("A", "B")).values())
+    if (count := trial.call(layer.num_parameters, returns=int)) != right:
+        raise Found(GENERAL["values"], f"num_parameters() gave {count}, expected {right}.")
+    if trial.attribute(layer, "training", bool) is not True:
+        raise Found(GENERAL["signature"], "training is not True at the start.")
+
+
+@EXERCISE.test(1, "interface", "rates outside 0 <= p < 1, and a rank of 0, are refused")
+def _refusals(trial: Trial) -> None:
+    trial.make(IN, OUT, rank=RANK, alpha=S, dropout=0.0)
+    for rate in (1.0, -0.1, 1.5, float("nan")):
+        trial.refuses(f"dropout={rate}", lambda rate=rate: trial.make(IN, OUT, dropout=rate),
+                      diagnosis=BAD_RATE)
+    trial.refuses("rank=0", lambda: trial.make(IN, OUT, rank=0))
+
+
+@EXERCISE.test(1, "shapes", "A is (rank, in) and B is (out, rank), in the dtype asked for")
+def _shapes(trial: Trial) -> None:
+    for each in trial.each_dtype():
+        arrays = trial.arrays(trial.make(IN, OUT, RANK, dtype=each.dtype, rng=trial.rng()),
+                              ("A", "B"))
+        for name, shape in {"A": (RANK, IN), "B": (OUT, RANK)}.items():
+            if arrays[name].shape == shape[::-1]:
+                raise Found(TRANSPOSED, f"{name} has shape {arrays[name].shape}.")
+            trial.expect(name, arrays[name], shape=shape)
+            if arrays[name].dtype != each.dtype:
+                raise Found(GENERAL["wrong-dtype"], f"dtype={each.dtype} was asked for, "
+                                                    f"{name} is {arrays[name].dtype}.")
+    for name, array in trial.arrays(trial.make(N, N), ("A", "B")).items():
+        if array.size != 8 * N or array.dtype != np.float32:
+            raise Found(GENERAL["signature"], f"With rank and dtype left out, {name} has shape "
+                                              f"{array.shape} and is {array.dtype}.")
+
+
+@EXERCISE.test(1, "start", "the update is zero at the start, can learn, and comes from rng")
+def _start(trial: Trial) -> None:
+    A, B = _fresh(trial)
+    if not A.any():
+        raise Found(START_SWAPPED if B.any() else BOTH_ZERO, "A holds zeros only.")
+    if B.any():
+        raise Found(NOT_IDENTITY, "B is not zero in a fresh layer.")
+    if (rank := np.linalg.matrix_rank(A)) < RANK:
+        raise Found(ROWS_ALIKE, f"A has {RANK} rows, and as a matrix the rank {rank}.")
+    if not np.array_equal(A, _fresh(trial)[0]):
+        raise Found(IGNORES_RNG, "Two layers made from the same seed differ in A.")
+    if np.array_equal(A, _fresh(trial, seed=2)[0]):
+        raise Found(IGNORES_RNG, "Two layers made from different seeds have the same A.")
+
+
+def _fresh(trial: Trial, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    layer = trial.make(IN, OUT, RANK, dtype=trial.dtype, rng=trial.rng(seed))
+    arrays = trial.arrays(layer, ("A", "B"))
+    return arrays["A"], arrays["B"]
+
+
+# ---- Step 2: forward without dropout ----------------------------------------------------------
+
+@EXERCISE.test(2, "shapes", "any leading axes; dtypes stay as they are")
+def _leading(trial: Trial) -> None:
+    for each in trial.each_dtype():
+        layer, _ = _layer(each, 0.5)
+        layer.training = False
+        for lead in ((), (4,), (2, 3)):
+            each.keeps_dtype("forward", each.call(
+                layer.forward, each.normal(*lead, IN), each.normal(OUT, IN), shape=(*lead, OUT)))
+
+
+@EXERCISE.test(2, "values", "with training = False, and with p = 0, it is plain LoRA")
+def _plain(trial: Trial) -> None:
+    x, W, _ = _data(trial, IN, OUT)
+    for dropout, training in ((0.0, False), (0.0, True), (0.5, False)):
+        layer, arrays = _layer(trial, dropout)
+        layer.training = training
+        try:
+            value = trial.call(layer.forward, x, W)
+        except Found as found:
+            if found.diagnosis.mistake == "not-finite" and dropout == 0:
+                raise Found(WRONG_FACTOR, "At a rate of 0 " + found.diagnosis.seen) from None
+            raise
+        known = ((0, KEEP_RATE),) if training else ()  # nothing was kept, though nothing may drop
+        if dropout:
+            again = trial.call(layer.forward, x, W)
+            if not trial.agrees(value, again):
+                raise Found(IN_EVALUATION, "Two outputs for the same input differ.")
+            known = tuple((S * share, EVALUATION_SCALED)
+                          for share in (1 - dropout, 1 / (1 - dropout)))
+        _compare_sum(trial, f"the output at p = {dropout}, training = {training},", value, x @ W.T,
+                     _update(arrays, x), known=known)
+
+
+@EXERCISE.test(2, "behaviour", "wrong shapes of x and W are refused")
+def _forward_shapes(trial: Trial) -> None:
+    layer, _ = _layer(trial, 0.0)
+    x, W, _ = _data(trial, IN, OUT)
+    trial.call(layer.forward, x, W)
+    trial.refuses("an x of width 1", lambda: layer.forward(x[..., :1].copy(), W))
+    for part in (W[:1].copy(), W[:, :1].copy()):
+        trial.refuses(f"a W of shape {part.shape}", lambda part=part: layer.forward(x, part))
+
+
+# ---- Step 3: dropout in forward ---------------------------------------------------------------
+
+@EXERCISE.test(3, "values", "the frozen path sees no mask")
+def _frozen_path(trial: Trial) -> None:
+    x = _ones(trial)
+    found = trial.call(_glass_layer(trial, b=0).forward, x, np.eye(N, dtype=trial.dtype),
+                       shape=x.shape)
+    if trial.agrees(found, x):
+        return
+    if not found.any():
+        raise Found(NO_FROZEN, "With B = 0 the output in training is zero.")
+    if trial.agrees(found, np.full_like(found, found.max())):
+        raise Found(GENERAL["values"], f"With B = 0 the output in training is {found.max():.3g} "
+                                       "times X W^T.")
+    raise Found(FROZEN_PATH, "With B = 0 the output in training is not X W^T.")
+
+
+@EXERCISE.test(3, "values", "the mask is on the update's input")
+def _mask_place(trial: Trial) -> None:
+    x, W = _ones(trial), _frozen(trial)
+    used = trial.call(_glass_layer(trial).forward, x, W)  # the update's input, if all is right
+    if trial.agrees(used, x):
+        raise Found(NO_DROPOUT, f"No entry was dropped in {x.size:,} at a rate of {RATE}.")
+    if not used.any():
+        raise Found(WRONG_RATE, f"All {x.size:,} entries were dropped at a rate of {RATE}.")
+    summed = trial.call(_glass_layer(trial, a=np.ones(N)).forward, x, W)
+    if not trial.agrees(summed, np.broadcast_to(summed[..., :1], x.shape)):
+        spread = trial.call(_glass_layer(trial, b=np.ones(N)).forward, x, W)
+        late = not trial.agrees(spread, np.broadcast_to(spread[..., :1], x.shape))
+        same = trial.agrees(summed, np.broadcast_to(summed[0, 0], x.shape))
+        raise Found(ON_WEIGHT if same else ON_OUTPUT if late else ON_BOTTLENECK,
+                    "Outputs that are equal for any mask on the input differ.")
+    levels = np.unique(np.round(used.astype(np.float64), 4))
+    if levels.size > 2 or levels[0] != 0:
+        raise Found(GENERAL["values"], "For an input of ones the update's input should take two "
+                                       f"values, one of them 0; it takes {levels[:4]} ...")
+
+
+@EXERCISE.test(3, "values", "each entry is dropped by itself at the rate p, or divided by 1 - p")
+def _mask_values(trial: Trial) -> None:
+    used = trial.call(_glass_layer(trial).forward, _ones(trial, (32, 32)), _frozen(trial))
+    rows = used.reshape(-1, N)
+    if trial.agrees(rows, np.broadcast_to(rows[:, :1], rows.shape)):
+        raise Found(ROW_MASK, "In each row all entries are kept, or all dropped.")
+    if (different := len(np.unique(rows, axis=0))) < 0.9 * len(rows):
+        raise Found(SHARED_MASK, f"{len(rows):,} rows have {different:,} different masks.")
+    kept, share = used.max(), np.mean(used != 0)
+    if abs(share - RATE) < 0.02:
+        raise Found(KEEP_RATE, f"At a rate of {RATE} a share of {share:.2f} was kept.")
+    if abs(share - (1 - RATE)) > 0.02:  # eight standard deviations
+        raise Found(WRONG_RATE, f"At a rate of {RATE} a share of {share:.2f} was kept.")
+    if abs(kept - 1) < 1e-3:
+        raise Found(NO_SCALE, f"Entries that were kept are multiplied by {kept:.3g}.")
+    if abs(kept - 1 / (1 - RATE)) > 1e-3:
+        raise Found(WRONG_FACTOR, f"Entries that were kept are multiplied by {kept:.3g}.")
+
+
+@EXERCISE.test(3, "behaviour", "each forward pass has its own mask")
+def _mask_fresh(trial: Trial) -> None:
+    layer = _glass_layer(trial)
+    x, W = _ones(trial), _frozen(trial)
+    passes = np.stack([trial.call(layer.forward, x, W) for _ in range(6)])
+    if len(np.unique(passes, axis=0)) < len(passes):
+        raise Found(FIXED_MASK, "Two forward passes in training gave the same output.")
+    for which, counts in (("row", (passes != 0).sum(-1)),
+                          ("forward pass", (passes != 0).sum((1, 2, 3)))):
+        if np.ptp(counts) == 0:  # of six passes by chance: once in a thousand million
+            raise Found(FIXED_COUNT, f"In each {which} {counts.max():,} entries are kept.")
+
+
+@EXERCISE.test(3, "behaviour", "masks come from rng, and stop once training is False")
+def _seeded(trial: Trial) -> None:
+    x, W = _ones(trial), _frozen(trial)
+    one, two = (_glass_layer(trial, seed=7) for _ in range(2))
+    for _ in range(2):
+        if not trial.agrees(trial.call(one.forward, x, W), trial.call(two.forward, x, W)):
+            raise Found(IGNORES_RNG, "Two layers made with np.random.default_rng(7) differ.")
+    fresh, other = _glass_layer(trial, seed=7), _glass_layer(trial, seed=8)
+    if trial.agrees(trial.call(fresh.forward, x, W), trial.call(other.forward, x, W)):
+        raise Found(IGNORES_RNG, "Layers made from different seeds drop the same entries.")
+    unseeded = trial.make(IN, OUT, RANK, dtype=trial.dtype)  # rng may be left out
+    trial.call(unseeded.forward, trial.normal(4, IN), trial.normal(OUT, IN))
+    one.training = False
+    if not trial.agrees(trial.call(one.forward, x, W), x):
+        raise Found(IN_EVALUATION, "With training set to False later on, entries are dropped.")
+
+
+@EXERCISE.test(3, "behaviour", "the same masks act on any X, A, B and s; dtypes stay as they are")
+def _any_data(trial: Trial) -> None:
+    for each in trial.each_dtype():
+        layer, arrays, x, W, _, M = _masked_layer(each)
+        value = each.call(layer.forward, x, W)
+        _compare_sum(each, "the output in training", value, x @ W.T, _update(arrays, x * M), N)
+        each.keeps_dtype("forward in training", value)
+
+
+@EXERCISE.test(3, "behaviour", "left out, alpha is 16 and the rate 0.1")
+def _defaults(trial: Trial) -> None:
+    single = Trial(trial.student, np.float32)  # the default, too
+    for training, what, right in ((False, "alpha", 16 / 8), (True, "dropout", 16 / 8 / (1 - 0.1))):
+        layer = single.make(N, N, rank=8, rng=single.rng())
+        for array in single.arrays(layer, ("A", "B")).values():
+            array[...] = np.eye(*array.shape)  # the output is s times the first entries of x~
+        layer.training = training
+        found = single.call(layer.forward, _ones(single), _frozen(single)).max()
+        if abs(found - right) > 1e-3:
+            raise Found(GENERAL["signature"], f"With {what} left out, what is kept of an input of "
+                                              f"ones becomes {found:.4g}, expected {right:.4g}.")
+
+
+# ---- Step 4: backward -------------------------------------------------------------------------
+
+@EXERCISE.test(4, "interface", "backward before forward raises RuntimeError")
+def _order(trial: Trial) -> None:
+    layer, _ = _layer(trial, 0.0)
+    trial.refuses("backward before forward", lambda: layer.backward(trial.normal(4, OUT)),
+                  (RuntimeError,), GENERAL["backward-first"])
+
+
+@EXERCISE.test(4, "shapes", "gradients have the shapes of what they belong to")
+def _gradient_shapes(trial: Trial) -> None:
+    for lead in ((), (2, 3)):
+        layer, arrays = _layer(trial, 0.5)
+        trial.call(layer.forward, trial.normal(*lead, IN), trial.normal(OUT, IN))
+        trial.call(layer.backward, trial.normal(*lead, OUT), shape=(*lead, IN))
+        for name, grad in trial.arrays(layer, ("A", "B"), "gradients").items():
+            trial.expect(f"the gradient of {name}", grad, shape=arrays[name].shape)
+
+
+@EXERCISE.test(4, "gradients", "without dropout they are those of plain LoRA")
+def _plain_gradients(trial: Trial) -> None:
+    for each in trial.each_dtype():
+        for dropout, training in ((0.0, True), (0.5, False)):
+            for lead in ((7,), LEAD):
+                layer, arrays = _layer(each, dropout)
+                layer.training = training
+                _check_plain_gradients(each, layer, arrays, *_data(each, IN, OUT, lead))
+
+
+def _check_plain_gradients(trial: Trial, layer: Any, arrays: Arrays, x: np.ndarray, W: np.ndarray,
+                           G: np.ndarray) -> None:
+    kept = W.copy()
+    trial.call(layer.forward, x, W)
+    right = _gradients(arrays, x, W, G)
+    twins = {diagnosis: _gradients(arrays, x, W, G, s) for diagnosis, s in (
+        (NO_S_BACKWARD, 1), (ALPHA, S * RANK), (S_TWICE, S * S))}
+    _compare_gradients(trial, _backward(trial, layer, G), right, twins | {
+        NO_FROZEN_GRADIENT: {"X": right["X"] - G @ W},
+        AVERAGED: {name: grad / len(G) for name, grad in right.items()}})
+    trial.same_bits("the frozen weight after backward", W, kept, GENERAL["changes-input"])
+
+
+@EXERCISE.test(4, "gradients", "with dropout they use the mask of their own forward pass")
+def _masked_gradients(trial: Trial) -> None:
+    for each in trial.each_dtype():
+        layer, arrays, x, W, G, M = _masked_layer(each)
+        each.call(layer.forward, x, W)
+        right, plain, unscaled, twice = (_gradients(arrays, x, W, G, M=mask) for mask in (
+            M, 1, M * (1 - RATE), M / (1 - RATE)))
+        found, frozen = _backward(each, layer, G), G @ W
+        seems_kept = np.abs(found["X"] - frozen) > np.abs(plain["X"] - frozen) / 2
+        _compare_gradients(each, found, right, {
+            OTHER_MASK: {"X": frozen + (plain["X"] - frozen) * seems_kept / (1 - RATE)},
+            UNMASKED_X: {"X": plain["X"]}, UNSCALED_X: {"X": unscaled["X"]},
+            MASK_ON_ALL: {"X": plain["X"] * M}, NO_FROZEN_GRADIENT: {"X": right["X"] - frozen},
+            UNMASKED_B: {"B": plain["B"]}, UNMASKED_A: {"A": plain["A"]},
+            NO_SCALE: {"B": unscaled["B"], "A": unscaled["A"]}, MASKED_TWICE: twice,
+            NO_S_BACKWARD: _gradients(arrays, x, W, G, 1, M)})
+
+
+@EXERCISE.test(4, "behaviour", "backward follows the last forward, not the flag")
+def _flag(trial: Trial) -> None:
+    layer, arrays, x, W, G, M = _masked_layer(trial)
+    masked, plain = (_gradients(arrays, x, W, G, M=mask) for mask in (M, 1))
+    trial.call(layer.forward, x, W)
+    layer.training = False
+    _compare_gradients(trial, _backward(trial, layer, G), masked, {FLAG_IN_BACKWARD: plain})
+    layer, *_ = _masked_layer(trial)
+    trial.call(layer.forward, x, W)
+    layer.training = False
+    trial.call(layer.forward, x, W)
+    _compare_gradients(trial, _backward(trial, layer, G), plain, {STALE_MASK: masked})
+
+
+@EXERCISE.test(4, "behaviour", "gradients are replaced; a wrong grad_output is refused")
+def _replaced(trial: Trial) -> None:
+    layer, _ = _layer(trial, 0.0)
+    x, W, G = _data(trial, IN, OUT)
+
+    def once(G: np.ndarray = G) -> None:
+        trial.call(layer.forward, x, W)
+        trial.call(layer.backward, G)
+
+    once()
+    trial.replaces_gradients(layer, ("A", "B"), once)
+    swapped = G.reshape(7, 2, OUT)
+    trial.refuses(f"a grad_output of shape {swapped.shape}", lambda: once(swapped))
+
+
+# ---- Step 5: merging --------------------------------------------------------------------------
+
+@EXERCISE.test(5, "values", "the merged weight is W + s B A")
+def _merge(trial: Trial) -> None:
+    for each in trial.each_dtype():
+        layer, arrays = _layer(each, 0.5)
+        W = each.normal(OUT, IN, seed=3)
+        first, second = (each.call(layer.merge_weights, W, shape=W.shape) for _ in range(2))
+        if not each.agrees(first, second):
+            raise Found(MERGED_MASK, "Merging twice gave two different weights.")
+        _compare_sum(each, "the merged weight", first, W, arrays["B"] @ arrays["A"],
+                     known=((S * 0.5, MERGED_RATE), (S / 0.5, MERGED_RATE)))
+        each.keeps_dtype("merge_weights", first)
+
+
+@EXERCISE.test(5, "behaviour", "wrong shapes of W are refused")
+def _merge_shapes(trial: Trial) -> None:
+    layer, _ = _layer(trial, 0.5)
+    trial.call(layer.merge_weights, trial.normal(OUT, IN))
+    for shape in ((1, IN), (OUT, 1)):
+        trial.refuses(f"a W of shape {shape}",
+                      lambda shape=shape: layer.merge_weights(trial.normal(*shape)))
+
+
+@EXERCISE.test(5, "behaviour", "training and merging leave each other alone")
+def _merge_between(trial: Trial) -> None:
+    layer, arrays, x, W, G, M = _masked_layer(trial, (N,))
+    before = trial.call(layer.merge_weights, W)
+    trial.call(layer.forward, x, W)
+    if not trial.agrees(trial.call(layer.merge_weights, W), before):
+        raise Found(MERGED_MASK, "A forward pass in training changed the merged weight.")
+    if layer.training is not True:
+        raise Found(MERGE_CHANGES, f"training was True, and is {layer.training} after the merge.")
+    if not trial.agrees(trial.call(layer.backward, G), _gradients(arrays, x, W, G, M=M)["X"]):
+        raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient of X "
+                                   "is another one.")
+    arrays["A"] *= 2
+    if trial.agrees(trial.call(layer.merge_weights, W), before):
+        raise Found(GENERAL["dead-parameters"], "A was doubled, and nothing changed.")
+
+
+def check_lora_dropout(student: type, step: int | None = None, *,
+                       dtype: Any = np.float64) -> Report:
+    """Check a `LoRADropoutLayer`: the first `step` steps, or all of them. See `Exercise.check`."""
+    return EXERCISE.check(student, step, dtype=dtype)

@@ -1,0 +1,132 @@
+"""The stretch goal of exercise 6: what four bits cost the small Llama, and what LoRA repairs.
+
+`quantized_losses` and `qlora_runs` take the student's work, `draw_qlora` makes the figure. Only the
+seven projections of each layer are quantized, as usual; embeddings and norms stay as they are.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import llama
+import names
+import peft
+import training
+from book_pages import figures
+from exercises.ex6_qlora.levels import NF4
+from exercises.stretch_goals import pretrained, train
+
+
+def _projections(model: llama.Llama) -> dict[str, Any]:
+    return {name: module for name, module in model.modules().items()
+            if name.endswith(llama.PROJECTIONS)}
+
+
+def uniform(weight: np.ndarray, block: int) -> np.ndarray:
+    """The weight on 15 evenly spaced levels, blocks of this size: what NF4 is compared with."""
+    flat = weight.ravel()
+    out = np.empty_like(flat)
+    for start in range(0, flat.size, block):
+        part = flat[start:start + block]
+        scale = np.abs(part).max() or 1.0
+        out[start:start + block] = np.round(part / scale * 7) / 7 * scale
+    return out.reshape(weight.shape)
+
+
+def quantized_losses(quantize: Callable, dequantize: Callable, outlier: float = 1.0
+                     ) -> dict[str, float]:
+    """Loss on the base task of the model as it is, and with its projections in four bits.
+
+    With `outlier`, the largest weight of each matrix is multiplied by it first, in every model.
+    """
+    def nf4(block: int) -> Callable:
+        return lambda W: dequantize(*quantize(W, block), W.shape, block)
+
+    ways = {"full precision": lambda W: W, "NF4, blocks of 64": nf4(64),
+            "NF4, per tensor": lambda W: nf4(W.size)(W),
+            "even levels, blocks of 64": lambda W: uniform(W, 64),
+            "even levels, per tensor": lambda W: uniform(W, W.size)}
+    found, held_back = {}, names.load_names("base", "validation")[:1000]
+    for way, change in ways.items():
+        model = pretrained()
+        for module in _projections(model).values():
+            W = module.weight.copy()
+            W.flat[np.abs(W).argmax()] *= outlier
+            module.weight = change(W)
+        found[way] = training.evaluate(model, held_back)
+    return found
+
+
+def qlora_runs(layer: type, rank: int = 4, lr: float = 1e-2, steps: int = 60
+               ) -> dict[str, dict[str, Any]]:
+    """LoRA on every projection beside full weights, and the student's layer beside 4-bit ones."""
+    runs = {}
+    for kind, cls in (("LoRA, 32 bits", peft.LoRALinear), ("QLoRA, 4 bits", layer)):
+        model, rng = pretrained(), np.random.default_rng(1)
+        for name, module in _projections(model).items():
+            model.replace(name, cls(module.weight, lora_rank=rank, lora_alpha=2.0 * rank, rng=rng))
+        runs[kind] = train(model, lr, steps, every=steps // 6)
+        runs[kind]["layers"] = _projections(model)
+    return runs
+
+
+def requantized(runs: dict[str, dict[str, Any]], quantize: Callable, dequantize: Callable
+                ) -> dict[str, float]:
+    """Loss of the trained QLoRA model: LoRA beside, merged, and merged then quantized again."""
+    new_names, kept = names.load_names("turkish", "validation"), runs["QLoRA, 4 bits"]["layers"]
+    found = {"LoRA beside the 4-bit weight": runs["QLoRA, 4 bits"]["loss"][-1]}
+    for label, again in (("merged into full precision", False),
+                         ("merged and quantized again", True)):
+        model = pretrained()
+        for name, module in _projections(model).items():
+            # on the unit matrix a layer without bias shows its weight
+            W = kept[name].forward(np.eye(module.weight.shape[1], dtype=np.float32)).T
+            W = np.ascontiguousarray(W)
+            module.weight = dequantize(*quantize(W), W.shape) if again else W
+        found[label] = training.evaluate(model, new_names)
+    return found
+
+
+def draw_qlora(losses: dict[str, dict[str, float]], runs: dict[str, dict[str, Any]]) -> None:
+    """A weight's distribution over the levels; the cost of four bits; training beside them.
+
+    Parameters
+    ----------
+    losses : by the names of two models, what `quantized_losses` gave for them
+    """
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(10.4, 3.7),
+                                              width_ratios=[1.1, 1.1, 1.1])
+    blue, red = figures.COLORS["lora"], figures.COLORS["adapters"]
+    W = pretrained().layers[1].mlp.up_proj.weight.ravel()
+    blocks = W[:W.size // 64 * 64].reshape(-1, 64)
+    left.hist((blocks / np.abs(blocks).max(axis=1, keepdims=True)).ravel(), 81, (-1, 1),
+              color="#c9d9e6", density=True)
+    left.vlines(NF4, -0.14, -0.03, color=blue, lw=2, label="NF4")
+    left.vlines(np.arange(-7, 8) / 7, -0.31, -0.2, color=red, lw=2, label="even")
+    left.set(title="One weight matrix", xlabel="weight / absmax of its block", yticks=[])
+    left.legend(loc="upper left", fontsize=9, handlelength=0.8)
+    height = 0.8 / len(losses)
+    for number, (label, found) in enumerate(losses.items()):
+        cost = {way: loss - found["full precision"] for way, loss in found.items()
+                if way != "full precision"}
+        places = np.arange(len(cost)) + (number - (len(losses) - 1) / 2) * height
+        bars = middle.barh(places, list(cost.values()), height, label=label,
+                           color=[blue if "NF4" in way else red for way in cost],
+                           alpha=1.0 if number == 0 else 0.45)
+        middle.bar_label(bars, fmt="%.3f", padding=3, fontsize=8)
+    middle.set_yticks(range(len(cost)), [way.replace(", ", ",\n") for way in cost], fontsize=8.5)
+    middle.set(title="Loss added by 4 bits", xlabel="nats per character, base task", xscale="log",
+               xlim=(4e-3, 15))
+    for number, label in enumerate(losses):
+        middle.text(0.99, 0.93 - 0.08 * number, f"{('full colour', 'pale')[number]}: {label}",
+                    transform=middle.transAxes, ha="right", fontsize=8.5)
+    middle.invert_yaxis()
+    for (kind, run), color in zip(runs.items(), (figures.GREY, blue), strict=True):
+        right.plot(run["steps"], run["loss"], color=color, label=kind,
+                   ls="--" if color == blue else "-", lw=3 if color == blue else 2)
+    right.set(title="Fine-tuning on Turkish", xlabel="step", ylabel="loss on new names")
+    right.legend()
+    right.grid(True)
+    plt.show()

@@ -1,0 +1,442 @@
+"""The experiments of section 9.7: every method on one small model, measured the same way.
+
+    python -m experiments.small_llama run          all training runs, resumed where they stopped
+    python -m experiments.small_llama run --fresh  the same from nothing
+    python -m experiments.small_llama timing       time per step; alone on a quiet machine
+    python -m experiments.small_llama table        print the summary and rewrite summary.csv
+
+Filters for a quick look: `run --targets turkish --methods lora-qv full --seeds 0 --output try`.
+
+Question: what does each method learn of a language that the base model never saw, what does it
+forget, and what does it cost? Procedure, the same for every method and size:
+
+1. Sweep: five learning rates, at the method's middle size, one seed that is used for nothing else.
+   The rate with the lowest validation loss is taken for all sizes of that method on that target.
+2. Report: five seeds. The step with the lowest validation loss counts ("best"), as early stopping
+   would; the last step is recorded too ("final"). What is reported is measured on the test part.
+3. Dataset size: LoRA on all linear layers, and full fine-tuning, on parts of the Icelandic names.
+4. Spectra: the singular values of what full fine-tuning added to every weight, and the loss with
+   these updates cut down to rank r.
+
+A seed fixes the order of batches (the same for all methods) and the method's random start. Two
+processes with one thread each; every finished run is appended to runs.jsonl at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # before NumPy loads: two processes of one thread beat one of two
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
+import numpy as np
+
+from llama import PROJECTIONS, Llama
+from names import BOUNDARY, batches, decode, load_names
+from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
+from training import AdamW, Event, Recorder, clip_gradients, cross_entropy, evaluate, fit
+
+DATA = Path(__file__).parents[1] / "data"
+RESULTS = DATA / "experiments"
+TARGETS = ("turkish", "icelandic")
+SEEDS = (0, 1, 2, 3, 4)
+SWEEP_SEED = 100
+STEPS, BATCH, WARMUP, EVERY = 400, 64, 20, 50
+SUBSETS, SUBSET_SIZES = (100, 400, 1600), (1, 4, 16)  # names to train on; LoRA ranks
+CUTS = (0, 1, 2, 4, 8, 16, 32, 64)  # ranks at which full fine-tuning's updates are cut off
+
+
+# ----------------------------------------------------------------------- methods, plugged in
+
+
+def plug_full(model: Llama, size: int, rng: np.random.Generator) -> None:
+    model.set_trainable()
+
+
+def plug_lora(*targets: str) -> Callable:
+    """LoRA of a rank on the projections named; alpha = 2 rank, so the scaling is always 2."""
+    def plug(model: Llama, rank: int, rng: np.random.Generator) -> None:
+        for name, module in model.modules().items():
+            if name.endswith(targets):
+                model.replace(name, LoRALinear(module.weight, lora_rank=rank,
+                                               lora_alpha=2.0 * rank, rng=rng))
+    return plug
+
+
+def plug_adapters(*slots: str, **options: Any) -> Callable:
+    """An adapter of a bottleneck width in the named slots of every layer."""
+    def plug(model: Llama, bottleneck: int, rng: np.random.Generator) -> None:
+        for layer in model.layers:
+            for slot in slots:
+                setattr(layer, slot, Adapter(model.config.hidden_size, bottleneck, rng=rng,
+                                             **options))
+    return plug
+
+
+def plug_prefix(model: Llama, length: int, rng: np.random.Generator) -> None:
+    c = model.config
+    model.kv_prefix = PrefixTuning(c.num_hidden_layers, c.num_key_value_heads, c.head_dim, length,
+                                   rng=rng)
+
+
+def plug_prompt(model: Llama, length: int, rng: np.random.Generator) -> None:
+    table = model.embed_tokens.weight
+    model.soft_prompt = PromptTuning(model.config.hidden_size, length, table, rng=rng)
+
+
+MLP = tuple(name for name in PROJECTIONS if name.startswith("mlp"))
+SMALL, LARGE = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+VIRTUAL = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+METHODS = {  # name: (what plugs it in, its sizes, the size of the sweep, learning rates swept)
+    "full": (plug_full, (0,), 0, SMALL),
+    "lora-qv": (plug_lora("q_proj", "v_proj"), (1, 2, 4, 8, 16), 4, LARGE),
+    "lora-mlp": (plug_lora(*MLP), (1, 2, 4, 8, 16), 4, LARGE),
+    "lora-all": (plug_lora(*PROJECTIONS), (1, 2, 4, 8, 16), 4, LARGE),
+    "houlsby": (plug_adapters("after_attention", "after_mlp"), (2, 4, 8, 16), 8, LARGE),
+    "pfeiffer": (plug_adapters("after_mlp"), (2, 4, 8, 16), 8, LARGE),
+    "parallel": (plug_adapters("parallel_mlp", residual=False, scale=4.0), (2, 4, 8, 16), 8, LARGE),
+    "prefix": (plug_prefix, (1, 5, 10, 20), 10, VIRTUAL),
+    "prompt": (plug_prompt, (1, 5, 10, 20), 10, VIRTUAL),
+}
+
+
+def make_model(method: str, size: int, seed: int) -> Llama:
+    """The pretrained base model with a method plugged in."""
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {list(METHODS)}, got {method!r}")
+    model = Llama.load(DATA / "base")
+    METHODS[method][0](model, size, np.random.default_rng([seed, 1]))
+    return model
+
+
+# ------------------------------------------------------------------------------------ one run
+
+
+def cost(model: Llama, optimizer_bytes: int) -> dict[str, int]:
+    """Trainable parameters, bytes to store them, and bytes held in memory while training."""
+    from safetensors.numpy import save
+    trainable = model.parameters()
+    own = sum(a.nbytes for a in trainable.values())
+    frozen = sum(a.nbytes for name, a in model.weights().items() if name not in trainable)
+    return {"trainable": model.num_parameters(), "file_bytes": len(save(trainable)),
+            "memory_bytes": frozen + 2 * own + optimizer_bytes}  # weights, gradients, two moments
+
+
+def sample(model: Llama, count: int = 20, seed: int = 0) -> list[str]:
+    """Names drawn at temperature 1."""
+    start = np.full((count, 1), BOUNDARY)
+    new = model.generate(start, 15, stop=BOUNDARY, rng=np.random.default_rng([seed, 2]))
+    return [decode(row) for row in new]
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Train once and measure. A job names kind, target, method, size, lr, seed and train_names."""
+    method, target, seed = job["method"], job["target"], job["seed"]
+    model = make_model(method, job["size"], seed)
+    data = {split: load_names(target, split) for split in ("train", "validation", "test")}
+    base_names = load_names("base", "validation")
+    evaluations = {"validation": data["validation"]}
+    if job["kind"] == "report" and seed == SEEDS[0]:
+        evaluations["base"] = base_names  # the path from base to target; costs time: one seed
+    recorder, best = Recorder(), {"validation": np.inf}
+
+    def keep_best(event: Event) -> None:
+        if event.evaluated and event.evaluated["validation"] < best["validation"]:
+            best.update(validation=event.evaluated["validation"], step=event.step,
+                        arrays={name: a.copy() for name, a in model.parameters().items()})
+
+    started = {name: w.copy() for name, w in model.weights().items()} if method == "full" else {}
+    row = dict(job)
+    try:
+        optimizer = fit(model, batches(data["train"][:job["train_names"]], BATCH,
+                                       np.random.default_rng([seed, 0])),
+                        steps=job["steps"], lr=job["lr"], warmup=WARMUP, every=EVERY,
+                        evaluations=evaluations, callbacks=[recorder, keep_best])
+    except FloatingPointError as error:  # a rate of the sweep that is too high is a finding
+        return row | {"diverged": str(error)}
+
+    losses = recorder.losses
+    row |= cost(model, optimizer.nbytes())
+    row |= {"best_step": best["step"], "best_validation": best["validation"],
+            "final_validation": losses["validation"][-1],
+            "final_test": evaluate(model, data["test"]),
+            "final_base": evaluate(model, base_names)}
+    spectra = {"final": spectrum(model, started, data["test"])} if _wants_spectra(job) else {}
+    for name, array in model.parameters().items():
+        array[...] = best["arrays"][name]  # back to the best step
+    row |= {"best_test": evaluate(model, data["test"]),
+            "best_base": evaluate(model, base_names)}
+    if spectra:
+        spectra["best"] = spectrum(model, started, data["test"])
+        row["spectra"] = spectra
+    if job["kind"] == "report":
+        row["curve"] = {"steps": recorder.steps, **losses, "train": [
+            float(np.mean(part)) for part in np.split(
+                np.array(recorder.batch_losses), recorder.steps[1:-1])]}
+        if seed == SEEDS[0]:
+            row["names"] = sample(model)
+        if model.kv_prefix is not None or model.soft_prompt is not None:
+            model.kv_prefix = model.soft_prompt = None  # taken off: the base model again
+            row["detached_base"] = evaluate(model, base_names)
+    return row
+
+
+def _wants_spectra(job: dict[str, Any]) -> bool:
+    return job["kind"] == "report" and job["method"] == "full"
+
+
+def spectrum(model: Llama, started: dict[str, np.ndarray], names: list[str]) -> dict[str, Any]:
+    """Singular values of each matrix's update, and the loss with all updates cut to rank r.
+
+    The updates of the norms' weights, which are vectors, stay whole at every r.
+    """
+    weights = model.weights()
+    tuned = {name: w.copy() for name, w in weights.items() if w.ndim == 2}
+    svd = {name: np.linalg.svd(w.astype(np.float64) - started[name], full_matrices=False)
+           for name, w in tuned.items()}
+    cut_losses = []
+    for rank in CUTS:
+        for name, (u, s, vt) in svd.items():
+            weights[name][...] = started[name] + (u[:, :rank] * s[:rank]) @ vt[:rank]
+        cut_losses.append(evaluate(model, names))
+    for name, w in tuned.items():
+        weights[name][...] = w
+    return {"singular_values": {name: s.tolist() for name, (_, s, _) in svd.items()},
+            "weight_norms": {name: float(np.linalg.norm(started[name])) for name in svd},
+            "cuts": list(CUTS), "cut_test": cut_losses}
+
+
+# ----------------------------------------------------------------------------------- all runs
+
+
+def _job(kind: str, target: str, method: str, size: int, lr: float, seed: int,
+         steps: int, train_names: int | None = None) -> dict[str, Any]:
+    total = len(load_names(target, "train"))
+    return {"kind": kind, "target": target, "method": method, "size": size, "lr": lr,
+            "seed": seed, "steps": steps, "train_names": min(train_names or total, total)}
+
+
+def _key(job: dict[str, Any]) -> tuple:
+    return tuple(job[k] for k in ("kind", "target", "method", "size", "lr", "seed", "steps",
+                                  "train_names"))
+
+
+def chosen_rate(rows: Iterable[dict], target: str, method: str) -> float:
+    """The learning rate of the sweep with the lowest validation loss."""
+    swept = [row for row in rows if (row["kind"], row["target"], row["method"]) ==
+             ("sweep", target, method) and "diverged" not in row]
+    if not swept:
+        raise ValueError(f"no finished sweep of {method} on {target}")
+    return min(swept, key=lambda row: row["best_validation"])["lr"]
+
+
+def planned(kind: str, rows: Sequence[dict], targets: Sequence[str] = TARGETS,
+            methods: Iterable[str] = METHODS, seeds: Sequence[int] = SEEDS,
+            steps: int = STEPS) -> list[dict[str, Any]]:
+    """All jobs of one kind, seed by seed, so that a partial set is a fair one.
+
+    Those of kind "report" and "subset" use the rates that the sweep in `rows` has chosen.
+    """
+    pairs = [(target, method) for target in targets for method in methods]
+    if kind == "sweep":
+        return [_job(kind, t, m, METHODS[m][2], lr, SWEEP_SEED, steps)
+                for t, m in pairs for lr in METHODS[m][3]]
+    rate = {pair: chosen_rate(rows, *pair) for pair in pairs}
+    if kind == "report":
+        return [_job(kind, t, m, size, rate[t, m], seed, steps)
+                for seed in seeds for t, m in pairs for size in METHODS[m][1]]
+    sizes = {"lora-all": SUBSET_SIZES, "full": (0,)}
+    return [_job(kind, t, m, size, rate[t, m], seed, steps, count)
+            for seed in seeds for t, m in pairs if t == "icelandic"
+            for size in sizes.get(m, ()) for count in SUBSETS]
+
+
+def unfinished(kind: str, rows: Sequence[dict], **options: Any) -> list[dict[str, Any]]:
+    """The planned jobs that `rows` does not hold yet; options as for `planned`."""
+    done = {_key(row) for row in rows}
+    return [job for job in planned(kind, rows, **options) if _key(job) not in done]
+
+
+def run_all(args: argparse.Namespace) -> None:
+    """Three rounds of jobs on two processes; the second and third use the first one's rates."""
+    from multiprocessing import get_context
+
+    from tqdm import tqdm
+    args.output.mkdir(parents=True, exist_ok=True)
+    log, spectra_log = args.output / "runs.jsonl", args.output / "spectra.jsonl"
+    if args.fresh:
+        log.unlink(missing_ok=True)
+        spectra_log.unlink(missing_ok=True)
+    (args.output / "before.json").write_text(json.dumps(_rounded(before()), indent=1) + "\n")
+    rows = read_lines(log)
+    with get_context("spawn").Pool(args.workers) as pool:
+        for kind in args.rounds:
+            todo = unfinished(kind, rows, targets=args.targets, methods=args.methods,
+                              seeds=args.seeds, steps=args.steps)
+            for row in tqdm(pool.imap_unordered(run, todo), total=len(todo), desc=kind,
+                            mininterval=1, file=sys.stdout):
+                spectra = row.pop("spectra", None)
+                row = _rounded(row)  # as it will be read again: the same rates get chosen
+                rows.append(row)
+                _append(log, row)
+                if spectra:
+                    _append(spectra_log,
+                            {"target": row["target"], "seed": row["seed"], **_rounded(spectra)})
+    write_table(args.output)
+
+
+def before() -> dict[str, Any]:
+    """What the base model says before any fine-tuning: its losses, and 20 names."""
+    base = Llama.load(DATA / "base")
+    parts = {"base": ("validation",)} | dict.fromkeys(TARGETS, ("validation", "test"))
+    losses = {f"{language} {split}": evaluate(base, load_names(language, split))
+              for language, splits in parts.items() for split in splits}
+    return {"losses": losses, "names": sample(base)}
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to 5 significant digits: what a file needs, at half its size."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(row, separators=(",", ":")) + "\n")
+
+
+# ------------------------------------------------------------------------------------- timing
+
+
+def time_steps(args: argparse.Namespace) -> None:
+    """Median milliseconds per training step, one thread, batch 64 of 16 tokens: timing.json."""
+    from tqdm import tqdm
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.integers(0, 27, (2, BATCH, 16))
+    setups = [(m, size) for m in args.methods for size in METHODS[m][1]]
+    models = {setup: make_model(*setup, seed=0) for setup in setups}
+    times: dict[tuple, list[float]] = {setup: [] for setup in setups}
+    optimizers = {setup: AdamW(model.parameters()) for setup, model in models.items()}
+    for _ in tqdm(range(args.repeats), desc="timing", file=sys.stdout):
+        for setup, model in models.items():  # in turn: a slow moment of the machine hits all
+            start = time.perf_counter()
+            _, grad = cross_entropy(model.forward(inputs), targets)
+            model.backward(grad)
+            gradients = model.gradients()
+            clip_gradients(gradients, 1.0)
+            optimizers[setup].step(gradients)
+            times[setup].append(1e3 * (time.perf_counter() - start))
+    rows = [{"method": m, "size": size, "ms_median": float(np.median(times[m, size])),
+             "ms_fastest": float(np.min(times[m, size]))} for m, size in setups]
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "timing.json").write_text(json.dumps(
+        {"batch": BATCH, "tokens": 16, "threads": 1, "repeats": args.repeats,
+         "numpy": np.__version__, "rows": _rounded(rows)}, indent=1) + "\n")
+
+
+# ------------------------------------------------------- what the pages read; NumPy suffices
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a `.jsonl` file; none if there is no file yet."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def load_runs(kind: str | None = None, folder: Path = RESULTS, **wanted: Any) -> list[dict]:
+    """Recorded runs: `load_runs("report", target="turkish", method="lora-qv")`.
+
+    Keys of a run: kind ("sweep", "report", "subset"), target, method, size, lr, seed, steps,
+    train_names; trainable, file_bytes, memory_bytes; best_step and best_/final_ with validation,
+    test and base (loss in nats per character); with kind "report" also curve (steps, validation,
+    train, and for seed 0 base), detached_base for prefix and prompt, names for seed 0.
+    """
+    rows = read_lines(folder / "runs.jsonl")
+    if kind is not None:
+        wanted["kind"] = kind
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def load_spectra(folder: Path = RESULTS) -> list[dict]:
+    """One row per target and seed: `best` and `final`, each as `spectrum` returns it."""
+    return read_lines(folder / "spectra.jsonl")
+
+
+def summarise(rows: Iterable[dict]) -> list[dict]:
+    """Mean and sample standard deviation over seeds, per kind, target, method, size and subset."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        if "diverged" not in row:
+            key = tuple(row[k] for k in ("kind", "target", "method", "size", "train_names", "lr"))
+            groups.setdefault(key, []).append(row)
+    table = []
+    for (kind, target, method, size, train_names, lr), runs in groups.items():
+        entry = {"kind": kind, "target": target, "method": method, "size": size,
+                 "train_names": train_names, "lr": lr, "seeds": len(runs)}
+        entry |= {key: runs[0][key] for key in ("trainable", "file_bytes", "memory_bytes")}
+        for key in ("best_test", "final_test", "best_base", "final_base", "best_step",
+                    "detached_base"):
+            values = [r[key] for r in runs if key in r]
+            if values:
+                entry[key] = float(np.mean(values))
+                entry[f"{key}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        table.append(entry)
+    order = list(METHODS)
+    return sorted(table, key=lambda e: (e["kind"], e["target"], order.index(e["method"]),
+                                        e["size"], e["train_names"], e["lr"]))
+
+
+def write_table(folder: Path) -> None:
+    """Print the summary and write it as summary.csv."""
+    import csv
+    table = summarise(load_runs(folder=folder))
+    columns = list(dict.fromkeys(key for entry in table for key in entry))
+    with (folder / "summary.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(_rounded(table))
+
+    def pair(entry: dict, key: str) -> str:
+        sd = entry.get(f"{key}_sd")
+        return f"{entry[key]:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
+
+    rows = load_runs(folder=folder)
+    for kind in ("sweep", "report", "subset"):
+        todo, total = len(unfinished(kind, rows)), len(planned(kind, rows))
+        print(f"{kind}: {total - todo} of {total} runs are recorded")
+        if todo and kind == "sweep":
+            break  # what comes after it is planned from its rates
+    for e in table:
+        print(f"{e['kind']:<7}{e['target']:<10}{e['method']:<9}{e['size']:>3}{e['train_names']:>5}"
+              f" lr {e['lr']:<7g}{e['trainable']:>7,}  test {pair(e, 'best_test'):<14} final "
+              f"{pair(e, 'final_test'):<14} base {pair(e, 'best_base'):<14} "
+              f"step {e['best_step']:.0f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["run", "timing", "table"])
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--fresh", action="store_true", help="forget earlier runs")
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--rounds", nargs="+", choices=["sweep", "report", "subset"],
+                        default=["sweep", "report", "subset"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=30, help="of each step in `timing`")
+    args = parser.parse_args()
+    {"run": run_all, "timing": time_steps, "table": lambda a: write_table(a.output)}[
+        args.command](args)
+
+
+if __name__ == "__main__":
+    main()

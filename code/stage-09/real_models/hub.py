@@ -1,0 +1,454 @@
+"""Hugging Face's files: adapters in PEFT's layout, checkpoints of the Llama family.
+
+    save_adapter(model, folder)          the plugged-in method: adapter_model.safetensors and
+    load_adapter(model, folder)          adapter_config.json
+    load_llama(folder)                   a checkpoint, one file or sharded, mapped into memory
+    save_llama(model, folder)            the same way back, LoRA merged if there is any
+
+PEFT reads what we write of LoRA, prefix and prompt tuning, and we read what it writes. It has no
+bottleneck adapters: those are saved in a layout of ours, whose `peft_type` PEFT refuses.
+
+Every file is read without trust (see tensorfile.py). What PEFT lets pass with a warning, such as a
+misspelt key, whereupon the adapter does nothing, is an error here. So is every setting that our
+code would have to ignore.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from llama import (
+    LAYER_MODULES,
+    PROJECTIONS,
+    Linear,
+    Llama,
+    LlamaConfig,
+    rope_theta,
+    with_defaults,
+)
+from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
+from real_models.accounting import matches
+from real_models.tensorfile import (
+    HubError,
+    Tensor,
+    about,
+    check_fit,
+    check_names,
+    parse,
+    read_header,
+    read_json,
+    read_tensor,
+    replacing,
+    short,
+    write_arrays,
+    write_json,
+)
+from validation import check_count, check_positive
+
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+         "num_attention_heads", "num_key_value_heads", "max_position_embeddings")
+LARGEST = {"num_hidden_layers": 1_000, "max_position_embeddings": 2 ** 20}  # each costs memory
+LARGEST_SIZE = 2 ** 24  # of any other size in a configuration
+SLOTS = LAYER_MODULES[-3:]
+BOTTLENECK = "STAGE9_BOTTLENECK"
+
+
+# -------------------------------------------------------------------------------- checkpoints
+
+
+def read_config(path: str | Path) -> LlamaConfig:
+    """A Llama's `config.json`, with Hugging Face's defaults; HubError if we can't compute it."""
+    path = Path(path)
+    stored = read_json(path)
+    if stored.get("model_type") != "llama":
+        raise HubError(f"{path}: model_type is {short(stored.get('model_type'))}; llama.py "
+                       "computes 'llama' only")
+    if stored.get("quantization_config"):
+        raise HubError(f"{path}: the weights are quantised; take the original checkpoint")
+    if stored.get("rope_interleaved"):
+        raise HubError(f"{path}: rope_interleaved is true; llama.py pairs the halves of a head")
+    stored = with_defaults(stored)
+    with about(path):
+        for key in SIZES:
+            limit = LARGEST.get(key, LARGEST_SIZE)
+            if check_count(key, stored.get(key)) > limit:
+                raise HubError(f"{path}: {key} is above {limit:,}: no such model")
+        check_positive("rms_norm_eps", stored["rms_norm_eps"])
+        check_positive("rope_theta", rope_theta(stored))
+        for key in ("tie_word_embeddings", "attention_bias", "mlp_bias"):
+            if not isinstance(stored.get(key, False), bool):
+                raise HubError(f"{path}: {key} must be true or false, got {short(stored[key])}")
+        return replace(LlamaConfig.load(path),  # refuses what else our model does not compute
+                       tie_word_embeddings=stored["tie_word_embeddings"],
+                       max_position_embeddings=stored["max_position_embeddings"])
+
+
+def find_tensors(folder: Path) -> dict[str, Tensor]:
+    """The arrays of a checkpoint: `model.safetensors`, or several files and their index."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists() or not index.exists():  # as transformers does
+        if not single.exists() and list(folder.glob("*.bin")):
+            raise HubError(f"{folder} has its weights in pickles (*.bin), which can run any code "
+                           "when they are read; take a checkpoint with *.safetensors")
+        return read_header(single)[0]
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise HubError(f"{index} must have a weight_map of array names to file names")
+    by_file: dict[str, set[str]] = {}
+    for name, file in listed.items():
+        if not isinstance(file, str) or not re.fullmatch(r"[A-Za-z0-9._-]+\.safetensors", file):
+            raise HubError(f"{index}: {short(file)} is not the plain name of a safetensors file "
+                           "in the same folder; nothing outside of it is read")
+        by_file.setdefault(file, set()).add(name)
+    tensors: dict[str, Tensor] = {}
+    for file, names in sorted(by_file.items()):
+        found, _ = read_header(folder / file)
+        check_names(f"{folder / file}, against {index.name}", found, names)
+        tensors |= found
+    return tensors
+
+
+def load_llama(folder: str | Path, dtype: Any = np.float32) -> Llama:
+    """A checkpoint of the Llama family, as Hugging Face publishes it.
+
+    Parameters
+    ----------
+    folder : holds config.json and model.safetensors, or its shards and their index
+    dtype : of the model; half precision is stored widely, but NumPy computes with it very slowly
+
+    Raises
+    ------
+    HubError
+        Files that are damaged or do not fit each other; a model that llama.py does not compute.
+    """
+    folder = Path(folder)
+    config = read_config(folder / "config.json")
+    tensors = {name: tensor for name, tensor in find_tensors(folder).items()
+               if not name.endswith(".rotary_emb.inv_freq")}  # old files store what is computed
+    head = tensors.pop("lm_head.weight", None) if config.tie_word_embeddings else None
+    shapes = config.weight_shapes()
+    check_fit(folder, tensors, shapes)
+    with about(folder):
+        weights = {name: read_tensor(tensors[name], dtype)
+                   for name in tqdm(shapes, desc="loading", leave=False, delay=2)}
+        model = Llama(config, weights)  # looks at every value
+        if head is not None and not (head.shape == model.lm_head.weight.shape and np.array_equal(
+                read_tensor(head, dtype), model.lm_head.weight)):
+            raise HubError(f"{folder}: config.json says that the output layer is the embedding, "
+                           "but lm_head.weight differs; set tie_word_embeddings to false")
+    return model
+
+
+def merged_weights(model: Llama) -> dict[str, np.ndarray]:
+    """All weights by Hugging Face name, every LoRA update added to its weight."""
+    modules, weights = model.modules(), model.weights()
+    for name, module in modules.items():
+        if isinstance(module, LoRALinear):
+            weights[f"{name}.weight"] = module.merge()[0]
+        elif name.endswith(SLOTS) or name in ("kv_prefix", "soft_prompt"):
+            raise HubError(f"{name} is no part of any weight and cannot be merged; save it with "
+                           "save_adapter, and take it off before saving the model")
+    return weights
+
+
+def save_llama(model: Llama, folder: str | Path, *, max_shard_bytes: int = 4 * 10 ** 9,
+               **config_fields: Any) -> None:
+    """Write a checkpoint that `transformers` and `load_llama` read; LoRA is merged into it.
+
+    Parameters
+    ----------
+    model : its dtype is the files'
+    folder : made if it is missing; an older checkpoint of one file there is replaced
+    max_shard_bytes : above this size the arrays go to several files with an index
+    **config_fields : more for config.json, e.g. eos_token_id=2
+
+    Raises
+    ------
+    HubError
+        Methods that cannot be merged, NaN, or a folder that holds another checkpoint of shards.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = merged_weights(model)
+    shards: list[dict[str, np.ndarray]] = [{}]
+    room = max_shard_bytes
+    for name, array in weights.items():
+        if shards[-1] and array.nbytes > room:
+            shards.append({})
+            room = max_shard_bytes
+        shards[-1][name] = array
+        room -= array.nbytes
+    files = [folder / f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
+             for i in range(len(shards))]
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if len(shards) == 1:
+        files = [single]
+    elif single.exists() or index.exists():  # half of the one and half of the other would load
+        raise HubError(f"{folder} already holds a checkpoint; save one in shards to a new folder")
+    config = model.config.to_hugging_face() | {
+        "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
+        "dtype": str(model.norm.weight.dtype), **config_fields}
+    extra = [folder / "config.json"] + [index] * (len(shards) > 1)
+    with replacing(*files, *extra) as new:
+        for path, shard in zip(new, shards):
+            write_arrays(path, shard)
+        write_json(new[len(files)], config)
+        if len(shards) > 1:
+            write_json(new[-1], {
+                "metadata": {"total_size": sum(a.nbytes for a in weights.values())},
+                "weight_map": {n: f.name for f, shard in zip(files, shards) for n in shard}})
+
+
+# ---------------------------------------------------------------------------------------- adapters
+
+
+def fingerprint(model: Llama) -> str:
+    """Tells base models apart: a hash of one to two thousand values of each large weight."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.weights().items()):
+        values = weight.reshape(-1)[::max(1, weight.size // 1024)]
+        digest.update(name.encode() + values.astype("<f8").tobytes())  # the same in every dtype
+    return digest.hexdigest()
+
+
+def _alpha(layer: LoRALinear) -> float:
+    """The alpha whose quotient by the rank is exactly the layer's scaling; whole if one is."""
+    rank, scaling = layer.lora.rank, layer.lora.scaling
+    near = scaling * rank  # rounded; yet if any number's quotient is the scaling, this one's is
+    return round(near) if round(near) / rank == scaling else near
+
+
+def _same(values: Iterable[Any], what: str) -> Any:
+    """The one value that all layers share."""
+    if len(found := sorted(set(values))) != 1:
+        raise HubError(f"{what} must be the same in all layers to be saved, got {found}")
+    return found[0]
+
+
+def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = None) -> None:
+    """Write the method that is plugged into the model: `adapter_model.safetensors` and its config.
+
+    Parameters
+    ----------
+    model : holds LoRA, a prefix, a soft prompt or bottleneck adapters; one of the four
+    folder : made if it is missing; an older adapter there is replaced
+    base_model : name or path of the checkpoint, for whoever loads the adapter with PEFT
+
+    Raises
+    ------
+    HubError
+        No method or several, other trainable weights, layers of different rank or alpha, or NaN.
+    """
+    modules, c = model.modules(), model.config
+    loras = {n: m for n, m in modules.items() if isinstance(m, LoRALinear)}
+    adapters = {n: m for n, m in modules.items() if isinstance(m, Adapter)}
+    config: dict[str, Any] = {"base_model_name_or_path": base_model, "inference_mode": True,
+                              "task_type": "CAUSAL_LM"}
+    virtual = {"num_layers": c.num_hidden_layers, "num_transformer_submodules": 1}
+    if loras:
+        settings = {"r": _same((m.lora.rank for m in loras.values()), "rank"),
+                    "lora_alpha": _same(map(_alpha, loras.values()), "alpha")}
+        whole = {p for p in PROJECTIONS if all(f"model.layers.{i}.{p}" in loras
+                                               for i in range(c.num_hidden_layers))}
+        config |= {"peft_type": "LORA", **settings, "lora_dropout": 0.0, "bias": "none",
+                   "target_modules": sorted({p.split(".")[1] for p in whole} | {
+                       n for n in loras if not n.endswith(tuple(whole))}),
+                   "fan_in_fan_out": False, "init_lora_weights": True, "use_rslora": False,
+                   "use_dora": False, "modules_to_save": None}
+        names = {f"{n}.{key}": f"base_model.model.{n}.lora_{key}.weight"
+                 for n in loras for key in ("A", "B")}
+    elif model.kv_prefix is not None:
+        settings = {"num_virtual_tokens": model.kv_prefix.prefix_length}
+        config |= {"peft_type": "PREFIX_TUNING", **settings, **virtual, "prefix_projection": False,
+                   "num_attention_heads": c.num_key_value_heads,
+                   "token_dim": c.num_key_value_heads * c.head_dim}
+        names = {"kv_prefix.prefix": "prompt_embeddings"}
+    elif model.soft_prompt is not None:
+        settings = {"num_virtual_tokens": len(model.soft_prompt.prompt)}
+        config |= {"peft_type": "PROMPT_TUNING", **settings, **virtual,
+                   "num_attention_heads": c.num_attention_heads, "token_dim": c.hidden_size,
+                   "prompt_tuning_init": "RANDOM"}
+        names = {"soft_prompt.prompt": "prompt_embeddings"}
+    elif adapters:
+        settings = {key: _same((getattr(m, key) for m in adapters.values()), key)
+                    for key in ("bottleneck_dim", "residual", "scale")}
+        config |= {"peft_type": BOTTLENECK, **settings, "slots": list(adapters),
+                   "format": "bottleneck adapters of this course; Hugging Face PEFT has none"}
+        names = {f"{n}.{key}": f"{n}.{key}" for n in adapters for key in ("W_down", "W_up")}
+    else:
+        raise HubError("the model holds no method to save: plug one in, or use save_llama")
+    arrays = model.parameters()
+    if other := sorted(arrays.keys() - names.keys()):
+        raise HubError(f"a saved adapter holds one method and nothing else; also trainable is "
+                       f"{short(other)}: save that with save_llama, or take it off")
+    arrays = {names[n]: _to_peft(array) if n == "kv_prefix.prefix" else array
+              for n, array in arrays.items()}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "adapter_model.safetensors", folder / "adapter_config.json") as new:
+        write_arrays(new[0], arrays, base_model_fingerprint=fingerprint(model),
+                      settings=json.dumps(settings))
+        write_json(new[1], config)
+
+
+# Settings that leave what a trained adapter computes as it is. A setting that is in neither list
+# must be empty: PEFT's next feature is refused by name, not ignored.
+HARMLESS = {"auto_mapping", "base_model_name_or_path", "encoder_hidden_size", "inference_mode",
+            "init_weights", "lora_dropout", "megatron_core", "peft_version", "prefix_projection",
+            "prompt_tuning_init", "prompt_tuning_init_text", "qalora_group_size", "revision",
+            "tokenizer_kwargs", "tokenizer_name_or_path"}
+READ = {"LORA": {"r", "lora_alpha", "target_modules"},
+        "PREFIX_TUNING": {"num_virtual_tokens", "num_layers", "num_attention_heads", "token_dim",
+                          "num_transformer_submodules"},
+        BOTTLENECK: {"bottleneck_dim", "residual", "scale", "slots", "format"}}
+READ["PROMPT_TUNING"] = READ["PREFIX_TUNING"]
+ONLY = {"task_type": (None, "CAUSAL_LM"), "bias": ("none",),  # other starts change the base model
+        "init_lora_weights": (True, False, "gaussian", "orthogonal")}
+
+
+def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = None) -> None:
+    """Plug a saved adapter into a model that has none, ready to run or to train on.
+
+    Parameters
+    ----------
+    model : the base model, unchanged if anything is refused
+    folder : holds adapter_config.json and adapter_model.safetensors, by us or by PEFT
+    base_model : if given, the config's base_model_name_or_path must be this
+
+    Raises
+    ------
+    HubError
+        Damaged files, files that do not fit the model or each other, a setting we don't compute.
+    """
+    folder = Path(folder)
+    path, where = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    config = read_json(where)
+    kind = config.get("peft_type")
+    if not isinstance(kind, str) or kind not in READ:
+        raise HubError(f"{where}: peft_type must be one of {sorted(READ)}, got {short(kind)}")
+    for key, value in config.items():
+        if key in ONLY:
+            if not any(value is v or isinstance(v, str) and value == v for v in ONLY[key]):
+                raise HubError(f"{where}: {key} is {short(value)}; we compute {ONLY[key]} only")
+        elif value and key not in HARMLESS | READ[kind] | {"peft_type"}:
+            raise HubError(f"{where}: {short(key)} is {short(value)}, which this code does not "
+                           "compute; loading without it would give another model")
+    named = config.get("base_model_name_or_path")
+    if base_model is not None and named != base_model:
+        raise HubError(f"{where} was trained on {short(named)}, not on {base_model!r}")
+    if taken := [n for n, m in model.modules().items()
+                 if isinstance(m, (LoRALinear, Adapter, PrefixTuning, PromptTuning))]:
+        raise HubError(f"the model already holds a method ({taken[0]}): load into the plain model")
+    tensors, metadata = read_header(path)
+    if metadata.get("base_model_fingerprint", fp := fingerprint(model)) != fp:
+        raise HubError(f"{path} was trained on another base model: this one has other weights")
+    with about(where):
+        if "settings" in metadata:
+            for key, value in parse(metadata["settings"].encode(), f"{path}, settings").items():
+                if config.get(key) != value:
+                    raise HubError(f"{where}: {key[:80]} is {short(config.get(key))}, but the "
+                                   f"arrays were saved with {short(value)}: restore it")
+        plan = PLANS[kind](model, config)
+        shapes = {key: shape for _, arrays in plan.values() for key, shape in arrays.values()}
+        check_fit(path, tensors, shapes)  # from here on, sizes are those of the file
+        arrays = {key: read_tensor(tensors[key], model.norm.weight.dtype) for key in shapes}
+        if bad := [key for key, array in arrays.items() if not np.isfinite(array).all()]:
+            raise HubError(f"{path}: {bad[0]} holds NaN or infinity: the run that made it diverged")
+        built = {name: make() for name, (make, _) in plan.items()}
+    for name, module in built.items():
+        for own, array in module.parameters().items():
+            stored = arrays[plan[name][1][own][0]]
+            array[...] = stored if name != "kv_prefix" else _from_peft(stored, array.shape)
+        model.replace(name, module)
+
+
+# A plan: by module, how to make it, and the file's name and shape for each of its arrays.
+Plan = dict[str, tuple[Callable[[], Any], dict[str, tuple[str, tuple[int, ...]]]]]
+
+
+def _plan_lora(model: Llama, config: dict[str, Any]) -> Plan:
+    rank = check_count("r", config.get("r"))
+    alpha = check_positive("lora_alpha", config.get("lora_alpha"))
+    linear = {n: m for n, m in model.modules().items() if isinstance(m, Linear)}
+    targets = config.get("target_modules")
+    targets = list(PROJECTIONS) if targets == "all-linear" else targets
+    _check_list("target_modules", targets, {part for n in linear for part in (
+        n, n.rpartition(".")[2])}, lambda target: any(matches(n, [target]) for n in linear))
+    plan: Plan = {}
+    for name, module in linear.items():
+        if matches(name, targets):
+            rows, columns = module.weight.shape
+            key = f"base_model.model.{name}.lora_"
+            plan[name] = (partial(LoRALinear, module.weight, lora_rank=rank, lora_alpha=alpha),
+                          {"A": (f"{key}A.weight", (rank, columns)),
+                           "B": (f"{key}B.weight", (rows, rank))})
+    return plan
+
+
+def _plan_virtual(model: Llama, config: dict[str, Any]) -> Plan:
+    c, prefix = model.config, config["peft_type"] == "PREFIX_TUNING"
+    heads = c.num_key_value_heads if prefix else c.num_attention_heads
+    P = check_count("num_virtual_tokens", config.get("num_virtual_tokens"))
+    if P >= c.max_position_embeddings:
+        raise ValueError(f"num_virtual_tokens is {P}, but the model has only "
+                         f"{c.max_position_embeddings} positions")
+    for key, ours in (("num_layers", c.num_hidden_layers), ("num_attention_heads", heads),
+                      ("token_dim", heads * c.head_dim), ("num_transformer_submodules", 1)):
+        if config.get(key) not in (None, ours):
+            raise ValueError(f"{key} is {short(config[key])}, but it is {ours} for this model: "
+                             "the adapter belongs to another base model")
+    dtype = model.norm.weight.dtype
+    if prefix:
+        make = partial(PrefixTuning, c.num_hidden_layers, heads, c.head_dim, P, dtype=dtype)
+        width = c.num_hidden_layers * 2 * heads * c.head_dim
+        return {"kv_prefix": (make, {"prefix": ("prompt_embeddings", (P, width))})}
+    make = partial(PromptTuning, c.hidden_size, P, dtype=dtype)
+    return {"soft_prompt": (make, {"prompt": ("prompt_embeddings", (P, c.hidden_size))})}
+
+
+def _plan_bottleneck(model: Llama, config: dict[str, Any]) -> Plan:
+    m = check_count("bottleneck_dim", config.get("bottleneck_dim"))
+    scale = check_positive("scale", config.get("scale"))
+    residual, d = config.get("residual"), model.config.hidden_size
+    if not isinstance(residual, bool):
+        raise ValueError(f"residual must be true or false, got {short(residual)}")
+    valid = {f"model.layers.{i}.{slot}" for i in range(len(model.layers)) for slot in SLOTS}
+    _check_list("slots", config.get("slots"), valid, valid.__contains__)
+    make = partial(Adapter, d, m, residual=residual, scale=scale, dtype=model.norm.weight.dtype)
+    return {name: (make, {"W_down": (f"{name}.W_down", (d, m)), "W_up": (f"{name}.W_up", (m, d))})
+            for name in config["slots"]}
+
+
+PLANS = {"LORA": _plan_lora, "PREFIX_TUNING": _plan_virtual, "PROMPT_TUNING": _plan_virtual,
+         BOTTLENECK: _plan_bottleneck}
+
+
+def _check_list(key: str, names: Any, valid: Iterable[str], known: Callable[[str], bool]) -> None:
+    """A list of names, each known to the model."""
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise ValueError(f"{key} must be a list of names, got {short(names)}; write them out")
+    for name in names:
+        if not known(name):
+            near = get_close_matches(name[:200], sorted(valid), 1)
+            raise ValueError(f"{key}: this model has no {short(name)}"
+                             + (f"; meant is perhaps {near[0]!r}" if near else ""))
+
+
+def _to_peft(prefix: np.ndarray) -> np.ndarray:
+    """(L, 2, P, K, dh) -> PEFT's (P, L * 2 * K * dh): a row holds all layers of one token."""
+    return prefix.transpose(2, 0, 1, 3, 4).reshape(prefix.shape[2], -1)
+
+
+def _from_peft(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The way back: (P, L * 2 * K * dh) -> (L, 2, P, K, dh)."""
+    L, two, P, K, dh = shape
+    return rows.reshape(P, L, two, K, dh).transpose(1, 2, 0, 3, 4)

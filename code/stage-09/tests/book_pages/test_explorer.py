@@ -1,0 +1,346 @@
+"""The parameter explorer's costs, multiplied, are what `compare_peft_methods` says.
+
+The same is tested with real clicks in a browser by the book's widget tests.
+"""
+
+import json
+import subprocess
+from itertools import product
+
+import needs
+import numpy as np
+import pytest
+import traitlets
+
+import peft
+from book_pages.widgets import explorer
+from book_pages.widgets.explorer import ParameterExplorer
+from experiments import small_llama
+from real_models import accounting
+
+
+def multiplied(widget, width, layers, **settings):
+    """What the front end does: the cost of one unit times the setting."""
+    costs = widget._costs[f"{width},{layers}"]
+    return {method["key"]: costs[method["key"]] * settings.get(method["setting"], 1)
+            for method in widget._methods}
+
+
+@pytest.fixture(scope="module")
+def widget():
+    return explorer.parameter_explorer()
+
+
+def test_defaults_are_the_published_counts_of_the_7b_shape(widget):
+    counts = {key: count["params"] for key, count in widget.counts().items()}
+    assert counts == {"full": 2_147_483_648, "lora": 4_194_304, "adapters": 33_554_432,
+                      "prefix": 2_621_440, "prompt": 81_920}
+
+
+def test_every_shape_multiplied_is_exactly_what_compare_peft_methods_counts(widget):
+    settings = [dict(zip(explorer.SETTINGS, values, strict=True))
+                for values in zip(*(v[:9] for v in explorer.SETTINGS.values()), strict=True)]
+    settings.append({name: values[-1] for name, values in explorer.SETTINGS.items()})
+    for width, layers in product(widget._widths, widget._layer_counts):
+        for heads in widget._head_counts[str(width)]:
+            for choice in settings:
+                expected = peft.compare_peft_methods(width, layers, heads, **choice)
+                assert multiplied(widget, width, layers, **choice) == {
+                    key: count["params"] for key, count in expected.items()}
+
+
+def test_every_position_of_every_slider(widget):
+    for setting, values in explorer.SETTINGS.items():
+        for value in values:
+            expected = peft.compare_peft_methods(**{setting: value})
+            [key] = [m["key"] for m in widget._methods if m["setting"] == setting]
+            assert multiplied(widget, 4096, 32, **{setting: value})[key] == expected[key]["params"]
+
+
+def test_no_count_or_byte_is_beyond_what_javascript_counts_exactly(widget):
+    largest = max(
+        product_ for width, layers in product(widget._widths, widget._layer_counts)
+        for product_ in multiplied(
+            widget, width, layers, **{k: v[-1] for k, v in explorer.SETTINGS.items()}).values())
+    assert largest * 4 <= 2**53 - 1
+
+
+def test_a_setting_beyond_exact_counting_is_refused():
+    with pytest.raises(ValueError, match=r"above 2\*\*53 - 1.*choose smaller"):
+        explorer.rank_widget(lora_rank=10**10)
+
+
+def test_seed_defaults_lie_on_the_sliders():
+    widget = explorer.parameter_explorer()
+    for setting, values in explorer.SETTINGS.items():
+        assert getattr(widget, setting) in values
+        assert values == sorted(set(values))
+    for _, width, layers, heads in explorer.MODELS:
+        assert width in widget._widths and layers in widget._layer_counts
+        assert heads in widget._head_counts[str(width)]
+
+
+def test_another_starting_value_gets_its_own_position():
+    widget = explorer.rank_widget(lora_rank=10)
+    assert 10 in widget._methods[1]["values"]
+    assert widget.counts()["lora"]["params"] == 32 * 2 * 10 * (4096 + 4096)
+
+
+def test_state_set_from_python_counts_anew():
+    widget = explorer.parameter_explorer()
+    widget.width, widget.layers, widget.heads = 768, 12, 12
+    widget.lora_rank = 16
+    assert widget.counts() == peft.compare_peft_methods(768, 12, 12, lora_rank=16)
+
+
+@pytest.mark.parametrize("make, methods", [
+    (explorer.rank_widget, ["full", "lora"]),
+    (explorer.bottleneck_widget, ["full", "adapters"]),
+    (explorer.lengths_widget, ["full", "prefix", "prompt"]),
+])
+def test_small_widgets_show_their_methods_and_hold_only_listed_shapes(make, methods):
+    widget = make()
+    assert list(widget.counts()) == methods
+    assert set(widget._costs) == {f"{w},{n}" for _, w, n, _ in explorer.MODELS}
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"model": "GPT-5"}, "model must be one of .*got 'GPT-5'"),
+    ({"methods": ["lora", "magic"]}, "methods must name some of .*magic"),
+    ({"methods": []}, "methods must name some of"),
+    ({"rank": 8}, "settings must be among .*rank"),
+])
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ParameterExplorer(**arguments)
+
+
+@pytest.mark.parametrize("name, value", [("width", 100), ("layers", 7), ("heads", 3),
+                                         ("lora_rank", 0), ("precision", "int8")])
+def test_bad_state_is_refused(name, value):
+    with pytest.raises(Exception, match=name):
+        setattr(explorer.parameter_explorer(), name, value)
+
+
+def test_costs_that_depend_on_heads_are_noticed(monkeypatch):
+    monkeypatch.setattr(explorer, "unit_costs", lambda width, layers, heads: {"full": heads})
+    with pytest.raises(ValueError, match="depend on the number of heads"):
+        explorer.parameter_explorer()
+
+
+def test_a_page_without_javascript_shows_the_counts():
+    caption, columns, rows = explorer.parameter_explorer().fallback()
+    assert [row[2] for row in rows] == ["2,147,483,648", "4,194,304", "33,554,432", "2,621,440",
+                                        "81,920"]
+    assert "4,194,304" in explorer._text_table(caption, columns, rows)
+
+
+def test_the_front_end_never_parses_html():
+    for path in explorer.FRONT_END.glob("*.js"):
+        source = path.read_text("utf-8")
+        for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(",
+                     "http:", "fetch("):
+            assert sink not in source.replace("http://www.w3.org/2000/svg", ""), (path, sink)
+
+
+def test_javascript_multiplies_every_shape_exactly(widget, tmp_path):
+    """The real front-end function, over every shape and the ends of every slider."""
+    picks = [{k: v[i] for k, v in explorer.SETTINGS.items()} for i in (0, 3, -1)]
+    shapes = [list(map(int, key.split(","))) for key in widget._costs]
+    state = {"_costs": widget._costs, "_methods": widget._methods}
+    counted = node(tmp_path, widget._esm, """
+const [state, shapes, picks] = data;
+console.log(JSON.stringify(shapes.flatMap(([width, layers]) => picks.map((pick) => {
+  const all = { ...state, width, layers, ...pick };
+  return countParameters((name) => all[name]).map(({ params, ratio }) => [params, ratio]);
+}))));
+""", [state, shapes, picks])
+    expected = [
+        [[count["params"], count["ratio"]]
+         for count in peft.compare_peft_methods(width, layers, 1, **pick).values()]
+        for (width, layers), pick in product(shapes, picks)]
+    assert counted == expected
+
+
+# --------------------------------------------------------------------------- recorded runs
+
+
+def recorded_row(target, method, size, seed, best):
+    curve = {"steps": [0, 40, 80], "validation": [3.0, best + 0.1, best], "train": [2.8, best - 1]}
+    return {"kind": "report", "target": target, "method": method, "size": size, "seed": seed,
+            "lr": 0.01, "trainable": 768 * size, "file_bytes": 3072 * size, "curve": curve,
+            "best_test": best, "best_base": 2.5, **({"names": ["ali", "ece"]} if not seed else {})}
+
+
+@pytest.fixture(scope="module")
+def runs():
+    rows = [recorded_row("turkish", "lora-qv", size, seed, 2.4 - size / 100 + seed / 10)
+            for size in (4, 1) for seed in (1, 0)]
+    rows.append(recorded_row("turkish", "full", 0, 0, 2.2))
+    before = {"names": ["anna"], "losses": {"turkish validation": 3.0, "turkish test": 3.1,
+                                            "base validation": 2.2}}
+    return explorer.RunExplorer(rows, before)
+
+
+def test_runs_of_all_seeds_become_one_setting_in_order_of_size(runs):
+    small, large = runs._runs["turkish"]["lora-qv"]
+    assert (small["size"], large["size"]) == (1, 4)
+    assert small["seeds"] == 2 and small["names"] == ["ali", "ece"]
+    assert small["test"] == [round(2.39 + 0.05, 4), round(float(np.std([2.39, 2.49], ddof=1)), 4)]
+    assert small["validation"][-1] == 2.44
+    assert (small["low"][-1], small["high"][-1]) == (2.39, 2.49)
+    assert runs._runs["turkish"]["full"][0]["test"] == [2.2, None]
+
+
+def test_a_scale_holds_all_curves_of_a_target(runs):
+    low, high = runs._extents["turkish"]
+    assert low == pytest.approx(1.2) and high == 3.0
+
+
+def test_only_recorded_runs_can_be_asked_for(runs):
+    for name in ("target", "method"):
+        with pytest.raises(traitlets.TraitError, match=f"{name} must be one of .*got 'nonsense'"):
+            setattr(runs, name, "nonsense")
+
+
+def test_runs_are_shown_without_javascript(runs):
+    _, _, rows = runs.fallback()
+    assert [row[0] for row in rows] == ["Full fine-tuning", "LoRA on q and v", "LoRA on q and v"]
+
+
+def test_no_runs_are_an_error():
+    with pytest.raises(ValueError, match="make experiments"):
+        explorer.RunExplorer([], {})
+
+
+def test_every_method_of_the_experiments_has_a_name():
+    assert explorer.RUN_METHODS.keys() == small_llama.METHODS.keys()
+
+
+# --------------------------------------------------------------------- memory of real models
+
+
+@pytest.fixture(scope="module")
+def memory():
+    return explorer.memory_explorer()
+
+
+def test_at_least_twelve_models_up_to_70_billion(memory):
+    totals = [record["total"] for record in memory._records.values()]
+    assert len(totals) >= 12 and max(totals) > 68e9
+
+
+@pytest.mark.parametrize("name", accounting.known_models())
+def test_multiplied_memory_is_the_bill(memory, name):
+    record = memory._records[name]
+    model = explorer.language_model(accounting.known_models()[name]["config"])
+    leaves = list(record["units"])
+    for targets, rank in ((record["targets"], 8), (leaves, 512), (leaves[-1:], 1)):
+        lora = accounting.count_lora(model, rank, targets)
+        assert sum(record["units"][leaf] for leaf in targets) * rank == lora.trainable
+        for base, optimizer in product(accounting.BASE_FORMATS, accounting.OPTIMIZERS):
+            bill = accounting.memory_bill(lora, base=base, optimizer=optimizer)
+            states = sum(size for _, size in memory._states["fp32"][optimizer])
+            assert sum(record["frozen"][base]) + lora.trainable * states == bill.bytes
+    for convention, optimizer in product(accounting.CONVENTIONS, accounting.OPTIMIZERS):
+        bill = accounting.memory_bill(accounting.count_full(model), convention=convention,
+                                      optimizer=optimizer)
+        states = memory._states[convention][optimizer]
+        assert [size * record["total"] for _, size in states] == [i.bytes for i in bill.items]
+        assert {label for label, _ in states} <= explorer.ITEM_COLORS.keys()
+
+
+def test_settings_from_python_keep_to_each_other():
+    shape = explorer.parameter_explorer("GPT-2 XL")
+    assert 4096 % shape.heads
+    shape.width = 4096
+    assert 4096 % shape.heads == 0 and shape.counts()["lora"]["params"] > 0
+    bill = explorer.memory_explorer("Llama-2-7B", targets=["q_proj", "v_proj"])
+    bill.model = "Mistral-7B"
+    assert bill.targets == ["q_proj", "v_proj"]
+    bill.model = "GPT-2 (124M)"
+    assert bill.targets == ["c_attn"] and bill.fallback()
+
+
+def test_unknown_target_and_model_are_refused():
+    with pytest.raises(ValueError, match=r"no modules \['c_attn'\]; its linear layers are"):
+        explorer.memory_explorer(targets=["c_attn"])
+    with pytest.raises(ValueError, match="model must be one of"):
+        explorer.memory_explorer("nonesuch")
+
+
+def node(tmp_path, source, program, data):
+    """Run a program after the front end's own source; it reads `data` and prints JSON."""
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    (tmp_path / "program.mjs").write_text(
+        f'{source}\nimport {{ readFileSync }} from "node:fs";\n'
+        f"const data = JSON.parse(readFileSync(process.argv[2]));\n{program}")
+    done = subprocess.run([needs.node(), tmp_path / "program.mjs", tmp_path / "data.json"],
+                          check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+PASTE = """
+console.log(JSON.stringify(data.texts.map((text) => {
+  try {
+    return readPasted(text, data.families, data.nf4);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return error.message;
+  }
+})));
+"""
+
+
+def paste(tmp_path, memory, texts):
+    data = {"texts": texts, "families": memory._families, "nf4": memory._nf4}
+    return node(tmp_path, memory._esm, PASTE, data)
+
+
+def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
+    configs = [dict(entry["config"]) for entry in accounting.known_models().values()]
+    configs += [
+        {**config, **change} for config in configs[::3]
+        for change in ({"tie_word_embeddings": True}, {"vocab_size": 50_001},
+                       {"architectures": ["LlamaForSequenceClassification"], "num_labels": 7})]
+    odd = {"hidden_size": 1_236, "intermediate_size": 3_001, "num_attention_heads": 12,
+           "num_key_value_heads": 4}  # no size is a multiple of NF4's blocks
+    configs.append(accounting.known_models()["Llama-2-7B"]["config"] | odd)
+    answers = paste(tmp_path, memory, [json.dumps(config) for config in configs])
+    for config, answer in zip(configs, answers, strict=True):
+        assert answer | {"name": ""} == explorer.memory_record(
+            explorer.language_model(config)) | {"name": ""}
+
+
+def test_hostile_configs_are_refused_in_plain_words(memory, tmp_path):
+    good = dict(accounting.known_models()["Llama-2-7B"]["config"])
+    cases = {
+        "": "not JSON", "[1]": "object in braces", "null": "object in braces",
+        "{}": "model_type is missing",
+        '{"model_type": "__proto__"}': "not a family", '{"model_type": ["llama"]}': "not a family",
+        '{"model_type": "llava", "text_config": {}}': "text_config",
+        '{"model_type": "llama"}': "needs hidden_size",
+        '{"model_type": "llama", "__proto__": {"hidden_size": 8}}': "needs hidden_size",
+        "x" * 100_001: "at most 100,000",
+        **{json.dumps(good | {key: value}): message for key, value, message in [
+            ("hidden_size", -1, "hidden_size must be a positive integer"),
+            ("hidden_size", "4096<img src=x onerror=alert(1)>", "must be a positive integer"),
+            ("hidden_size", 0, "must be a positive integer"),
+            ("hidden_size", True, "must be a positive integer"),
+            ("tie_word_embeddings", "no", "must be true or false"),
+            ("hidden_size", 4096.5, "must be a positive integer"),
+            ("hidden_size", 10**400, "must be a positive integer"),
+            ("num_attention_heads", 33, "must be a whole number"),
+            ("num_hidden_layers", 10**9, "too large"),
+            ("vocab_size", 2**53 - 1, "whole number|too large"),
+        ]},
+    }
+    for text in cases:  # Python refuses the same
+        with pytest.raises((ValueError, TypeError, AttributeError, OverflowError)):
+            if len(text) > 100_000 or "too large" in cases[text]:
+                raise ValueError("only the page has a limit")
+            explorer.language_model(json.loads(text))
+    answers = paste(tmp_path, memory, list(cases))
+    for (text, message), answer in zip(cases.items(), answers, strict=True):
+        assert isinstance(answer, str), (text[:80], answer)
+        assert any(part in answer for part in message.split("|")), (text[:80], answer)

@@ -1,0 +1,668 @@
+"""The checks' machinery: whatever a student's code does is caught, explained and undone."""
+
+import functools
+import importlib
+import json
+import random
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import checks
+import peft
+from exercises.harness import checking, progress
+from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found
+
+
+def verdict(run, student=None, **options):
+    exercise = Exercise(2, "a trial")
+    exercise.test(1, "interface", "it works")(run)
+    return exercise.check(student, **options)
+
+
+def test_a_result_is_not_yet_without_a_return():
+    for student in (lambda x: None, lambda x: ...):
+        report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), student)
+        assert report.status == "not yet" and not report.passed and report.diagnosis is None
+
+    def todo(x):
+        raise NotImplementedError("step 1: write it")
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), todo)
+    assert report.status == "not yet" and "step 1: write it" in str(report)
+
+
+def test_an_error_is_explained_with_the_students_line():
+    def broken(x):
+        return x @ np.ones((7, 7))  # the line
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), broken)
+    assert report.diagnosis.mistake == "raised"
+    assert "in broken: return x @ np.ones((7, 7))  # the line" in report.diagnosis.seen
+    assert "broken was given an array of shape (2,)" in report.diagnosis.seen
+    assert "Traceback" not in str(report)
+
+    def made(*args, **kwargs):
+        raise KeyError
+    seen = verdict(lambda t: t.call(t.student, 6, "a", trial=t, dtype=int, p=0.5, rng=None), made
+                   ).diagnosis.seen
+    assert "made was given 6, 'a', trial=a Trial, dtype=int, p=0.5, rng=None)" in seen
+    assert "made was given nothing)" in verdict(lambda t: t.call(t.student), made).diagnosis.seen
+
+
+def test_an_error_in_the_books_own_code_is_shown_at_the_students_line():
+    # A notebook imports the book's code by a path with "..", which is then in every traceback.
+    path = Path(peft.__file__).parent / "tests" / ".." / "validation.py"
+    ours = {"__name__": "validation"}
+    exec(compile("def check(x):\n    raise TypeError('no')", str(path), "exec"), ours)
+
+    def student(x):
+        return ours["check"](x)  # the student's line
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), student)
+    assert "# the student's line" in report.diagnosis.seen
+
+
+def test_a_call_that_does_not_fit_is_told_from_an_error_inside():
+    report = checks.check_lora_dropout(lambda x: x)
+    assert report.diagnosis.mistake == "signature" and "unexpected" in report.diagnosis.seen
+
+
+@pytest.mark.parametrize(("error", "status", "seen"), [
+    (RuntimeError("forward first"), "passed", ""), (NotImplementedError(), "not yet", ""),
+    (AttributeError("no x"), "failed", "raised AttributeError"), (None, "failed", "raised no")])
+def test_the_right_error_is_told_from_an_accident_and_from_missing_work(error, status, seen):
+    def backward():
+        if error:
+            raise error
+    report = verdict(lambda trial: trial.refuses("it", backward, (RuntimeError,),
+                                                 GENERAL["backward-first"]))
+    assert report.status == status
+    assert status != "failed" or seen in report.diagnosis.seen
+
+
+def test_a_student_who_leaves_the_program_stays():
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), sys.exit)
+    assert report.diagnosis.mistake == "raised" and "SystemExit" in report.diagnosis.seen
+
+
+@pytest.mark.parametrize("swallow", [False, True])
+def test_an_endless_loop_ends(monkeypatch, swallow):
+    monkeypatch.setattr(checking, "TIME_LIMIT", 0.2)
+
+    def endless(x):
+        while True:
+            try:
+                x = x + 1
+            except Exception:
+                if not swallow:
+                    raise
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), endless)
+    assert report.diagnosis.mistake == "too-long" and "in endless" in report.diagnosis.seen
+    assert report.status == "failed"
+    assert sys.gettrace() is None
+
+
+def test_no_endless_tracing_after_an_ordinary_run():
+    """A limit that is passed ends the tracing by itself; one that is not has to be taken off."""
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), lambda x: x)
+    assert report.passed and sys.gettrace() is None
+
+
+def test_changed_inputs_are_noticed():
+    def in_place(x):
+        x += 1
+        return x
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), in_place)
+    assert report.diagnosis.mistake == "changes-input"
+
+
+@pytest.mark.parametrize("draw", [lambda: np.random.rand(), lambda: np.random.seed(0),
+                                  lambda: random.random()])
+def test_global_randomness_is_noticed_and_put_back(draw):
+    before, python = np.random.get_state(), random.getstate()
+    report = verdict(lambda trial: trial.student(), draw)
+    assert report.diagnosis.mistake == "global-random" and report.status == "failed"
+    assert all(np.array_equal(a, b) for a, b in zip(before, np.random.get_state(), strict=True))
+    assert random.getstate() == python
+
+
+@pytest.mark.parametrize(("result", "mistake"), [
+    ([1.0, 2.0], "wrong-type"), (np.ones(3), "wrong-shape"), (np.array([1, np.nan]), "not-finite")])
+def test_results_of_the_wrong_kind_are_named(result, mistake):
+    report = verdict(lambda trial: trial.call(lambda: trial.student, shape=(2,)), result)
+    assert report.diagnosis.mistake == mistake
+
+
+def test_a_wrong_twin_is_named_and_anything_else_measured():
+    wrong = Diagnosis("twin", "a twin", "because", "9.2")
+    right, twin = np.array([1.0, 2.0]), np.array([2.0, 4.0])
+
+    def compare(trial):
+        trial.compare("it", trial.student, right, {wrong: twin})
+    assert verdict(compare, right + 1e-9).passed
+    assert verdict(compare, right.astype(np.float32) + np.float32(1e-6)).passed
+    assert not verdict(compare, right + 1e-3).passed
+    assert verdict(compare, twin).diagnosis.mistake == "twin"
+    other = verdict(compare, np.array([1.0, 3.0]))
+    assert other.diagnosis.mistake == "values" and "0.5" in other.diagnosis.seen
+
+
+def test_tests_after_a_failure_are_not_tried_and_steps_are_respected():
+    exercise = Exercise(2, "a trial")
+
+    @exercise.test(1, "interface", "one")
+    def fails(trial):
+        raise Found(GENERAL["values"], "so")
+
+    @exercise.test(2, "shapes", "two")
+    def passes(trial):
+        pass
+    report = exercise.check(None)
+    assert [row.status for row in report.rows] == ["failed", "not tried"]
+    assert len(exercise.check(None, step=1).rows) == 1
+    assert "0 of 1 earlier tests passed" in str(exercise.check(None, step=2))
+    with pytest.raises(ValueError, match="1 to 2"):
+        exercise.check(None, step=3)
+
+
+def test_a_report_can_be_shown_anywhere():
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), lambda x: 1 / 0)
+    html = report._repr_html_()
+    assert "<script" not in html and "&lt;lambda&gt;" in html
+    assert repr(report) == str(report)
+
+
+@pytest.mark.parametrize("number", range(1, checks.EXERCISES + 1))
+def test_steps_and_kinds_are_in_order_and_pages_exist(number):
+    module = importlib.import_module([*checks.HOMES.values()][number - 1])
+    tests = module.EXERCISE.tests
+    order = [(test.step, checking.KINDS.index(test.kind)) for test in tests]
+    assert order == sorted(order)
+    assert 2 <= module.EXERCISE.steps <= 5 and module.EXERCISE.number == number
+    assert all(d.read in checking.PAGES for d in module.EXERCISE.mistakes.values())
+    assert len(module.EXERCISE.mistakes) >= 8
+
+
+def test_pages_that_diagnoses_name_exist():
+    book = Path(peft.__file__).resolve().parents[2] / "book"
+    assert [path for _, path in checking.PAGES.values() if not (book / path).exists()] == []
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.setenv("PEFT_BOOK_PROGRESS", str(tmp_path / "deep" / "progress.json"))
+    return tmp_path / "deep" / "progress.json"
+
+
+def test_only_a_complete_pass_is_remembered(file):
+    def run(trial):
+        if not trial.student:
+            raise NotImplementedError
+    exercise = Exercise(2, "a trial")
+    exercise.test(1, "interface", "one")(run)
+    exercise.test(2, "shapes", "two")(run)
+    for student, step in ((False, None), (True, 1)):
+        checks.remember(exercise.check(student, step))
+        assert not file.exists()
+    report = exercise.check(True)
+    assert checks.remember(report) is report and list(checks.progress().done) == ["2"]
+    assert "2  done" in repr(checks.progress()) and str(file) in repr(checks.progress())
+    checks.clear_progress()
+    checks.clear_progress()
+    assert not file.exists() and checks.progress().done == {}
+
+
+def test_a_spoilt_file_and_a_place_that_cannot_be_written_do_no_harm(file, capsys):
+    file.parent.write_text("a file where a folder should be")
+    report = verdict(lambda trial: None)
+    assert checks.remember(report) is report and "could not be noted" in capsys.readouterr().err
+    file.parent.unlink()
+    file.parent.mkdir()
+    file.write_text("no JSON")
+    assert checks.progress().done == {}
+
+
+def test_noting_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv("PEFT_BOOK_PROGRESS", "off")
+    checks.remember(verdict(lambda trial: None))
+    assert progress.progress_file() is None and "switched off" in repr(checks.progress())
+
+
+# ------------------------------------------------------------------------ each sentence of a report
+
+
+def found(run, student=None):
+    report = verdict(run, student)
+    assert report.status == "failed", str(report)
+    return report.diagnosis.mistake, report.diagnosis.seen
+
+
+class Holder:
+    """An object with whatever attributes and methods a test needs."""
+
+    def __init__(self, **given):
+        vars(self).update(given)
+
+
+def test_a_missing_attribute_and_wrong_keys_are_named():
+    thing = Holder(A=np.ones((2, 3)), parameters=lambda: {"A": np.ones(2)}, gradients=lambda: {})
+    assert found(lambda t: t.attribute(thing, "B")) == (
+        "signature", "Holder has no attribute B.")
+    assert found(lambda t: t.attribute(thing, "A", shape=(3, 2))) == (
+        "wrong-shape", "the attribute A has shape (2, 3), expected (3, 2).")
+    assert verdict(lambda t: t.attribute(thing, "A", shape=(2, 3))).passed
+    assert found(lambda t: t.arrays(thing, ("A", "B"))) == (
+        "signature", "parameters() has the keys ['A'], expected ['A', 'B'].")
+    mistake, seen = found(lambda t: t.arrays(thing, ("A",), "gradients"))
+    assert mistake == "signature" and seen.startswith("gradients() has the keys [], expected ['A']")
+    assert "look for these names on the object itself" in seen
+    assert found(lambda t: t.arrays(thing, ("A",))) == (
+        "dead-parameters", "Asked a second time, parameters() gave another array of A.")
+    kept = {"A": np.ones(2)}
+    thing.parameters = lambda: kept
+    assert verdict(lambda t: t.arrays(thing, ("A",))).passed
+    asked = iter([{"A": kept["A"]}, {}])
+    thing.parameters = lambda: next(asked)
+    assert found(lambda t: t.arrays(thing, ("A",)))[0] == "dead-parameters"
+    thing.parameters = lambda: {"A": [1.0]}
+    assert found(lambda t: t.arrays(thing, ("A",)))[0] == "wrong-type"
+
+
+def test_a_method_that_peft_method_misses_is_hinted_at():
+    class Inside:
+        def parameters(self):
+            return {"A": self.A}
+
+    mistake, seen = found(lambda t: t.arrays(t.student, ("A",)), Inside())
+    assert mistake == "raised" and "has no attribute 'A'" in seen
+    assert "look for these names on the object itself" in seen
+
+
+@pytest.mark.parametrize("name", ["A", "B", "W_down", "W_up", "prompt"])
+@pytest.mark.parametrize("end", ["", "_grad"])
+def test_the_hint_knows_every_array_of_peft(name, end):
+    hint = checking.METHOD_HINT
+    assert hint in found(lambda t: getattr(Holder(), name + end))[1]
+    assert hint not in found(lambda t: Holder().other)[1]
+
+
+def test_general_diagnoses_send_to_where_the_matter_is_explained():
+    by_page = {"statement": {"raised", "signature", "global-random", "wrong-type", "wrong-shape",
+                             "values"},
+               "9.6": {"too-long", "changes-input", "wrong-dtype", "not-finite", "accumulates",
+                       "accepts-nonsense", "backward-first", "dead-parameters", "kept",
+                       "writes-parameters"}}
+    assert {page: {d.mistake for d in GENERAL.values() if d.read == page}
+            for page in by_page} == by_page
+    assert all(key == d.mistake for key, d in GENERAL.items())
+    assert sum(map(len, by_page.values())) == len(GENERAL)
+
+
+def test_bits_dtypes_and_rounding_are_told_apart():
+    wrong, x = Diagnosis("w", "w", "w", "9.2"), np.array([1.0, -0.0])
+    assert verdict(lambda t: t.same_bits("it", x, x.copy(), wrong)).passed
+    for other in (np.array([1.0, 0.0]), x.astype(np.float32), x[None], np.array([1 + 1e-15, -0.0])):
+        assert found(lambda t, o=other: t.same_bits("it", o, x, wrong)) == (
+            "w", "it is not bit for bit what it was.")
+    narrow = x.astype(np.float32)
+    for wide, kind in ((False, "float32"), (True, "float64")):
+        right, other = (x, narrow) if wide else (narrow, x)
+        trial = list(checking.Trial(None, np.float64).each_dtype())[wide]
+        trial.keeps_dtype("it", right, right)
+        with pytest.raises(Found) as error:
+            trial.keeps_dtype("it", right, other)
+        assert error.value.diagnosis.mistake == "wrong-dtype"
+        assert error.value.diagnosis.seen == f"it: {kind} in gave {other.dtype} out."
+    for dtype, room in ((np.float64, 1e-5), (np.float32, 2e-4), (np.float16, 2e-2)):
+        trial = checking.Trial(None, dtype)
+        assert trial.agrees(np.array([100.0, 0.9 * room * 100]), np.array([100.0, 0.0]))
+        assert not trial.agrees(np.array([100.0, 1.2 * room * 100]), np.array([100.0, 0.0]))
+    assert checking.Trial(None, np.float64).agrees(np.zeros(0), np.zeros(0))
+
+
+def test_a_twin_of_another_shape_is_no_twin():
+    wrong, right = Diagnosis("twin", "a twin", "because", "9.2"), np.ones((2, 2))
+    run = lambda t: t.compare("it", t.student, right, {wrong: 2 * np.ones(4)})  # noqa: E731
+    assert found(run, 2 * right) == ("values", "it is off by 1, relative to its largest entry.")
+    assert found(run, np.ones(4))[0] == "wrong-shape"
+
+
+def test_a_report_says_each_thing_once_and_where_to_read():
+    exercise = Exercise(3, "a <trial>", Diagnosis("m", "m", "m", "9.2"))
+
+    def waits(trial):
+        raise NotImplementedError("write it")
+
+    exercise.test(1, "interface", "one")(lambda trial: None)
+    exercise.test(2, "shapes", "two")(waits)
+    exercise.test(2, "values", "three")(waits)
+    exercise.test(2, "values", "four")(lambda trial: trial.expect("x", [1]))
+    exercise.test(3, "values", "five")(lambda trial: None)
+    report = exercise.check(None)
+    assert str(report) == (
+        "Exercise 3: a <trial>\n  passed     interface  one\n"
+        "  not yet    shapes     two    write it\n"
+        "  not yet    values     three\n  failed     values     four\n"
+        "  not tried  values     five\n"
+        "A test failed. Mend this first; the tests below it were not tried.\n"
+        "This looks like: a result of the wrong type.\nSeen: x gave list, expected ndarray.\n"
+        "Why it matters: Callers expect what the statement says.\n"
+        "Read: the exact statement of the exercise (book/exercises/index.md).")
+    html = report._repr_html_()
+    assert "a &lt;trial&gt;" in html and html.count("write it") == 1 and html.count("✓") == 1
+    assert "<strong>Seen:</strong> x gave list, expected ndarray.</p>" in html
+    link = "../exercises/index.md#exercise-3"
+    assert f'<a href="{link}">the exact statement of the exercise</a>' in html
+    later = str(exercise.check(None, step=3))
+    assert "Exercise 3: a <trial>, step 3 of 3" in later
+    assert "not yet    steps 1-2  1 of 4 earlier tests passed  two. write it" in later
+    assert later.splitlines()[1].startswith("  not yet    steps 1-2")  # what came before, first
+    assert "passed     step 1     1 of 1 earlier tests passed\n" in str(
+        exercise.check(None, step=2))
+    assert exercise.check(None, step=1).verdict == "All 1 tests passed."
+    assert list(exercise.mistakes) == ["m"] and "Seen" not in str(exercise.mistakes["m"])
+    with pytest.raises(ValueError, match="kind must be one of .*got 'style'"):
+        exercise.test(1, "style", "five")
+
+
+def test_what_fails_after_a_missing_step_waits_for_it():
+    exercise = Exercise(2, "a trial")
+    exercise.test(1, "interface", "one")(lambda trial: None)
+    exercise.test(1, "values", "two")(lambda trial: trial.expect("x", None))
+    exercise.test(2, "shapes", "three")(lambda trial: trial.expect("y", None))
+    exercise.test(2, "values", "four")(lambda trial: trial.expect("x", [1]))
+    exercise.test(3, "values", "five")(lambda trial: None)
+    exercise.test(3, "behaviour", "six")(lambda trial: None)
+    exercise.test(3, "behaviour", "seven")(lambda trial: None)
+    report = exercise.check(None)
+    assert [row.status for row in report.rows] == [
+        "passed", *["not yet"] * 3, *["passed"] * 3]
+    assert report.rows[3].note == "Waits for step 1." and report.diagnosis is None
+    assert report.verdict == "Not yet: 4 of 7 tests passed, the others wait for what is missing."
+    assert report.status == "not yet"
+    html = report._repr_html_()
+    assert html.endswith("the others wait for what is missing.</strong></p>")
+    assert all(f'left">{word}</th>' in html for word in ("result", "kind", "test"))
+
+
+def test_a_gradient_not_written_yet_is_not_yet():
+    layer = peft.LoRALayer(2, 2, rank=1)
+    layer.A_grad = np.zeros((1, 2))
+    report = verdict(lambda t: t.arrays(layer, ("A", "B"), "gradients"))
+    assert report.status == "not yet"
+    assert report.rows[0].note == "After backward B_grad is still None."
+
+    def broken():
+        raise RuntimeError("of another kind")
+    thing = Holder(A_grad=None, parameters=broken, gradients=broken)
+    mistake, seen = found(lambda t: t.arrays(thing, ("A",)))
+    assert mistake == "raised" and "of another kind" in seen
+    thing.A_grad = np.ones(2)
+    assert found(lambda t: t.arrays(thing, ("A",), "gradients"))[0] == "raised"
+
+
+def test_a_layer_inside_that_backward_did_not_reach_is_not_yet():
+    block = Holder(A_grad=np.ones(1), gradients=peft.LoRALayer(2, 2, rank=1).gradients)
+    report = verdict(lambda t: t.arrays(block, ("A",), "gradients"))
+    assert report.status == "not yet"
+    assert report.rows[0].note == ("After backward: LoRALayer has no gradients: call backward "
+                                   "first. Does yours reach it?")
+    block.parameters = block.gradients
+    assert found(lambda t: t.arrays(block, ("A",)))[0] == "raised"
+
+
+def test_digits_lost_on_the_way_are_noticed():
+    x = checking.Trial(None, np.float64).normal(20)
+    for dtype, narrow in ((np.float32, np.float16), (np.float64, np.float32)):
+        trial, y = checking.Trial(None, dtype), x.astype(dtype)
+        trial.keeps_digits("it", y * (1 + 5e-10), y)
+        with pytest.raises(Found, match="wrong-dtype") as error:
+            trial.keeps_digits("it", y.astype(narrow), y)
+        assert error.value.diagnosis.seen == f"it: {y.dtype} in gave {np.dtype(narrow)} out."
+    checking.Trial(None, np.float32).keeps_digits("it", 2 * x.astype(np.float32), x)
+    for wrong, error in ((x.astype(np.float32).astype(np.float64), "2e-08"), (1.003 * x, "0.003")):
+        with pytest.raises(Found, match="wrong-dtype") as caught:
+            trial.keeps_digits("it", wrong, x)
+        assert caught.value.diagnosis.seen == ("it: float64 in gave float64 out, but it is off by "
+                                               f"{error}, as after a narrower dtype.")
+    with pytest.raises(Found, match="wrong-dtype"):
+        trial.keeps_digits("it", x * (1 + 2e-9), x)
+
+
+class Line:
+    """y = a x, with small methods to get wrong."""
+
+    def __init__(self):
+        self.a, self.x = np.ones(1), None
+
+    def parameters(self):
+        return {"a": self.a}
+
+    def gradients(self):
+        return {"a": self.a_grad}
+
+    def forward(self, x):
+        self.x = x
+        return self.a * x
+
+    def backward(self, g):
+        self.a_grad = np.array([(g * self.x).sum()])
+        return self.a * g
+
+
+class Steps(Line):
+    def backward(self, g):
+        back = super().backward(g)
+        self.a += 1e-3
+        return back
+
+
+class AnotherArray(Line):
+    def forward(self, x):
+        self.a = self.a.copy()
+        return super().forward(x)
+
+
+class FirstInput(Line):
+    def forward(self, x):
+        kept, y = self.x, super().forward(x)
+        self.x = x if kept is None else kept
+        return y
+
+
+class WrongAtOnce(Line):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class OneShapeOnly(Line):
+    """Another shape than the last time: the old one's first number goes for all."""
+
+    def backward(self, g):
+        back = super().backward(g)
+        last, self.last = getattr(self, "last", g.shape), g.shape
+        return back if last == g.shape else back[:1]
+
+
+class OneBuffer(Line):
+    buffer = np.empty(4)
+
+    def backward(self, g):
+        self.buffer[:g.size] = super().backward(g)
+        return self.buffer[:g.size]
+
+
+@pytest.mark.parametrize(("student", "mistake", "seen"), [
+    (AnotherArray, "dead-parameters", "A forward or backward has put another array in the place"),
+    (FirstInput, "kept", "In call 2, with other numbers in the arrays and another input, the "
+                         "gradient of a is wrong."),
+    (WrongAtOnce, "values", "the output is off by 1, relative to its largest entry."),
+    (OneShapeOnly, "kept", "In call 3, with other numbers in the arrays and another input, the "
+                           "gradient of x is wrong."),
+    (OneBuffer, "kept", "Call 2 has changed what call 1 had returned.")])
+def test_what_is_kept_between_calls_is_noticed(student, mistake, seen):
+    def run(trial, work):
+        layer = work()
+        trial.follows(layer, ("a",), ((3,), (3,), (4,)), lambda x, G: {
+            "output": layer.a * x, "x": layer.a * G, "a": np.array([(G * x).sum()])})
+    assert verdict(lambda t: run(t, Line)).passed
+    diagnosis = found(lambda t: run(t, student))
+    assert diagnosis[0] == mistake and diagnosis[1].startswith(seen), diagnosis
+
+
+def test_a_step_that_backward_takes_is_noticed():
+    def run(trial, work):
+        layer, x = work(), np.ones(3)
+        layer.forward(x), layer.backward(x)
+        trial.replaces_gradients(layer, ("a",), lambda: (layer.forward(x), layer.backward(x)))
+    assert verdict(lambda t: run(t, Line)).passed
+    assert found(lambda t: run(t, Steps)) == ("writes-parameters",
+                                              "a is not bit for bit what it was.")
+
+
+def test_results_that_are_no_numbers_and_arguments_by_name_are_watched():
+    assert found(lambda t: t.call(lambda: np.array([1.0, np.nan, np.inf]))) == (
+        "not-finite", "test_results_that_are_no_numbers_and_arguments_by_name_are_watched."
+                      "<locals>.<lambda>.<locals>.<lambda> holds 2 times NaN or infinity, among 3 "
+                      "numbers.")
+
+    def writes(x=None):
+        x[0] = 7
+
+    assert found(lambda t: t.call(writes, x=np.zeros((1, 2))))[0] == "changes-input"
+    given = np.array([np.nan, 1.0])  # a NaN that stays is no change
+    assert verdict(lambda t: t.call(lambda x: x[1:], given)).passed
+    assert verdict(lambda t: t.call(lambda x: "text", given, returns=None)).passed
+
+
+def test_a_debuggers_tracer_is_left_in_place():
+    def tracer(frame, event, arg):
+        return None
+
+    before = sys.gettrace()
+    try:
+        sys.settrace(tracer)
+        with checking.time_limit(1e9):
+            inside = sys.gettrace()
+        after = sys.gettrace()
+    finally:
+        sys.settrace(before)
+    assert inside is after is tracer
+
+
+# ------------------------------------------------------------------------ what a reader sees of it
+
+
+def test_every_check_is_offered():
+    assert {name: check.__module__ for name, check in (
+        (name, getattr(checks, name)) for name in checks.__all__ if name.startswith("check_"))
+    } == checks.HOMES
+    rooms = Path(peft.__file__).parent.glob("exercises/ex*/checks.py")
+    assert sorted(checks.HOMES.values()) == sorted(
+        f"exercises.{path.parent.name}.checks" for path in rooms)
+    assert {checks.progress.__name__, checks.remember.__name__, checks.clear_progress.__name__,
+            "EXERCISES", *checks.HOMES} == set(checks.__all__)
+
+
+def test_sections_are_named_by_their_number():
+    for key, (title, path) in checking.PAGES.items():
+        if path[0].isdigit():
+            assert key == f"9.{int(path[:2])}" and title == f"section {key}"
+    assert {"9.1", "9.2", "9.3", "9.4", "9.5", "9.6", "mistakes", "statement"} == set(
+        checking.PAGES)
+    assert "after 10 seconds" in GENERAL["too-long"].why
+
+
+def test_a_finding_keeps_what_its_diagnosis_saw_and_goes_by_its_identifier():
+    seen = Diagnosis("m", "m", "m", "9.2", "a mask")
+    assert Found(seen).diagnosis.seen == "a mask" and Found(seen, "two").diagnosis.seen == "two"
+    assert str(Found(seen)) == "m"
+
+
+def test_a_report_is_a_table_in_a_notebook():
+    exercise = Exercise(2, "a trial", Diagnosis("m", "m", "m", "9.2"))
+    exercise.test(1, "interface", "one")(lambda trial: None)
+    exercise.test(1, "values", "two")(lambda trial: trial.call(lambda: None))
+    exercise.test(1, "values", "three")(lambda trial: trial.compare("x", np.ones(1), np.zeros(1)))
+    exercise.test(2, "values", "four")(lambda trial: None)
+    cell = '<td style="text-align:left">'
+    rows = "".join(f"<tr>{''.join(f'{cell}{text}</td>' for text in texts)}</tr>" for texts in (
+        ("✓&nbsp;passed", "interface", "one"),
+        ("…&nbsp;not yet", "values", "two<br><small>test_a_report_is_a_table_in_a_notebook."
+         "&lt;locals&gt;.&lt;lambda&gt;.&lt;locals&gt;.&lt;lambda&gt; gave None: is a return or an "
+         "assignment missing?</small>"),
+        ("✗&nbsp;failed", "values", "three"), ("–&nbsp;not tried", "values", "four")))
+    html = exercise.check(None)._repr_html_()
+    table, rest = html.split("</table>")
+    assert table.split("<tbody>")[1] == f"{rows}</tbody>"
+    assert rest.startswith("<p><strong>A test failed. Mend this first; the tests below it were not "
+                           "tried.</strong></p><p><strong>This looks like:</strong> a wrong value")
+    assert "<strong>Seen:</strong> x is off by" in rest
+    unseen = checking.Report(1, "t", (checking.Row(1, "values", "one", "failed"),),
+                             Diagnosis("m", "m", "m", "9.2"))
+    assert "Seen" not in unseen._repr_html_() and "Why it matters:</strong> m" in str(
+        unseen._repr_html_())
+
+
+def test_the_students_line_is_found_below_library_code():
+    frozen = {}
+    exec(compile("def check(x):\n    raise TypeError('no')", "<__array_function__ internals>",
+                 "exec"), frozen)
+    for call in (lambda x: np.stack([]),  # in NumPy
+                 lambda x: json.loads("{"),  # in the standard library
+                 lambda x: frozen["check"](x)):  # in code without a file
+        report = verdict(lambda trial, c=call: trial.call(c, trial.normal(2)))
+        assert report.diagnosis.mistake == "raised"
+        assert "lambda x: " in report.diagnosis.seen, report.diagnosis.seen
+
+
+def test_what_has_no_name_goes_by_its_type():
+    def in_place(x, by):
+        x += by
+    mistake, seen = found(lambda t: t.call(functools.partial(in_place, by=1), t.normal(2)))
+    assert (mistake, seen) == ("changes-input", "partial changed an argument of shape (2,).")
+
+
+def test_arguments_of_any_kind_are_watched():
+    for given in (np.array(["a", "b"]), np.arange(2), np.array([True, False])):
+        assert verdict(lambda t, g=given: t.call(lambda x: None, g, returns=None)).passed
+    assert found(lambda t: t.call(lambda x: x.fill(0), np.arange(2), returns=None))[0] == (
+        "changes-input")
+
+
+def test_an_error_is_relative_to_the_largest_entry_however_small():
+    trial = checking.Trial(None, np.float64)
+    assert not trial.agrees(np.array([1.1e-6]), np.array([1e-6]))
+    assert trial.agrees(np.array([1e-20]), np.array([0.0]))
+    assert trial.agrees(np.array([1.0, 1e-5]), np.array([1.0, 0.0]))  # at most the tolerance
+
+
+def test_a_warning_in_a_students_code_is_no_error():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert verdict(lambda t: t.call(lambda x: x / 0, np.zeros(1), returns=None)).passed
+
+
+def test_missing_work_stays_missing_when_it_drew_a_number():
+    def todo():
+        np.random.rand()
+        raise NotImplementedError("step 1")
+    report = verdict(lambda trial: trial.student(), todo)
+    assert (report.status, report.rows[0].note) == ("not yet", "step 1")
+
+
+def test_a_test_can_still_be_called_by_its_name_and_may_stand_anywhere():
+    exercise = Exercise(2, "a trial")
+
+    def run(trial):
+        raise NotImplementedError
+    assert exercise.test(2, "interface", "two")(run) is run
+    exercise.test(1, "interface", "one")(lambda trial: None)
+    assert [row.name for row in exercise.check(None, 1).rows] == ["one"]
+    assert exercise.check(None, 1).passed and exercise.check(None, 1).step == 1
+
+
+def test_a_check_that_does_not_exist_is_named_with_those_that_do():
+    with pytest.raises(AttributeError, match="no 'check_lora'; .*check_lora_dropout.*check_qlora"):
+        checks.check_lora

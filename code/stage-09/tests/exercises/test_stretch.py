@@ -1,0 +1,104 @@
+"""The stretch goals: the runs are what they claim, and the exercises' notebooks reach them."""
+
+import importlib
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from exercises.harness import checking
+import numpy as np
+import peft
+import pytest
+from exercise_tools import cells, solution
+from exercises.ex2_lora_dropout import stretch as stretch_ex2
+from exercises.ex5_prompted_lora import stretch as stretch_ex5
+from exercises.stretch_goals import WithBlocks, pretrained, train
+
+EXERCISES = {
+    "ex1-lora-feed-forward": ("ex1_lora_feed_forward", "LoRAFeedForward", "feed_forward"),
+    "ex2-lora-dropout": ("ex2_lora_dropout", "LoRADropoutLayer", "dropout"),
+    "ex3-parallel-adapter": ("ex3_parallel_adapter", "ParallelAdapter", "adapter"),
+}
+
+
+def block(rank):
+    LoRAFeedForward = solution("ex1_lora_feed_forward", "LoRAFeedForward")
+    return lambda mlp: LoRAFeedForward(
+        mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight, rank,
+        rng=np.random.default_rng(0))
+
+
+def test_fresh_blocks_leave_the_model_as_it_was_and_get_its_gradients():
+    ids = np.array([[0, 5, 9, 3], [0, 1, 2, 7]])
+    model, plain = WithBlocks(block(2)), pretrained()
+    logits = model.forward(ids)
+    np.testing.assert_allclose(logits, plain.forward(ids), atol=1e-4)
+    model.backward(np.ones_like(logits))
+    gradients = model.gradients()
+    assert set(gradients) == set(model.parameters())
+    assert {f"{i}.{name}.{m}" for i in range(3) for name in ("gate", "up", "down")
+            for m in "AB"} == set(gradients)
+    assert all(gradients[f"{i}.up.B"].any() for i in range(3))
+
+
+def test_training_counts_and_moves_only_the_blocks():
+    model = WithBlocks(block(1))
+    frozen = model.model.layers[0].self_attn.q_proj.weight.copy()
+    run = train(model, steps=10, every=5)
+    assert run["parameters"] == 3 * 3 * (64 + 160) and run["steps"] == [0, 5, 10]
+    assert run["loss"][-1] < run["loss"][0] - 0.05
+    np.testing.assert_array_equal(model.model.layers[0].self_attn.q_proj.weight, frozen)
+
+
+def test_a_half_combined_model_is_told_what_is_missing():
+    def one_layer(model, rank, length, rng):
+        weight = model.layers[0].self_attn.q_proj.weight
+        model.layers[0].self_attn.q_proj = peft.LoRALinear(weight, lora_rank=rank, rng=rng)
+        return model
+    with pytest.raises(ValueError, match=r"missing: layer 0: v_proj, layer 1: q_proj, .*soft prom"):
+        stretch_ex5.combined_runs(one_layer)
+    with pytest.raises(ValueError, match=r"missing: the soft prompt$"):
+        stretch_ex5.combined_runs(lambda m, rank, length, rng: stretch_ex5.with_lora(m, rank, rng))
+    with pytest.raises(ValueError, match=r"missing: layer 0: q_proj"):
+        stretch_ex5.combined_runs(lambda m, rank, length, rng: stretch_ex5.with_prompt(m, 4, rng))
+
+
+def test_dropout_is_off_while_it_is_evaluated():
+    flags = []
+
+    class Watched(solution("ex2_lora_dropout", "LoRADropoutLayer")):
+        def forward(self, x, W):
+            flags.append(self.training)
+            return super().forward(x, W)
+    curve = stretch_ex2.dropout_runs(Watched, rates=(0.5,), few=20, steps=5)[0.5]
+    assert curve["steps"] == [0, 5] and len(curve["seen"]) == len(curve["new"]) == 2
+    assert 0 < sum(flags) < len(flags) and flags[-1] is False
+
+
+@pytest.mark.parametrize("notebook", EXERCISES)
+def test_a_solved_notebook_passes_every_cell_and_reaches_its_stretch_goal(
+        notebook, monkeypatch, tmp_path):
+    room, name, stem = EXERCISES[notebook]
+    stretch = importlib.import_module(f"exercises.{room}.stretch")
+    monkeypatch.setenv("PEFT_BOOK_PROGRESS", str(tmp_path / "progress.json"))
+    drawn = []
+    monkeypatch.setattr(stretch, f"{stem}_runs", lambda work, **options: work)
+    draw = "draw_adapters" if stem == "adapter" else f"draw_{stem}"
+    monkeypatch.setattr(stretch, draw, drawn.append)
+    space, reports, steps = {"__name__": "notebook"}, [], []
+    for source in cells(notebook):
+        if f"class {name}" in source:
+            source = f"from exercises.{room}.solution import {name}"
+        *body, last = source.split("\n")
+        if last.startswith(("checks.", "report")):
+            exec("\n".join(body), space)
+            report = eval(last, space)
+            assert isinstance(report, checking.Report) and report.passed, str(report)
+            reports.append(report)
+            steps.append(report.step)
+        else:
+            exec(source, space)
+    assert steps[-1] is None and steps[:-1] == list(range(1, len(steps[:-1]) + 1))
+    assert (tmp_path / "progress.json").exists()
+    assert drawn == [solution(room, name)]

@@ -1,0 +1,172 @@
+"""The runner, on runs of a few steps; and the recorded results, against what must hold of them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import small_llama
+from experiments.small_llama import (
+    CUTS,
+    METHODS,
+    SEEDS,
+    TARGETS,
+    chosen_rate,
+    load_runs,
+    load_spectra,
+    make_model,
+    planned,
+    run,
+    sample,
+    spectrum,
+    summarise,
+    unfinished,
+)
+from llama import PROJECTIONS
+from names import load_names
+from training import evaluate
+
+d, m, L = 64, 160, 3  # width, MLP, layers of the base model
+QV, MLP_IN_OUT, ALL = 2 * (d + d), 3 * (d + m), 4 * (d + d) + 3 * (d + m)  # sums of in + out
+COUNTS = {  # trainable parameters per unit of size, by hand
+    "lora-qv": L * QV, "lora-mlp": L * MLP_IN_OUT, "lora-all": L * ALL, "houlsby": L * 2 * 2 * d,
+    "pfeiffer": L * 2 * d, "parallel": L * 2 * d, "prefix": L * 2 * d, "prompt": d,
+}
+
+
+def job(method, size, **changes):
+    return small_llama._job("report", "turkish", method, size, 1e-3, 0, 3) | changes
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_trains_what_the_formula_says(method):
+    for size in METHODS[method][1]:
+        model = make_model(method, size, seed=0)
+        expected = 143_488 if method == "full" else COUNTS[method] * size
+        assert model.num_parameters() == expected
+        wrapped = [name for name in model.modules() if name.endswith(PROJECTIONS)
+                   and f"{name}.A" in model.parameters()]
+        assert len(wrapped) == {"lora-qv": 6, "lora-mlp": 9, "lora-all": 21}.get(method, 0)
+
+
+def test_the_base_model_has_learned_names_and_not_the_targets():
+    model = make_model("prompt", 1, 0)
+    model.soft_prompt = None
+    own = evaluate(model, load_names("base", "validation"))
+    assert own < 2.25
+    for target in TARGETS:
+        assert evaluate(model, load_names(target, "test")) > own + 0.4
+
+
+@pytest.mark.parametrize("method, size", [("full", 0), ("lora-qv", 2), ("houlsby", 2),
+                                          ("prefix", 5), ("prompt", 5)])
+def test_a_run_records_what_it_promises(method, size):
+    row = run(job(method, size))
+    again = run(job(method, size))
+    assert row == again  # the same seed, the same result
+    json.dumps(row)
+    assert row["curve"]["steps"] == [0, 3] and len(row["curve"]["train"]) == 1
+    assert len(row["names"]) == 20
+    model = make_model(method, size, 0)
+    weights = sum(w.nbytes for w in model.weights().values())
+    own = 4 * row["trainable"]
+    shared = 0 if method == "full" else own
+    assert row["memory_bytes"] == weights + shared + 3 * own
+    assert own < row["file_bytes"] < own + 4096  # the arrays and a header
+    base = evaluate(make_model("lora-qv", 1, 0), load_names("base", "validation"))
+    if method in ("prefix", "prompt"):
+        assert row["detached_base"] == base  # taken off, nothing is forgotten
+        assert row["final_base"] != base
+    assert ("spectra" in row) == (method == "full")
+
+
+def test_a_run_that_diverges_is_recorded_as_such():
+    with np.errstate(all="ignore"):
+        assert "diverged" in run(job("full", 0, lr=1e30, steps=30))
+
+
+def test_cut_to_full_rank_an_update_is_whole_and_cut_to_zero_it_is_gone():
+    model = make_model("full", 0, 0)
+    started = {name: w.copy() for name, w in model.weights().items()}
+    names = load_names("turkish", "test")[:30]
+    before = evaluate(model, names)
+    rng = np.random.default_rng(0)
+    for w in model.weights().values():
+        if w.ndim == 2:  # an update of rank 4
+            w += 0.02 * rng.standard_normal((len(w), 4)) @ rng.standard_normal((4, w.shape[1]))
+    after = evaluate(model, names)
+    result = spectrum(model, started, names)
+    cut = dict(zip(CUTS, result["cut_test"], strict=True))
+    assert cut[0] == pytest.approx(before, abs=1e-5)
+    assert cut[4] == pytest.approx(after, abs=1e-4) and cut[64] == pytest.approx(after, abs=1e-4)
+    assert abs(cut[2] - after) > 1e-3
+    for values in result["singular_values"].values():
+        assert values[4] < 1e-4 * values[0] < values[3]
+    assert evaluate(model, names) == after  # the model is left as it was
+
+
+def test_rates_are_chosen_by_validation_and_summaries_are_means_over_seeds():
+    rows = [{"kind": "sweep", "target": "turkish", "method": "full", "size": 0, "seed": 100,
+             "steps": 1, "train_names": 1, "lr": lr, "best_validation": v, "best_test": -v}
+            for lr, v in ((1, 2.0), (2, 1.0), (3, 3.0))]
+    rows.append(rows[0] | {"lr": 4, "diverged": "..."})
+    assert chosen_rate(rows, "turkish", "full") == 2
+    with pytest.raises(ValueError, match="no finished sweep of prompt"):
+        chosen_rate(rows, "turkish", "prompt")
+    costs = {"trainable": 1, "file_bytes": 2, "memory_bytes": 3}
+    runs = [rows[0] | costs | {"kind": "report", "seed": s, "best_test": float(s)} for s in (1, 3)]
+    (entry,) = summarise(runs)
+    assert entry["seeds"] == 2 and entry["best_test"] == 2
+    assert entry["best_test_sd"] == pytest.approx(2 ** 0.5)
+
+
+# -------------------------------------------------------------------------- what was recorded
+
+
+@pytest.mark.parametrize("kind", ["sweep", "report", "subset"])
+def test_what_is_recorded_was_planned_and_nothing_twice(kind):
+    rows = load_runs()
+    keys = [small_llama._key(row) for row in rows if row["kind"] == kind]
+    assert len(set(keys)) == len(keys)
+    assert set(keys) <= {small_llama._key(job) for job in planned(kind, rows)}
+    todo = unfinished(kind, rows)
+    assert len(todo) + len(keys) == len(planned(kind, rows))
+    assert not (kind == "sweep" and todo)  # all that follows rests on it
+    if todo:
+        pytest.skip(f"{len(todo)} runs of kind {kind} are not recorded yet: "
+                    "`make experiments` adds them")
+
+
+def test_spectra_belong_to_recorded_runs_of_full_fine_tuning():
+    tuned = {(row["target"], row["seed"]): row for row in load_runs("report", method="full")}
+    for row in load_spectra():
+        run_of = tuned.pop((row["target"], row["seed"]))
+        for moment in ("best", "final"):  # all ranks kept: the loss that the run itself reports
+            assert row[moment]["cut_test"][-1] == pytest.approx(run_of[f"{moment}_test"], abs=1e-3)
+    assert not tuned
+
+
+def test_unfinished_plans_name_what_is_missing():
+    rows = [small_llama._job("sweep", "turkish", "full", 0, lr, small_llama.SWEEP_SEED, 400)
+            | {"best_validation": lr} for lr in METHODS["full"][3]]
+    assert unfinished("sweep", rows, targets=["turkish"], methods=["full"]) == []
+    assert len(unfinished("sweep", rows[1:], targets=["turkish"], methods=["full"])) == 1
+    todo = unfinished("report", rows, targets=["turkish"], methods=["full"])
+    assert [job["seed"] for job in todo] == list(SEEDS)
+    assert {job["lr"] for job in todo} == {1e-4}
+
+
+def test_the_record_fits_the_code():
+    """Costs, and a prompt or prefix taken off, can be computed again without training."""
+    base = evaluate(make_model("lora-qv", 1, 0), load_names("base", "validation"))
+    for row in load_runs("report", seed=0):
+        model = make_model(row["method"], row["size"], 0)
+        assert model.num_parameters() == row["trainable"]
+        assert small_llama.cost(model, 8 * row["trainable"])["file_bytes"] == row["file_bytes"]
+        if "detached_base" in row:
+            assert row["detached_base"] == pytest.approx(base, abs=1e-3)
+
+
+def test_sampled_names_depend_on_the_seed_alone():
+    model = make_model("lora-qv", 1, 0)
+    assert sample(model) == sample(model) != sample(model, seed=1)

@@ -1,0 +1,140 @@
+"""What PyTorch, transformers and PEFT make of our files; test_hub_parity.py runs it.
+
+    .venv-oracle/bin/python hub_oracle.py jobs.json results.npz
+
+Each job of the list names a checkpoint's folder and what to `do` with it:
+
+    run     load it, with the adapter if there is one; logits, greedy tokens, merged checkpoint
+    make    draw a random checkpoint and let `save_pretrained` write it
+    adapt   put a PEFT method with random values on it and let `save_pretrained` write the adapter
+    train   go on training a saved adapter with torch.optim.AdamW, and write what comes out
+    refuse  try to load an adapter that is none of PEFT's, and report the error
+
+Precisions: "exact" and "cast" are float64, with transformers' inner float32 casts lifted or not.
+This folder's parent holds our `peft`: it must never be on the path here.
+"""
+
+import json
+import sys
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from make_parity_fixtures import casts_lifted
+
+import peft
+
+METHODS = {"lora": peft.LoraConfig, "prefix": peft.PrefixTuningConfig,
+           "prompt": peft.PromptTuningConfig}
+
+
+def load(job: dict, precision: str, *, trainable: bool = False) -> torch.nn.Module:
+    """The checkpoint, with its adapter; whatever PEFT or transformers warns of is an error."""
+    dtype = torch.float32 if precision == "float32" else torch.float64
+    torch.set_default_dtype(dtype)  # PEFT makes its arrays in it
+    model = transformers.LlamaForCausalLM.from_pretrained(
+        job["base"], dtype=dtype, attn_implementation="eager")
+    if trainable:  # PeftModel.from_pretrained refuses to train a loaded prefix or prompt
+        config = peft.PeftConfig.from_pretrained(job["adapter"], inference_mode=False)
+        config.inference_mode = False
+        model = peft.get_peft_model(model, config)
+        found = peft.set_peft_model_state_dict(model, peft.load_peft_weights(job["adapter"]))
+        # A virtual token's array goes to its embedding, by another way than all other keys.
+        assert set(found.unexpected_keys) <= {"prompt_embeddings"}, found
+    elif "adapter" in job:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*adapter.*")  # missing or unexpected keys
+            model = peft.PeftModel.from_pretrained(model, job["adapter"])
+    if "method" in job:
+        settings = dict(job["method"])
+        config = METHODS[settings.pop("kind")](task_type="CAUSAL_LM", **settings)
+        model = peft.get_peft_model(model, config)
+        draw(p for p in model.parameters() if p.requires_grad)
+    return model
+
+
+def draw(parameters) -> None:
+    """Random values; norms around one."""
+    rng = np.random.default_rng(5)
+    for p in parameters:
+        p.data.copy_(torch.from_numpy((p.ndim == 1) + 0.1 * rng.standard_normal(p.shape)))
+
+
+def logits(model, ids: np.ndarray) -> torch.Tensor:
+    """Of the real tokens: (batch, time, vocab)."""
+    return model(input_ids=torch.from_numpy(ids)).logits[:, -ids.shape[1]:]
+
+
+def run(job: dict) -> dict:
+    results, ids = {}, np.array(job["ids"])
+    for precision in job.get("precisions", ["exact", "cast", "float32"]):
+        with casts_lifted() if precision == "exact" else nullcontext(), torch.no_grad():
+            model = load(job, precision).eval()
+            results[precision] = logits(model, ids).numpy()
+    if "new_tokens" in job:  # in float32, the last precision
+        prompt = torch.from_numpy(ids)
+        new = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt),
+                             max_new_tokens=job["new_tokens"], do_sample=False,
+                             eos_token_id=job.get("stop"), pad_token_id=0)
+        results["tokens"] = new[:, ids.shape[1]:].numpy()
+    if "method" in job:
+        load(job, "cast").save_pretrained(job["save"])
+    elif "save" in job:  # merged
+        load(job, "cast").merge_and_unload().save_pretrained(job["save"])
+    return results
+
+
+def make(job: dict) -> dict:
+    torch.set_default_dtype(torch.float64)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**job["config"]))
+    draw(model.parameters())
+    model.to(getattr(torch, job["dtype"])).save_pretrained(
+        job["base"], max_shard_size=job.get("max_shard_size", "5GB"))
+    return run(job)
+
+
+def train(job: dict) -> dict:
+    data = np.load(job["data"])
+    losses = []
+    with casts_lifted():
+        model = load(job, "exact", trainable=True).train()
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad],
+                                      lr=job["lr"], weight_decay=job["weight_decay"])
+        for inputs, targets in zip(data["inputs"], data["targets"], strict=True):
+            loss = torch.nn.functional.cross_entropy(
+                logits(model, inputs).flatten(0, 1), torch.from_numpy(targets).flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        model.save_pretrained(job["save"])
+        with torch.no_grad():
+            results = {"exact": logits(model.eval(), np.array(job["ids"])).numpy()}
+    return results | {"losses": np.array(losses)}
+
+
+def refuse(job: dict) -> dict:
+    try:
+        load(job, "float32")
+    except (KeyError, ValueError) as error:
+        return {"message": np.array(str(error))}
+    return {"message": np.array("loaded")}
+
+
+def main(jobs: Path, results: Path) -> None:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    found = {}
+    for job in json.loads(jobs.read_text(encoding="utf-8")):
+        print(job["name"], flush=True)
+        do = {"run": run, "adapt": run, "make": make, "train": train, "refuse": refuse}[job["do"]]
+        done = do(job)
+        found |= {f"{job['name']}/{key}": array for key, array in done.items()}
+    np.savez(results, **found)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

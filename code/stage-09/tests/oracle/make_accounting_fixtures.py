@@ -1,0 +1,295 @@
+"""Ask Hugging Face PEFT what it counts, and write down the answers for test_accounting.py.
+
+Run with the environment that has torch and PEFT, from anywhere:
+
+    .venv-oracle/bin/python code/stage-09/tests/oracle/make_accounting_fixtures.py [output.json]
+
+Every model is built on torch's `meta` device from its configuration: the real modules and shapes,
+without a number in them. Nothing is downloaded. For each family there is one small configuration
+and a real one. Recorded are the names and shapes of all parameters of the small models,
+`get_nb_trainable_parameters()` for each method, and the size of the file that PEFT's tensors make
+when safetensors really writes them; and, for three models with numbers in them, how many bytes a
+forward pass keeps for the backward pass.
+"""
+
+import hashlib
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path = [p for p in sys.path if Path(p or ".").resolve() not in (TESTS, TESTS.parent)]
+
+import safetensors.torch  # noqa: E402
+import transformers  # noqa: E402
+from peft.utils.save_and_load import get_peft_model_state_dict  # noqa: E402
+
+import peft  # noqa: E402  Hugging Face's, which the line above makes sure of
+
+_DECODER = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3,
+            "num_attention_heads": 6, "num_key_value_heads": 2, "vocab_size": 101}
+_BERT = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3,
+         "num_attention_heads": 6, "vocab_size": 101, "max_position_embeddings": 40,
+         "type_vocab_size": 2}
+_T5 = {"d_model": 48, "d_kv": 8, "d_ff": 80, "num_layers": 2, "num_decoder_layers": 3,
+       "num_heads": 6, "vocab_size": 101, "relative_attention_num_buckets": 16}
+SMALL = {
+    "llama": _DECODER,
+    "llama, biases, wide heads": {"model_type": "llama", **_DECODER, "attention_bias": True,
+                                  "mlp_bias": True, "head_dim": 16, "tie_word_embeddings": True},
+    "mistral": _DECODER,
+    "mixtral": {**_DECODER, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "gemma": {**_DECODER, "head_dim": 12},
+    "gemma2": {**_DECODER, "head_dim": 12},
+    "gemma3_text": {**_DECODER, "head_dim": 12},
+    "qwen2": _DECODER,
+    "qwen3": {**_DECODER, "head_dim": 16},
+    "phi3": {**_DECODER, "pad_token_id": 0},
+    "phi": _DECODER,
+    "phi, normalised queries": {"model_type": "phi", **_DECODER, "qk_layernorm": True},
+    "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 6, "n_positions": 40, "vocab_size": 101},
+    "opt": {"hidden_size": 48, "ffn_dim": 80, "num_hidden_layers": 3, "num_attention_heads": 6,
+            "vocab_size": 101, "max_position_embeddings": 40},
+    "opt, narrow embeddings": {"model_type": "opt", "hidden_size": 48, "ffn_dim": 80,
+                               "num_hidden_layers": 3, "num_attention_heads": 6, "vocab_size": 101,
+                               "max_position_embeddings": 40, "word_embed_proj_dim": 24,
+                               "do_layer_norm_before": False},
+    "bloom": {"hidden_size": 48, "n_layer": 3, "n_head": 6, "vocab_size": 101},
+    "t5": _T5,
+    "t5, gated, untied": {"model_type": "t5", **_T5, "feed_forward_proj": "gated-gelu",
+                          "tie_word_embeddings": False},
+    "mt5": {**_T5, "d_kv": 10, "tie_word_embeddings": False},
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+}
+# One real configuration for each family, from data/models.json.
+REAL = {"llama": "Llama-3-8B", "mistral": "Mistral-7B", "mixtral": "Mixtral-8x7B",
+        "gemma": "Gemma-2B", "gemma2": "Gemma-2-9B", "qwen2": "Qwen2.5-3B", "qwen3": "Qwen3-8B",
+        "phi3": "Phi-3-mini", "phi": "Phi-2", "gpt2": "GPT-2 XL", "opt": "OPT-350M",
+        "bloom": "BLOOMZ-7.1B",
+        "t5": "T5-large", "mt5": "mT0-large", "bert": "BERT-large (uncased)",
+        "roberta": "RoBERTa-large"}
+CLASSES = {"CAUSAL_LM": transformers.AutoModelForCausalLM,
+           "SEQ_2_SEQ_LM": transformers.AutoModelForSeq2SeqLM,
+           "MASKED_LM": transformers.AutoModelForMaskedLM,
+           "SEQ_CLS": transformers.AutoModelForSequenceClassification,
+           "TOKEN_CLS": transformers.AutoModelForTokenClassification,
+           "FEATURE_EXTRACTION": transformers.AutoModel}
+OTHER_TASKS = {"bert": ["SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION"],
+               "roberta": ["SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION"]}
+
+
+def tasks(family: str) -> list[str]:
+    if family in ("t5", "mt5"):
+        return ["SEQ_2_SEQ_LM"]
+    if "bert" in family:
+        return ["MASKED_LM", *OTHER_TASKS["bert"]]
+    extra = ["TOKEN_CLS"] if family in ("gpt2", "bloom") else []
+    return ["CAUSAL_LM", "SEQ_CLS", "FEATURE_EXTRACTION", *extra]
+
+
+def methods(family: str, task: str, real: bool) -> list[dict]:
+    """What to ask: our function's name and arguments. `to_peft` below turns them into PEFT's."""
+    first = {"phi3": ["qkv_proj"], "gpt2": ["c_attn"], "bloom": ["query_key_value"],
+             "bert": ["query"], "roberta": ["query"], "xlm-roberta": ["query"], "t5": ["q"],
+             "mt5": ["q"]}.get(family, ["q_proj"])
+    expression = rf".*\.[01]\..*{first[0]}"
+    embedding = {"gpt2": "wte", "bloom": "word_embeddings", "t5": "shared", "mt5": "shared",
+                 "bert": "word_embeddings", "roberta": "word_embeddings",
+                 "xlm-roberta": "word_embeddings"}.get(family, "embed_tokens")
+    named = None if family != "phi3" else ["qkv_proj", "down_proj"]
+
+    def ask(method, **arguments):
+        return {"method": method, "arguments": arguments}
+
+    asked = [ask("lora", rank=8, target_modules=named),
+             ask("prefix", num_virtual_tokens=20), ask("prompt", num_virtual_tokens=20),
+             ask("lora", rank=4, target_modules="all-linear", use_dora=True)]
+    if family == "mixtral":  # the experts are no modules any more in Transformers 5
+        asked.pop()
+        named = ["q_proj", "v_proj"]  # PEFT's default fails there; an expression loses its layers
+        asked[0] = ask("lora", rank=8, target_modules=named)
+        expression = ["q_proj"]
+    if real:
+        return asked + [ask("p_tuning", num_virtual_tokens=20),
+                        ask("prefix", num_virtual_tokens=20, projection=True)]
+    if family != "mixtral":
+        asked += [ask("lora", rank=3, target_modules="all-linear"),
+                  ask("lora", rank=3, target_modules="all-linear", bias="all")]
+    asked += [
+        ask("lora", rank=2, target_modules=expression),
+        ask("lora", rank=5, target_modules=[*first, "not_there"]),
+        ask("lora", rank=5, target_modules=first, layers=[0, 2]) if "t5" not in family else
+        ask("lora", rank=5, target_modules=first, layers=[1]),
+        ask("lora", rank=5, target_modules=[*first, "v_proj"], exclude_modules=expression),
+        ask("lora", rank=5, target_modules=first, rank_pattern={rf"1\..*{first[0]}": 3}),
+        ask("lora", rank=5, target_modules=first, bias="lora_only"),
+        ask("lora", rank=5, target_modules=first, use_rslora=True),
+        ask("lora", rank=5, target_modules=[*first, embedding]),
+        ask("lora", rank=5, target_modules=[*first, embedding], use_dora=True),
+        ask("lora", rank=5, target_modules=first, modules_to_save=[embedding]),
+        ask("adalora", init_rank=6, target_modules=first),
+        ask("loha", rank=4, target_modules=first),
+        ask("vera", rank=16, target_modules=first),
+        ask("prefix", num_virtual_tokens=7, projection=True),
+        ask("prefix", num_virtual_tokens=7, projection=True, hidden=20),
+        ask("p_tuning", num_virtual_tokens=7, hidden=20),
+        ask("p_tuning", num_virtual_tokens=7, encoder="LSTM", hidden=20),
+    ]
+    if family not in ("phi3", "xlm-roberta", "mixtral"):
+        asked.append(ask("ia3"))
+    if task == "CAUSAL_LM":
+        asked.append(ask("lora", rank=5, target_modules=first, modules_to_save=["lm_head"]))
+        asked.append(ask("lora", rank=5, target_modules=[*first, "lm_head"]))
+    if family in ("llama", "qwen2", "opt", "phi", "gpt2"):
+        asked.append(ask("lora", rank=5, target_modules=first, lora_bias=True))
+    return asked
+
+
+def to_peft(method: str, arguments: dict, task: str) -> peft.PeftConfig:
+    a = dict(arguments)
+    task = None if task == "MASKED_LM" else task
+    if method == "lora":
+        a["r"] = a.pop("rank")
+        a["layers_to_transform"] = a.pop("layers", None)
+        return peft.LoraConfig(task_type=task, **a)
+    if method == "adalora":
+        return peft.AdaLoraConfig(task_type=task, init_r=a["init_rank"], total_step=10,
+                                  target_modules=a["target_modules"])
+    if method in ("loha", "vera"):
+        kind = {"loha": peft.LoHaConfig, "vera": peft.VeraConfig}[method]
+        return kind(task_type=task, r=a["rank"], target_modules=a["target_modules"])
+    if method == "ia3":
+        return peft.IA3Config(task_type=task)
+    if method == "prefix":
+        return peft.PrefixTuningConfig(task_type=task, num_virtual_tokens=a["num_virtual_tokens"],
+                                       prefix_projection=a.get("projection", False),
+                                       encoder_hidden_size=a.get("hidden"))
+    if method == "prompt":
+        return peft.PromptTuningConfig(task_type=task, num_virtual_tokens=a["num_virtual_tokens"])
+    return peft.PromptEncoderConfig(
+        task_type=task, num_virtual_tokens=a["num_virtual_tokens"],
+        encoder_hidden_size=a.get("hidden"),
+        encoder_reparameterization_type=a.get("encoder", "MLP"))
+
+
+def build(config: dict, task: str) -> torch.nn.Module:
+    with torch.device("meta"):
+        model = CLASSES[task].from_config(transformers.AutoConfig.for_model(**config))
+        if config["model_type"] in ("t5", "mt5") and not config.get("tie_word_embeddings", True):
+            # Transformers 5 ties T5's head whatever the config says, and lets go of it when a
+            # checkpoint brings a head of its own; this is what such a checkpoint does.
+            model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
+            model.config.tie_word_embeddings = False
+    return model
+
+
+def answer(config: dict, task: str, question: dict) -> dict:
+    """PEFT's two numbers, and the length and header hash of the file that its tensors make."""
+    with torch.device("meta"):
+        model = peft.get_peft_model(build(config, task), to_peft(task=task, **question),
+                                    low_cpu_mem_usage=False)
+    trainable, total = model.get_nb_trainable_parameters()
+    result = {**question, "trainable": trainable, "all": total}
+    if question["method"] in ("prefix", "prompt", "p_tuning"):
+        return result  # their tensor comes out of a forward pass, which `meta` cannot run
+    state = get_peft_model_state_dict(model)
+    if sum(t.numel() for t in state.values()) < 50_000_000:
+        # safetensors refuses tensors on `meta`, so zeros of the same names and shapes are written
+        zeros = {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in state.items()}
+        data = safetensors.torch.save(zeros, metadata={"format": "pt"})
+        header = data[8:8 + int.from_bytes(data[:8], "little")]
+        result |= {"file_bytes": len(data), "header_sha256": hashlib.sha256(header).hexdigest()}
+    return result
+
+
+def cases() -> list[dict]:
+    path = TESTS.parent / "data" / "models.json"
+    models = json.loads(path.read_text(encoding="utf-8"))["models"]
+    made = []
+    for name, config in SMALL.items():
+        config = {"model_type": name, **config}
+        for task in tasks(config["model_type"]):
+            made.append({"model": f"small {name}", "config": config, "task": task, "real": False})
+    for family, name in REAL.items():
+        config = {k: v for k, v in models[name]["config"].items() if k != "architectures"}
+        made.append({"model": name, "config": config, "task": tasks(family)[0], "real": True})
+        if family in ("roberta", "bert"):
+            made.append({"model": name, "config": config, "task": "SEQ_CLS", "real": True})
+    return made
+
+
+MEASURED = {"llama": {**_DECODER, "hidden_size": 256, "intermediate_size": 688,
+                      "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 8},
+            "qwen2": {**_DECODER, "hidden_size": 256, "intermediate_size": 688,
+                      "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2},
+            "gpt2": {"n_embd": 256, "n_layer": 4, "n_head": 8, "n_positions": 256,
+                     "vocab_size": 101, "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}}
+
+
+def kept_for_backward(family: str, method: str, attention: str) -> int:
+    """Bytes that a real forward pass keeps: a bfloat16 model, batch 2, length 128, no dropout."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(family, **MEASURED[family])
+    model = transformers.AutoModelForCausalLM.from_config(
+        config, attn_implementation=attention).to(torch.bfloat16)
+    if method == "lora":
+        model = peft.get_peft_model(model, peft.LoraConfig(r=8), autocast_adapter_dtype=False)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def remember(tensor):  # holding the tensor keeps its memory from being used again
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    ids = torch.randint(0, config.vocab_size, (2, 128))
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        model(input_ids=ids, labels=ids)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def main(path: Path) -> None:
+    made = cases()
+    for number, case in enumerate(made, 1):
+        print(f"[{number}/{len(made)}] {case['model']} {case['task']}", file=sys.stderr, flush=True)
+        family = case["config"]["model_type"]
+        real = case.pop("real")
+        model = build(case["config"], case["task"])
+        case["parameters"] = sum(p.numel() for p in model.parameters())
+        if not real:
+            case["shapes"] = {n: list(p.shape) for n, p in model.named_parameters()}
+        case["answers"] = []
+        wanted = methods(family, case["task"], real)
+        if case["task"] not in ("CAUSAL_LM", "SEQ_2_SEQ_LM", "MASKED_LM") and not real:
+            wanted = wanted[:6]  # the head matters here, not every method again
+        for question in wanted:
+            virtual = question["method"] in ("prefix", "prompt", "p_tuning")
+            if case["task"] == "MASKED_LM" and virtual:
+                continue  # PEFT has no task type for masked language models
+            try:
+                case["answers"].append(answer(case["config"], case["task"], question))
+            except Exception as error:  # recorded, so that the test can ask the same of us
+                said = f"{type(error).__name__}: {error}"[:200]
+                case["answers"].append({**question, "error": said})
+    document = {"about": "Counted by Hugging Face PEFT; see make_accounting_fixtures.py",
+                "versions": {"peft": peft.__version__, "transformers": transformers.__version__,
+                             "torch": torch.__version__},
+                "kept": [{"config": {"model_type": family, **MEASURED[family]}, "method": method,
+                          "attention": attention,
+                          "bytes": kept_for_backward(family, method, attention)}
+                         for family in MEASURED for method in ("full", "lora")
+                         for attention in ("sdpa", "eager")],
+                "cases": made}
+    text = json.dumps(document, separators=(",", ":")).replace('{"model":', '\n{"model":')
+    path.write_text(text.replace('{"method":', '\n {"method":') + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else TESTS / "fixtures" / "accounting.json")

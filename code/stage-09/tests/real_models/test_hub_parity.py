@@ -1,0 +1,237 @@
+"""Our files in Hugging Face's hands, and theirs in ours: logits, tokens, merging, training.
+
+Everything is done anew by real PyTorch, transformers and PEFT, in one process of their own; see
+hub_oracle.py. Tolerances are relative to the largest entry of each array.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import needs
+import numpy as np
+import pytest
+
+import names
+import training
+from experiments import small_llama
+from gradcheck import relative_error
+from llama import Llama, LlamaConfig, random_weights
+from real_models import hub, twins
+
+# One worker asks the oracle for all of them, if pytest-xdist is told `--dist loadgroup`.
+pytestmark = pytest.mark.xdist_group("hub oracle")
+SCRIPT = Path(__file__).resolve().parents[1] / "oracle" / "hub_oracle.py"
+BASE = twins.BASE
+TOLERANCE = {"exact": 1e-9, "cast": 1e-6, "float32": 1e-5}
+STEPS, LR, DECAY = 20, 5e-3, 0.01
+
+CONFIGS = {
+    "gqa": LlamaConfig(50, 32, 48, 2, 8, 2, tie_word_embeddings=False),
+    "long rope": LlamaConfig(50, 32, 48, 2, 2, 2, rope_theta=1e6, rms_norm_eps=1e-5),
+    "odd sizes": LlamaConfig(101, 30, 17, 3, 3, 1, max_position_embeddings=37),
+}
+THEIRS = {  # what their `save_pretrained` writes: config, dtype of the file, shards or not
+    "float32": ({}, "float32", "5GB"),
+    "bfloat16 shards": ({"tie_word_embeddings": True}, "bfloat16", "8KB"),
+    "float16": ({"num_key_value_heads": 1, "rope_parameters":
+                 {"rope_type": "default", "rope_theta": 5e5}}, "float16", "5GB"),
+    "float64 shards": ({"num_hidden_layers": 3}, "float64", "20KB"),
+}
+METHODS = {
+    "lora": {"kind": "lora", "r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "down_proj"]},
+    "lora all-linear": {"kind": "lora", "r": 2, "target_modules": "all-linear"},
+    "lora one layer": {"kind": "lora", "r": 2, "target_modules": ["model.layers.1.mlp.up_proj"]},
+    "prefix": {"kind": "prefix", "num_virtual_tokens": 3},
+    "prompt": {"kind": "prompt", "num_virtual_tokens": 4},
+}
+TRAINED = ("lora-qv", "lora-all", "prefix", "prompt")  # methods of section 9.7
+
+
+def random_model(config, dtype=np.float64):
+    return Llama(config, random_weights(config, np.random.default_rng(1), 0.15, dtype))
+
+
+def method_of_9_7(method, dtype=np.float32):
+    """As section 9.7 plugs it into the base model, at the size of its sweep."""
+    weights = {n: w.astype(dtype) for n, w in hub.load_llama(BASE).weights().items()}
+    model = Llama(hub.read_config(BASE / "config.json"), weights)
+    plug, _, size, _ = small_llama.METHODS[method]
+    plug(model, size, np.random.default_rng(0))
+    for module in (model.kv_prefix, model.soft_prompt):
+        if module is not None:  # made in float32
+            for key, array in module.parameters().items():
+                setattr(module, key, array.astype(dtype))
+    return model
+
+
+def batches(count, seed=0):
+    """Arrays of a fixed width, as both sides take them: (count, batch, time)."""
+    found = names.batches(names.load_names("turkish", "train"), 8, np.random.default_rng(seed))
+    inputs = np.zeros((count, 8, 15), np.int64)
+    targets = np.full_like(inputs, training.IGNORE)
+    for i, (x, y) in zip(range(count), found):
+        inputs[i, :, :x.shape[1]], targets[i, :, :y.shape[1]] = x, y
+    return inputs, targets
+
+
+def ids_for(config, seed=3):
+    return np.random.default_rng(seed).integers(0, config.vocab_size, (3, 9))
+
+
+def jobs_for(root):
+    """All work of the oracle, and the files of ours that it needs."""
+    base_ids = names.make_batch(["ayşe".replace("ş", "s"), "mehmet", "elif"])[0]
+    jobs = [{"do": "run", "name": "base", "base": BASE, "ids": base_ids[:, :3], "new_tokens": 12,
+             "stop": 0}]
+    for name, config in CONFIGS.items():
+        model = random_model(config)
+        for layout, size in (("single", 4e9), ("shards", 2e4)):
+            hub.save_llama(model, root / name / layout, max_shard_bytes=int(size))
+            jobs.append({"do": "run", "name": f"{name}/{layout}", "base": root / name / layout,
+                         "ids": ids_for(config), "new_tokens": 8})
+    shape = {"vocab_size": 29, "hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "max_position_embeddings": 32}
+    for name, (changes, dtype, shard) in THEIRS.items():
+        jobs.append({"do": "make", "name": f"theirs/{name}", "base": root / "theirs" / name,
+                     "config": shape | changes, "dtype": dtype, "max_shard_size": shard,
+                     "precisions": ["exact", "float32"],
+                     "ids": np.random.default_rng(4).integers(0, 29, (2, 7))})
+    for name, method in METHODS.items():
+        for base in ("base", "gqa"):
+            folder = BASE if base == "base" else root / "gqa" / "single"
+            jobs.append({"do": "adapt", "name": f"peft/{base}/{name}", "base": folder,
+                         "method": method, "save": root / "peft" / base / name,
+                         "ids": ids_for(CONFIGS["gqa"]) % 27, "precisions": ["exact", "cast"]})
+    inputs, targets = batches(STEPS)
+    np.savez(root / "data.npz", inputs=inputs, targets=targets)
+    for method in TRAINED:
+        model = method_of_9_7(method)  # an adapter as in 9.7: float32, trained by `fit`
+        training.fit(model, zip(*batches(30)), steps=30, lr=5e-3, warmup=5)
+        hub.save_adapter(model, root / "ours" / method)
+        jobs.append({"do": "run", "name": f"ours/{method}", "base": BASE,
+                     "adapter": root / "ours" / method, "ids": base_ids, "new_tokens": 6})
+        if "lora" in method:
+            jobs[-1]["save"] = root / "merged by peft" / method
+            hub.save_llama(model, root / "merged" / method)
+            jobs.append({"do": "run", "name": f"merged/{method}",
+                         "base": root / "merged" / method, "ids": base_ids})
+        start = method_of_9_7(method, np.float64)
+        hub.save_adapter(start, root / "start" / method)
+        jobs.append({"do": "train", "name": f"train/{method}", "base": BASE, "lr": LR,
+                     "adapter": root / "start" / method, "data": root / "data.npz",
+                     "weight_decay": DECAY, "save": root / "trained" / method, "ids": base_ids})
+    hub.save_adapter(method_of_9_7("houlsby"), root / "bottleneck")
+    return [*jobs, {"do": "refuse", "name": "bottleneck", "base": BASE,
+                    "adapter": root / "bottleneck"}]
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory):
+    """The folder with everybody's files, the jobs by name, and the oracle's answers."""
+    python = needs.oracle()
+    root = tmp_path_factory.mktemp("hub")
+    jobs = jobs_for(root)
+    (root / "jobs.json").write_text(json.dumps(
+        jobs, default=lambda x: x.tolist() if isinstance(x, np.ndarray) else str(x)))
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([python, SCRIPT, root / "jobs.json", root / "results.npz"],
+                          env=environment, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    return root, {job["name"]: job for job in jobs}, dict(np.load(root / "results.npz"))
+
+
+def check_logits(oracle, name, load):
+    """`load(dtype)` computes what the oracle did, in every precision that it was asked for."""
+    _, jobs, results = oracle
+    ids, asked = np.array(jobs[name]["ids"]), 0
+    for precision, tolerance in TOLERANCE.items():
+        if f"{name}/{precision}" in results:
+            model = load(np.float32 if precision == "float32" else np.float64)
+            error = relative_error(model.forward(ids), results[f"{name}/{precision}"])
+            assert error <= tolerance, (precision, error)
+            asked += 1
+    assert asked
+    if f"{name}/tokens" in results:
+        new = model.generate(ids, jobs[name]["new_tokens"], temperature=0,
+                             stop=jobs[name].get("stop"))
+        assert np.array_equal(new, results[f"{name}/tokens"])
+
+
+def with_adapter(folder, base=BASE):
+    def load(dtype):
+        model = hub.load_llama(base, dtype)
+        hub.load_adapter(model, folder)
+        return model
+    return load
+
+
+def test_the_base_model_agrees(oracle):
+    check_logits(oracle, "base", lambda dtype: hub.load_llama(BASE, dtype))
+
+
+@pytest.mark.parametrize("layout", ["single", "shards"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_our_checkpoints_agree(name, layout, oracle):
+    folder = oracle[0] / name / layout
+    assert len(list(folder.glob("*.safetensors"))) > (1 if layout == "shards" else 0)
+    check_logits(oracle, f"{name}/{layout}", lambda dtype: hub.load_llama(folder, dtype))
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_their_checkpoints_agree(name, oracle):
+    folder = oracle[0] / "theirs" / name
+    assert (folder / "model.safetensors.index.json").exists() == ("shards" in name)
+    check_logits(oracle, f"theirs/{name}", lambda dtype: hub.load_llama(folder, dtype))
+
+
+@pytest.mark.parametrize("base", ["base", "gqa"])
+@pytest.mark.parametrize("method", METHODS)
+def test_their_adapters_agree_in_our_model(method, base, oracle):
+    root, jobs, _ = oracle
+    name = f"peft/{base}/{method}"
+    check_logits(oracle, name, with_adapter(root / name, jobs[name]["base"]))
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_an_adapter_of_section_9_7_gives_the_same_logits_in_peft(method, oracle):
+    check_logits(oracle, f"ours/{method}", with_adapter(oracle[0] / "ours" / method))
+
+
+@pytest.mark.parametrize("method", [m for m in TRAINED if "lora" in m])
+def test_merged_checkpoints_agree(method, oracle):
+    root, jobs, results = oracle
+    ours, theirs = root / "merged" / method, root / "merged by peft" / method
+    check_logits(oracle, f"merged/{method}", lambda dtype: hub.load_llama(ours, dtype))
+    one, two = hub.load_llama(ours, np.float64).weights(), hub.load_llama(theirs, np.float64)
+    for name, array in two.weights().items():  # theirs was merged in float64
+        assert relative_error(one[name], array) < 1e-6, name
+    ids = np.array(jobs[f"ours/{method}"]["ids"])
+    assert relative_error(two.forward(ids), results[f"ours/{method}/exact"]) < 1e-9
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_twenty_steps_of_adamw_follow_peft(method, oracle):
+    root, _, results = oracle
+    model = with_adapter(root / "start" / method)(np.float64)
+    optimizer = training.AdamW(model.parameters(), LR, weight_decay=DECAY)
+    losses = []
+    for inputs, targets in zip(*batches(STEPS)):
+        loss, grad = training.cross_entropy(model.forward(inputs), targets)
+        model.backward(grad)
+        optimizer.step(model.gradients())
+        losses.append(loss)
+    expected = results[f"train/{method}/losses"]
+    assert relative_error(np.array(losses), expected) < 1e-9
+    trained = with_adapter(root / "trained" / method)(np.float64)
+    started = with_adapter(root / "start" / method)(np.float64).parameters()
+    for name, array in trained.parameters().items():
+        assert np.abs(array - started[name]).max() > 1e-3, name  # it has moved
+        assert relative_error(model.parameters()[name], array) < 1e-6, name
+    check_logits(oracle, f"train/{method}", lambda dtype: trained)
+
+
+def test_peft_refuses_our_layout_of_bottleneck_adapters(oracle):
+    assert hub.BOTTLENECK in str(oracle[2]["bottleneck/message"])
