@@ -7,6 +7,7 @@ import llama
 import names
 import peft
 import training
+from book_pages import figures  # noqa: F401 (the book's style)
 from exercises.stretch_goals import pretrained
 
 
