@@ -16,7 +16,7 @@ One contract for every class:
     num_parameters()  how many numbers train
 Wrong sizes, shapes or dtypes raise ValueError or TypeError before anything is computed, `backward`
 before `forward` raises RuntimeError. Float32 in gives float32 out.
-Left out on purpose: dropout, several adapters at once, DoRA, quantised weights. Some are exercises.
+Left out on purpose: dropout, several adapters at once, DoRA, quantized weights. Some are exercises.
 """
 
 import warnings

@@ -1125,7 +1125,7 @@ def memory_bill(counted: Count, *, convention: str = "fp32", base: str = "bfloat
         ("fp32") even on a 16-bit base.
     base : {"float32", "bfloat16", "int8", "nf4", "nf4+dq"}
         How the frozen weights are kept. int8 and NF4 apply to the linear layers except the head;
-        all else stays in 16 bits. "nf4+dq" is NF4 with double quantisation [Dettmers et al., 2023].
+        all else stays in 16 bits. "nf4+dq" is NF4 with double quantization [Dettmers et al., 2023].
     optimizer : {"adamw", "adamw-8bit", "sgd"}
         8-bit AdamW keeps two bytes per parameter, plain SGD keeps nothing.
     """
@@ -1162,24 +1162,24 @@ def frozen_items(counted: Count, base: str = "bfloat16") -> list[Item]:
     if base in ("float32", "bfloat16"):
         return [Item("frozen weights", frozen * width, f"{frozen:,} parameters in {base}")]
     weights = [math.prod(m.sizes) for m in quantized_modules(counted.model)]
-    quantised, rest = sum(weights), frozen - sum(weights)
+    quantized, rest = sum(weights), frozen - sum(weights)
     rows = sum(m.out_features for m in quantized_modules(counted.model))
     if base == "int8":
-        items = [Item("frozen weights, int8", quantised, f"{quantised:,} parameters, 1 byte each"),
+        items = [Item("frozen weights, int8", quantized, f"{quantized:,} parameters, 1 byte each"),
                  Item("scales", 4 * rows, f"one 32-bit scale for each of {rows:,} output rows")]
     else:
         codes = sum(-(-n // 2) for n in weights)  # -(-a // b) rounds up
         blocks = [-(-n // _NF4_BLOCK) for n in weights]
-        items = [Item("frozen weights, NF4", codes, f"{quantised:,} parameters, 4 bits each")]
+        items = [Item("frozen weights, NF4", codes, f"{quantized:,} parameters, 4 bits each")]
         if base == "nf4":
             items.append(Item("scales", 4 * sum(blocks),
                               f"one 32-bit scale per {_NF4_BLOCK} weights"))
         else:
             second = sum(-(-count // _NF4_SECOND_BLOCK) for count in blocks)
-            items.append(Item("scales, quantised again", sum(blocks) + 4 * second,
+            items.append(Item("scales, quantized again", sum(blocks) + 4 * second,
                               f"8 bits per {_NF4_BLOCK} weights, and 32 bits per "
                               f"{_NF4_SECOND_BLOCK} of these"))
-    return [*items, Item("frozen, not quantised", rest * 2,
+    return [*items, Item("frozen, not quantized", rest * 2,
                          f"{rest:,} parameters in bfloat16: embeddings, head, norms, biases")]
 
 

@@ -73,7 +73,7 @@ def read_config(path: str | Path) -> LlamaConfig:
         raise HubError(f"{path}: model_type is {short(stored.get('model_type'))}; llama.py "
                        "computes 'llama' only")
     if stored.get("quantization_config"):
-        raise HubError(f"{path}: the weights are quantised; take the original checkpoint")
+        raise HubError(f"{path}: the weights are quantized; take the original checkpoint")
     if stored.get("rope_interleaved"):
         raise HubError(f"{path}: rope_interleaved is true; llama.py pairs the halves of a head")
     stored = with_defaults(stored)

@@ -155,7 +155,7 @@ def _check_entry(where: str, entry: Any) -> tuple[str, tuple[int, ...], list[int
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(kind, str) or kind not in DTYPES:
         raise HubError(f"{where} is stored as {short(kind)}; readable are {', '.join(DTYPES)} "
-                       "(quantised checkpoints are not)")
+                       "(quantized checkpoints are not)")
     for key, value, count in (("shape", shape, None), ("data_offsets", offsets, 2)):
         whole = isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
         if not whole or len(value) != (count or len(value)) or len(value) > 8:

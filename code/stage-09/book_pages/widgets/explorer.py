@@ -412,7 +412,7 @@ GPUS = [(8, "8 GB"), (12, "12 GB"), (16, "16 GB (T4)"), (24, "24 GB (RTX 4090)")
         (40, "40 GB (A100)"), (48, "48 GB (L40S)"), (80, "80 GB (A100, H100)"), (96, "96 GB"),
         (141, "141 GB (H200)")]
 BASE_NAMES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "8 bits (int8)",
-              "nf4": "4 bits (NF4)", "nf4+dq": "4 bits (NF4, double quantisation: QLoRA)"}
+              "nf4": "4 bits (NF4)", "nf4+dq": "4 bits (NF4, double quantization: QLoRA)"}
 OPTIMIZER_NAMES = {"adamw": "AdamW", "adamw-8bit": "AdamW, 8-bit states", "sgd": "SGD"}
 ITEM_COLORS = {"frozen weights": "#8a94a3", "trainable weights": "#0072b2",
                "32-bit master copy": "#56b4e9", "16-bit working copy": "#56b4e9",

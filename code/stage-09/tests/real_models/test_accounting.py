@@ -506,15 +506,15 @@ def test_each_line_of_a_bill_by_hand():
     assert counted.trainable == n and model.num_parameters == linear + rest
     assert by_label(ac.memory_bill(counted, base="int8", convention="amp", optimizer="sgd")) == {
         "frozen weights, int8": linear, "scales": 4 * 3 * (4 * 48 + 2 * 80 + 48),
-        "frozen, not quantised": 2 * rest, "trainable weights": 4 * n,
+        "frozen, not quantized": 2 * rest, "trainable weights": 4 * n,
         "16-bit working copy": 2 * n, "gradients": 4 * n, "optimizer state": 0}
     blocks = 3 * (4 * 36 + 3 * 60)  # 48 * 48 = 36 blocks of 64 each, 48 * 80 = 60
     nf4 = by_label(ac.memory_bill(counted, base="nf4", convention="mixed"))
     assert nf4 == {"frozen weights, NF4": linear // 2, "scales": 4 * blocks,
-                   "frozen, not quantised": 2 * rest, "trainable weights": 2 * n,
+                   "frozen, not quantized": 2 * rest, "trainable weights": 2 * n,
                    "32-bit master copy": 4 * n, "gradients": 2 * n, "optimizer state": 8 * n}
     double = by_label(ac.memory_bill(counted, base="nf4+dq", optimizer="adamw-8bit"))
-    assert double["scales, quantised again"] == blocks + 4 * 3 * 7  # each matrix: one more scale
+    assert double["scales, quantized again"] == blocks + 4 * 3 * 7  # each matrix: one more scale
     assert double["optimizer state"] == 2 * n
     assert ac.memory_bill(counted, optimizer="adamw-8bit").leaves_out == (
         "activations, temporary buffers, fragmentation, the CUDA context; 8-bit AdamW's scales and "

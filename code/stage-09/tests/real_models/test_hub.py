@@ -699,7 +699,7 @@ def test_missing_files_are_named(tmp_path):
 WRONG_CONFIGS = {
     "another family": ({"model_type": "gpt2"}, "model_type is 'gpt2'"),
     "no family": ({"model_type": ...}, "model_type is None"),
-    "quantised": ({"quantization_config": {"bits": 4}}, "quantised"),
+    "quantized": ({"quantization_config": {"bits": 4}}, "quantized"),
     "scaled RoPE": ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 500.0}},
                     "plain RoPE"),
     "scaled RoPE, old style": ({"rope_parameters": None,
