@@ -15,7 +15,10 @@ forget, and what does it cost? Procedure, the same for every method and size:
 2. Report: five seeds. The step with the lowest validation loss counts ("best"), as early stopping
    would; the last step is recorded too ("final"). What is reported is measured on the test part.
 3. Dataset size: LoRA on all linear layers, and full fine-tuning, on parts of the Icelandic names.
-4. Spectra: the singular values of what full fine-tuning added to every weight, and the loss with
+4. Alpha: steps 1 and 2 with alpha = 2 rank, and with alpha held while the rank changes. Everything
+   else is the same, and rates are swept for each rank and each alpha anew. On Icelandic: LoRA on
+   the MLP, and LoRA on all linear layers with 100 names.
+5. Spectra: the singular values of what full fine-tuning added to every weight, and the loss with
    these updates cut down to rank r.
 
 A seed fixes the order of batches (the same for all methods) and the method's random start. Two
@@ -58,13 +61,13 @@ def plug_full(model: Llama, size: int, rng: np.random.Generator) -> None:
     model.set_trainable()
 
 
-def plug_lora(*targets: str) -> Callable:
-    """LoRA of a rank on the projections named; alpha = 2 rank, so the scaling is always 2."""
+def plug_lora(*targets: str, alpha: float | None = None) -> Callable:
+    """LoRA of a rank on the projections named; without alpha it is 2 rank, so the scaling is 2."""
     def plug(model: Llama, rank: int, rng: np.random.Generator) -> None:
         for name, module in model.modules().items():
             if name.endswith(targets):
                 model.replace(name, LoRALinear(module.weight, lora_rank=rank,
-                                               lora_alpha=2.0 * rank, rng=rng))
+                                               lora_alpha=alpha or 2.0 * rank, rng=rng))
     return plug
 
 
@@ -103,14 +106,25 @@ METHODS = {  # name: (what plugs it in, its sizes, the size of the sweep, learni
     "prefix": (plug_prefix, (1, 5, 10, 20), 10, VIRTUAL),
     "prompt": (plug_prompt, (1, 5, 10, 20), 10, VIRTUAL),
 }
+WIDE = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+FEW = 100  # names; with so few the loss is looked at every FEW_EVERY steps
+FEW_EVERY = 10
+ALPHAS = {  # name: (what plugs it in, ranks, names to train on); at the ranks left out alpha is 2 r
+    "lora-mlp alpha=2r": (plug_lora(*MLP), (1, 4, 16), None),
+    "lora-mlp alpha=8": (plug_lora(*MLP, alpha=8.0), (1, 16), None),
+    "lora-all alpha=2r": (plug_lora(*PROJECTIONS), (1, 4, 16), FEW),
+    "lora-all alpha=2": (plug_lora(*PROJECTIONS, alpha=2.0), (4, 16), FEW),
+}
+KINDS = ("sweep", "report", "subset", "alpha-sweep", "alpha")
 
 
 def make_model(method: str, size: int, seed: int) -> Llama:
     """The pretrained base model with a method plugged in."""
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {list(METHODS)}, got {method!r}")
+    known = METHODS | ALPHAS
+    if method not in known:
+        raise ValueError(f"method must be one of {list(known)}, got {method!r}")
     model = Llama.load(DATA / "base")
-    METHODS[method][0](model, size, np.random.default_rng([seed, 1]))
+    known[method][0](model, size, np.random.default_rng([seed, 1]))
     return model
 
 
@@ -155,7 +169,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     try:
         optimizer = fit(model, batches(data["train"][:job["train_names"]], BATCH,
                                        np.random.default_rng([seed, 0])),
-                        steps=job["steps"], lr=job["lr"], warmup=WARMUP, every=EVERY,
+                        steps=job["steps"], lr=job["lr"], warmup=WARMUP,
+                        every=FEW_EVERY if job["kind"].startswith("alpha") and
+                        job["train_names"] == FEW else EVERY,
                         evaluations=evaluations, callbacks=[recorder, keep_best])
     except FloatingPointError as error:  # a rate of the sweep that is too high is a finding
         return row | {"diverged": str(error)}
@@ -226,10 +242,11 @@ def _key(job: dict[str, Any]) -> tuple:
                                   "train_names"))
 
 
-def chosen_rate(rows: Iterable[dict], target: str, method: str) -> float:
-    """The learning rate of the sweep with the lowest validation loss."""
+def chosen_rate(rows: Iterable[dict], target: str, method: str, size: int | None = None) -> float:
+    """The learning rate with the lowest validation loss: of the sweep, or of a rank's own one."""
+    kind = "sweep" if size is None else "alpha-sweep"
     swept = [row for row in rows if (row["kind"], row["target"], row["method"]) ==
-             ("sweep", target, method) and "diverged" not in row]
+             (kind, target, method) and size in (None, row["size"]) and "diverged" not in row]
     if not swept:
         raise ValueError(f"no finished sweep of {method} on {target}")
     return min(swept, key=lambda row: row["best_validation"])["lr"]
@@ -242,6 +259,14 @@ def planned(kind: str, rows: Sequence[dict], targets: Sequence[str] = TARGETS,
 
     Those of kind "report" and "subset" use the rates that the sweep in `rows` has chosen.
     """
+    if kind.startswith("alpha"):
+        settings = [(method, size, count) for method, (_, sizes, count) in ALPHAS.items()
+                    for size in sizes if "icelandic" in targets]
+        if kind == "alpha-sweep":
+            return [_job(kind, "icelandic", method, size, lr, SWEEP_SEED, steps, count)
+                    for method, size, count in settings for lr in WIDE]
+        return [_job(kind, "icelandic", method, size, chosen_rate(rows, "icelandic", method, size),
+                     seed, steps, count) for seed in seeds for method, size, count in settings]
     pairs = [(target, method) for target in targets for method in methods]
     if kind == "sweep":
         return [_job(kind, t, m, METHODS[m][2], lr, SWEEP_SEED, steps)
@@ -263,7 +288,7 @@ def unfinished(kind: str, rows: Sequence[dict], **options: Any) -> list[dict[str
 
 
 def run_all(args: argparse.Namespace) -> None:
-    """Three rounds of jobs on two processes; the second and third use the first one's rates."""
+    """Rounds of jobs on two processes; after a sweep the others use its rates."""
     from multiprocessing import get_context
 
     from tqdm import tqdm
@@ -353,7 +378,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def load_runs(kind: str | None = None, folder: Path = RESULTS, **wanted: Any) -> list[dict]:
     """Recorded runs: `load_runs("report", target="turkish", method="lora-qv")`.
 
-    Keys of a run: kind ("sweep", "report", "subset"), target, method, size, lr, seed, steps,
+    Keys of a run: kind (of `KINDS`), target, method, size, lr, seed, steps,
     train_names; trainable, file_bytes, memory_bytes; best_step and best_/final_ with validation,
     test and base (loss in nats per character); with kind "report" also curve (steps, validation,
     train, and for seed 0 base), detached_base for prefix and prompt, names for seed 0.
@@ -388,7 +413,7 @@ def summarise(rows: Iterable[dict]) -> list[dict]:
                 entry[key] = float(np.mean(values))
                 entry[f"{key}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
         table.append(entry)
-    order = list(METHODS)
+    order = [*METHODS, *ALPHAS]
     return sorted(table, key=lambda e: (e["kind"], e["target"], order.index(e["method"]),
                                         e["size"], e["train_names"], e["lr"]))
 
@@ -408,10 +433,10 @@ def write_table(folder: Path) -> None:
         return f"{entry[key]:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
 
     rows = load_runs(folder=folder)
-    for kind in ("sweep", "report", "subset"):
+    for kind in KINDS:
         todo, total = len(unfinished(kind, rows)), len(planned(kind, rows))
         print(f"{kind}: {total - todo} of {total} runs are recorded")
-        if todo and kind == "sweep":
+        if todo and kind.endswith("sweep"):
             break  # what comes after it is planned from its rates
     for e in table:
         print(f"{e['kind']:<7}{e['target']:<10}{e['method']:<9}{e['size']:>3}{e['train_names']:>5}"
@@ -427,8 +452,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="forget earlier runs")
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--rounds", nargs="+", choices=["sweep", "report", "subset"],
-                        default=["sweep", "report", "subset"])
+    parser.add_argument("--rounds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--workers", type=int, default=2)
