@@ -10,7 +10,7 @@ PIP    := -m pip --disable-pip-version-check --require-virtualenv
 QUIETLY := > >(sed '/already satisfied/d')
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments bench bench-checkpoints bench-browser zip colab vendor constraints matrix binder links lab clean
+.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments distributed bench bench-checkpoints bench-browser zip colab vendor constraints matrix binder links lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -109,6 +109,9 @@ experiments: env  ## run every experiment of section 9.7 again from nothing (und
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama run --fresh
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama timing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama table
+
+distributed: env oracle  ## train on 1, 2 and 4 processes (DDP, FSDP2), killed and resumed too
+	@$(BIN)/python -m pytest code/stage-09/tests/real_models/test_distributed.py -v
 
 bench: env oracle  ## time everything beside PyTorch and Hugging Face; rewrites the page on speed
 	@for name in layers small_llama nf4 growth; do $(BIN)/python benchmarks/$$name.py || exit; done

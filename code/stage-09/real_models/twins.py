@@ -40,6 +40,12 @@ def make_batches() -> list[tuple[np.ndarray, np.ndarray]]:
     return list(islice(names.batches(turkish, 32, np.random.default_rng(0)), 20))
 
 
+def save_batches(folder: Path, batches: list) -> None:
+    """Put the batches where both scripts of huggingface/ look for them."""
+    np.savez(folder / "batches.npz", **{f"{key} {i}": array for i, pair in enumerate(batches)
+                                        for key, array in zip(("inputs", "targets"), pair)})
+
+
 def train(base: str, folder: Path, batches: list) -> list[float]:
     # The base model
     model = hub.load_llama(base)
@@ -90,8 +96,7 @@ def ask_peft(folder: Path, batches: list) -> tuple[dict[str, Any], bool]:
     if not ORACLE.exists() or RECORDED in os.environ:
         shutil.copytree(RECORD / "peft", folder / "peft", dirs_exist_ok=True)
         return json.loads((RECORD / "answers.json").read_text(encoding="utf-8")), False
-    np.savez(folder / "batches.npz", **{f"{key} {i}": array for i, pair in enumerate(batches)
-                                        for key, array in zip(("inputs", "targets"), pair)})
+    save_batches(folder, batches)
     (folder / "ids.json").write_text(json.dumps(IDS.tolist()))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}  # never our peft.py
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
