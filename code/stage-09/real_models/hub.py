@@ -15,9 +15,7 @@ code would have to ignore.
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -26,23 +24,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from llama import (
-    LAYER_MODULES,
-    PROJECTIONS,
-    Linear,
-    Llama,
-    LlamaConfig,
-    rope_theta,
-    with_defaults,
-)
+from llama import Linear, Llama
+from llama_config import LAYER_MODULES, PROJECTIONS
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
 from real_models.accounting import matches
-from real_models.tensorfile import (
+from tensorfile import (
     HubError,
-    Tensor,
     about,
     check_fit,
-    check_names,
     parse,
     read_header,
     read_json,
@@ -54,10 +43,6 @@ from real_models.tensorfile import (
 )
 from validation import check_count, check_positive
 
-SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-         "num_attention_heads", "num_key_value_heads", "max_position_embeddings")
-LARGEST = {"num_hidden_layers": 1_000, "max_position_embeddings": 2 ** 20}  # each costs memory
-LARGEST_SIZE = 2 ** 24  # of any other size in a configuration
 SLOTS = LAYER_MODULES[-3:]
 BOTTLENECK = "STAGE9_BOTTLENECK"
 
@@ -65,87 +50,9 @@ BOTTLENECK = "STAGE9_BOTTLENECK"
 # -------------------------------------------------------------------------------- checkpoints
 
 
-def read_config(path: str | Path) -> LlamaConfig:
-    """A Llama's `config.json`, with Hugging Face's defaults; HubError if we can't compute it."""
-    path = Path(path)
-    stored = read_json(path)
-    if stored.get("model_type") != "llama":
-        raise HubError(f"{path}: model_type is {short(stored.get('model_type'))}; llama.py "
-                       "computes 'llama' only")
-    if stored.get("quantization_config"):
-        raise HubError(f"{path}: the weights are quantised; take the original checkpoint")
-    if stored.get("rope_interleaved"):
-        raise HubError(f"{path}: rope_interleaved is true; llama.py pairs the halves of a head")
-    stored = with_defaults(stored)
-    with about(path):
-        for key in SIZES:
-            limit = LARGEST.get(key, LARGEST_SIZE)
-            if check_count(key, stored.get(key)) > limit:
-                raise HubError(f"{path}: {key} is above {limit:,}: no such model")
-        check_positive("rms_norm_eps", stored["rms_norm_eps"])
-        check_positive("rope_theta", rope_theta(stored))
-        for key in ("tie_word_embeddings", "attention_bias", "mlp_bias"):
-            if not isinstance(stored.get(key, False), bool):
-                raise HubError(f"{path}: {key} must be true or false, got {short(stored[key])}")
-        return replace(LlamaConfig.load(path),  # refuses what else our model does not compute
-                       tie_word_embeddings=stored["tie_word_embeddings"],
-                       max_position_embeddings=stored["max_position_embeddings"])
-
-
-def find_tensors(folder: Path) -> dict[str, Tensor]:
-    """The arrays of a checkpoint: `model.safetensors`, or several files and their index."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists() or not index.exists():  # as transformers does
-        if not single.exists() and list(folder.glob("*.bin")):
-            raise HubError(f"{folder} has its weights in pickles (*.bin), which can run any code "
-                           "when they are read; take a checkpoint with *.safetensors")
-        return read_header(single)[0]
-    listed = read_json(index).get("weight_map")
-    if not isinstance(listed, dict) or not listed:
-        raise HubError(f"{index} must have a weight_map of array names to file names")
-    by_file: dict[str, set[str]] = {}
-    for name, file in listed.items():
-        if not isinstance(file, str) or not re.fullmatch(r"[A-Za-z0-9._-]+\.safetensors", file):
-            raise HubError(f"{index}: {short(file)} is not the plain name of a safetensors file "
-                           "in the same folder; nothing outside of it is read")
-        by_file.setdefault(file, set()).add(name)
-    tensors: dict[str, Tensor] = {}
-    for file, names in sorted(by_file.items()):
-        found, _ = read_header(folder / file)
-        check_names(f"{folder / file}, against {index.name}", found, names)
-        tensors |= found
-    return tensors
-
-
 def load_llama(folder: str | Path, dtype: Any = np.float32) -> Llama:
-    """A checkpoint of the Llama family, as Hugging Face publishes it.
-
-    Parameters
-    ----------
-    folder : holds config.json and model.safetensors, or its shards and their index
-    dtype : of the model; half precision is stored widely, but NumPy computes with it very slowly
-
-    Raises
-    ------
-    HubError
-        Files that are damaged or do not fit each other; a model that llama.py does not compute.
-    """
-    folder = Path(folder)
-    config = read_config(folder / "config.json")
-    tensors = {name: tensor for name, tensor in find_tensors(folder).items()
-               if not name.endswith(".rotary_emb.inv_freq")}  # old files store what is computed
-    head = tensors.pop("lm_head.weight", None) if config.tie_word_embeddings else None
-    shapes = config.weight_shapes()
-    check_fit(folder, tensors, shapes)
-    with about(folder):
-        weights = {name: read_tensor(tensors[name], dtype)
-                   for name in tqdm(shapes, desc="loading", leave=False, delay=2)}
-        model = Llama(config, weights)  # looks at every value
-        if head is not None and not (head.shape == model.lm_head.weight.shape and np.array_equal(
-                read_tensor(head, dtype), model.lm_head.weight)):
-            raise HubError(f"{folder}: config.json says that the output layer is the embedding, "
-                           "but lm_head.weight differs; set tie_word_embeddings to false")
-    return model
+    """`Llama.load` with a progress bar for large checkpoints."""
+    return Llama.load(folder, dtype, partial(tqdm, desc="loading", leave=False, delay=2))
 
 
 def merged_weights(model: Llama) -> dict[str, np.ndarray]:

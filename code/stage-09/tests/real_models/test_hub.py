@@ -15,14 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+import tensorfile
 from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
+from llama_config import read_config
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
-from real_models import hub, tensorfile
-from real_models.hub import HubError
+from real_models import hub
+from tensorfile import HubError
 
 CODE = Path(hub.__file__).parents[1]
 ARRAYS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -319,10 +322,10 @@ def test_a_fingerprint_is_a_hash_of_evenly_spaced_values_of_every_weight():
 
 def test_hugging_faces_defaults_fill_a_short_config(checkpoint):
     edit(checkpoint / "config.json", tie_word_embeddings=..., max_position_embeddings=...)
-    config = hub.read_config(checkpoint / "config.json")
+    config = read_config(checkpoint / "config.json")
     assert not config.tie_word_embeddings and config.max_position_embeddings == 2048
     edit(checkpoint / "config.json", num_key_value_heads=..., rms_norm_eps=...)
-    config = hub.read_config(checkpoint / "config.json")
+    config = read_config(checkpoint / "config.json")
     assert config.num_key_value_heads == 4 and config.rms_norm_eps == 1e-6
 
 
@@ -332,7 +335,7 @@ def test_hugging_faces_defaults_fill_a_short_config(checkpoint):
      "rope_parameters": ..., "rope_theta": ...}])  # as three generations of transformers write it
 def test_plain_rope_is_read_however_it_is_written(rope, checkpoint):
     edit(checkpoint / "config.json", **rope)
-    assert hub.read_config(checkpoint / "config.json").rope_theta == 500.0
+    assert read_config(checkpoint / "config.json").rope_theta == 500.0
 
 
 @pytest.mark.parametrize(("key", "limit"), [
@@ -341,10 +344,10 @@ def test_plain_rope_is_read_however_it_is_written(rope, checkpoint):
 def test_sizes_are_limited_far_above_every_real_model(key, limit, checkpoint):
     """Larger than Llama 3.1's 405 B: 126 layers, 131,072 positions, vocabulary 128,256."""
     edit(checkpoint / "config.json", **{key: limit})
-    assert getattr(hub.read_config(checkpoint / "config.json"), key) == limit
+    assert getattr(read_config(checkpoint / "config.json"), key) == limit
     edit(checkpoint / "config.json", **{key: limit + 1})
     with pytest.raises(HubError, match=f"json: {key} is above {limit:,}: no such model"):
-        hub.read_config(checkpoint / "config.json")
+        read_config(checkpoint / "config.json")
 
 
 # --------------------------------------------------------------------- malformed files of arrays
@@ -721,9 +724,9 @@ WRONG_CONFIGS = {
     "heads that don't divide": ({"num_attention_heads": 3}, "must be"),
     "size of text": ({"vocab_size": "13"}, "vocab_size must be an integer"),
     "no size": ({"vocab_size": ...}, "vocab_size must be an integer"),
-    "infinite eps": ({"rms_norm_eps": -1e-6}, ": rms_norm_eps must be finite"),
-    "bias of a number": ({"attention_bias": 0}, "attention_bias must be true or false, got 0"),
-    "MLP's bias of a number": ({"mlp_bias": 0}, "mlp_bias must be true or false, got 0"),
+    "infinite eps": ({"rms_norm_eps": -1e-6}, ": rms_norm_eps must be from"),
+    "bias of a number": ({"attention_bias": 0}, "attention_bias is 0"),
+    "MLP's bias of a number": ({"mlp_bias": 0}, "mlp_bias is 0"),
     "tied by a text": ({"tie_word_embeddings": "false"}, "must be true or false"),
     "tied": ({"tie_word_embeddings": True}, "lm_head.weight differs"),
     "another width": ({"hidden_size": 16, "head_dim": 4}, "has shape"),
@@ -826,7 +829,7 @@ def test_a_write_that_fails_leaves_the_old_files(broken, saved, monkeypatch):
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        place = {"save_file": tensorfile, "write_json": hub}.get(broken, tensorfile.os)
+        place = {"save_file": safetensors.numpy, "write_json": hub}.get(broken, tensorfile.os)
         patch.setattr(place, broken, fail)
         with pytest.raises(OSError, match="no space"):
             hub.save_adapter(with_method(seed=7), saved)
@@ -836,12 +839,14 @@ def test_a_write_that_fails_leaves_the_old_files(broken, saved, monkeypatch):
 @pytest.mark.parametrize("step", ["save_file", "fsync", "replace"])
 def test_a_process_that_dies_while_writing_leaves_the_old_files(step, saved):
     before = {p.name: p.read_bytes() for p in saved.iterdir()}
-    place = "tensorfile" if step == "save_file" else "tensorfile.os"
+    place = "safetensors.numpy" if step == "save_file" else "tensorfile.os"
     code = f"""
 import os, sys
 sys.path[:0] = {[str(Path(__file__).parent), str(CODE)]!r}
+import safetensors.numpy
+import tensorfile
 import test_hub
-from real_models import hub, tensorfile
+from real_models import hub
 {place}.{step} = lambda *a, **k: (open(a[1], "wb").write(b"half") if {step == "save_file"} else 0,
                                   os._exit(9))
 hub.save_adapter(test_hub.with_method(seed=7), {str(saved)!r})

@@ -18,6 +18,7 @@ import training
 from experiments import small_llama
 from gradcheck import relative_error
 from llama import Llama, LlamaConfig, random_weights
+from llama_config import read_config
 from real_models import hub, twins
 
 # One worker asks the oracle for all of them, if pytest-xdist is told `--dist loadgroup`.
@@ -56,7 +57,7 @@ def random_model(config, dtype=np.float64):
 def method_of_9_7(method, dtype=np.float32):
     """As section 9.7 plugs it into the base model, at the size of its sweep."""
     weights = {n: w.astype(dtype) for n, w in hub.load_llama(BASE).weights().items()}
-    model = Llama(hub.read_config(BASE / "config.json"), weights)
+    model = Llama(read_config(BASE / "config.json"), weights)
     plug, _, size, _ = small_llama.METHODS[method]
     plug(model, size, np.random.default_rng(0))
     for module in (model.kv_prefix, model.soft_prompt):

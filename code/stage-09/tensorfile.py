@@ -6,7 +6,6 @@ which names the file, what was found, what was expected and what to do. No pickl
 
 A `.safetensors` file is eight bytes with the header's length, a header of JSON,
 `{name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}`, then the arrays' bytes.
-`llama.read_safetensors` reads it in ten lines: right for files that we made ourselves.
 
 New files are complete, and on the disk, before they take the old ones' names: a crash leaves the
 old files.
@@ -15,8 +14,9 @@ old files.
 import errno
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import lru_cache
@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import save_file
 
 # bfloat16 is the upper half of a float32; NumPy has no such type, so its bits come as integers.
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -237,6 +236,62 @@ def read_tensor(tensor: Tensor, dtype: Any = np.float32) -> np.ndarray:
     return array if array.flags.aligned else array.copy()
 
 
+def find_tensors(folder: Path) -> dict[str, Tensor]:
+    """The arrays of a checkpoint: `model.safetensors`, or several files and their index."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists() or not index.exists():  # as transformers does
+        if not single.exists() and list(folder.glob("*.bin")):
+            raise HubError(f"{folder} has its weights in pickles (*.bin), which can run any code "
+                           "when they are read; take a checkpoint with *.safetensors")
+        return read_header(single)[0]
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise HubError(f"{index} must have a weight_map of array names to file names")
+    by_file: dict[str, set[str]] = {}
+    for name, file in listed.items():
+        if not isinstance(file, str) or not re.fullmatch(r"[A-Za-z0-9._-]+\.safetensors", file):
+            raise HubError(f"{index}: {short(file)} is not the plain name of a safetensors file "
+                           "in the same folder; nothing outside of it is read")
+        by_file.setdefault(file, set()).add(name)
+    tensors: dict[str, Tensor] = {}
+    for file, names in sorted(by_file.items()):
+        found, _ = read_header(folder / file)
+        check_names(f"{folder / file}, against {index.name}", found, names)
+        tensors |= found
+    return tensors
+
+
+def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float32, *,
+                copies: Mapping[str, str] | None = None,
+                progress: Callable[[Iterable[str]], Iterable[str]] = iter) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint: exactly those that `shapes` names, in its order.
+
+    Parameters
+    ----------
+    folder : holds model.safetensors, or its shards and their index
+    shapes : by name
+    dtype : what the arrays are converted to, one by one
+    copies : arrays that may be stored, too, if they equal the other that they are mapped to
+    progress : such as tqdm
+
+    Raises
+    ------
+    HubError
+        Files that are damaged or do not fit each other or the shapes; a copy that differs.
+    """
+    tensors = {name: tensor for name, tensor in find_tensors(folder).items()
+               if not name.endswith(".rotary_emb.inv_freq")}  # old files store what is computed
+    stored = {name: tensors.pop(name) for name in copies or {} if name in tensors}
+    check_fit(folder, tensors, shapes)
+    arrays = {name: read_tensor(tensors[name], dtype) for name in progress(shapes)}
+    for name, tensor in stored.items():
+        same = arrays[copies[name]]
+        if tensor.shape != same.shape or not np.array_equal(read_tensor(tensor, dtype), same):
+            raise HubError(f"{folder}: config.json says that {name} is {copies[name]}, but "
+                           f"{name} differs; set tie_word_embeddings to false")
+    return arrays
+
+
 # ----------------------------------------------------------------------------------- writing, whole
 
 
@@ -265,6 +320,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], **metadata: str) 
         if not np.isfinite(array).all():
             raise HubError(f"{name} holds NaN or infinity and was not saved: the run has diverged; "
                            "lower the learning rate")
+    from safetensors.numpy import save_file  # here, since reading needs NumPy alone
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path,
               metadata={"format": "pt", **metadata})
 
