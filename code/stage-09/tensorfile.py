@@ -18,7 +18,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -29,6 +28,18 @@ import numpy as np
 # bfloat16 is the upper half of a float32; NumPy has no such type, so its bits come as integers.
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 LARGEST_JSON = 10_000_000  # bytes; the header of a checkpoint takes about 100 per array
+UNGATHERED = ("DeepSpeed ZeRO-3 and FSDP save such files if the parts are not gathered first; save "
+              "it again with the gathered state")
+SMALL_JSON, LEAST_PER_VALUE = 300_000, 9  # bytes; many tiny values take many times their text
+FIRST_BYTES = {  # what is often found under another file's name
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs "
+                                "pull`, or download it from the site",
+    b"<": "a page of HTML or XML, as a server sends it instead of a file: download it again",
+    b"\x80": "a pickle, which can run any code when it is read; take a *.safetensors file",
+    b"PK\x03\x04": "a zip archive, as torch.save writes with a pickle in it, which can run any "
+                   "code when it is read; take a *.safetensors file",
+    b"GGUF": "a GGUF file; take the original checkpoint, with *.safetensors",
+    b"\x1f\x8b": "compressed with gzip; unpack it"}
 
 
 class HubError(ValueError):
@@ -42,7 +53,9 @@ def about(where: Any) -> Iterator[None]:
         yield
     except HubError:
         raise
-    except (ValueError, TypeError, OverflowError, OSError) as error:
+    except OSError as error:  # its text has the name once more
+        raise HubError(f"{where}: {error.strerror or error}") from error
+    except (ValueError, TypeError, OverflowError) as error:
         raise HubError(f"{where}: {error}") from error
 
 
@@ -61,20 +74,47 @@ def parse(data: bytes, where: Any) -> dict[str, Any]:
     def no_number(word: str) -> None:
         raise HubError(f"{where}: {word} is no number in JSON")
 
+    def whole(digits: str) -> int:
+        if len(digits) > 1000:  # Python itself refuses to read much longer ones
+            raise HubError(f"{where}: a number of {len(digits):,} digits is absurd")
+        return int(digits)
+
+    values = sum(data.count(sign) for sign in b",[{:")  # at least as many as there are
+    wide = 1 if data.isascii() else 2  # one such letter makes every letter of the text wide
+    if SMALL_JSON < len(data) < LEAST_PER_VALUE * values * wide:
+        raise HubError(f"{where}: about {values:,} values in {len(data):,} bytes are no settings "
+                       "and no header of arrays; they would fill the memory")
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique,
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_int=whole,
                            parse_constant=no_number)
     except HubError:
         raise
-    except (ValueError, RecursionError) as error:  # decoding errors are ValueErrors
-        raise HubError(f"{where} is no JSON: {error}") from None
+    except RecursionError:
+        raise HubError(f"{where} is no JSON that we read: too many brackets in brackets") from None
+    except ValueError as error:  # decoding errors are ValueErrors
+        raise HubError(f"{where} is {what_it_is(data) or f'no JSON: {error}'}") from None
     if not isinstance(value, dict):
         raise HubError(f"{where} must be a JSON object, {{...}}, got a {type(value).__name__}")
     return value
 
 
+def what_it_is(data: bytes) -> str:
+    """What a file is that begins with these bytes, if it is something well known; else ""."""
+    if not data:
+        return "empty: fetch it again"
+    start = data.lstrip()
+    return next((what for first, what in FIRST_BYTES.items() if start.startswith(first)), "")
+
+
 def _file_size(path: Path) -> int:
-    if not path.is_file():
+    if path.is_dir():
+        raise HubError(f"{path} is a folder; a file is needed there")
+    if path.is_symlink() and not path.exists():
+        raise HubError(f"{path} is a link to {os.readlink(path)}, which is not there; download it "
+                       "again")
+    if path.exists() and not path.is_file():
+        raise HubError(f"{path} is no ordinary file but a pipe or a device")
+    if not path.exists():
         there = sorted(p.name for p in path.parent.iterdir())[:20] if path.parent.is_dir() else []
         raise HubError(f"{path.parent} has no file {path.name}; it holds {there or 'nothing'}")
     return path.stat().st_size
@@ -113,12 +153,16 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     path = Path(path)
     size = _file_size(path)
     with about(path), path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        first = file.read(200)
+        length = int.from_bytes(first[:8], "little")
+        if first[8:9] != b"{" and (what := what_it_is(first)):
+            raise HubError(f"{path} is {what}")
         if size < 8 or length > size - 8:
             raise HubError(f"{path} is cut off, or no safetensors file: its header should have "
                            f"{length:,} bytes, but the whole file has {size:,}; fetch it again")
         if length > LARGEST_JSON:
             raise HubError(f"{path}: a header of {length:,} bytes is above {LARGEST_JSON:,}")
+        file.seek(8)
         data = file.read(length)
     if not data.startswith(b"{"):
         raise HubError(f"{path}: the header must begin with '{{', got {data[:10]!r}; "
@@ -128,7 +172,7 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise HubError(f"{path}: __metadata__ must map strings to strings")
     if not header:
-        raise HubError(f"{path} holds no arrays")
+        raise HubError(f"{path} holds no arrays: {UNGATHERED}")
 
     tensors, spans = {}, []
     for name, entry in header.items():
@@ -183,22 +227,43 @@ def check_names(where: Any, found: Iterable[str], wanted: Iterable[str]) -> None
         return
     said = []
     if extra:
-        near = get_close_matches(extra[0][:200], missing or wanted, 1)
-        meant = f", meant is perhaps {near[0]!r}" if near else ""
-        said.append(f"{len(extra)} that do not belong there, first {short(extra[0])}{meant}")
+        said.append(f"{len(extra)} that do not belong there, first {short(extra[0])}"
+                    f"{meant(extra[0], missing)}")
     if missing:
         said.append(f"{len(missing)} missing, first {short(missing[0])}")
+    if heads := [name for name in extra if name.endswith(("score.weight", "classifier.weight"))]:
+        said.append(f"{heads[0]} is the head of a classifier, no language model's")
     raise HubError(f"{where}: names do not fit: {'; '.join(said)}. A name that is not understood "
                    "would leave its weights unused")
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """Which of the names was meant, fit for a message, if only the spelling is wrong; else ""."""
+    parts = name.split(".")
+    for other in names:
+        wrong = [(a, b) for a, b in zip(parts, other.split(".")) if a != b]
+        same_length = name.count(".") == other.count(".")
+        if other.endswith(f".{name}") or same_length and len(wrong) == 1 and _misspelt(*wrong[0]):
+            return f", meant is perhaps {other!r}"
+    return ""
+
+
+def _misspelt(word: str, right: str) -> bool:
+    """The same letters in another order, one of them missing, or one more; numbers are no words."""
+    one, two = Counter(word.casefold()), Counter(right.casefold())
+    return not right.isdigit() and ((one - two) + (two - one)).total() <= 1
 
 
 def check_fit(where: Any, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple]) -> None:
     """Names and shapes are those that the model needs."""
     check_names(where, tensors, shapes)
     for name, shape in shapes.items():
-        if tensors[name].shape != shape:
-            raise HubError(f"{where}: {name} has shape {tensors[name].shape}, but this model and "
-                           f"configuration need {shape}: it belongs to another model or size")
+        found = tensors[name].shape
+        if 0 in found:
+            raise HubError(f"{where}: {name} is empty, of shape {found}: {UNGATHERED}")
+        if found != shape:
+            raise HubError(f"{where}: {name} has shape {found}, but this model and configuration "
+                           f"need {short(shape)}: it belongs to another model or size")
 
 
 @lru_cache(maxsize=1)

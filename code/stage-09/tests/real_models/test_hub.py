@@ -276,6 +276,29 @@ def test_old_files_with_computed_frequencies_and_a_stored_tied_head_are_read(tmp
         hub.load_llama(tmp_path)
 
 
+def test_a_classifiers_head_is_called_by_its_name(checkpoint):
+    arrays = load_file(checkpoint / SINGLE)
+    arrays["score.weight"] = arrays.pop("lm_head.weight")
+    save_file(arrays, checkpoint / SINGLE)
+    with pytest.raises(HubError, match="first 'score.weight'; .*head of a classifier"):
+        hub.load_llama(checkpoint)
+
+
+@pytest.mark.parametrize("unit", [b"[],", b'{"":0},', b"257,", b'"abcdef",', '"😀aa",'.encode(),
+                                  b'"%010d":1,', b'"%014d":1,', '"😀%010d":1,'.encode()])
+def test_json_of_many_small_values_takes_little_memory(unit):
+    many = b"".join(unit % i if b"%" in unit else unit for i in range(1_000_000 // len(unit)))
+    data = b"{" + many + b'"":0}' if b"%" in unit else b'{"a":[' + many + b"0]}"
+    tracemalloc.start()
+    try:
+        tensorfile.parse(data, "x")
+    except HubError as error:
+        assert "values in" in str(error)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * len(data)
+
+
 def test_the_file_that_an_index_stands_beside_counts(sharded):
     """As in transformers: with both there, it is the single file that is read."""
     other = base(seed=3)
@@ -405,7 +428,7 @@ class Trap:
 
 
 BROKEN = {  # how to damage a file of arrays, and what must be said about it
-    "empty": (lambda p: p.write_bytes(b""), "cut off"),
+    "empty": (lambda p: p.write_bytes(b""), "is empty"),
     "cut in its first bytes": (lambda p: p.write_bytes(p.read_bytes()[:5]), "cut off"),
     "cut in the header": (lambda p: p.write_bytes(p.read_bytes()[:60]), "cut off"),
     "cut in the arrays": (lambda p: p.write_bytes(p.read_bytes()[:-1]), "cut off or was added to"),
@@ -415,13 +438,23 @@ BROKEN = {  # how to damage a file of arrays, and what must be said about it
     "header too long": (
         lambda p: write_raw(p, b" " * (tensorfile.LARGEST_JSON + 1)), "header of 10,000,001 bytes"),
     "no JSON": (lambda p: write_raw(p, b"{never}"), "is no JSON"),
-    "JSON without end": (lambda p: write_raw(p, b'{"a":' * 100_000), "is no JSON"),
+    "JSON without end": (lambda p: write_raw(p, b'{"a":' * 20_000), "too many brackets"),
     "JSON of another kind": (lambda p: write_raw(p, b"[1]"), "must begin with"),
+    "brackets in brackets": (lambda p: write_raw(p, b'{"a":' + b"[" * 200_000), "too many brackets"),
+    "a long number": (lambda p: write_raw(p, b'{"a":' + b"1" * 5000 + b"}"), "5,000 digits"),
     "not UTF-8": (lambda p: write_raw(p, b'{"\xff": 1}'), "is no JSON"),
     "NaN in the header": (lambda p: write_raw(p, b'{"a": NaN}'), "NaN is no number"),
     "duplicate key": (duplicate_key, "stands twice"),
-    "pickle": (lambda p: p.write_bytes(pickle.dumps(Trap())), "cut off, or no safetensors"),
-    "nothing in it": (lambda p: write_raw(p, {}), "holds no arrays"),
+    "pickle": (lambda p: p.write_bytes(pickle.dumps(Trap())), "is a pickle"),
+    "zip": (lambda p: p.write_bytes(b"PK\x03\x04" + bytes(99)), "is a zip archive"),
+    "GGUF": (lambda p: p.write_bytes(b"GGUF" + bytes(99)), "is a GGUF file"),
+    "HTML": (lambda p: p.write_bytes(b"\n<!DOCTYPE html><p>Sorry"), "is a page of HTML"),
+    "pointer": (lambda p: p.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid"),
+                "is a Git LFS pointer"),
+    "arrays left out": (lambda p: save_file({n: a[:0, 0] for n, a in load_file(p).items()}, p),
+                        "is empty, of shape .0,.: DeepSpeed ZeRO-3"),
+    "nothing in it": (lambda p: write_raw(p, {}), "holds no arrays: DeepSpeed ZeRO-3"),
+    "wide": (lambda p: write_raw(p, b'{"a":[' + b"[]," * 200_000 + b"0]}"), "values in 600,009"),
     "metadata that are no strings": (
         lambda p: write_raw(p, {"__metadata__": {"format": 1}}), "strings to strings"),
     "entry that is no object": (lambda p: write_raw(p, {"a": 3}), "must have dtype, shape"),
@@ -448,6 +481,10 @@ BROKEN = {  # how to damage a file of arrays, and what must be said about it
         rewrite(lambda a: rename(a, "base_model.model.", "")), "meant is perhaps 'base_model"),
     "transposed array": (
         rewrite(lambda a: a.update({n: w.T.copy() for n, w in a.items()})), "has shape"),
+    "another module's array": (  # rightly spelt: no hint
+        rewrite(lambda a: rename(a, "q_proj", "k_proj")), r"k_proj.lora_A.weight'; 4 missing"),
+    "a layer's array, not there": (rewrite(lambda a: rename(a, "layers.1", "layers.11")),
+                                   r"layers.11.[^;]*'; 4 missing"),
     "NaN": (rewrite(lambda a: first(a).fill(np.nan)), "holds NaN or infinity"),
     "infinity": (rewrite(lambda a: first(a).fill(np.inf)), "holds NaN or infinity"),
     "too large for float32": (
@@ -468,7 +505,8 @@ def test_a_broken_file_of_arrays_is_refused(case, saved):
     assert len(str(error.value)) < 1000
 
 
-GENERAL = [case for case in BROKEN if not case.startswith(("misspelt", "no prefix", "transposed"))]
+GENERAL = [case for case in BROKEN if not case.startswith((
+    "misspelt", "no prefix", "transposed", "another module's", "a layer's", "arrays left out"))]
 
 
 @pytest.mark.parametrize("case", [c for c in GENERAL if "in reverse" not in c])
@@ -603,7 +641,7 @@ def test_settings_that_do_not_fit_are_refused(case, saved):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    (b"", "is no JSON"), (b"[]", "must be a JSON object"), (b"{", "is no JSON"),
+    (b"", "is empty"), (b"[]", "must be a JSON object"), (b"{", "is no JSON"),
     (b'{"r": 1, "r": 2}', "'r' stands twice"), (b'{"r": 1e999, "peft_type": "LORA"}', "r is inf"),
     (b" " * (tensorfile.LARGEST_JSON + 1), "no such file"),
 ], ids=["empty", "list", "cut", "twice", "infinite", "long"])
@@ -643,7 +681,7 @@ def test_another_base_model_is_refused(saved):
     ("prompt", {"token_dim": 4}, "token_dim is 4, but it is 8"),
     ("prompt", {"num_virtual_tokens": 64}, "saved with 4"),
     ("houlsby", {"scale": 0}, "saved with 1.0"),
-    ("houlsby", {"slots": ["model.layers.7.after_mlp"]}, "no 'model.layers.7.after_mlp'; meant"),
+    ("houlsby", {"slots": ["model.layers.7.after_mlp"]}, "no 'model.layers.7.after_mlp'"),
     ("houlsby", {"slots": "after_mlp"}, "must be a list of names"),
     ("houlsby", {"slots": ["model.layers.0.self_attn"]}, "no 'model.layers.0.self_attn'"),
     ("parallel", {"residual": True}, "saved with False"),
@@ -687,6 +725,17 @@ def test_missing_files_are_named(tmp_path):
         hub.load_adapter(base(), tmp_path / "nowhere")
     with pytest.raises(HubError, match="has no file config.json"):
         hub.load_llama(tmp_path)
+    path = tmp_path / "config.json"
+    for make, message in ((lambda: path.mkdir(), "config.json is a folder"),
+                          (lambda: os.mkfifo(path), "config.json is no ordinary file"),
+                          (lambda: path.symlink_to("gone"), "config.json is a link to gone"),
+                          (lambda: path.write_text("<html>"), "config.json is a page of HTML"),
+                          (lambda: path.write_text("version https://git-lfs.x"), "Git LFS")):
+        make()
+        with pytest.raises(HubError, match=message) as error:
+            hub.load_llama(tmp_path)
+        assert str(error.value).count("config.json") == 1
+        path.rmdir() if path.is_dir() else path.unlink()
     (tmp_path / "config.json").write_text(json.dumps(SHAPE.to_hugging_face()))
     with pytest.raises(HubError, match="has no file model.safetensors; it holds .'config.json'"):
         hub.load_llama(tmp_path)
