@@ -57,6 +57,8 @@ CONCERNS = {
     "peft.py": ["peft", "algebra", "stress"],
     "real_models/accounting.py": ["accounting", "algebra"],
     "llama.py": ["llama", "algebra", "stress", "parity"],
+    "llama_config.py": ["llama_config", "hub"],
+    "tensorfile.py": ["hub"],
     "training.py": ["training", "stress"],
     "real_models/hub.py": ["hub"],
     "checks.py": ["checking"],

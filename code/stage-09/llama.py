@@ -23,122 +23,17 @@ The model never asks which method it holds: a slot needs forward, backward, para
 Left out on purpose: biases, dropout, scaled RoPE variants, padding on the left.
 """
 
-import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from validation import check_count, check_weights
-
-PROJECTIONS = tuple(f"self_attn.{p}_proj" for p in "qkvo") + tuple(
-    f"mlp.{p}_proj" for p in ("gate", "up", "down"))
-LAYER_MODULES = (*PROJECTIONS, "input_layernorm", "post_attention_layernorm",
-                 "after_attention", "after_mlp", "parallel_mlp")
-
-
-@dataclass(frozen=True)
-class LlamaConfig:
-    """Shape of a model; the fields are those of Hugging Face's `config.json`."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    max_position_embeddings: int = 64
-    rms_norm_eps: float = 1e-6
-    rope_theta: float = 10000.0
-    tie_word_embeddings: bool = True
-
-    def __post_init__(self):
-        d, H, K = self.hidden_size, self.num_attention_heads, self.num_key_value_heads
-        for name in ("num_attention_heads", "num_key_value_heads"):
-            check_count(name, getattr(self, name))
-        if d % H or (d // H) % 2:
-            raise ValueError(f"hidden_size must be num_attention_heads times an even head width, "
-                             f"got {d} and {H} heads")
-        if H % K:
-            raise ValueError(f"num_attention_heads must be a multiple of num_key_value_heads, "
-                             f"got {H} and {K}")
-
-    @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
-
-    @classmethod
-    def load(cls, path: str | Path) -> "LlamaConfig":
-        """Read a `config.json`; what our model cannot compute is refused, not ignored."""
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
-        known = {"hidden_act": (stored.get("hidden_act", "silu"), "silu"),
-                 "attention_bias": (stored.get("attention_bias", False), False),
-                 "mlp_bias": (stored.get("mlp_bias", False), False)}
-        for key, (value, ours) in known.items():
-            if value != ours:
-                raise ValueError(f"{path}: {key} is {value!r}; this model computes only {ours!r}")
-        stored = with_defaults(stored)
-        try:
-            stored["rope_theta"] = rope_theta(stored)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        config = cls(**{f.name: stored[f.name] for f in fields(cls) if f.name in stored})
-        if stored.get("head_dim") not in (None, config.head_dim):
-            raise ValueError(f"{path}: head_dim is {stored['head_dim']}; this model computes "
-                             f"only hidden_size / num_attention_heads = {config.head_dim}")
-        return config
-
-    def to_hugging_face(self) -> dict[str, Any]:
-        """The content of a `config.json` that `transformers` loads as LlamaForCausalLM."""
-        return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", **asdict(self),
-                "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
-                "head_dim": self.head_dim, "hidden_act": "silu", "attention_bias": False,
-                "mlp_bias": False, "attention_dropout": 0.0}
-
-    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every weight by its Hugging Face name."""
-        d, m, kv = self.hidden_size, self.intermediate_size, self.num_key_value_heads
-        kv *= self.head_dim
-        shapes = {"model.embed_tokens.weight": (self.vocab_size, d)}
-        for i in range(self.num_hidden_layers):
-            for name, shape in zip(LAYER_MODULES, [(d, d), (kv, d), (kv, d), (d, d), (m, d),
-                                                   (m, d), (d, m), (d,), (d,)]):
-                shapes[f"model.layers.{i}.{name}.weight"] = shape
-        shapes["model.norm.weight"] = (d,)
-        if not self.tie_word_embeddings:
-            shapes["lm_head.weight"] = (self.vocab_size, d)
-        return shapes
-
-
-def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
-    """A `config.json` with what transformers may leave out of it since it equals the default."""
-    defaults = {"num_key_value_heads": stored.get("num_attention_heads"),
-                "tie_word_embeddings": False, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6}
-    return defaults | {key: value for key, value in stored.items() if value is not None}
-
-
-def rope_theta(stored: dict[str, Any]) -> float:
-    """The base of the rotary angles from a `config.json`, which may give it in three places.
-
-    ValueError if they disagree, or if the angles are scaled: our model has plain RoPE only.
-    """
-    places = [stored]
-    for key in ("rope_parameters", "rope_scaling"):
-        if rope := stored.get(key):
-            if not isinstance(rope, dict):
-                raise ValueError(f"{key} must be an object, got {rope!r:.80}")
-            scaled = {name: value for name, value in rope.items() if name != "rope_theta"
-                      and (name not in ("rope_type", "type") or value != "default")}
-            if scaled:
-                raise ValueError(f"this model computes only plain RoPE, not {scaled!r:.80}")
-            places.append(rope)
-    given = [place["rope_theta"] for place in places if place.get("rope_theta") is not None]
-    for theta in given:
-        if theta != given[0]:
-            raise ValueError(f"rope_theta is given twice, as {given[0]!r:.40} and {theta!r:.40}: "
-                             "which one counts?")
-    return given[0] if given else 10000.0
+from llama_config import LAYER_MODULES, LlamaConfig, read_config
+from llama_config import PROJECTIONS as PROJECTIONS
+from tensorfile import about, read_arrays
+from validation import check_weights
 
 
 def random_weights(config: LlamaConfig, rng: np.random.Generator, std: float = 0.05,
@@ -146,23 +41,6 @@ def random_weights(config: LlamaConfig, rng: np.random.Generator, std: float = 0
     """An untrained model: Gaussian matrices, norms of one."""
     return {name: (np.ones(shape) if len(shape) == 1 else std * rng.standard_normal(shape)
                    ).astype(dtype) for name, shape in config.weight_shapes().items()}
-
-
-def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Arrays of a `.safetensors` file: a header of JSON, its length in front, then raw bytes."""
-    kinds = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
-    data = Path(path).read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:8 + size])
-    header.pop("__metadata__", None)
-    arrays = {}
-    for name, entry in header.items():
-        if entry["dtype"] not in kinds:
-            raise TypeError(f"{path}: {name} is {entry['dtype']}; readable are {list(kinds)}")
-        start, stop = entry["data_offsets"]
-        raw = data[8 + size + start:8 + size + stop]
-        arrays[name] = np.frombuffer(raw, kinds[entry["dtype"]]).reshape(entry["shape"]).copy()
-    return arrays
 
 
 # -------------------------------------------------------------------------- layers with weights
@@ -463,11 +341,28 @@ class Llama:
         self.run: Run | None = None
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Llama":
-        """Read `config.json` and `model.safetensors` as Hugging Face writes them."""
+    def load(cls, folder: str | Path, dtype: Any = np.float32,
+             progress: Callable[[Iterable[str]], Iterable[str]] = iter) -> "Llama":
+        """A checkpoint of the Llama family, as Hugging Face publishes it.
+
+        Parameters
+        ----------
+        folder : holds config.json and model.safetensors, or its shards and their index
+        dtype : of the model; half precision is stored widely, but NumPy computes with it very
+            slowly
+        progress : such as tqdm, called with the names of the weights
+
+        Raises
+        ------
+        HubError
+            Files that are damaged or do not fit each other; a model that we do not compute.
+        """
         folder = Path(folder)
-        return cls(LlamaConfig.load(folder / "config.json"),
-                   read_safetensors(folder / "model.safetensors"))
+        config = read_config(folder / "config.json")
+        tied = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {}
+        with about(folder):  # the model looks at every value
+            return cls(config, read_arrays(folder, config.weight_shapes(), dtype, copies=tied,
+                                           progress=progress))
 
     def _places(self) -> dict[str, Any]:
         """Every module that may hold parameters, by name; an empty slot holds None."""

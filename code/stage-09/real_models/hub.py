@@ -15,34 +15,27 @@ code would have to ignore.
 
 import hashlib
 import json
-import re
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from llama import (
-    LAYER_MODULES,
-    PROJECTIONS,
-    Linear,
-    Llama,
-    LlamaConfig,
-    rope_theta,
-    with_defaults,
-)
+from llama import Linear, Llama
+from llama_config import LAYER_MODULES, PROJECTIONS, check_between
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
 from real_models.accounting import matches
-from real_models.tensorfile import (
+from real_models.patterns import fullmatch
+from tensorfile import (
     HubError,
     Tensor,
     about,
     check_fit,
-    check_names,
+    meant,
     parse,
     read_header,
     read_json,
@@ -52,12 +45,8 @@ from real_models.tensorfile import (
     write_arrays,
     write_json,
 )
-from validation import check_count, check_positive
+from validation import check_count
 
-SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-         "num_attention_heads", "num_key_value_heads", "max_position_embeddings")
-LARGEST = {"num_hidden_layers": 1_000, "max_position_embeddings": 2 ** 20}  # each costs memory
-LARGEST_SIZE = 2 ** 24  # of any other size in a configuration
 SLOTS = LAYER_MODULES[-3:]
 BOTTLENECK = "STAGE9_BOTTLENECK"
 
@@ -65,87 +54,9 @@ BOTTLENECK = "STAGE9_BOTTLENECK"
 # -------------------------------------------------------------------------------- checkpoints
 
 
-def read_config(path: str | Path) -> LlamaConfig:
-    """A Llama's `config.json`, with Hugging Face's defaults; HubError if we can't compute it."""
-    path = Path(path)
-    stored = read_json(path)
-    if stored.get("model_type") != "llama":
-        raise HubError(f"{path}: model_type is {short(stored.get('model_type'))}; llama.py "
-                       "computes 'llama' only")
-    if stored.get("quantization_config"):
-        raise HubError(f"{path}: the weights are quantized; take the original checkpoint")
-    if stored.get("rope_interleaved"):
-        raise HubError(f"{path}: rope_interleaved is true; llama.py pairs the halves of a head")
-    stored = with_defaults(stored)
-    with about(path):
-        for key in SIZES:
-            limit = LARGEST.get(key, LARGEST_SIZE)
-            if check_count(key, stored.get(key)) > limit:
-                raise HubError(f"{path}: {key} is above {limit:,}: no such model")
-        check_positive("rms_norm_eps", stored["rms_norm_eps"])
-        check_positive("rope_theta", rope_theta(stored))
-        for key in ("tie_word_embeddings", "attention_bias", "mlp_bias"):
-            if not isinstance(stored.get(key, False), bool):
-                raise HubError(f"{path}: {key} must be true or false, got {short(stored[key])}")
-        return replace(LlamaConfig.load(path),  # refuses what else our model does not compute
-                       tie_word_embeddings=stored["tie_word_embeddings"],
-                       max_position_embeddings=stored["max_position_embeddings"])
-
-
-def find_tensors(folder: Path) -> dict[str, Tensor]:
-    """The arrays of a checkpoint: `model.safetensors`, or several files and their index."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists() or not index.exists():  # as transformers does
-        if not single.exists() and list(folder.glob("*.bin")):
-            raise HubError(f"{folder} has its weights in pickles (*.bin), which can run any code "
-                           "when they are read; take a checkpoint with *.safetensors")
-        return read_header(single)[0]
-    listed = read_json(index).get("weight_map")
-    if not isinstance(listed, dict) or not listed:
-        raise HubError(f"{index} must have a weight_map of array names to file names")
-    by_file: dict[str, set[str]] = {}
-    for name, file in listed.items():
-        if not isinstance(file, str) or not re.fullmatch(r"[A-Za-z0-9._-]+\.safetensors", file):
-            raise HubError(f"{index}: {short(file)} is not the plain name of a safetensors file "
-                           "in the same folder; nothing outside of it is read")
-        by_file.setdefault(file, set()).add(name)
-    tensors: dict[str, Tensor] = {}
-    for file, names in sorted(by_file.items()):
-        found, _ = read_header(folder / file)
-        check_names(f"{folder / file}, against {index.name}", found, names)
-        tensors |= found
-    return tensors
-
-
 def load_llama(folder: str | Path, dtype: Any = np.float32) -> Llama:
-    """A checkpoint of the Llama family, as Hugging Face publishes it.
-
-    Parameters
-    ----------
-    folder : holds config.json and model.safetensors, or its shards and their index
-    dtype : of the model; half precision is stored widely, but NumPy computes with it very slowly
-
-    Raises
-    ------
-    HubError
-        Files that are damaged or do not fit each other; a model that llama.py does not compute.
-    """
-    folder = Path(folder)
-    config = read_config(folder / "config.json")
-    tensors = {name: tensor for name, tensor in find_tensors(folder).items()
-               if not name.endswith(".rotary_emb.inv_freq")}  # old files store what is computed
-    head = tensors.pop("lm_head.weight", None) if config.tie_word_embeddings else None
-    shapes = config.weight_shapes()
-    check_fit(folder, tensors, shapes)
-    with about(folder):
-        weights = {name: read_tensor(tensors[name], dtype)
-                   for name in tqdm(shapes, desc="loading", leave=False, delay=2)}
-        model = Llama(config, weights)  # looks at every value
-        if head is not None and not (head.shape == model.lm_head.weight.shape and np.array_equal(
-                read_tensor(head, dtype), model.lm_head.weight)):
-            raise HubError(f"{folder}: config.json says that the output layer is the embedding, "
-                           "but lm_head.weight differs; set tie_word_embeddings to false")
-    return model
+    """`Llama.load` with a progress bar for large checkpoints."""
+    return Llama.load(folder, dtype, partial(tqdm, desc="loading", leave=False, delay=2))
 
 
 def merged_weights(model: Llama) -> dict[str, np.ndarray]:
@@ -234,6 +145,17 @@ def _same(values: Iterable[Any], what: str) -> Any:
     return found[0]
 
 
+def _ranks_and_alphas(loras: dict[str, LoRALinear]) -> dict[str, Any]:
+    """The commonest rank and alpha, and for every other module its own, as PEFT writes them."""
+    settings: dict[str, Any] = {}
+    for key, pattern, values in (
+            ("r", "rank_pattern", {n: m.lora.rank for n, m in loras.items()}),
+            ("lora_alpha", "alpha_pattern", {n: _alpha(m) for n, m in loras.items()})):
+        settings[key], _ = Counter(values.values()).most_common(1)[0]
+        settings[pattern] = {n: v for n, v in values.items() if v != settings[key]}
+    return settings | {"use_rslora": False}
+
+
 def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = None) -> None:
     """Write the method that is plugged into the model: `adapter_model.safetensors` and its config.
 
@@ -246,7 +168,7 @@ def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
     Raises
     ------
     HubError
-        No method or several, other trainable weights, layers of different rank or alpha, or NaN.
+        No method or several, other trainable weights, adapters of different settings, or NaN.
     """
     modules, c = model.modules(), model.config
     loras = {n: m for n, m in modules.items() if isinstance(m, LoRALinear)}
@@ -255,14 +177,13 @@ def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
                               "task_type": "CAUSAL_LM"}
     virtual = {"num_layers": c.num_hidden_layers, "num_transformer_submodules": 1}
     if loras:
-        settings = {"r": _same((m.lora.rank for m in loras.values()), "rank"),
-                    "lora_alpha": _same(map(_alpha, loras.values()), "alpha")}
+        settings = _ranks_and_alphas(loras)
         whole = {p for p in PROJECTIONS if all(f"model.layers.{i}.{p}" in loras
                                                for i in range(c.num_hidden_layers))}
         config |= {"peft_type": "LORA", **settings, "lora_dropout": 0.0, "bias": "none",
                    "target_modules": sorted({p.split(".")[1] for p in whole} | {
                        n for n in loras if not n.endswith(tuple(whole))}),
-                   "fan_in_fan_out": False, "init_lora_weights": True, "use_rslora": False,
+                   "fan_in_fan_out": False, "init_lora_weights": True,
                    "use_dora": False, "modules_to_save": None}
         names = {f"{n}.{key}": f"base_model.model.{n}.lora_{key}.weight"
                  for n in loras for key in ("A", "B")}
@@ -300,19 +221,39 @@ def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
         write_json(new[1], config)
 
 
-# Settings that leave what a trained adapter computes as it is. A setting that is in neither list
-# must be empty: PEFT's next feature is refused by name, not ignored.
-HARMLESS = {"auto_mapping", "base_model_name_or_path", "encoder_hidden_size", "inference_mode",
-            "init_weights", "lora_dropout", "megatron_core", "peft_version", "prefix_projection",
+# Settings that leave what a trained adapter computes as it is: of its start, whose kind is in ONLY,
+# of training, of where it came from. A setting that is in no list must be empty: PEFT's next
+# feature is refused by name, not ignored.
+HARMLESS = {"auto_mapping", "base_model_name_or_path", "corda_config", "encoder_hidden_size",
+            "ensure_weight_tying", "eva_config", "inference_mode", "init_weights", "loftq_config",
+            "lora_dropout", "megatron_core", "peft_version", "prefix_projection",
             "prompt_tuning_init", "prompt_tuning_init_text", "qalora_group_size", "revision",
             "tokenizer_kwargs", "tokenizer_name_or_path"}
-READ = {"LORA": {"r", "lora_alpha", "target_modules"},
+READ = {"LORA": {"r", "lora_alpha", "target_modules", "exclude_modules", "layers_to_transform",
+                 "layers_pattern", "rank_pattern", "alpha_pattern", "use_rslora"},
         "PREFIX_TUNING": {"num_virtual_tokens", "num_layers", "num_attention_heads", "token_dim",
                           "num_transformer_submodules"},
         BOTTLENECK: {"bottleneck_dim", "residual", "scale", "slots", "format"}}
 READ["PROMPT_TUNING"] = READ["PREFIX_TUNING"]
 ONLY = {"task_type": (None, "CAUSAL_LM"), "bias": ("none",),  # other starts change the base model
-        "init_lora_weights": (True, False, "gaussian", "orthogonal")}
+        "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva")}
+SCALES = (1e-6, 1e6)  # of alpha and the like; far beyond them lie zero and infinity
+
+
+def _check_settings(config: dict[str, Any]) -> str:
+    """The adapter's kind, if every setting is one that we compute or that changes nothing."""
+    kind = config.get("peft_type")
+    if not isinstance(kind, str) or kind not in READ:
+        raise ValueError(f"peft_type must be one of {sorted(READ)}, got {short(kind)}")
+    for key, value in config.items():
+        empty = value is None or value is False or value in ("", [], {})
+        if key in ONLY:
+            if not any(value is v or isinstance(v, str) and value == v for v in ONLY[key]):
+                raise ValueError(f"{key} is {short(value)}; we compute {ONLY[key]} only")
+        elif not empty and key not in HARMLESS | READ[kind] | {"peft_type"}:
+            raise ValueError(f"{short(key)} is {short(value)}, which this code does not compute; "
+                             "what it changes would be missing")
+    return kind
 
 
 def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = None) -> None:
@@ -332,16 +273,8 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
     folder = Path(folder)
     path, where = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     config = read_json(where)
-    kind = config.get("peft_type")
-    if not isinstance(kind, str) or kind not in READ:
-        raise HubError(f"{where}: peft_type must be one of {sorted(READ)}, got {short(kind)}")
-    for key, value in config.items():
-        if key in ONLY:
-            if not any(value is v or isinstance(v, str) and value == v for v in ONLY[key]):
-                raise HubError(f"{where}: {key} is {short(value)}; we compute {ONLY[key]} only")
-        elif value and key not in HARMLESS | READ[kind] | {"peft_type"}:
-            raise HubError(f"{where}: {short(key)} is {short(value)}, which this code does not "
-                           "compute; loading without it would give another model")
+    with about(where):
+        kind = _check_settings(config)
     named = config.get("base_model_name_or_path")
     if base_model is not None and named != base_model:
         raise HubError(f"{where} was trained on {short(named)}, not on {base_model!r}")
@@ -358,6 +291,8 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
                     raise HubError(f"{where}: {key[:80]} is {short(config.get(key))}, but the "
                                    f"arrays were saved with {short(value)}: restore it")
         plan = PLANS[kind](model, config)
+        if kind == "LORA":
+            _drop_base_weights(model, path, tensors)
         shapes = {key: shape for _, arrays in plan.values() for key, shape in arrays.values()}
         check_fit(path, tensors, shapes)  # from here on, sizes are those of the file
         arrays = {key: read_tensor(tensors[key], model.norm.weight.dtype) for key in shapes}
@@ -376,22 +311,83 @@ Plan = dict[str, tuple[Callable[[], Any], dict[str, tuple[str, tuple[int, ...]]]
 
 
 def _plan_lora(model: Llama, config: dict[str, Any]) -> Plan:
-    rank = check_count("r", config.get("r"))
-    alpha = check_positive("lora_alpha", config.get("lora_alpha"))
-    linear = {n: m for n, m in model.modules().items() if isinstance(m, Linear)}
-    targets = config.get("target_modules")
-    targets = list(PROJECTIONS) if targets == "all-linear" else targets
-    _check_list("target_modules", targets, {part for n in linear for part in (
-        n, n.rpartition(".")[2])}, lambda target: any(matches(n, [target]) for n in linear))
+    rank, alpha = check_count("r", config.get("r")), config.get("lora_alpha")
+    check_between("lora_alpha", alpha, *SCALES)
+    rslora = config.get("use_rslora") or False
+    if not isinstance(rslora, bool):
+        raise ValueError(f"use_rslora must be true or false, got {short(rslora)}")
+    modules = model.modules()
     plan: Plan = {}
-    for name, module in linear.items():
-        if matches(name, targets):
-            rows, columns = module.weight.shape
-            key = f"base_model.model.{name}.lora_"
-            plan[name] = (partial(LoRALinear, module.weight, lora_rank=rank, lora_alpha=alpha),
-                          {"A": (f"{key}A.weight", (rank, columns)),
-                           "B": (f"{key}B.weight", (rows, rank))})
+    for name in _targets(model, config):
+        r = check_count("rank_pattern", _own(config, "rank_pattern", name, rank))
+        a = check_between("alpha_pattern", _own(config, "alpha_pattern", name, alpha), *SCALES)
+        if rslora:  # alpha / sqrt(r) instead of alpha / r
+            a *= sqrt(r)
+        rows, columns = modules[name].weight.shape
+        key = f"base_model.model.{name}.lora_"
+        plan[name] = (partial(LoRALinear, modules[name].weight, lora_rank=r, lora_alpha=a),
+                      {"A": (f"{key}A.weight", (r, columns)), "B": (f"{key}B.weight", (rows, r))})
     return plan
+
+
+def _own(config: dict[str, Any], key: str, name: str, default: Any) -> Any:
+    """What a module has of its own: the first pattern counts that is the end of its path."""
+    patterns = config.get(key) or {}
+    if not isinstance(patterns, dict):
+        raise ValueError(f"{key} must map names to numbers, got {short(patterns)}")
+    return next((value for pattern, value in patterns.items()
+                 if fullmatch(rf"(?:.*\.)?({pattern})", name)), default)
+
+
+def _targets(model: Llama, config: dict[str, Any]) -> list[str]:
+    """The modules that PEFT would adapt. ValueError if we don't compute LoRA on one of them."""
+    modules = model.modules()
+    names = [*modules] if "lm_head" in modules else [*modules, "lm_head"]
+    targets, layers = config.get("target_modules"), config.get("layers_to_transform")
+    if targets == "all-linear":
+        targets = list(PROJECTIONS)
+    if isinstance(targets, str):
+        found = [name for name in names if fullmatch(targets, name)]
+    else:
+        _check_list("target_modules", targets, {part for n in names for part in (
+            n, n.rpartition(".")[2])}, lambda target: any(matches(n, [target]) for n in names))
+        found = [name for name in names if matches(name, targets)]
+    if out := config.get("exclude_modules"):
+        if not isinstance(out, str):
+            _check_list("exclude_modules", out, (), lambda name: True)
+        found = [name for name in found if not (
+            fullmatch(out, name) if isinstance(out, str) else matches(name, out))]
+    if layers is not None and layers is not False and layers != []:  # 0 is a layer
+        layers = layers if isinstance(layers, list) else [layers]
+        if isinstance(targets, str) or not all(type(layer) is int for layer in layers):
+            raise ValueError(f"layers_to_transform is {short(layers)}: it must be whole numbers, "
+                             "and target_modules a list")
+        found = [n for n in found if n.startswith(tuple(f"model.layers.{i}." for i in layers))]
+    if config.get("layers_pattern") not in (None, "", [], "layers", ["layers"]):
+        raise ValueError(f"layers_pattern is {short(config['layers_pattern'])}, but the layers are "
+                         "called 'layers' here")
+    if not found:
+        raise ValueError(f"target_modules is {short(config.get('target_modules'))}: of that, no "
+                         "module of this model is left")
+    for name in found:
+        if not isinstance(modules.get(name), Linear):
+            what = "the embedding (tie_word_embeddings)" if name == "lm_head" else "no linear layer"
+            raise ValueError(f"target_modules has {name}, which is {what} in this model; we "
+                             "compute LoRA on linear layers only")
+    return found
+
+
+def _drop_base_weights(model: Llama, path: Path, tensors: dict[str, Tensor]) -> None:
+    """PEFT stores some base weights with an adapter: those of an adapted output layer, for one."""
+    weights = model.weights() | {"lm_head.weight": model.lm_head.weight}
+    for key in list(tensors):
+        name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
+        if name in weights and name != key:
+            ours, tensor = weights[name], tensors.pop(key)
+            if tensor.shape != ours.shape or not np.array_equal(read_tensor(tensor, ours.dtype),
+                                                                ours):
+                raise HubError(f"{path}: {key} is not this base model's {name}: the vocabulary was "
+                               "resized, the layer was trained whole, or the base is another one")
 
 
 def _plan_virtual(model: Llama, config: dict[str, Any]) -> Plan:
@@ -417,7 +413,7 @@ def _plan_virtual(model: Llama, config: dict[str, Any]) -> Plan:
 
 def _plan_bottleneck(model: Llama, config: dict[str, Any]) -> Plan:
     m = check_count("bottleneck_dim", config.get("bottleneck_dim"))
-    scale = check_positive("scale", config.get("scale"))
+    scale = check_between("scale", config.get("scale"), *SCALES)
     residual, d = config.get("residual"), model.config.hidden_size
     if not isinstance(residual, bool):
         raise ValueError(f"residual must be true or false, got {short(residual)}")
@@ -435,12 +431,10 @@ PLANS = {"LORA": _plan_lora, "PREFIX_TUNING": _plan_virtual, "PROMPT_TUNING": _p
 def _check_list(key: str, names: Any, valid: Iterable[str], known: Callable[[str], bool]) -> None:
     """A list of names, each known to the model."""
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise ValueError(f"{key} must be a list of names, got {short(names)}; write them out")
+        raise ValueError(f"{key} must be a list of names, got {short(names)}")
     for name in names:
         if not known(name):
-            near = get_close_matches(name[:200], sorted(valid), 1)
-            raise ValueError(f"{key}: this model has no {short(name)}"
-                             + (f"; meant is perhaps {near[0]!r}" if near else ""))
+            raise ValueError(f"{key}: this model has no {short(name)}{meant(name, sorted(valid))}")
 
 
 def _to_peft(prefix: np.ndarray) -> np.ndarray:

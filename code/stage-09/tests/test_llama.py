@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from llama import PROJECTIONS, Llama, LlamaConfig, Rotation, random_weights, read_safetensors
+from llama import PROJECTIONS, Llama, LlamaConfig, Rotation, random_weights
 from names import BOUNDARY, make_batch
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
 from training import cross_entropy
@@ -257,15 +257,6 @@ def test_weights_have_hugging_face_names_and_slots_take_modules_by_name():
         model.replace("model.layers.1.self_attn.w_proj", adapter)
 
 
-def test_reads_what_safetensors_writes(tmp_path):
-    from safetensors.numpy import save_file
-    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3)}
-    save_file(arrays, tmp_path / "x.safetensors", metadata={"format": "pt"})
-    read = read_safetensors(tmp_path / "x.safetensors")
-    assert read.keys() == arrays.keys()
-    assert all(read[k].dtype == a.dtype and (read[k] == a).all() for k, a in arrays.items())
-
-
 @pytest.mark.parametrize("name", [
     "", "model", "layers", "config", "model.layers.0", "model.layers.9.mlp", "model.layers.-1.mlp",
     "model.layers.x.mlp", "model.layers.0.self_attn.q_proj.weight.x"])
@@ -288,79 +279,11 @@ def test_a_number_of_heads_is_a_count(heads, message):
         LlamaConfig(27, 16, 20, 2, 4, heads)
 
 
-def test_config_refuses_what_it_cannot_compute(tmp_path):
-    path = tmp_path / "config.json"
-    stored = PLAIN.to_hugging_face()
-    path.write_text(json.dumps(stored))
-    assert LlamaConfig.load(path) == PLAIN
-    plain = "this model computes only plain RoPE, not "
-    for change, named in [
-            ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}},
-             f"{plain}.*llama3"),
-            ({"rope_parameters": None, "rope_scaling": {"type": "linear"}},  # old
-             f"{plain}.*linear"),
-            ({"rope_scaling": {"rope_type": "yarn"}, "rope_parameters": {}}, f"{plain}.*yarn"),
-            ({"rope_scaling": {"type": "linear", "factor": 2.0}}, f"{plain}.*factor"),
-            ({"rope_parameters": {"partial_rotary_factor": 0.5}}, f"{plain}.*partial"),
-            ({"rope_parameters": [1]}, "rope_parameters must be an object"),
-            ({"rope_theta": 300.0}, r"rope_theta is given twice, as 300.0 and 10000.0"),
-            ({"rope_theta": None, "rope_scaling": {"rope_theta": 2.0}},
-             "rope_theta is given twice, as 10000.0 and 2.0"),
-            ({"hidden_act": "gelu"}, "hidden_act is 'gelu'.* only 'silu'"),
-            ({"attention_bias": True}, "attention_bias is True.* only False"),
-            ({"mlp_bias": True}, "mlp_bias is True.* only False"),
-            ({"head_dim": 8}, "head_dim is 8.* = 4")]:
-        path.write_text(json.dumps(stored | change))
-        with pytest.raises(ValueError, match=f"config.json: {named}"):
-            LlamaConfig.load(path)
-
-
-def test_the_config_written_is_all_that_transformers_needs():
-    assert GROUPED.to_hugging_face() == {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 27,
-        "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
-        "rms_norm_eps": 1e-6, "rope_theta": 500.0, "tie_word_embeddings": False,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "head_dim": 4,
-        "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0}
-    assert PLAIN.tie_word_embeddings and PLAIN.rope_theta == 10000.0
-
-
-@pytest.mark.parametrize("theta, given", [
-    (300.0, {"rope_theta": 300.0}), (200.0, {"rope_parameters": {"rope_theta": 200.0}}),
-    (200.0, {"rope_scaling": {"rope_theta": 200.0, "type": "default"}, "rope_theta": 200.0}),
-    (10000.0, {"rope_theta": None, "rope_parameters": None}), (10000.0, {})])
-def test_the_base_of_the_angles_may_stand_in_three_places(tmp_path, theta, given):
-    stored = {key: value for key, value in PLAIN.to_hugging_face().items() if "rope" not in key}
-    (tmp_path / "config.json").write_text(json.dumps(stored | given | {"head_dim": None}))
-    assert LlamaConfig.load(tmp_path / "config.json").rope_theta == theta
-
-
 def test_untrained_weights_have_the_standard_deviation_asked_for():
     weights = random_weights(LlamaConfig(50, 32, 64, 2, 4, 4), np.random.default_rng(0))
     for name, w in weights.items():
         assert w.dtype == np.float32
         assert (w == 1).all() if w.ndim == 1 else w.std() == pytest.approx(0.05, rel=0.1), name
-
-
-def test_half_precision_is_read_as_it_is(tmp_path):
-    from safetensors.numpy import save_file
-    arrays = {"a": np.arange(6, dtype=np.float16).reshape(2, 3)}
-    save_file(arrays, tmp_path / "x.safetensors")
-    read = read_safetensors(tmp_path / "x.safetensors")["a"]
-    assert read.dtype == np.float16 and (read == arrays["a"]).all()
-    read[...] = 1  # a copy that may be written
-
-
-def test_a_key_that_a_config_leaves_out_means_what_transformers_means(tmp_path):
-    path = tmp_path / "config.json"
-    left_out = ("tie_word_embeddings", "max_position_embeddings", "rms_norm_eps",
-                "num_key_value_heads", "hidden_act", "attention_bias", "mlp_bias")
-    stored = {key: value for key, value in PLAIN.to_hugging_face().items() if key not in left_out}
-    path.write_text(json.dumps(stored))
-    config = LlamaConfig.load(path)  # the values of transformers.LlamaConfig()
-    assert (config.tie_word_embeddings, config.max_position_embeddings) == (False, 2048)
-    assert config.rms_norm_eps == 1e-6 and config.num_key_value_heads == config.num_attention_heads
 
 
 # ------------------------------------------------------------------------------------ bad input
@@ -422,9 +345,7 @@ def test_a_folder_of_hugging_face_files_is_a_model(tmp_path):
         loaded = Llama.load(folder)
         assert loaded.config == GROUPED
         assert all((loaded.weights()[name] == w).all() for name, w in weights.items())
-    save_file({"a": np.arange(3)}, tmp_path / "ids.safetensors")
-    with pytest.raises(TypeError, match=r"a is I64; readable are \['F16', 'F32', 'F64'\]"):
-        read_safetensors(tmp_path / "ids.safetensors")
+
 
 
 @pytest.mark.parametrize("temperature", [-0.1, np.nan, np.inf])

@@ -67,7 +67,7 @@ def plug_in(model: llama.Llama, values: dict, *, kind: str, **settings) -> None:
 @pytest.mark.parametrize("method", SETTINGS["methods"])
 @pytest.mark.parametrize("name", SETTINGS["models"])
 def test_model_agrees_with_hugging_face(name, method, precision):
-    model = llama.Llama.load(FOLDER / name)
+    model = llama.Llama.load(FOLDER / name, np.float64)
     model.set_trainable()  # the oracle reports gradients below the method too
     expected = part(f"{name}/{method}")
     plug_in(model, part("values", expected), **SETTINGS["methods"][method])
@@ -134,7 +134,8 @@ def test_fixtures_are_what_hugging_face_says_today(tmp_path):
     new = dict(np.load(tmp_path / "results.npz"))
     assert set(new) == set(RESULTS)
     for name in SETTINGS["models"]:
-        weights = [llama.Llama.load(folder / name).weights() for folder in (tmp_path, FOLDER)]
+        weights = [llama.Llama.load(folder / name, np.float64).weights()
+                   for folder in (tmp_path, FOLDER)]
         assert all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[1])
     # Another processor may round float32 differently in a single small gradient.
     limits = {key: 1e-5 if "/cast/" in key else TOLERANCE["exact"] for key in RESULTS}

@@ -38,7 +38,7 @@ TIME_LIMIT = 10.0  # seconds for one test
 STANDARD_LIBRARY = str(Path(linecache.__file__).parent)
 #: The course's modules that may stand between a student's line and an error. By name: a student's
 #: own file may lie beside them, and a reference solution is judged like a student's.
-OURS = re.compile(r"(peft|validation|gradcheck|llama|training|names|checks|"
+OURS = re.compile(r"(peft|validation|gradcheck|llama|llama_config|tensorfile|training|names|checks|"
                   r"exercises\.(harness\..*|\w+\.(checks|levels)))")
 #: Largest relative error of a right answer, by the bytes of its dtype. Mistakes are far larger.
 TOLERANCE = {2: 2e-2, 4: 2e-4, 8: 1e-5}

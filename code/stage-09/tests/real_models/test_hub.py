@@ -15,14 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+import tensorfile
 from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
+from llama_config import read_config
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
-from real_models import hub, tensorfile
-from real_models.hub import HubError
+from real_models import hub
+from tensorfile import HubError
 
 CODE = Path(hub.__file__).parents[1]
 ARRAYS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -273,6 +276,29 @@ def test_old_files_with_computed_frequencies_and_a_stored_tied_head_are_read(tmp
         hub.load_llama(tmp_path)
 
 
+def test_a_classifiers_head_is_called_by_its_name(checkpoint):
+    arrays = load_file(checkpoint / SINGLE)
+    arrays["score.weight"] = arrays.pop("lm_head.weight")
+    save_file(arrays, checkpoint / SINGLE)
+    with pytest.raises(HubError, match="first 'score.weight'; .*head of a classifier"):
+        hub.load_llama(checkpoint)
+
+
+@pytest.mark.parametrize("unit", [b"[],", b'{"":0},', b"257,", b'"abcdef",', '"😀aa",'.encode(),
+                                  b'"%010d":1,', b'"%014d":1,', '"😀%010d":1,'.encode()])
+def test_json_of_many_small_values_takes_little_memory(unit):
+    many = b"".join(unit % i if b"%" in unit else unit for i in range(1_000_000 // len(unit)))
+    data = b"{" + many + b'"":0}' if b"%" in unit else b'{"a":[' + many + b"0]}"
+    tracemalloc.start()
+    try:
+        tensorfile.parse(data, "x")
+    except HubError as error:
+        assert "values in" in str(error)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * len(data)
+
+
 def test_the_file_that_an_index_stands_beside_counts(sharded):
     """As in transformers: with both there, it is the single file that is read."""
     other = base(seed=3)
@@ -319,10 +345,10 @@ def test_a_fingerprint_is_a_hash_of_evenly_spaced_values_of_every_weight():
 
 def test_hugging_faces_defaults_fill_a_short_config(checkpoint):
     edit(checkpoint / "config.json", tie_word_embeddings=..., max_position_embeddings=...)
-    config = hub.read_config(checkpoint / "config.json")
+    config = read_config(checkpoint / "config.json")
     assert not config.tie_word_embeddings and config.max_position_embeddings == 2048
     edit(checkpoint / "config.json", num_key_value_heads=..., rms_norm_eps=...)
-    config = hub.read_config(checkpoint / "config.json")
+    config = read_config(checkpoint / "config.json")
     assert config.num_key_value_heads == 4 and config.rms_norm_eps == 1e-6
 
 
@@ -332,7 +358,7 @@ def test_hugging_faces_defaults_fill_a_short_config(checkpoint):
      "rope_parameters": ..., "rope_theta": ...}])  # as three generations of transformers write it
 def test_plain_rope_is_read_however_it_is_written(rope, checkpoint):
     edit(checkpoint / "config.json", **rope)
-    assert hub.read_config(checkpoint / "config.json").rope_theta == 500.0
+    assert read_config(checkpoint / "config.json").rope_theta == 500.0
 
 
 @pytest.mark.parametrize(("key", "limit"), [
@@ -341,10 +367,10 @@ def test_plain_rope_is_read_however_it_is_written(rope, checkpoint):
 def test_sizes_are_limited_far_above_every_real_model(key, limit, checkpoint):
     """Larger than Llama 3.1's 405 B: 126 layers, 131,072 positions, vocabulary 128,256."""
     edit(checkpoint / "config.json", **{key: limit})
-    assert getattr(hub.read_config(checkpoint / "config.json"), key) == limit
+    assert getattr(read_config(checkpoint / "config.json"), key) == limit
     edit(checkpoint / "config.json", **{key: limit + 1})
     with pytest.raises(HubError, match=f"json: {key} is above {limit:,}: no such model"):
-        hub.read_config(checkpoint / "config.json")
+        read_config(checkpoint / "config.json")
 
 
 # --------------------------------------------------------------------- malformed files of arrays
@@ -402,7 +428,7 @@ class Trap:
 
 
 BROKEN = {  # how to damage a file of arrays, and what must be said about it
-    "empty": (lambda p: p.write_bytes(b""), "cut off"),
+    "empty": (lambda p: p.write_bytes(b""), "is empty"),
     "cut in its first bytes": (lambda p: p.write_bytes(p.read_bytes()[:5]), "cut off"),
     "cut in the header": (lambda p: p.write_bytes(p.read_bytes()[:60]), "cut off"),
     "cut in the arrays": (lambda p: p.write_bytes(p.read_bytes()[:-1]), "cut off or was added to"),
@@ -412,13 +438,23 @@ BROKEN = {  # how to damage a file of arrays, and what must be said about it
     "header too long": (
         lambda p: write_raw(p, b" " * (tensorfile.LARGEST_JSON + 1)), "header of 10,000,001 bytes"),
     "no JSON": (lambda p: write_raw(p, b"{never}"), "is no JSON"),
-    "JSON without end": (lambda p: write_raw(p, b'{"a":' * 100_000), "is no JSON"),
+    "JSON without end": (lambda p: write_raw(p, b'{"a":' * 9_999), "too many"),
     "JSON of another kind": (lambda p: write_raw(p, b"[1]"), "must begin with"),
+    "brackets in brackets": (lambda p: write_raw(p, b'{"a":' + b"[" * 9_999), "too many"),
+    "a long number": (lambda p: write_raw(p, b'{"a":' + b"1" * 5000 + b"}"), "5,000 digits"),
     "not UTF-8": (lambda p: write_raw(p, b'{"\xff": 1}'), "is no JSON"),
     "NaN in the header": (lambda p: write_raw(p, b'{"a": NaN}'), "NaN is no number"),
     "duplicate key": (duplicate_key, "stands twice"),
-    "pickle": (lambda p: p.write_bytes(pickle.dumps(Trap())), "cut off, or no safetensors"),
-    "nothing in it": (lambda p: write_raw(p, {}), "holds no arrays"),
+    "pickle": (lambda p: p.write_bytes(pickle.dumps(Trap())), "is a pickle"),
+    "zip": (lambda p: p.write_bytes(b"PK\x03\x04" + bytes(99)), "is a zip archive"),
+    "GGUF": (lambda p: p.write_bytes(b"GGUF" + bytes(99)), "is a GGUF file"),
+    "HTML": (lambda p: p.write_bytes(b"\n<!DOCTYPE html><p>Sorry"), "is a page of HTML"),
+    "pointer": (lambda p: p.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid"),
+                "is a Git LFS pointer"),
+    "arrays left out": (lambda p: save_file({n: a[:0, 0] for n, a in load_file(p).items()}, p),
+                        "is empty, of shape .0,.: DeepSpeed ZeRO-3"),
+    "nothing in it": (lambda p: write_raw(p, {}), "holds no arrays: DeepSpeed ZeRO-3"),
+    "wide": (lambda p: write_raw(p, b'{"a":[' + b"[]," * 200_000 + b"0]}"), "values in 600,009"),
     "metadata that are no strings": (
         lambda p: write_raw(p, {"__metadata__": {"format": 1}}), "strings to strings"),
     "entry that is no object": (lambda p: write_raw(p, {"a": 3}), "must have dtype, shape"),
@@ -445,6 +481,10 @@ BROKEN = {  # how to damage a file of arrays, and what must be said about it
         rewrite(lambda a: rename(a, "base_model.model.", "")), "meant is perhaps 'base_model"),
     "transposed array": (
         rewrite(lambda a: a.update({n: w.T.copy() for n, w in a.items()})), "has shape"),
+    "another module's array": (  # rightly spelt: no hint
+        rewrite(lambda a: rename(a, "q_proj", "k_proj")), r"k_proj.lora_A.weight'; 4 missing"),
+    "a layer's array, not there": (rewrite(lambda a: rename(a, "layers.1", "layers.11")),
+                                   r"layers.11.[^;]*'; 4 missing"),
     "NaN": (rewrite(lambda a: first(a).fill(np.nan)), "holds NaN or infinity"),
     "infinity": (rewrite(lambda a: first(a).fill(np.inf)), "holds NaN or infinity"),
     "too large for float32": (
@@ -465,7 +505,8 @@ def test_a_broken_file_of_arrays_is_refused(case, saved):
     assert len(str(error.value)) < 1000
 
 
-GENERAL = [case for case in BROKEN if not case.startswith(("misspelt", "no prefix", "transposed"))]
+GENERAL = [case for case in BROKEN if not case.startswith((
+    "misspelt", "no prefix", "transposed", "another module's", "a layer's", "arrays left out"))]
 
 
 @pytest.mark.parametrize("case", [c for c in GENERAL if "in reverse" not in c])
@@ -499,23 +540,109 @@ WRONG_SETTINGS = {
     "no method": ({"peft_type": ...}, "peft_type must be one of"),
     "method of lists": ({"peft_type": ["LORA"]}, "peft_type must be one of"),
     "DoRA": ({"use_dora": True}, "use_dora.*does not compute"),
-    "rsLoRA": ({"use_rslora": True}, "use_rslora.*does not compute"),
-    "rank pattern": ({"rank_pattern": {"q_proj": 9}}, "rank_pattern.*does not compute"),
+    "rsLoRA": ({"use_rslora": True}, "use_rslora is True, but the arrays were saved with False"),
+    "rank pattern": ({"rank_pattern": {"q_proj": 9}}, "rank_pattern is .*9.*, but the arrays"),
+    "modules trained whole": ({"modules_to_save": ["lm_head"]}, "modules_to_save.*not compute"),
+    "a zero of the future": ({"use_magic": 0}, "use_magic.*does not compute"),
+    "layers of another name": ({"layers_pattern": "blocks"}, "layers_pattern is 'blocks'"),
+    "layer 0 alone": ({"layers_to_transform": 0}, "4 that do not belong there"),
+    "layers of text": ({"layers_to_transform": ["0"]}, "layers_to_transform is .'0'."),
+    "layers that are true": ({"layers_to_transform": True}, "layers_to_transform is .True."),
+    "all left out": ({"exclude_modules": ["q_proj", "v_proj"]}, "no module of this model is left"),
+    "wrong exclusion": ({"exclude_modules": 3}, "exclude_modules must be a list of names, got 3"),
+    "embedding": ({"target_modules": ["embed_tokens"]}, "embed_tokens, which is no linear layer"),
+    "norm": ({"target_modules": ".*norm"}, "norm, which is no linear layer"),
+    "rsLoRA of text": ({"use_rslora": "no"}, "use_rslora is 'no', but"),
     "a feature of the future": ({"use_magic": True}, "use_magic.*does not compute"),
     "biases": ({"bias": "all"}, "bias is 'all'"),
     "PiSSA, which changes the base": ({"init_lora_weights": "pissa"}, "init_lora_weights is"),
     "task": ({"task_type": "SEQ_CLS"}, "task_type is 'SEQ_CLS'"),
-    "regular expression": ({"target_modules": "(a+)+$"}, "must be a list of names"),
-    "misspelt target": ({"target_modules": ["q_porj"]}, "no 'q_porj'; meant is perhaps 'q_proj'"),
+    "regular expression": ({"target_modules": "(a+)+$"}, "no module of this model is left"),
+    "no regular expression": ({"target_modules": "(a"}, "no regular expression"),
+    "misspelt target": ({"target_modules": ["q_porj"]}, "no 'q_porj', meant is perhaps 'q_proj'"),
     "fewer targets": ({"target_modules": ["q_proj"]}, "4 that do not belong there"),
     "more targets": ({"target_modules": ["q_proj", "k_proj", "v_proj"]}, "4 missing"),
 }
+
+
+BY_PEFT = {  # settings under which an adapter of q and v is the same model, in a file by PEFT
+    "ranks": {"r": 9, "rank_pattern": {"q_proj": 3, "self_attn.v_proj": 3, "v_proj": 2}},
+    "alphas": {"lora_alpha": 1, "alpha_pattern": {".*v_proj": 5,
+                                                  r"layers\.\d+\.self_attn.q_proj": 5}},
+    "patterns without effect": {"rank_pattern": {"k_proj": 7}, "alpha_pattern": {"proj": 7}},
+    "rsLoRA": {"lora_alpha": 5 / 3 ** 0.5, "use_rslora": True},
+    "regular expression": {"target_modules": r".*\.self_attn\.(q|v)_proj"},
+    "exclusions": {"target_modules": ["q_proj", "v_proj", "k_proj"], "exclude_modules": ["k_proj"]},
+    "exclusion": {"target_modules": ".*[qkv]_proj", "exclude_modules": ".*k_proj"},
+    "layers": {"layers_to_transform": [0, 1, 2], "layers_pattern": "layers"},
+    "EVA": {"init_lora_weights": "eva", "eva_config": {"rho": 2.0}, "ensure_weight_tying": True},
+}
+
+
+@pytest.mark.parametrize("case", BY_PEFT)
+def test_settings_that_say_the_same_give_the_same_model(case, saved):
+    save_file(load_file(saved / ARRAYS), saved / ARRAYS)
+    edit(saved / CONFIG, **BY_PEFT[case])
+    model, same_model = base(np.float64), with_method(dtype=np.float64)
+    hub.load_adapter(model, saved)
+    for name, array in same_model.parameters().items():
+        array[...] = model.parameters()[name]
+    assert np.allclose(model.forward(IDS), same_model.forward(IDS), rtol=0, atol=1e-14)
+
+
+def test_layer_0_is_a_layer(tmp_path):
+    model, again = base(), base()
+    lora(model, ["layers.0.self_attn.q_proj"])
+    hub.save_adapter(model, tmp_path)
+    edit(tmp_path / CONFIG, target_modules=["q_proj"], layers_to_transform=0)
+    hub.load_adapter(again, tmp_path)
+    assert again.parameters().keys() == model.parameters().keys()
+
+
+def test_every_module_may_have_a_rank_and_an_alpha_of_its_own(tmp_path):
+    model, again = base(np.float64), base(np.float64)
+    for i, target in enumerate(("layers.0.self_attn.q_proj", "v_proj", "lm_head")):
+        lora(model, [target], rank=i + 2, alpha=i + 0.5)
+    for array in model.parameters().values():
+        array[...] = np.random.default_rng(1).standard_normal(array.shape)
+    hub.save_adapter(model, tmp_path)
+    settings = json.loads((tmp_path / CONFIG).read_text())
+    assert (settings["r"], settings["lora_alpha"]) == (3, 1.5)
+    assert settings["rank_pattern"] == {"model.layers.0.self_attn.q_proj": 2, "lm_head": 4}
+    hub.load_adapter(again, tmp_path)
+    assert same(model.parameters(), again.parameters())
+    assert np.array_equal(model.forward(IDS), again.forward(IDS))
+
+
+def test_an_output_layer_beside_its_adapter_must_be_the_models_own(tmp_path):
+    model = base()
+    lora(model, ["lm_head"])
+    hub.save_adapter(model, tmp_path)
+    arrays = load_file(tmp_path / ARRAYS)
+    key = "base_model.model.lm_head.base_layer.weight"
+    weight, again = model.modules()["lm_head"].weight, base()
+    save_file(arrays | {key: weight}, tmp_path / ARRAYS)
+    hub.load_adapter(again, tmp_path)
+    assert again.parameters().keys() == {"lm_head.A", "lm_head.B"}
+    for other in (weight + 1, weight[1:]):
+        save_file(arrays | {key: other}, tmp_path / ARRAYS)
+        with pytest.raises(HubError, match=f"{key} is not this base model's lm_head.weight"):
+            hub.load_adapter(base(), tmp_path)
+    tied = base(config=LlamaConfig(13, 8, 12, 2, 4, 2))
+    with pytest.raises(HubError, match="lm_head, which is the embedding"):
+        hub.load_adapter(tied, tmp_path)
 
 
 WITHOUT_METADATA = {  # the file of arrays as PEFT writes it: the settings stand alone
     "no rank": ("lora", {"r": ...}, "r must be an integer, got None"),
     "rank 0": ("lora", {"r": 0}, "r must be at least 1, got 0"),
     "alpha of text": ("lora", {"lora_alpha": "16"}, "lora_alpha must be a number, got '16'"),
+    "absurd alpha": ("lora", {"lora_alpha": 1e308}, "lora_alpha must be from 1e-06 to 1e.06, got"),
+    "vanishing alpha": ("lora", {"lora_alpha": 1e-300}, "lora_alpha must be from 1e-06 to"),
+    "huge alpha": ("lora", {"lora_alpha": 10 ** 400}, "lora_alpha must be from 1e-06 to"),
+    "absurd own alpha": ("lora", {"alpha_pattern": {"q_proj": 1e99}}, "alpha_pattern must be from"),
+    "own rank 0": ("lora", {"rank_pattern": {"q_proj": 0}}, "rank_pattern must be at least 1"),
+    "ranks in a list": ("lora", {"rank_pattern": [8]}, "rank_pattern must map names to numbers"),
     "no targets": ("lora", {"target_modules": []}, r"target_modules must be a list .* got \[\]"),
     "targets of numbers": ("lora", {"target_modules": ["q_proj", 3]},
                            r"target_modules must be a list of names, got \['q_proj', 3\]"),
@@ -526,7 +653,7 @@ WITHOUT_METADATA = {  # the file of arrays as PEFT writes it: the settings stand
     "two prompts": ("prompt", {"num_transformer_submodules": 2},
                     "num_transformer_submodules is 2, but it is 1 for"),
     "no bottleneck": ("houlsby", {"bottleneck_dim": 0}, "bottleneck_dim must be at least 1"),
-    "no scale": ("houlsby", {"scale": 0}, "scale must be finite and positive"),
+    "no scale": ("houlsby", {"scale": 0}, "scale must be from 1e-06 to 1e.06, got 0"),
     "residual of text": ("houlsby", {"residual": "yes"}, "residual must be true or false, got"),
     "no slots": ("houlsby", {"slots": ...}, "slots must be a list of names, got None"),
     "wrong slot": ("houlsby", {"slots": ["after_mlp"]}, "slots: this model has no 'after_mlp'"),
@@ -600,7 +727,7 @@ def test_settings_that_do_not_fit_are_refused(case, saved):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    (b"", "is no JSON"), (b"[]", "must be a JSON object"), (b"{", "is no JSON"),
+    (b"", "is empty"), (b"[]", "must be a JSON object"), (b"{", "is no JSON"),
     (b'{"r": 1, "r": 2}', "'r' stands twice"), (b'{"r": 1e999, "peft_type": "LORA"}', "r is inf"),
     (b" " * (tensorfile.LARGEST_JSON + 1), "no such file"),
 ], ids=["empty", "list", "cut", "twice", "infinite", "long"])
@@ -640,7 +767,7 @@ def test_another_base_model_is_refused(saved):
     ("prompt", {"token_dim": 4}, "token_dim is 4, but it is 8"),
     ("prompt", {"num_virtual_tokens": 64}, "saved with 4"),
     ("houlsby", {"scale": 0}, "saved with 1.0"),
-    ("houlsby", {"slots": ["model.layers.7.after_mlp"]}, "no 'model.layers.7.after_mlp'; meant"),
+    ("houlsby", {"slots": ["model.layers.7.after_mlp"]}, "no 'model.layers.7.after_mlp'"),
     ("houlsby", {"slots": "after_mlp"}, "must be a list of names"),
     ("houlsby", {"slots": ["model.layers.0.self_attn"]}, "no 'model.layers.0.self_attn'"),
     ("parallel", {"residual": True}, "saved with False"),
@@ -684,6 +811,17 @@ def test_missing_files_are_named(tmp_path):
         hub.load_adapter(base(), tmp_path / "nowhere")
     with pytest.raises(HubError, match="has no file config.json"):
         hub.load_llama(tmp_path)
+    path = tmp_path / "config.json"
+    for make, message in ((lambda: path.mkdir(), "config.json is a folder"),
+                          (lambda: os.mkfifo(path), "config.json is no ordinary file"),
+                          (lambda: path.symlink_to("gone"), "config.json is a link to gone"),
+                          (lambda: path.write_text("<html>"), "config.json is a page of HTML"),
+                          (lambda: path.write_text("version https://git-lfs.x"), "Git LFS")):
+        make()
+        with pytest.raises(HubError, match=message) as error:
+            hub.load_llama(tmp_path)
+        assert str(error.value).count("config.json") == 1
+        path.rmdir() if path.is_dir() else path.unlink()
     (tmp_path / "config.json").write_text(json.dumps(SHAPE.to_hugging_face()))
     with pytest.raises(HubError, match="has no file model.safetensors; it holds .'config.json'"):
         hub.load_llama(tmp_path)
@@ -721,9 +859,9 @@ WRONG_CONFIGS = {
     "heads that don't divide": ({"num_attention_heads": 3}, "must be"),
     "size of text": ({"vocab_size": "13"}, "vocab_size must be an integer"),
     "no size": ({"vocab_size": ...}, "vocab_size must be an integer"),
-    "infinite eps": ({"rms_norm_eps": -1e-6}, ": rms_norm_eps must be finite"),
-    "bias of a number": ({"attention_bias": 0}, "attention_bias must be true or false, got 0"),
-    "MLP's bias of a number": ({"mlp_bias": 0}, "mlp_bias must be true or false, got 0"),
+    "infinite eps": ({"rms_norm_eps": -1e-6}, ": rms_norm_eps must be from"),
+    "bias of a number": ({"attention_bias": 0}, "attention_bias is 0"),
+    "MLP's bias of a number": ({"mlp_bias": 0}, "mlp_bias is 0"),
     "tied by a text": ({"tie_word_embeddings": "false"}, "must be true or false"),
     "tied": ({"tie_word_embeddings": True}, "lm_head.weight differs"),
     "another width": ({"hidden_size": 16, "head_dim": 4}, "has shape"),
@@ -782,12 +920,6 @@ def test_an_index_that_does_not_fit_its_files_is_refused(sharded):
 def test_what_cannot_be_saved_is_refused_before_anything_is_written(tmp_path):
     mixed = with_method()
     mixed.layers[0].after_mlp = Adapter(8, 2)
-    uneven = base()
-    lora(uneven, ["q_proj"], rank=2)
-    lora(uneven, ["v_proj"], rank=3)
-    alphas = base()
-    lora(alphas, ["q_proj"], alpha=2.0)
-    lora(alphas, ["v_proj"], alpha=0.5)
     bottlenecks = with_method("parallel")
     bottlenecks.layers[0].parallel_mlp = Adapter(8, 3, residual=False, scale=4.0)
     whole = with_method()
@@ -795,8 +927,6 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(tmp_path):
     nan = with_method("prompt")
     nan.soft_prompt.prompt[0, 0] = np.nan
     for model, message in ((base(), "no method"), (mixed, "one method and nothing else"),
-                           (uneven, r"^rank must be the same .* got \[2, 3\]"),
-                           (alphas, r"^alpha must be the same .* got \[0.5, 2\]"),
                            (bottlenecks, r"^bottleneck_dim must be .* got \[2, 3\]"),
                            (whole, "also trainable"), (nan, "was not saved")):
         with pytest.raises(HubError, match=message):
@@ -826,7 +956,7 @@ def test_a_write_that_fails_leaves_the_old_files(broken, saved, monkeypatch):
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        place = {"save_file": tensorfile, "write_json": hub}.get(broken, tensorfile.os)
+        place = {"save_file": safetensors.numpy, "write_json": hub}.get(broken, tensorfile.os)
         patch.setattr(place, broken, fail)
         with pytest.raises(OSError, match="no space"):
             hub.save_adapter(with_method(seed=7), saved)
@@ -836,12 +966,14 @@ def test_a_write_that_fails_leaves_the_old_files(broken, saved, monkeypatch):
 @pytest.mark.parametrize("step", ["save_file", "fsync", "replace"])
 def test_a_process_that_dies_while_writing_leaves_the_old_files(step, saved):
     before = {p.name: p.read_bytes() for p in saved.iterdir()}
-    place = "tensorfile" if step == "save_file" else "tensorfile.os"
+    place = "safetensors.numpy" if step == "save_file" else "tensorfile.os"
     code = f"""
 import os, sys
 sys.path[:0] = {[str(Path(__file__).parent), str(CODE)]!r}
+import safetensors.numpy
+import tensorfile
 import test_hub
-from real_models import hub, tensorfile
+from real_models import hub
 {place}.{step} = lambda *a, **k: (open(a[1], "wb").write(b"half") if {step == "save_file"} else 0,
                                   os._exit(9))
 hub.save_adapter(test_hub.with_method(seed=7), {str(saved)!r})
@@ -963,7 +1095,8 @@ VIRTUAL = {"base_model_name_or_path": None, "inference_mode": True, "task_type":
 LORA = {"peft_type": "LORA", "base_model_name_or_path": None, "inference_mode": True,
         "task_type": "CAUSAL_LM", "r": 3, "lora_alpha": 5, "lora_dropout": 0.0, "bias": "none",
         "target_modules": ["q_proj", "v_proj"], "fan_in_fan_out": False, "init_lora_weights": True,
-        "use_rslora": False, "use_dora": False, "modules_to_save": None}
+        "use_rslora": False, "use_dora": False, "modules_to_save": None, "rank_pattern": {},
+        "alpha_pattern": {}}
 SLOT = "model.layers.{}.{}"
 WRITTEN = {  # what PEFT 0.21 writes for the same adapter, less the fields that it fills in itself
     "lora": LORA,

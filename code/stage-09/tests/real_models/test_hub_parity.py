@@ -17,7 +17,9 @@ import names
 import training
 from experiments import small_llama
 from gradcheck import relative_error
-from llama import Llama, LlamaConfig, random_weights
+from llama import Linear, Llama, LlamaConfig, random_weights
+from llama_config import read_config
+from peft import LoRALinear
 from real_models import hub, twins
 
 # One worker asks the oracle for all of them, if pytest-xdist is told `--dist loadgroup`.
@@ -43,9 +45,23 @@ METHODS = {
     "lora": {"kind": "lora", "r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "down_proj"]},
     "lora all-linear": {"kind": "lora", "r": 2, "target_modules": "all-linear"},
     "lora one layer": {"kind": "lora", "r": 2, "target_modules": ["model.layers.1.mlp.up_proj"]},
+    "lora patterns": {"kind": "lora", "r": 4, "target_modules": ["q_proj", "v_proj", "up_proj"],
+                      "rank_pattern": {r"layers\.0\..*q_proj": 2, "v_proj": 1, "self_attn.v": 3},
+                      "alpha_pattern": {"model.layers.1.mlp.up_proj": 3, ".*q_proj": 2.5}},
+    "lora rslora": {"kind": "lora", "r": 3, "lora_alpha": 2, "use_rslora": True,
+                    "target_modules": r"model\.layers\.\d+\.(self_attn\.[qo]|mlp\.down)_proj",
+                    "rank_pattern": {"o_proj": 5}},
+    "lora layers": {"kind": "lora", "r": 2, "target_modules": ["k_proj", "mlp.gate_proj"],
+                    "layers_to_transform": 0, "layers_pattern": "layers"},
+    "lora exclusions": {"kind": "lora", "r": 2, "target_modules": "all-linear",
+                        "exclude_modules": ["o_proj", "model.layers.1.mlp.up_proj"]},
+    "lora output": {"kind": "lora", "r": 2, "target_modules": ["lm_head", "v_proj"]},
     "prefix": {"kind": "prefix", "num_virtual_tokens": 3},
     "prompt": {"kind": "prompt", "num_virtual_tokens": 4},
 }
+UNTIED = "lora output"  # its target is the embedding in the base model
+PLACES = [(method, base) for method in METHODS for base in ("base", "gqa")
+          if (method, base) != (UNTIED, "base")]
 TRAINED = ("lora-qv", "lora-all", "prefix", "prompt")  # methods of section 9.7
 
 
@@ -56,7 +72,7 @@ def random_model(config, dtype=np.float64):
 def method_of_9_7(method, dtype=np.float32):
     """As section 9.7 plugs it into the base model, at the size of its sweep."""
     weights = {n: w.astype(dtype) for n, w in hub.load_llama(BASE).weights().items()}
-    model = Llama(hub.read_config(BASE / "config.json"), weights)
+    model = Llama(read_config(BASE / "config.json"), weights)
     plug, _, size, _ = small_llama.METHODS[method]
     plug(model, size, np.random.default_rng(0))
     for module in (model.kv_prefix, model.soft_prompt):
@@ -98,12 +114,21 @@ def jobs_for(root):
                      "config": shape | changes, "dtype": dtype, "max_shard_size": shard,
                      "precisions": ["exact", "float32"],
                      "ids": np.random.default_rng(4).integers(0, 29, (2, 7))})
-    for name, method in METHODS.items():
-        for base in ("base", "gqa"):
-            folder = BASE if base == "base" else root / "gqa" / "single"
-            jobs.append({"do": "adapt", "name": f"peft/{base}/{name}", "base": folder,
-                         "method": method, "save": root / "peft" / base / name,
-                         "ids": ids_for(CONFIGS["gqa"]) % 27, "precisions": ["exact", "cast"]})
+    for name, base in PLACES:
+        folder = BASE if base == "base" else root / "gqa" / "single"
+        jobs.append({"do": "adapt", "name": f"peft/{base}/{name}", "base": folder,
+                     "method": METHODS[name], "save": root / "peft" / base / name,
+                     "ids": ids_for(CONFIGS["gqa"]) % 27, "precisions": ["exact", "cast"]})
+    uneven = hub.load_llama(root / "gqa" / "single", np.float64)
+    for i, (name, module) in enumerate(list(uneven.modules().items())):
+        if isinstance(module, Linear):
+            uneven.replace(name, LoRALinear(module.weight, None, i % 4 + 1, i + 0.5))
+    for i, array in enumerate(uneven.parameters().values()):
+        array[...] = 0.1 * np.random.default_rng(i).standard_normal(array.shape)
+    hub.save_adapter(uneven, root / "ours" / "uneven")
+    jobs.append({"do": "run", "name": "ours/uneven", "base": root / "gqa" / "single",
+                 "adapter": root / "ours" / "uneven", "ids": ids_for(CONFIGS["gqa"]),
+                 "precisions": ["exact", "cast"]})
     inputs, targets = batches(STEPS)
     np.savez(root / "data.npz", inputs=inputs, targets=targets)
     for method in TRAINED:
@@ -187,8 +212,7 @@ def test_their_checkpoints_agree(name, oracle):
     check_logits(oracle, f"theirs/{name}", lambda dtype: hub.load_llama(folder, dtype))
 
 
-@pytest.mark.parametrize("base", ["base", "gqa"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "base"), PLACES)
 def test_their_adapters_agree_in_our_model(method, base, oracle):
     root, jobs, _ = oracle
     name = f"peft/{base}/{method}"
@@ -198,6 +222,12 @@ def test_their_adapters_agree_in_our_model(method, base, oracle):
 @pytest.mark.parametrize("method", TRAINED)
 def test_an_adapter_of_section_9_7_gives_the_same_logits_in_peft(method, oracle):
     check_logits(oracle, f"ours/{method}", with_adapter(oracle[0] / "ours" / method))
+
+
+def test_ranks_and_alphas_of_each_modules_own_mean_the_same_to_peft(oracle):
+    root, jobs, _ = oracle
+    check_logits(oracle, "ours/uneven", with_adapter(root / "ours" / "uneven",
+                                                     jobs["ours/uneven"]["base"]))
 
 
 @pytest.mark.parametrize("method", [m for m in TRAINED if "lora" in m])

@@ -6,7 +6,6 @@ which names the file, what was found, what was expected and what to do. No pickl
 
 A `.safetensors` file is eight bytes with the header's length, a header of JSON,
 `{name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}`, then the arrays' bytes.
-`llama.read_safetensors` reads it in ten lines: right for files that we made ourselves.
 
 New files are complete, and on the disk, before they take the old ones' names: a crash leaves the
 old files.
@@ -15,21 +14,32 @@ old files.
 import errno
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import save_file
 
 # bfloat16 is the upper half of a float32; NumPy has no such type, so its bits come as integers.
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 LARGEST_JSON = 10_000_000  # bytes; the header of a checkpoint takes about 100 per array
+UNGATHERED = ("DeepSpeed ZeRO-3 and FSDP save such files if the parts are not gathered first; save "
+              "it again with the gathered state")
+SMALL_JSON, LEAST_PER_VALUE = 300_000, 9  # bytes; many tiny values take many times their text
+FIRST_BYTES = {  # what is often found under another file's name
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs "
+                                "pull`, or download it from the site",
+    b"<": "a page of HTML or XML, as a server sends it instead of a file: download it again",
+    b"\x80": "a pickle, which can run any code when it is read; take a *.safetensors file",
+    b"PK\x03\x04": "a zip archive, as torch.save writes with a pickle in it, which can run any "
+                   "code when it is read; take a *.safetensors file",
+    b"GGUF": "a GGUF file; take the original checkpoint, with *.safetensors",
+    b"\x1f\x8b": "compressed with gzip; unpack it"}
 
 
 class HubError(ValueError):
@@ -43,7 +53,9 @@ def about(where: Any) -> Iterator[None]:
         yield
     except HubError:
         raise
-    except (ValueError, TypeError, OverflowError, OSError) as error:
+    except OSError as error:  # its text has the name once more
+        raise HubError(f"{where}: {error.strerror or error}") from error
+    except (ValueError, TypeError, OverflowError) as error:
         raise HubError(f"{where}: {error}") from error
 
 
@@ -62,20 +74,47 @@ def parse(data: bytes, where: Any) -> dict[str, Any]:
     def no_number(word: str) -> None:
         raise HubError(f"{where}: {word} is no number in JSON")
 
+    def whole(digits: str) -> int:
+        if len(digits) > 1000:  # Python itself refuses to read much longer ones
+            raise HubError(f"{where}: a number of {len(digits):,} digits is absurd")
+        return int(digits)
+
+    values = sum(data.count(sign) for sign in b",[{:")  # at least as many as there are
+    wide = 1 if data.isascii() else 2  # one such letter makes every letter of the text wide
+    if SMALL_JSON < len(data) < LEAST_PER_VALUE * values * wide:
+        raise HubError(f"{where}: about {values:,} values in {len(data):,} bytes are no settings "
+                       "and no header of arrays; they would fill the memory")
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique,
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_int=whole,
                            parse_constant=no_number)
     except HubError:
         raise
-    except (ValueError, RecursionError) as error:  # decoding errors are ValueErrors
-        raise HubError(f"{where} is no JSON: {error}") from None
+    except RecursionError:
+        raise HubError(f"{where} is no JSON that we read: too many brackets in brackets") from None
+    except ValueError as error:  # decoding errors are ValueErrors
+        raise HubError(f"{where} is {what_it_is(data) or f'no JSON: {error}'}") from None
     if not isinstance(value, dict):
         raise HubError(f"{where} must be a JSON object, {{...}}, got a {type(value).__name__}")
     return value
 
 
+def what_it_is(data: bytes) -> str:
+    """What a file is that begins with these bytes, if it is something well known; else ""."""
+    if not data:
+        return "empty: fetch it again"
+    start = data.lstrip()
+    return next((what for first, what in FIRST_BYTES.items() if start.startswith(first)), "")
+
+
 def _file_size(path: Path) -> int:
-    if not path.is_file():
+    if path.is_dir():
+        raise HubError(f"{path} is a folder; a file is needed there")
+    if path.is_symlink() and not path.exists():
+        raise HubError(f"{path} is a link to {os.readlink(path)}, which is not there; download it "
+                       "again")
+    if path.exists() and not path.is_file():
+        raise HubError(f"{path} is no ordinary file but a pipe or a device")
+    if not path.exists():
         there = sorted(p.name for p in path.parent.iterdir())[:20] if path.parent.is_dir() else []
         raise HubError(f"{path.parent} has no file {path.name}; it holds {there or 'nothing'}")
     return path.stat().st_size
@@ -114,12 +153,16 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     path = Path(path)
     size = _file_size(path)
     with about(path), path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        first = file.read(200)
+        length = int.from_bytes(first[:8], "little")
+        if first[8:9] != b"{" and (what := what_it_is(first)):
+            raise HubError(f"{path} is {what}")
         if size < 8 or length > size - 8:
             raise HubError(f"{path} is cut off, or no safetensors file: its header should have "
                            f"{length:,} bytes, but the whole file has {size:,}; fetch it again")
         if length > LARGEST_JSON:
             raise HubError(f"{path}: a header of {length:,} bytes is above {LARGEST_JSON:,}")
+        file.seek(8)
         data = file.read(length)
     if not data.startswith(b"{"):
         raise HubError(f"{path}: the header must begin with '{{', got {data[:10]!r}; "
@@ -129,7 +172,7 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise HubError(f"{path}: __metadata__ must map strings to strings")
     if not header:
-        raise HubError(f"{path} holds no arrays")
+        raise HubError(f"{path} holds no arrays: {UNGATHERED}")
 
     tensors, spans = {}, []
     for name, entry in header.items():
@@ -184,22 +227,43 @@ def check_names(where: Any, found: Iterable[str], wanted: Iterable[str]) -> None
         return
     said = []
     if extra:
-        near = get_close_matches(extra[0][:200], missing or wanted, 1)
-        meant = f", meant is perhaps {near[0]!r}" if near else ""
-        said.append(f"{len(extra)} that do not belong there, first {short(extra[0])}{meant}")
+        said.append(f"{len(extra)} that do not belong there, first {short(extra[0])}"
+                    f"{meant(extra[0], missing)}")
     if missing:
         said.append(f"{len(missing)} missing, first {short(missing[0])}")
+    if heads := [name for name in extra if name.endswith(("score.weight", "classifier.weight"))]:
+        said.append(f"{heads[0]} is the head of a classifier, no language model's")
     raise HubError(f"{where}: names do not fit: {'; '.join(said)}. A name that is not understood "
                    "would leave its weights unused")
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """Which of the names was meant, fit for a message, if only the spelling is wrong; else ""."""
+    parts = name.split(".")
+    for other in names:
+        wrong = [(a, b) for a, b in zip(parts, other.split(".")) if a != b]
+        same_length = name.count(".") == other.count(".")
+        if other.endswith(f".{name}") or same_length and len(wrong) == 1 and _misspelt(*wrong[0]):
+            return f", meant is perhaps {other!r}"
+    return ""
+
+
+def _misspelt(word: str, right: str) -> bool:
+    """The same letters in another order, one of them missing, or one more; numbers are no words."""
+    one, two = Counter(word.casefold()), Counter(right.casefold())
+    return not right.isdigit() and ((one - two) + (two - one)).total() <= 1
 
 
 def check_fit(where: Any, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple]) -> None:
     """Names and shapes are those that the model needs."""
     check_names(where, tensors, shapes)
     for name, shape in shapes.items():
-        if tensors[name].shape != shape:
-            raise HubError(f"{where}: {name} has shape {tensors[name].shape}, but this model and "
-                           f"configuration need {shape}: it belongs to another model or size")
+        found = tensors[name].shape
+        if 0 in found:
+            raise HubError(f"{where}: {name} is empty, of shape {found}: {UNGATHERED}")
+        if found != shape:
+            raise HubError(f"{where}: {name} has shape {found}, but this model and configuration "
+                           f"need {short(shape)}: it belongs to another model or size")
 
 
 @lru_cache(maxsize=1)
@@ -237,6 +301,62 @@ def read_tensor(tensor: Tensor, dtype: Any = np.float32) -> np.ndarray:
     return array if array.flags.aligned else array.copy()
 
 
+def find_tensors(folder: Path) -> dict[str, Tensor]:
+    """The arrays of a checkpoint: `model.safetensors`, or several files and their index."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists() or not index.exists():  # as transformers does
+        if not single.exists() and list(folder.glob("*.bin")):
+            raise HubError(f"{folder} has its weights in pickles (*.bin), which can run any code "
+                           "when they are read; take a checkpoint with *.safetensors")
+        return read_header(single)[0]
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise HubError(f"{index} must have a weight_map of array names to file names")
+    by_file: dict[str, set[str]] = {}
+    for name, file in listed.items():
+        if not isinstance(file, str) or not re.fullmatch(r"[A-Za-z0-9._-]+\.safetensors", file):
+            raise HubError(f"{index}: {short(file)} is not the plain name of a safetensors file "
+                           "in the same folder; nothing outside of it is read")
+        by_file.setdefault(file, set()).add(name)
+    tensors: dict[str, Tensor] = {}
+    for file, names in sorted(by_file.items()):
+        found, _ = read_header(folder / file)
+        check_names(f"{folder / file}, against {index.name}", found, names)
+        tensors |= found
+    return tensors
+
+
+def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float32, *,
+                copies: Mapping[str, str] | None = None,
+                progress: Callable[[Iterable[str]], Iterable[str]] = iter) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint: exactly those that `shapes` names, in its order.
+
+    Parameters
+    ----------
+    folder : holds model.safetensors, or its shards and their index
+    shapes : by name
+    dtype : what the arrays are converted to, one by one
+    copies : arrays that may be stored, too, if they equal the other that they are mapped to
+    progress : such as tqdm
+
+    Raises
+    ------
+    HubError
+        Files that are damaged or do not fit each other or the shapes; a copy that differs.
+    """
+    tensors = {name: tensor for name, tensor in find_tensors(folder).items()
+               if not name.endswith(".rotary_emb.inv_freq")}  # old files store what is computed
+    stored = {name: tensors.pop(name) for name in copies or {} if name in tensors}
+    check_fit(folder, tensors, shapes)
+    arrays = {name: read_tensor(tensors[name], dtype) for name in progress(shapes)}
+    for name, tensor in stored.items():
+        same = arrays[copies[name]]
+        if tensor.shape != same.shape or not np.array_equal(read_tensor(tensor, dtype), same):
+            raise HubError(f"{folder}: config.json says that {name} is {copies[name]}, but "
+                           f"{name} differs; set tie_word_embeddings to false")
+    return arrays
+
+
 # ----------------------------------------------------------------------------------- writing, whole
 
 
@@ -265,6 +385,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], **metadata: str) 
         if not np.isfinite(array).all():
             raise HubError(f"{name} holds NaN or infinity and was not saved: the run has diverged; "
                            "lower the learning rate")
+    from safetensors.numpy import save_file  # here, since reading needs NumPy alone
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path,
               metadata={"format": "pt", **metadata})
 

@@ -1,0 +1,107 @@
+"""Regular expressions from strangers, matched in bounded time.
+
+Python's `re` tries one way after another: `(a+)+$` in an adapter's file could keep it busy for
+years. Here every part of a pattern maps a place in the text to all places where a match of that
+part may end, and remembers it, so the work is at most the parts times the cube of a name's length.
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache, lru_cache
+
+LONGEST, MOST_GROUPS = 1_000, 40
+ATOM = re.compile(r"\\[dDwWsSbBAZ]|\\[^A-Za-z0-9]|\[\^?\]?(?:\\.|[^\]\\])*\]|[^\\()|*+?]",
+                  re.DOTALL)
+REPEAT = re.compile(r"(?:([*+?])|\{(\d+)\}|\{(\d*),(\d*)\})\??(?![*+])")
+Part = Callable[[str, int], frozenset[int]]  # text, where to begin -> where a match may end
+
+
+def fullmatch(pattern: str, text: str) -> bool:
+    """Does the whole text match, as `re.fullmatch` would say?
+
+    Raises ValueError for what `re` does not know, what looks around or back, and long patterns.
+    """
+    return len(text) in _parse(pattern)(text, 0)
+
+
+@lru_cache(maxsize=100)
+def _parse(pattern: str) -> Part:
+    if len(pattern) > LONGEST or pattern.count("(") > MOST_GROUPS:
+        raise ValueError(f"a regular expression of {len(pattern):,} letters and "
+                         f"{pattern.count('('):,} groups is too long; write the targets out")
+    try:
+        re.compile(pattern)
+        whole, rest = _alternatives(pattern)
+    except (re.error, OverflowError) as error:
+        raise ValueError(f"{pattern[:80]!r} is no regular expression: {error}") from None
+    if rest:
+        raise ValueError(f"{pattern[:80]!r} cannot be read from {rest[:20]!r} on: groups, |, * + ? "
+                         "{}, [] and single letters are understood; write the targets out")
+    return whole
+
+
+def _alternatives(rest: str) -> tuple[Part, str]:
+    """`one|other`, up to a closing bracket or what is not understood."""
+    branches, more = [], True
+    while more:
+        parts = []
+        while (found := _repeated(rest)) is not None:
+            part, rest = found
+            parts.append(part)
+        branches.append(_sequence(parts))
+        more, rest = rest.startswith("|"), rest.removeprefix("|")
+    return cache(lambda text, at: frozenset().union(*(b(text, at) for b in branches))), rest
+
+
+def _sequence(parts: list[Part]) -> Part:
+    def match(text: str, at: int) -> frozenset[int]:
+        ends = frozenset({at})
+        for part in parts:
+            ends = _step(part, text, ends)
+        return ends
+    return cache(match)
+
+
+def _step(part: Part, text: str, starts: frozenset[int]) -> frozenset[int]:
+    return frozenset().union(*(part(text, start) for start in starts))
+
+
+def _repeated(rest: str) -> tuple[Part, str] | None:
+    """A letter, a class or a group, with `*`, `+`, `?` or `{2,3}` behind it, if there is one."""
+    if group := re.match(r"\((\?:|\?P<\w+>)?(?!\?)", rest):
+        one, after = _alternatives(rest[group.end():])
+        if not after.startswith(")"):
+            return None
+        rest = after[1:]
+    elif atom := ATOM.match(rest):
+        token = re.compile(atom[0])
+        one = cache(lambda text, at: frozenset(
+            [found.end()] if (found := token.match(text, at)) else []))
+        rest = rest[atom.end():]
+    else:
+        return None
+    if not (repeat := REPEAT.match(rest)):
+        return one, rest
+    sign, exact, low, high = repeat.groups()
+    if sign:
+        low, high = {"*": "0", "+": "1", "?": "0"}[sign], {"?": "1"}.get(sign, "")
+    elif exact:
+        low = high = exact
+    return _repeat(one, int(low or 0), int(high) if high else None), rest[repeat.end():]
+
+
+def _repeat(one: Part, low: int, high: int | None) -> Part:
+    def match(text: str, at: int) -> frozenset[int]:
+        enough = len(text) + 1  # of that many matches one is empty: more of them change nothing
+        least, most = min(low, enough), 2 * enough if high is None else min(high, 2 * enough)
+        now = frozenset({at})
+        for _ in range(least):
+            now = _step(one, text, now)
+        reached = now
+        for _ in range(most - least):
+            now = _step(one, text, now) - reached
+            if not now:
+                break
+            reached |= now
+        return reached
+    return cache(match)
