@@ -4,12 +4,33 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
+
+from exercises.mistakes import Mistake, patched
+
 ROOT = Path(__file__).resolve().parents[4]
+DTYPES = [np.float32, np.float64]
+#: Each room, with the class that a student writes there.
+ROOMS = {"ex1_lora_feed_forward": "LoRAFeedForward", "ex2_lora_dropout": "LoRADropoutLayer",
+         "ex3_parallel_adapter": "ParallelAdapter", "ex4_prefix_mlp": "PrefixMLP",
+         "ex5_prompted_lora": "PromptedLoRAAttention", "ex6_qlora": "QLoRALinear"}
+
+
+def module(room, name):
+    """code/stage-09/exercises/<room>/<name>.py."""
+    return importlib.import_module(f"exercises.{room}.{name}")
 
 
 def solution(room, name):
     """`name` of the reference solution in code/stage-09/exercises/<room>/solution.py."""
-    return getattr(importlib.import_module(f"exercises.{room}.solution"), name)
+    return getattr(module(room, "solution"), name)
+
+
+def check(room, work, *args, **kwargs):
+    """Report of the room's check on a student's work: a class, or what a student has defined."""
+    if isinstance(work, dict) and room != "ex6_qlora":
+        work = work[ROOMS[room]]
+    return getattr(module(room, "checks"), f"check_{room[4:]}")(work, *args, **kwargs)
 
 
 def cells(notebook):
@@ -19,11 +40,26 @@ def cells(notebook):
             if cell["cell_type"] == "code"]
 
 
-def starter(notebook, name):
-    """What an untouched starter defines under `name`: the cell with `class name` or `def name`."""
+def starter(room):
+    """What an untouched starter defines: the cell of its notebook with the class."""
     space = {"__name__": "starter"}
     exec("import numpy as np\nimport peft\n", space)
-    for source in cells(notebook):
-        if f"class {name}" in source or f"def {name}" in source:
+    for source in cells(room.replace("_", "-")):
+        if f"class {ROOMS[room]}" in source:
             exec(source, space)
-    return space[name]
+    return space
+
+
+def mistakes(room):
+    """Pairs of a mistake and what makes its wrong answer; some are classes instead of patches."""
+    listed = module(room, "mistakes")
+    for entry in listed.MISTAKES:
+        if isinstance(entry, Mistake):
+            yield entry, lambda entry=entry: patched(room, entry)
+        elif isinstance(entry, tuple):
+            name, diagnosis, work = entry
+            yield (Mistake(name, diagnosis, {}, listed.AT[name] or "", listed.SEEN[name]),
+                   lambda work=work: work)
+        else:
+            yield (Mistake(entry.__name__, entry.diagnosis, {}, getattr(entry, "at", ""),
+                           getattr(entry, "seen", "")), lambda entry=entry: entry)
