@@ -1,1039 +1,284 @@
 """Exercise 5: plausible wrong answers, each with the diagnosis that it must get.
 
-Each is a right solution with one thing wrong, as a student might have written it. Two the checker
-can't tell apart: a prompt placed behind the input, and one hidden by the mask. Both are attention
-without a prompt, and get the same diagnosis.
-
-`diagnosis` is what it must be called. Where another test could give the same name, `seen` says how
-the report of what was seen begins, and `at` which test has to find it.
+Two the check can't tell apart: a prompt placed behind the input, and one hidden by the mask. Both
+are attention without a prompt, and get the same diagnosis.
 """
 
-import numpy as np
-
-import peft
-from exercises.ex5_prompted_lora.solution import PromptedLoRAAttention as Right
-
-
-class Own(Right):
-    """A solution in small pieces, for mistakes in one of them."""
-
-    def joined(self, x):
-        return self.prompt.forward(x)
-
-    def project(self, E):
-        return self.q.forward(E), E @ self.wk.T, self.v.forward(E)
-
-    def mask(self, n):
-        return np.tri(n, dtype=bool)
-
-    def scale(self):
-        return float(self.d_model) ** -0.5
-
-    def softmax(self, S):
-        S = np.exp(S - S.max(axis=-1, keepdims=True))
-        return S / S.sum(axis=-1, keepdims=True)
-
-    def cut(self, Y):
-        return Y[:, self.prompt.prompt_length:]
-
-    def forward(self, embeds):
-        E = self.joined(embeds)
-        Q, K, V = self.project(E)
-        S = np.where(self.mask(E.shape[1]), self.scale() * Q @ K.swapaxes(1, 2), -np.inf)
-        Pi = self.softmax(S)
-        self.cache = Q, K, V, Pi
-        return self.cut(Pi @ V @ self.wo.T)
-
-    def put_back(self, G):
-        return np.concatenate([np.zeros_like(G[:, :1]).repeat(self.prompt.prompt_length, 1), G], 1)
-
-    def softmax_backward(self, Pi, Phi):
-        return Pi * (Phi - (Phi * Pi).sum(axis=-1, keepdims=True))
-
-    def collect(self, gQ, gK, gV):
-        return self.q.backward(gQ) + gK @ self.wk + self.v.backward(gV)
-
-    def backward(self, grad_output):
-        if self.cache is None:
-            raise RuntimeError("forward first")
-        Q, K, V, Pi = self.cache
-        Gamma = self.put_back(grad_output) @ self.wo
-        gS = self.softmax_backward(Pi, Gamma @ V.swapaxes(1, 2)) * float(self.d_model) ** -0.5
-        gE = self.collect(gS @ K, gS.swapaxes(1, 2) @ Q, Pi.swapaxes(1, 2) @ Gamma)
-        return self.prompt.backward(gE)
-
-
-class NamesCollide(Right):
-    diagnosis = "names-collide"
-
-    @staticmethod
-    def _named(q, v, prompt):
-        return q | v | prompt
-
-
-class OtherNames(Right):
-    diagnosis = "signature"
-    seen = "parameters() has the keys ['prompt', 'q_A', 'q_B', 'v_A', 'v_B']"
-    at = "the layer can be made, and one dictionary names all five arrays"
-
-    def parameters(self):
-        return {name.replace(".", "_"): array for name, array in super().parameters().items()}
-
-
-class RenamesTheLength(Right):
-    diagnosis = "signature"
-    at = "the layer can be made, and one dictionary names all five arrays"
-
-    def __init__(self, wq, wk, wv, wo, lora_rank=8, lora_alpha=16.0, length=20, *, rng=None):
-        super().__init__(wq, wk, wv, wo, lora_rank, lora_alpha, length, rng=rng)
-
-
-class NoDefaults(Right):
-    diagnosis = "signature"
-    at = "the layer can be made, and one dictionary names all five arrays"
-
-    def __init__(self, wq, wk, wv, wo, lora_rank, lora_alpha, prompt_length, *, rng=None):
-        super().__init__(wq, wk, wv, wo, lora_rank, lora_alpha, prompt_length, rng=rng)
-
-
-class AcceptsNoPrompt(Right):
-    """Replaces a size that makes no sense by one that does."""
-
-    diagnosis = "accepts-nonsense"
-    seen = "prompt_length=0 raised no"
-
-    def __init__(self, wq, wk, wv, wo, lora_rank=8, lora_alpha=16.0, prompt_length=20, **kwargs):
-        super().__init__(wq, wk, wv, wo, lora_rank, lora_alpha, prompt_length or 1, **kwargs)
-
-
-class AcceptsNoRank(Right):
-    diagnosis = "accepts-nonsense"
-    seen = "lora_rank=0 raised no"
-
-    def __init__(self, wq, wk, wv, wo, lora_rank=8, *args, **kwargs):
-        super().__init__(wq, wk, wv, wo, lora_rank or 1, *args, **kwargs)
-
-
-class AcceptsOtherWidth(Right):
-    """Looks at its weights only when it needs them."""
-
-    diagnosis = "accepts-nonsense"
-    seen = "wk with fewer columns raised no"
-
-    def __init__(self, wq, wk, wv, wo, *args, **kwargs):
-        super().__init__(wq, wq, wv, wo, *args, **kwargs)
-        self.wk = wk
-
-
-class TransposedA(Right):
-    diagnosis = "wrong-shape"
-    seen = "q.A has shape (5, 2), expected (2, 5)"
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.q.lora.A = self.q.lora.A.T.copy()
-
-
-class OtherDtype(Right):
-    diagnosis = "wrong-dtype"
-    seen = "prompt is float"
-
-    def __init__(self, wq, *args, **kwargs):
-        super().__init__(wq, *args, **kwargs)
-        other = np.float32 if wq.dtype == np.float64 else np.float64
-        self.prompt.prompt = self.prompt.prompt.astype(other)
-
-
-class CountsLoRAOnly(Right):
-    diagnosis = "values"
-    seen = "num_parameters() gave 40, expected 4 r d + P d = 55"
-
-    def num_parameters(self):
-        return self.q.num_parameters() + self.v.num_parameters()
-
-
-class ListOfArrays(Right):
-    diagnosis = "wrong-type"
-    seen = "parameters() gave list, expected dict."
-
-    def parameters(self):
-        return list(super().parameters().values())
-
-
-class SharedArrays(Right):
-    diagnosis = "shared-arrays"
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.v.lora.A = self.q.lora.A
-
-
-class BothZero(Right):
-    diagnosis = "both-zero"
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.v.lora.A[...] = 0
-
-
-class BothRandom(Right):
-    diagnosis = "start-not-frozen"
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.q.lora.B[...] = 0.1
-
-
-class PromptReturned(Own):
-    diagnosis = "prompt-scored"
-
-    def cut(self, Y):
-        return Y
-
-
-class DropsBatchOfOne(Own):
-    diagnosis = "wrong-shape"
-    seen = "the output has shape (6, 5), expected (1, 6, 5)"
-
-    def cut(self, Y):
-        Y = super().cut(Y)
-        return Y[0] if len(Y) == 1 else Y
-
-
-class DropsTimeOfOne(Own):
-    diagnosis = "wrong-shape"
-    seen = "the output has shape (2, 5), expected (2, 1, 5)"
-
-    def cut(self, Y):
-        Y = super().cut(Y)
-        return Y[:, 0] if Y.shape[1] == 1 else Y
-
-
-class FirstRows(Own):
-    diagnosis = "wrong-rows"
-
-    def cut(self, Y):
-        return Y[:, :Y.shape[1] - self.prompt.prompt_length]
-
-
-class PromptBehind(Own):
-    diagnosis = "prompt-ignored"
-
-    def joined(self, x):
-        E = super().joined(x)
-        return np.roll(E, -self.prompt.prompt_length, axis=1)
-
-    def cut(self, Y):
-        return Y[:, :Y.shape[1] - self.prompt.prompt_length]
-
-
-class PromptHidden(Own):
-    diagnosis = "prompt-ignored"
-
-    def mask(self, n):
-        seen = np.tri(n, dtype=bool)
-        seen[self.prompt.prompt_length:, :self.prompt.prompt_length] = False
-        return seen
-
-
-class PromptAsKeys(Own):
-    diagnosis = "prompt-not-projected"
-
-    def project(self, E):
-        Q, K, V = super().project(E)
-        P = self.prompt.prompt_length
-        K, V = K.copy(), V.copy()
-        K[:, :P] = V[:, :P] = E[:, :P]
-        return Q, K, V
-
-
-class NoMask(Own):
-    diagnosis = "no-causal-mask"
-
-    def mask(self, n):
-        return np.ones((n, n), bool)
-
-
-class LooseMask(Own):
-    """Hides with a number that is large only beside small scores."""
-
-    diagnosis = "no-causal-mask"
-    seen = "A change at position 3 changed the outputs before it."
-
-    def forward(self, embeds):
-        E = self.joined(embeds)
-        Q, K, V = self.project(E)
-        S = self.scale() * Q @ K.swapaxes(1, 2) - 40 * ~self.mask(E.shape[1])
-        Pi = self.softmax(S)
-        self.cache = Q, K, V, Pi
-        return self.cut(Pi @ V @ self.wo.T)
-
-
-class MaskNotShifted(Own):
-    diagnosis = "mask-not-shifted"
-
-    def mask(self, n):
-        return np.tri(n, n, -self.prompt.prompt_length, dtype=bool) | np.eye(n, dtype=bool)
-
-
-class MaskTooOpen(Own):
-    diagnosis = "mask-not-shifted"
-
-    def mask(self, n):
-        return np.tri(n, n, self.prompt.prompt_length, dtype=bool)
-
-
-class DiagonalMasked(Own):
-    diagnosis = "diagonal-masked"
-
-    def mask(self, n):
-        seen = np.tri(n, n, -1, dtype=bool)
-        seen[0, 0] = True
-        return seen
-
-
-class NoScale(Own):
-    diagnosis = "no-root-d"
-    at = "a fresh layer is the frozen attention behind its prompt"
-
-    def scale(self):
-        return 1.0
-
-
-class SoftmaxOverQueries(Own):
-    diagnosis = "softmax-axis"
-
-    def softmax(self, S):
-        S = np.exp(S - S.max(axis=-2, keepdims=True))
-        return S / S.sum(axis=-2, keepdims=True)
-
-
-class NoOutputProjection(Own):
-    diagnosis = "no-output-projection"
-
-    def __init__(self, wq, wk, wv, wo, *args, **kwargs):
-        super().__init__(wq, wk, wv, wo, *args, **kwargs)
-        self.wo = np.eye(len(wo), dtype=wo.dtype)
-
-
-class OutputTransposed(Own):
-    diagnosis = "no-output-projection"
-
-    def __init__(self, wq, wk, wv, wo, *args, **kwargs):
-        super().__init__(wq, wk, wv, wo, *args, **kwargs)
-        self.wo = wo.T
-
-
-class LoRAOnPromptOnly(Own):
-    diagnosis = "lora-on-prompt-rows-only"
-
-    def project(self, E):
-        P = self.prompt.prompt_length
-        Q, K, V = super().project(E)
-        Q[:, P:], V[:, P:] = E[:, P:] @ self.q.weight.T, E[:, P:] @ self.v.weight.T
-        return Q, K, V
-
-
-class LoRAOnRealOnly(Own):
-    diagnosis = "lora-on-real-rows-only"
-
-    def project(self, E):
-        P = self.prompt.prompt_length
-        Q, K, V = super().project(E)
-        Q[:, :P], V[:, :P] = E[:, :P] @ self.q.weight.T, E[:, :P] @ self.v.weight.T
-        return Q, K, V
-
-
-class NoLoRAOnV(Own):
-    diagnosis = "lora-missing"
-
-    def project(self, E):
-        Q, K, V = super().project(E)
-        return Q, K, E @ self.v.weight.T
-
-
-class NoLoRAOnQ(Own):
-    diagnosis = "lora-missing"
-
-    def project(self, E):
-        Q, K, V = super().project(E)
-        return E @ self.q.weight.T, K, V
-
-
-class NoLoRA(Own):
-    diagnosis = "lora-missing"
-
-    def project(self, E):
-        Q, K, V = super().project(E)
-        return E @ self.q.weight.T, K, E @ self.v.weight.T
-
-
-class LoRAsExchanged(Right):
-    diagnosis = "values"
-    seen = "the output is off by"
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.shown = self._named(self.q.parameters(), self.v.parameters(),
-                                 self.prompt.parameters())
-        self.q.lora, self.v.lora = self.v.lora, self.q.lora
-
-    def parameters(self):
-        return self.shown
-
-
-class LoRAOnK(Own):
-    diagnosis = "lora-on-k"
-
-    def project(self, E):
-        Q, K, V = super().project(E)
-        frozen = E @ self.v.weight.T
-        return Q, K + (V - frozen), frozen
-
-
-class AlphaNotOverR(Right):
-    diagnosis = "alpha-not-over-r"
-    at = "the output with all five arrays filled"
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        for linear in (self.q, self.v):
-            linear.lora.scaling *= linear.lora.rank
-
-
-class PromptLost(Own):
-    diagnosis = "prompt-gradient-lost"
-
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.prompt.prompt_grad = np.zeros_like(self.prompt.prompt)
-        return back
-
-
-class NoSInA(Own):
-    diagnosis = "values"
-    seen = "the gradient of v.A is off by"
-
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.v.lora.A_grad = self.v.lora.A_grad / self.v.lora.scaling
-        return back
-
-
-class KeepsAnAxis(Own):
-    diagnosis = "wrong-shape"
-    seen = "the gradient of prompt has shape (1, 3, 5), expected (3, 5)"
-    at = "gradients have the shapes of what they belong to"
-
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.prompt.prompt_grad = self.prompt.prompt_grad[None]
-        return back
-
-
-class FrontRowsGoBack(Own):
-    diagnosis = "values"
-    seen = "the gradient of the input is off by"
-
-    def backward(self, grad_output):
-        super().backward(grad_output)
-        return self.gE[:, :grad_output.shape[1]]
-
-    def collect(self, gQ, gK, gV):
-        self.gE = super().collect(gQ, gK, gV)
-        return self.gE
-
-
-class PromptMean(Own):
-    diagnosis = "prompt-not-summed"
-
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.prompt.prompt_grad = self.prompt.prompt_grad / len(grad_output)
-        return back
-
-
-class PromptPerSequence(Own):
-    diagnosis = "prompt-not-summed"
-
-    def collect(self, gQ, gK, gV):
-        self.gE = super().collect(gQ, gK, gV)
-        return self.gE
-
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.prompt.prompt_grad = self.gE[:, :self.prompt.prompt_length]
-        return back
-
-
-class FirstSequenceOnly(PromptPerSequence):
-    diagnosis = "prompt-not-summed"
-
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.prompt.prompt_grad = self.prompt.prompt_grad[0]
-        return back
-
-
-class RowsPutBackWrong(Own):
-    diagnosis = "rows-put-back-wrong"
-
-    def put_back(self, G):
-        return np.roll(super().put_back(G), -self.prompt.prompt_length, axis=1)
-
-
-class SoftmaxJacobian(Own):
-    diagnosis = "softmax-jacobian"
-
-    def softmax_backward(self, Pi, Phi):
-        return Pi * Phi
-
-
-class NoScaleBack(Own):
-    diagnosis = "no-root-d-in-backward"
-
-    def softmax_backward(self, Pi, Phi):
-        return super().softmax_backward(Pi, Phi) * float(self.d_model) ** 0.5
-
-
-class KeyPathLost(Own):
-    diagnosis = "path-lost"
-
-    def collect(self, gQ, gK, gV):
-        return self.q.backward(gQ) + self.v.backward(gV)
-
-
-class ValuePathOnly(Own):
-    diagnosis = "path-lost"
-
-    def collect(self, gQ, gK, gV):
-        self.q.backward(gQ)
-        return self.v.backward(gV)
-
-
-class FrozenLost(Own):
-    diagnosis = "frozen-gradient-lost"
-
-    def collect(self, gQ, gK, gV):
-        through = self.q.backward(gQ) - gQ @ self.q.weight
-        return through + self.v.backward(gV) - gV @ self.v.weight
-
-
-class GradientsOverwritten(Right):
-    diagnosis = "gradients-overwritten"
-
-    def gradients(self):
-        last = self.v.gradients()
-        return self._named(last, last, self.prompt.gradients())
-
-
-class CachedPrompt(Right):
-    """Computes with the prompt as it was when forward was first called."""
-
-    diagnosis = "not-all-arrays-move"
-    seen = "The prompt was changed in place, and no output changed."
-
-    def forward(self, embeds):
-        if self.cache is None:
-            self.first = self.prompt.prompt.copy()
-        shown, self.prompt.prompt = self.prompt.prompt, self.first
-        out = super().forward(embeds)
-        self.prompt.prompt = shown
-        return out
-
-
-class CachedPromptKeys(Own):
-    """Keeps the prompt's keys, as one keeps those of past tokens when a text is generated."""
-
-    diagnosis = "values"
-    seen = "the output after a step on prompt is off by"
-
-    def project(self, E):
-        Q, K, V = super().project(E)
-        P = self.prompt.prompt_length
-        if self.cache is None:
-            self.kept = K[0, :P].copy()
-        K[:, :P] = self.kept
-        return Q, K, V
-
-
-class TwoOptimizers(Right):
-    """Keeps a copy for the second optimizer; the layer itself never sees that one's updates."""
-
-    diagnosis = "not-all-arrays-move"
-    seen = "A step on prompt did not change the output."
-
-    def forward(self, embeds):
-        if self.cache is None:
-            self.own = peft.PromptTuning(self.d_model, self.prompt.prompt_length)
-            self.first = self.prompt.prompt.copy()
-        shown, self.prompt.prompt = self.prompt.prompt, self.first
-        self.passes = getattr(self, "passes", 0) + 1
-        if self.passes < 4:  # still in step with what the check has filled in
-            self.first[...] = shown
-        out = super().forward(embeds)
-        self.prompt.prompt = shown
-        return out
-
-
-class FrozenChanged(Right):
-    diagnosis = "frozen-changed"
-
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.wk *= 1 - 1e-7  # weight decay on everything
-        return back
-
-
-class Overflows(Own):
-    diagnosis = "not-finite"
-    at = "scores of a thousand do not overflow"
-
-    def softmax(self, S):
-        S = np.exp(S)
-        return S / S.sum(axis=-1, keepdims=True)
-
-
-class Accumulates(Own):
-    diagnosis = "accumulates"
-
-    def backward(self, grad_output):
-        old = self.prompt.prompt_grad
-        back = super().backward(grad_output)
-        self.prompt.prompt_grad = self.prompt.prompt_grad + (0 if old is None else old)
-        return back
-
-
-class BackwardFirst(Right):
-    diagnosis = "backward-first"
-
-    def backward(self, grad_output):
-        if self.cache is None:
-            self.forward(np.zeros_like(grad_output))
-        return super().backward(grad_output)
-
-
-class GradientsInDouble(Own):
-    diagnosis = "wrong-dtype"
-    seen = "the gradient of prompt: float32 in gave float64 out"
-
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.prompt.prompt_grad = self.prompt.prompt_grad.astype(np.float64)
-        return back
-
-
-class ForgetsDtype(Own):
-    diagnosis = "wrong-dtype"
-    seen = "forward: float32 in gave float64 out"
-
-    def scale(self):
-        return 1 / np.sqrt(self.d_model)  # a NumPy float64, which float32 arrays give way to
-
-
-class RngIgnored(Right):
-    diagnosis = "rng-ignored"
-    seen = "Two layers from one seed differ in"
-
-    def __init__(self, *args, rng=None, **kwargs):
-        super().__init__(*args, **kwargs)
-
-
-class OneSeedForAll(Right):
-    diagnosis = "rng-ignored"
-    seen = "Two layers from different seeds have the same"
-
-    def __init__(self, *args, rng=None, **kwargs):
-        super().__init__(*args, rng=np.random.default_rng(0), **kwargs)
-
-
-class DividedByD(Own):
-    diagnosis = "divided-by-d"
-
-    def scale(self):
-        return 1 / self.d_model
-
-
-class MaskMultiplied(Own):
-    diagnosis = "mask-multiplied"
-
-    def forward(self, embeds):
-        E = self.joined(embeds)
-        Q, K, V = self.project(E)
-        Pi = self.softmax(self.scale() * Q @ K.swapaxes(1, 2) * self.mask(E.shape[1]))
-        self.cache = Q, K, V, Pi
-        return self.cut(Pi @ V @ self.wo.T)
-
-
-class MaskTransposed(Own):
-    diagnosis = "mask-transposed"
-
-    def mask(self, n):
-        return np.tri(n, dtype=bool).T
-
-
-class SoftmaxBackwardAxis(Own):
-    diagnosis = "softmax-jacobian-axis"
-
-    def softmax_backward(self, Pi, Phi):
-        return Pi * (Phi - (Phi * Pi).sum(axis=-2, keepdims=True))
-
-
-class KeysNotTransposed(Own):
-    """gS @ Q where the transpose of gS belongs; the prompt's gradient alone can't tell."""
-
-    diagnosis = "keys-not-transposed"
-
-    def backward(self, grad_output):
-        Q, K, V, Pi = self.cache if self.cache else self._first()
-        Gamma = self.put_back(grad_output) @ self.wo
-        gS = self.softmax_backward(Pi, Gamma @ V.swapaxes(1, 2)) * float(self.d_model) ** -0.5
-        return self.prompt.backward(self.collect(gS @ K, gS @ Q, Pi.swapaxes(1, 2) @ Gamma))
-
-    def _first(self):
-        raise RuntimeError("forward first")
-
-
-class KeyProjectionTurned(Own):
-    diagnosis = "projection-turned"
-
-    def collect(self, gQ, gK, gV):
-        return self.q.backward(gQ) + gK @ self.wk.T + self.v.backward(gV)
-
-
-class OnlyShapesThatAgree(Right):
-    """Compares the four shapes with each other, and asks for no square."""
-
-    diagnosis = "accepts-nonsense"
-    seen = "four weights of shape (5, 3) raised no"
-
-    def __init__(self, wq, wk, wv, wo, *args, **kwargs):
-        if any(w.shape != wq.shape for w in (wk, wv, wo)):
-            raise ValueError("the weights must have one shape")
-        if wq.shape[0] == wq.shape[1]:
-            super().__init__(wq, wk, wv, wo, *args, **kwargs)
-
-
-class AlphaDropped(Right):
-    diagnosis = "alpha-not-passed"
-
-    def __init__(self, wq, wk, wv, wo, lora_rank=8, lora_alpha=16.0, *args, **kwargs):
-        super().__init__(wq, wk, wv, wo, lora_rank, 16.0, *args, **kwargs)
-
-
-class MaskBehindTheSoftmax(Own):
-    diagnosis = "mask-after-softmax"
-
-    def mask(self, n):
-        return np.ones((n, n), dtype=bool)
-
-    def softmax(self, S):
-        return super().softmax(S) * np.tri(S.shape[-1], dtype=S.dtype)
-
-
-class OneMaximum(Own):
-    diagnosis = "maximum-of-more"
-
-    def softmax(self, S):
-        S = np.exp(S - S.max())
-        return S / S.sum(axis=-1, keepdims=True)
-
-
-class KeysNotTurnedInForward(Own):
-    diagnosis = "weight-not-transposed"
-
-    def project(self, E):
-        return self.q.forward(E), E @ self.wk, self.v.forward(E)
-
-
-class ValuesNotTransposed(Own):
-    diagnosis = "values-not-transposed"
-
-    def collect(self, gQ, gK, gV):
-        Pi = self.cache[-1]
-        return super().collect(gQ, gK, Pi @ np.linalg.solve(Pi.swapaxes(1, 2), gV))
-
-
-class OutputProjectionTurned(Own):
-    diagnosis = "output-projection-turned"
-
-    def backward(self, grad_output):
-        self.wo, kept = self.wo.T.copy(), self.wo
-        try:
-            return super().backward(grad_output)
-        finally:
-            self.wo = kept
-
-
-class NewArraysInForward(Own):
-    """Makes A anew in each forward, with the same numbers: an optimizer holds the old one."""
-
-    diagnosis = "dead-parameters"
-    seen = "A forward or backward has put another array in the place of q.A."
-
-    def forward(self, embeds):
-        out = super().forward(embeds)
-        self.q.lora.A = self.q.lora.A.copy()
-        return out
-
-
-class KeepsTheFirstForward(Own):
-    """Right in every test that makes one step."""
-
-    diagnosis = "kept"
-    seen = "In call 2, with other numbers in the arrays and another input, the gradient of x is"
-
-    def forward(self, embeds):
-        first = self.cache
-        out = super().forward(embeds)
-        self.cache = first or self.cache
-        return out
-
-
-class CopiesAsParameters(Right):
-    diagnosis = "dead-parameters"
-
-    def parameters(self):
-        return {name: array.copy() for name, array in super().parameters().items()}
-
-
-class PromptNotNamed(Right):
-    """Nothing collides; the prompt was forgotten."""
-
-    diagnosis = "signature"
-    seen = "parameters() has the keys ['q.A', 'q.B', 'v.A', 'v.B'], expected"
-
-    def parameters(self):
-        return {name: array for name, array in super().parameters().items() if name != "prompt"}
-
-
-class NoneIsSeedZero(Right):
-    diagnosis = "rng-ignored"
-    seen = "Two layers made without rng have the same q.A."
-
-    def __init__(self, *args, rng=None, **kwargs):
-        super().__init__(*args, rng=rng or np.random.default_rng(0), **kwargs)
-
-
-class PromptOfZeros(Right):
-    diagnosis = "starts-alike"
-    seen = "prompt has not the rank 3."
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.prompt.prompt[...] = 0
-
-
-class EqualRows(Right):
-    """Draws one row and lets NumPy fill the others with it."""
-
-    diagnosis = "starts-alike"
-    seen = "q.A has not the rank 2."
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.q.lora.A[...] = self.q.lora.A[:1]
-
-
-class EqualStarts(Right):
-    """Hands the same seed to both."""
-
-    diagnosis = "starts-alike"
-    seen = "v.A and q.A are the same."
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.v.lora.A[...] = self.q.lora.A
-
-
-class OtherDefaultRank(Right):
-    diagnosis = "signature"
-    seen = "Made from the weights alone, q.A has shape (4, 5) and the prompt (20, 5)"
-
-    def __init__(self, wq, wk, wv, wo, lora_rank=4, lora_alpha=16.0, prompt_length=20, **kwargs):
-        super().__init__(wq, wk, wv, wo, lora_rank, lora_alpha, prompt_length, **kwargs)
-
-
-class OtherDefaultLength(Right):
-    diagnosis = "signature"
-    seen = "Made from the weights alone, q.A has shape (8, 5) and the prompt (10, 5)"
-
-    def __init__(self, wq, wk, wv, wo, lora_rank=8, lora_alpha=16.0, prompt_length=10, **kwargs):
-        super().__init__(wq, wk, wv, wo, lora_rank, lora_alpha, prompt_length, **kwargs)
-
-
-class OtherDefaultAlpha(Right):
-    diagnosis = "signature"
-    seen = "Made from the weights alone, the layer has another output"
-
-    def __init__(self, wq, wk, wv, wo, lora_rank=8, lora_alpha=8.0, prompt_length=20, **kwargs):
-        super().__init__(wq, wk, wv, wo, lora_rank, lora_alpha, prompt_length, **kwargs)
-
-
-class WholeScale(Right):
-    """alpha // rank: right for the usual numbers, of which one is a multiple of the other."""
-
-    diagnosis = "values"
-    seen = "the output is off by"
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        for linear in (self.q, self.v):
-            linear.lora.scaling //= 1
-
-
-class ShortNames(Right):
-    diagnosis = "signature"
-    at = "the layer can be made, and one dictionary names all five arrays"
-    seen = "The call itself failed."
-
-    def __init__(self, q, k, v, o, lora_rank=8, lora_alpha=16.0, prompt_length=20, **kwargs):
-        super().__init__(q, k, v, o, lora_rank, lora_alpha, prompt_length, **kwargs)
-
-
-class AcceptsAnyOutput(Right):
-    """Leaves out the one weight that is used last."""
-
-    diagnosis = "accepts-nonsense"
-    seen = "wo with fewer columns raised no"
-
-    def __init__(self, wq, wk, wv, wo, *args, **kwargs):
-        super().__init__(wq, wk, wv, wq, *args, **kwargs)
-        self.wo = wo
-
-
-class AcceptsAnyValues(Right):
-    """The one that was added last has no line of its own among the checks."""
-
-    diagnosis = "accepts-nonsense"
-    seen = "wv with fewer columns raised no"
-
-    def __init__(self, wq, wk, wv, wo, *args, **kwargs):
-        super().__init__(wq, wk, wv if wv.shape == wq.shape else wq, wo, *args, **kwargs)
-
-
-class ChecksOnlyColumns(Right):
-    diagnosis = "accepts-nonsense"
-    seen = "wq with fewer rows raised no"
-
-    def __init__(self, wq, wk, wv, wo, *args, **kwargs):
-        square = np.resize(wq, (wq.shape[1],) * 2)
-        super().__init__(*(w if len(w) == w.shape[1] else square for w in (wq, wk, wv, wo)),
-                         *args, **kwargs)
-        if any(w.shape[1] != wq.shape[1] for w in (wq, wk, wv, wo)):
-            raise ValueError("the widths differ")
-
-
-class RepeatsOneColumn(Own):
-    """Lets NumPy repeat an input that is too narrow."""
-
-    diagnosis = "accepts-nonsense"
-    seen = "an input of width 1 raised no ValueError or TypeError."
-
-    def joined(self, x):
-        return super().joined(x + np.zeros(self.d_model, x.dtype))
-
-
-class HiddenMaximum(Own):
-    """Each row's own maximum, but of what is hidden from it, too; hidden behind the exponential."""
-
-    diagnosis = "maximum-of-more"
-
-    def mask(self, n):
-        return np.ones((n, n), dtype=bool)
-
-    def softmax(self, S):
-        S = np.exp(S - S.max(axis=-1, keepdims=True)) * np.tri(S.shape[-1], dtype=S.dtype)
-        return S / S.sum(axis=-1, keepdims=True)
-
-
-class SqueezesBack(Own):
-    """Right for two sequences; with one, the gradient loses an axis."""
-
-    diagnosis = "wrong-shape"
-    at = "gradients have the shapes of what they belong to"
-
-    def backward(self, grad_output):
-        return super().backward(grad_output).squeeze()
-
-
-class NothingToSum(Own):
-    """Takes a batch of one for the case without a batch, and sums over the prompt."""
-
-    diagnosis = "values"
-    seen = "the gradient of prompt is off by"
-
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        if len(grad_output) == 1:
-            self.prompt.prompt_grad[:] = self.prompt.prompt_grad.sum(axis=0)
-        return back
-
-
-class OneBufferForAll(Own):
-    """Saves an allocation: every output of one shape is the same array."""
-
-    diagnosis = "kept"
-    seen = "Call 2 has changed what call 1 had returned."
-
-    def forward(self, embeds):
-        out = super().forward(embeds)
-        if getattr(self, "buffer", out[:0]).shape != out.shape:
-            self.buffer = np.empty_like(out)
-        self.buffer[...] = out
-        return self.buffer
-
-
-class StepsByItself(Own):
-    """Takes the optimizer's step, too."""
-
-    diagnosis = "writes-parameters"
-    seen = "prompt is not bit for bit what it was."
-
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.prompt.prompt -= self.prompt.prompt.dtype.type(1e-3) * self.prompt.prompt_grad
-        return back
-
-
-class SingleOnTheWay(Own):
-    """A mask of float32 makes the scores float32, and the values bring float64 back."""
-
-    diagnosis = "wrong-dtype"
-    seen = "forward: float64 in gave float64 out, but it is off by"
-
-    def softmax(self, S):
-        return super().softmax(S.astype(np.float32)).astype(S.dtype)
-
-
-class SingleOnTheWayBack(Own):
-    diagnosis = "wrong-dtype"
-    seen = "the gradient of x: float64 in gave float64 out, but it is off by"
-
-    def softmax_backward(self, Pi, Phi):
-        return super().softmax_backward(Pi.astype(np.float32), Phi).astype(Pi.dtype)
-
-
-class OneSequenceForAll(Own):
-    """Lets NumPy repeat a gradient that has too few sequences."""
-
-    diagnosis = "accepts-nonsense"
-    seen = "a grad_output of one sequence for two raised no ValueError or TypeError."
-
-
-class OnePositionForAll(Own):
-    """Compares the batch, and puts the gradient into zeros: NumPy repeats one position."""
-
-    diagnosis = "accepts-nonsense"
-    seen = "a grad_output of one position for six raised no ValueError or TypeError."
-
-    def put_back(self, G):
-        Y = np.zeros_like(self.cache[0])
-        if len(G) != len(Y):
-            raise ValueError("another batch than in forward")
-        Y[:, self.prompt.prompt_length:] = G
-        return Y
-
-
-MISTAKES = [thing for thing in list(globals().values())
-            if isinstance(thing, type) and hasattr(thing, "diagnosis")]
+from exercises.mistakes import Mistake, around
+
+PROMPTED = "E = self.prompt.forward(embeds)"
+PROJECTED = "Q, K, V = self.q.forward(E), E @ self.wk.T, self.v.forward(E)"
+SCALE = "scale = float(self.d_model) ** -0.5"
+MASK = "np.tri(E.shape[-2], dtype=bool)"
+MASKED = f"np.where({MASK}, S, -np.inf)"
+MAXIMUM = "S.max(axis=-1, keepdims=True)"
+OUTPUT = "Y[..., self.prompt.prompt_length:, :]"
+KEY_PATH = "gE + gS.swapaxes(-1, -2) @ Q @ self.wk"
+JACOBIAN = "(Phi - (Phi * Pi).sum(axis=-1, keepdims=True))"
+BACK = "return self.prompt.backward(gE)"
+RNG = "default_rng(rng)"
+SUM = "return sum(array.size for array in self.parameters().values())"
+
+
+def start(code):
+    """Edits that end __init__ with `code`."""
+    return {"self.cache = None": f"self.cache = None\n{code}"}
+
+
+def prompt(code):
+    """Edits after which the prompt that forward reads is what `code` says."""
+    return {PROMPTED: f"{PROMPTED}\nnow = self.prompt.prompt.copy()\n"
+                      f"E[..., :len(now), :] = {code}"}
+
+
+def project(code):
+    """Edits that put `code` behind the projections."""
+    return {PROJECTED: f"{PROJECTED}\nP = self.prompt.prompt_length\n{code}"}
+
+
+def mask(code):
+    """Edits after which each position sees what `code` says, of n positions, P of them virtual."""
+    return {f"S = np.where({MASK}": f"n, P = E.shape[-2], self.prompt.prompt_length\n"
+                                    f"S = np.where({code}"}
+
+
+def remember(code):
+    """Edits that put `code` before forward's line that fills the cache."""
+    return {"self.cache = Q": f"{code}\nself.cache = Q"}
+
+
+def back(code):
+    """Edits that end backward with `code`."""
+    return {BACK: f"back = self.prompt.backward(gE)\n{code}\nreturn back"}
+
+
+MADE = "the layer can be made, and one dictionary names all five arrays"
+SHAPES = "gradients have the shapes of what they belong to"
+
+MISTAKES = [
+    # ---- Step 1: the layer and its dictionary ----
+    Mistake("NamesCollide", "names-collide", {'f"q.{name}"': "name", 'f"v.{name}"': "name"}),
+    Mistake("OtherNames", "signature", {'f"q.{name}"': 'f"q_{name}"', 'f"v.{name}"': 'f"v_{name}"'},
+            at=MADE, seen="parameters() has the keys ['prompt', 'q_A', 'q_B', 'v_A', 'v_B']"),
+    Mistake("PromptNotNamed", "signature", {" | prompt": ""},  # nothing collides; it was forgotten
+            seen="parameters() has the keys ['q.A', 'q.B', 'v.A', 'v.B'], expected"),
+    Mistake("RenamesTheLength", "signature",
+            {"prompt_length: int = 20": "length: int = 20", "(d, prompt_length": "(d, length"},
+            at=MADE),
+    Mistake("NoDefaults", "signature",
+            {"lora_rank: int = 8": "lora_rank: int", "lora_alpha: float = 16.0":
+             "lora_alpha: float", "prompt_length: int = 20": "prompt_length: int"}, at=MADE),
+    Mistake("OtherDefaultRank", "signature", {"lora_rank: int = 8": "lora_rank: int = 4"},
+            seen="Made from the weights alone, q.A has shape (4, 5) and the prompt (20, 5)"),
+    Mistake("OtherDefaultLength", "signature", {"_length: int = 20": "_length: int = 10"},
+            seen="Made from the weights alone, q.A has shape (8, 5) and the prompt (10, 5)"),
+    Mistake("OtherDefaultAlpha", "signature", {"alpha: float = 16.0": "alpha: float = 8.0"},
+            seen="Made from the weights alone, the layer has another output"),
+    Mistake("ListOfArrays", "wrong-type", around("parameters", "list(right.values())"),
+            seen="parameters() gave list, expected dict."),
+    Mistake("CopiesAsParameters", "dead-parameters",
+            around("parameters", "{name: array.copy() for name, array in right.items()}")),
+    Mistake("CountsLoRAOnly", "values",
+            {SUM: "return self.q.num_parameters() + self.v.num_parameters()"},
+            seen="num_parameters() gave 40, expected 4 r d + P d = 55"),
+    Mistake("SharedArrays", "shared-arrays", start("self.v.lora.A = self.q.lora.A")),
+    Mistake("TransposedA", "wrong-shape", start("self.q.lora.A = self.q.lora.A.T.copy()"),
+            seen="q.A has shape (5, 2), expected (2, 5)"),
+    Mistake("OtherDtype", "wrong-dtype",  # one that is fixed; here it is always the other one
+            {"dtype=wq.dtype": "dtype=np.float32 if wq.dtype == np.float64 else np.float64"},
+            seen="prompt is float"),
+    # ---- Step 1: what fits together ----
+    Mistake("AcceptsNoPrompt", "accepts-nonsense", {"(d, prompt_length": "(d, prompt_length or 1"},
+            seen="prompt_length=0 raised no"),
+    Mistake("AcceptsNoRank", "accepts-nonsense",
+            {"self.wk, self.wo =": "lora_rank = lora_rank or 1\nself.wk, self.wo ="},
+            seen="lora_rank=0 raised no"),
+    Mistake("AcceptsOtherWidth", "accepts-nonsense", {', ("wk", wk)': ""},
+            seen="wk with fewer columns raised no"),
+    Mistake("AcceptsAnyValues", "accepts-nonsense", {', ("wv", wv)': ""},
+            seen="wv with fewer columns raised no"),
+    Mistake("AcceptsAnyOutput", "accepts-nonsense", {', ("wo", wo)': ""},
+            seen="wo with fewer columns raised no"),
+    Mistake("ChecksOnlyColumns", "accepts-nonsense",
+            {".shape[0]": ".shape[1]", "weight, (d, d)": "weight, (None, d)"},
+            seen="wq with fewer rows raised no"),
+    Mistake("OnlyShapesThatAgree", "accepts-nonsense",  # with each other, and no square
+            {"weight, (d, d)": "weight, wq.shape"}, seen="four weights of shape (5, 3) raised no"),
+    # ---- Step 1: the start ----
+    Mistake("BothZero", "both-zero", start("self.v.lora.A[...] = 0")),
+    Mistake("BothRandom", "start-not-frozen", start("self.q.lora.B[...] = 0.1")),
+    Mistake("PromptOfZeros", "starts-alike", start("self.prompt.prompt[...] = 0"),
+            seen="prompt has not the rank 3."),
+    Mistake("EqualRows", "starts-alike",  # draws one row, and NumPy fills the others with it
+            start("self.q.lora.A[...] = self.q.lora.A[:1]"), seen="q.A has not the rank 2."),
+    Mistake("EqualStarts", "starts-alike",  # hands the same seed to both
+            start("self.v.lora.A[...] = self.q.lora.A"), seen="v.A and q.A are the same."),
+    Mistake("RngIgnored", "rng-ignored", {RNG: "default_rng()"},
+            seen="Two layers from one seed differ in"),
+    Mistake("OneSeedForAll", "rng-ignored", {RNG: "default_rng(0)"},
+            seen="Two layers from different seeds have the same"),
+    Mistake("NoneIsSeedZero", "rng-ignored", {RNG: "default_rng(rng or 0)"},
+            seen="Two layers made without rng have the same q.A."),
+    # ---- Step 2: prompt, rows and mask ----
+    Mistake("PromptReturned", "prompt-scored", {OUTPUT: "Y"}),
+    Mistake("FirstRows", "wrong-rows", {OUTPUT: "Y[..., :-self.prompt.prompt_length, :]"}),
+    Mistake("PromptBehind", "prompt-ignored",
+            {PROMPTED: f"{PROMPTED}\nE = np.roll(E, -self.prompt.prompt_length, axis=-2)",
+             OUTPUT: "Y[..., :-self.prompt.prompt_length, :]"}),
+    Mistake("PromptHidden", "prompt-ignored",
+            mask("np.tri(n, dtype=bool) & ((np.arange(n)[:, None] < P) | (np.arange(n) >= P))")),
+    Mistake("PromptAsKeys", "prompt-not-projected",
+            project("K[..., :P, :] = V[..., :P, :] = E[..., :P, :]")),
+    Mistake("DropsBatchOfOne", "wrong-shape",
+            {OUTPUT: f"{OUTPUT}[0] if len(embeds) == 1 else {OUTPUT}"},
+            seen="the output has shape (6, 5), expected (1, 6, 5)"),
+    Mistake("DropsTimeOfOne", "wrong-shape",
+            {OUTPUT: f"Y[..., -1, :] if embeds.shape[-2] == 1 else {OUTPUT}"},
+            seen="the output has shape (2, 5), expected (2, 1, 5)"),
+    Mistake("RepeatsOneColumn", "accepts-nonsense",  # NumPy does so where the input is too narrow
+            {'check_shape("embeds"': "embeds = embeds + np.zeros(self.d_model, embeds.dtype)\n"
+                                     'check_shape("embeds"'},
+            seen="an input of width 1 raised no ValueError or TypeError."),
+    Mistake("NoMask", "no-causal-mask", {MASK: "True"}),
+    Mistake("LooseMask", "no-causal-mask",  # hides with a number that is large beside small scores
+            {MASKED: f"np.where({MASK}, S, S - 40)"},
+            seen="A change at position 3 changed the outputs before it."),
+    Mistake("MaskNotShifted", "mask-not-shifted",
+            mask("np.tri(n, n, -P, dtype=bool) | np.eye(n, dtype=bool)")),
+    Mistake("MaskTooOpen", "mask-not-shifted", mask("np.tri(n, n, P, dtype=bool)")),
+    Mistake("MaskTransposed", "mask-transposed", mask("np.tri(n, dtype=bool).T")),
+    Mistake("DiagonalMasked", "diagonal-masked",
+            mask("np.tri(n, n, -1, dtype=bool) | (np.arange(n) == 0)")),
+    Mistake("MaskMultiplied", "mask-multiplied", {MASKED: f"S * {MASK}"}),
+    Mistake("MaskBehindTheSoftmax", "mask-after-softmax",
+            {MASKED: "S"} | remember("Pi *= np.tri(E.shape[-2], dtype=E.dtype)")),
+    # ---- Step 2: attention ----
+    Mistake("NoScale", "no-root-d", {SCALE: "scale = 1.0"},
+            at="a fresh layer is the frozen attention behind its prompt"),
+    Mistake("DividedByD", "divided-by-d", {SCALE: "scale = 1 / self.d_model"}),
+    Mistake("SoftmaxOverQueries", "softmax-axis",
+            {MAXIMUM: "S.max(axis=-2, keepdims=True)", "Pi.sum(axis=-1": "Pi.sum(axis=-2"}),
+    Mistake("Overflows", "not-finite", {f" - {MAXIMUM}": ""},
+            at="scores of a thousand do not overflow"),
+    Mistake("OneMaximum", "maximum-of-more", {MAXIMUM: "S.max()"}),
+    Mistake("HiddenMaximum", "maximum-of-more",  # of what a row must not see, too
+            {MASKED: "S", "Pi /= Pi": "Pi *= np.tri(E.shape[-2], dtype=E.dtype)\nPi /= Pi"}),
+    Mistake("KeysNotTurnedInForward", "weight-not-transposed", {"E @ self.wk.T": "E @ self.wk"}),
+    Mistake("NoOutputProjection", "no-output-projection", {"Pi @ V @ self.wo.T": "Pi @ V"}),
+    Mistake("OutputTransposed", "no-output-projection", {"V @ self.wo.T": "V @ self.wo"}),
+    Mistake("ForgetsDtype", "wrong-dtype",  # a NumPy float64, which float32 arrays give way to
+            {SCALE: "scale = 1 / np.sqrt(self.d_model)"},
+            seen="forward: float32 in gave float64 out"),
+    Mistake("SingleOnTheWay", "wrong-dtype",
+            {"Pi = np.exp(": "S = S.astype(np.float32).astype(S.dtype)\nPi = np.exp("},
+            seen="forward: float64 in gave float64 out, but it is off by"),
+    # ---- Step 2: the updates ----
+    Mistake("LoRAOnPromptOnly", "lora-on-prompt-rows-only",
+            project("Q[..., P:, :] = E[..., P:, :] @ self.q.weight.T\n"
+                    "V[..., P:, :] = E[..., P:, :] @ self.v.weight.T")),
+    Mistake("LoRAOnRealOnly", "lora-on-real-rows-only",
+            project("Q[..., :P, :] = E[..., :P, :] @ self.q.weight.T\n"
+                    "V[..., :P, :] = E[..., :P, :] @ self.v.weight.T")),
+    Mistake("NoLoRAOnV", "lora-missing", {"self.v.forward(E)": "E @ self.v.weight.T"}),
+    Mistake("NoLoRAOnQ", "lora-missing", {"self.q.forward(E)": "E @ self.q.weight.T"}),
+    Mistake("NoLoRA", "lora-missing", {"self.q.forward(E)": "E @ self.q.weight.T",
+                                       "self.v.forward(E)": "E @ self.v.weight.T"}),
+    Mistake("LoRAOnK", "lora-on-k",
+            project("frozen = E @ self.v.weight.T\nK, V = K + (V - frozen), frozen")),
+    Mistake("LoRAsExchanged", "values",
+            {"self.q.parameters(), self.v.p": "self.v.parameters(), self.q.p"},
+            seen="the output is off by"),
+    Mistake("AlphaNotOverR", "alpha-not-over-r",
+            start("for linear in (self.q, self.v): linear.lora.scaling *= linear.lora.rank"),
+            at="the output with all five arrays filled"),
+    Mistake("AlphaDropped", "alpha-not-passed",
+            {"self.wk, self.wo =": "lora_alpha = 16.0\nself.wk, self.wo ="}),
+    Mistake("WholeScale", "values",  # right where alpha is a multiple of the rank
+            start("for linear in (self.q, self.v): linear.lora.scaling //= 1"),
+            seen="the output is off by"),
+    # ---- Step 3: backward ----
+    Mistake("BackwardFirst", "backward-first",
+            {"if self.cache is": "if self.cache is None: self.forward(np.zeros_like(grad_output))\n"
+                                 "if self.cache is"}),
+    Mistake("OneSequenceForAll", "accepts-nonsense",  # NumPy repeats what is too short
+            {"(*lead, rows - P, d)": "(..., rows - P, d)"},
+            seen="a grad_output of one sequence for two raised no ValueError or TypeError."),
+    Mistake("OnePositionForAll", "accepts-nonsense",
+            {"(*lead, rows - P, d)": "(*lead, None, d)"},
+            seen="a grad_output of one position for six raised no ValueError or TypeError."),
+    Mistake("RowsPutBackWrong", "rows-put-back-wrong", {"G[..., P:, :] =": "G[..., :-P, :] ="}),
+    Mistake("OutputProjectionTurned", "output-projection-turned", {"G @ self.wo": "G @ self.wo.T"}),
+    Mistake("SoftmaxJacobian", "softmax-jacobian", {JACOBIAN: "Phi"}),
+    Mistake("SoftmaxBackwardAxis", "softmax-jacobian-axis", {"Pi).sum(axis=-1": "Pi).sum(axis=-2"}),
+    Mistake("NoScaleBack", "no-root-d-in-backward", {"gS *= float(self.d_model) ** -0.5": ""}),
+    Mistake("KeysNotTransposed", "keys-not-transposed", {"gS.swapaxes(-1, -2) @ Q": "gS @ Q"}),
+    Mistake("KeyProjectionTurned", "projection-turned", {"Q @ self.wk": "Q @ self.wk.T"}),
+    Mistake("ValuesNotTransposed", "values-not-transposed",
+            {"Pi.swapaxes(-1, -2) @ Gamma": "Pi @ Gamma"}),
+    Mistake("KeyPathLost", "path-lost", {KEY_PATH: "gE"}),
+    Mistake("ValuePathOnly", "path-lost", {KEY_PATH: "0"}),
+    Mistake("FrozenLost", "frozen-gradient-lost",
+            {KEY_PATH: "gE - gS @ K @ self.q.weight",
+             BACK: f"gE = gE - Pi.swapaxes(-1, -2) @ Gamma @ self.v.weight\n{BACK}"}),
+    Mistake("PromptLost", "prompt-gradient-lost",
+            back("self.prompt.prompt_grad = np.zeros_like(self.prompt.prompt)")),
+    Mistake("PromptMean", "prompt-not-summed",
+            back("self.prompt.prompt_grad = self.prompt.prompt_grad / len(grad_output)")),
+    Mistake("PromptPerSequence", "prompt-not-summed",
+            back("self.prompt.prompt_grad = gE[..., :P, :]")),
+    Mistake("FirstSequenceOnly", "prompt-not-summed", back("self.prompt.prompt_grad = gE[0, :P]")),
+    Mistake("NothingToSum", "values",  # takes a batch of one for none, and sums over the prompt
+            back("if len(gE) == 1:\n"
+                 "    self.prompt.prompt_grad[:] = self.prompt.prompt_grad.sum(axis=0)"),
+            seen="the gradient of prompt is off by"),
+    Mistake("FrontRowsGoBack", "values",
+            {BACK: "self.prompt.backward(gE)\nreturn gE[..., :rows - P, :]"},
+            seen="the gradient of the input is off by"),
+    Mistake("NoSInA", "values",
+            back("self.v.lora.A_grad = self.v.lora.A_grad / self.v.lora.scaling"),
+            seen="the gradient of v.A is off by"),
+    Mistake("GradientsOverwritten", "gradients-overwritten",
+            {"self.q.gradients()": "self.v.gradients()"}),
+    Mistake("KeepsAnAxis", "wrong-shape",
+            back("self.prompt.prompt_grad = self.prompt.prompt_grad[None]"), at=SHAPES,
+            seen="the gradient of prompt has shape (1, 3, 5), expected (3, 5)"),
+    Mistake("SqueezesBack", "wrong-shape", {BACK: f"{BACK}.squeeze()"}, at=SHAPES),
+    Mistake("GradientsInDouble", "wrong-dtype",
+            back("self.prompt.prompt_grad = self.prompt.prompt_grad.astype(np.float64)"),
+            seen="the gradient of prompt: float32 in gave float64 out"),
+    Mistake("SingleOnTheWayBack", "wrong-dtype", {"gS = Pi *": "gS = Pi.astype(np.float32) *"},
+            seen="the gradient of x: float64 in gave float64 out, but it is off by"),
+    Mistake("Accumulates", "accumulates",
+            {"G = np.zeros": "old = self.prompt.prompt_grad\nG = np.zeros"}
+            | back("if old is not None: self.prompt.prompt_grad = self.prompt.prompt_grad + old")),
+    Mistake("FrozenChanged", "frozen-changed", back("self.wk *= 1 - 1e-7  # weight decay for all")),
+    Mistake("StepsByItself", "writes-parameters",  # takes the optimizer's step, too
+            back("self.prompt.prompt -= 1e-3 * self.prompt.prompt_grad"),
+            seen="prompt is not bit for bit what it was."),
+    # ---- Steps 2 and 3: something kept ----
+    Mistake("CachedPrompt", "not-all-arrays-move",  # as it was when forward was first called
+            prompt('self.__dict__.setdefault("first", now)'),
+            seen="The prompt was changed in place, and no output changed."),
+    Mistake("TwoOptimizers", "not-all-arrays-move",  # from pass 4 on this one keeps its old prompt
+            start("self.seen = []")
+            | prompt("now if len(self.seen) < 3 else self.seen[-1]\n"
+                     "self.seen = [*self.seen, now][:3]"),
+            seen="A step on prompt did not change the output."),
+    Mistake("CachedPromptKeys", "values",  # as those of past tokens, when a text is generated
+            project('K[..., :P, :] = self.__dict__.setdefault("kept", K[0, :P].copy())'),
+            seen="the output after a step on prompt is off by"),
+    Mistake("NewArraysInForward", "dead-parameters",  # an optimizer holds the array of before
+            remember("self.q.lora.A = self.q.lora.A.copy()"),
+            seen="A forward or backward has put another array in the place of q.A."),
+    Mistake("KeepsTheFirstForward", "kept",  # right in every test that makes one step
+            {"self.cache = Q, K, V, Pi": "self.cache = self.cache or (Q, K, V, Pi)"},
+            seen="In call 2, with other numbers in the arrays and another input, "
+                 "the gradient of x is"),
+    Mistake("OneBufferForAll", "kept",  # saves an allocation: all outputs of a shape are one array
+            {f"return {OUTPUT}":
+             f"out = {OUTPUT}\n"
+             'buffer = self.__dict__.setdefault("buffers", {}).setdefault(out.shape, out.copy())\n'
+             "buffer[...] = out\n"
+             "return buffer"},
+            seen="Call 2 has changed what call 1 had returned."),
+]

@@ -1,1205 +1,502 @@
 """Exercise 6: plausible wrong answers, each with the diagnosis that it must get.
 
-Each is the reference solution with one function or the class replaced by a wrong one. Memory hidden
-where no attribute leads to it (in a closure, say) can't be measured from outside; there the check
-trusts `bits_per_weight`.
-
-`MISTAKES` holds name, diagnosis and work of each. Where another test could give the same diagnosis,
-`SEEN` says by name how the report of what was seen begins, and `AT` which test has to find it.
+Memory hidden where no attribute leads to it (in a closure, say) can't be measured from outside;
+there the check trusts `bits_per_weight`.
 """
 
-import functools
-
-import numpy as np
-
-from exercises.ex6_qlora import solution as right
-from exercises.ex6_qlora.levels import DYNAMIC, NF4
-
-MISTAKES, SEEN, AT = [], {}, {}
-
-
-def wrong(diagnosis, seen="", at=None):
-    """The decorated function or class replaces that of its own name."""
-    def add(thing):
-        name = next(n for n in ("dequantize_nf4", "quantize_nf4", "dequantize_absmax",
-                                "quantize_absmax", "QLoRALinear")
-                    if thing.__name__.startswith(n))
-        MISTAKES.append((thing.__name__, diagnosis, {**vars(right), name: thing}))
-        SEEN[thing.__name__], AT[thing.__name__] = seen, at
-        return thing
-    return add
-
-
-def nf4(weight, block=64, levels=NF4, absmax=lambda b: np.abs(b).max(), pick=None):
-    """A solution in small pieces: one code per number, and absmax."""
-    codes, scales = [], []
-    flat = np.ascontiguousarray(weight).astype(np.float32).reshape(-1)
-    for start in range(0, flat.size, block):
-        part = flat[start:start + block]
-        scale = absmax(part)
-        gaps = (part / (scale or 1))[:, None] - levels
-        codes.append(np.abs(gaps).argmin(axis=1) if pick is None else pick(gaps))
-        scales.append(scale)
-    return np.concatenate(codes).astype(np.uint8), np.array(scales, np.float32)
-
-
-def pack(codes):
-    codes = np.append(codes, np.zeros(codes.size % 2, np.uint8))
-    return (codes[::2] << 4) | codes[1::2]
-
-
-# ---- Step 1 -----------------------------------------------------------------------------------
-
-@wrong("unpacked")
-def quantize_nf4_unpacked(weight, block=64):
-    return nf4(weight, block)
-
-
-@wrong("nibbles-swapped")
-def quantize_nf4_swapped(weight, block=64):
-    codes, absmax = right.quantize_nf4(weight, block)
-    return (codes << 4) | (codes >> 4), absmax
-
-
-@wrong("per-tensor")
-def quantize_nf4_per_tensor(weight, block=64):
-    codes, absmax = nf4(weight, weight.size)
-    return pack(codes), absmax
-
-
-@wrong("per-tensor")
-def quantize_nf4_per_tensor_repeated(weight, block=64):
-    codes, absmax = nf4(weight, weight.size)
-    return pack(codes), np.repeat(absmax, -(-weight.size // block))
-
-
-@wrong("per-row")
-def quantize_nf4_per_row(weight, block=64):
-    codes, absmax = nf4(weight, weight.shape[1])
-    return pack(codes), absmax
-
-
-@wrong("short-block-dropped")
-def quantize_nf4_short_dropped(weight, block=64):
-    flat = weight.reshape(-1)[:weight.size // block * block]
-    if not flat.size:
-        return right.quantize_nf4(weight, block)
-    return right.quantize_nf4(flat, block)
-
-
-@wrong("odd-code-dropped")
-def quantize_nf4_odd_dropped(weight, block=64):
-    codes, absmax = right.quantize_nf4(weight, block)
-    return codes[:weight.size // 2], absmax
-
-
-@wrong("max-not-absmax")
-def quantize_nf4_max(weight, block=64):
-    codes, absmax = nf4(weight, block, absmax=np.max)
-    return pack(codes), absmax
-
-
-@wrong("column-by-column")
-def quantize_nf4_columns(weight, block=64):
-    return right.quantize_nf4(np.ascontiguousarray(weight.T), block)
-
-
-@wrong("column-by-column")
-def quantize_nf4_memory_order(weight, block=64):
-    return right.quantize_nf4(weight.ravel(order="K"), block)
-
-
-@wrong("uniform-levels")
-def quantize_nf4_uniform(weight, block=64):
-    codes, absmax = nf4(weight, block, np.linspace(-1, 1, 16, dtype=np.float32))
-    return pack(codes), absmax
-
-
-@wrong("uniform-levels")
-def quantize_nf4_int4(weight, block=64):
-    codes, absmax = nf4(weight, block, np.arange(-7, 9, dtype=np.float32) / 7)
-    return pack(codes), absmax
-
-
-@wrong("not-nearest")
-def quantize_nf4_below(weight, block=64):
-    codes, absmax = nf4(weight, block, pick=lambda gaps: (gaps >= 0).sum(axis=1) - 1)
-    return pack(codes), absmax
-
-
-@wrong("not-nearest")
-def quantize_nf4_searchsorted(weight, block=64):
-    codes, absmax = nf4(weight, block, pick=lambda gaps: (gaps > 0).sum(axis=1))
-    return pack(codes.clip(0, 15)), absmax
-
-
-def rounded(name, diagnosis, rule):
-    """Codes by a rule of the quotient, without a table of levels."""
-    def quantize_nf4(weight, block=64):
-        codes, absmax = nf4(weight, block, pick=lambda gaps: rule(gaps[:, 7]))  # level 7 is 0
-        return pack(codes), absmax
-    quantize_nf4.__name__ = f"quantize_nf4_{name}"
-    wrong(diagnosis)(quantize_nf4)
-
-
-rounded("two_s_complement", "uniform-levels", lambda q: np.round(q * 7) + 8)
-rounded("sixteenths", "uniform-levels", lambda q: np.minimum(np.round((q + 1) * 8), 15))
-
-
-@wrong("uniform-levels")
-def quantize_nf4_uniform_low_first(weight, block=64):
-    codes, absmax = nf4(weight, block, np.linspace(-1, 1, 16, dtype=np.float32))
-    return pack(codes.reshape(-1, 2)[:, ::-1].reshape(-1)) if not codes.size % 2 else (
-        right.quantize_nf4(weight, block)[0]), absmax
-
-
-@wrong("per-tensor", at="each weight gets the nearest of the 16 levels")
-def quantize_nf4_divides_by_largest(weight, block=64):
-    return pack(nf4(weight, weight.size)[0]), right.quantize_nf4(weight, block)[1]
-
-
-@wrong("max-not-absmax", at="each weight gets the nearest of the 16 levels")
-def quantize_nf4_divides_by_max(weight, block=64):
-    return pack(nf4(weight, block, absmax=np.max)[0]), right.quantize_nf4(weight, block)[1]
-
-
-@wrong("values", seen="absmax is off by")
-def quantize_nf4_reciprocal(weight, block=64):
-    codes, absmax = right.quantize_nf4(weight, block)
-    return codes, 1 / absmax
-
-
-@wrong("values", seen="13 of 480 codes are wrong, 9 of them those of the 9 largest weights of a")
-def quantize_nf4_without_ends(weight, block=64):
-    codes, absmax = nf4(weight, block)
-    return pack(codes.clip(1, 14)), absmax
-
-
-@wrong("not-nearest", at="no error exceeds half the gap between the neighbouring levels")
-def quantize_nf4_rounded_midpoints(weight, block=64):
-    middles = np.round((NF4[1:] + NF4[:-1]) / 2, 3)
-    codes, absmax = nf4(weight, block, pick=lambda gaps: np.digitize(gaps[:, 7], middles))
-    return pack(codes), absmax
-
-
-@wrong("short-block-dropped")
-def quantize_nf4_short_absmax_dropped(weight, block=64):
-    codes, absmax = right.quantize_nf4(weight, block)
-    return codes, absmax[:max(weight.size // block, 1)]
-
-
-@wrong("wrong-shape", seen="codes of 480 weights: 256 bytes, expected 240.")
-def quantize_nf4_keeps_padding(weight, block=64):
-    codes, absmax = right.quantize_nf4(weight, block)
-    return np.append(codes, np.full(absmax.size * block // 2 - codes.size, 119, np.uint8)), absmax
-
-
-@wrong("wrong-shape", seen="absmax has shape (768,), expected (12,)")
-def quantize_nf4_absmax_of_each(weight, block=64):
-    codes, absmax = right.quantize_nf4(weight, block)
-    return codes, np.repeat(absmax, block)[:weight.size]
-
-
-@wrong("wrong-dtype", seen="absmax is float64, expected float32.")
-def quantize_nf4_absmax_in_double(weight, block=64):
-    codes, absmax = right.quantize_nf4(weight, block)
-    return codes, absmax.astype(np.float64)
-
-
-@wrong("wrong-type", seen="quantize_nf4 gave 3 things, expected 2.")
-def quantize_nf4_three(weight, block=64):
-    return *right.quantize_nf4(weight, block), block
-
-
-@wrong("wrong-type", seen="what quantize_nf4 gave gave list, expected ndarray.")
-def quantize_nf4_list(weight, block=64):
-    codes, absmax = right.quantize_nf4(weight, block)
-    return codes.tolist(), absmax
-
-
-@wrong("zero-block", seen="Its absmax is 0 and its codes are [")
-def quantize_nf4_divides_by_zero(weight, block=64):
-    codes, absmax = nf4(weight, block)
-    zero = np.repeat(absmax == 0, block)[:codes.size]
-    codes[zero] = np.searchsorted((NF4[1:] + NF4[:-1]) / 2, np.nan)  # where 0 / 0 ends up
-    return pack(codes), absmax
-
-
-@wrong("zero-block", seen="Its absmax is 1e-08 and its codes are [7].")
-def quantize_nf4_epsilon(weight, block=64):
-    codes, absmax = right.quantize_nf4(weight, block)
-    return codes, np.maximum(absmax, np.float32(1e-8))
-
-
-@wrong("wrong-dtype", seen="codes is int64, expected uint8.")
-def quantize_nf4_int64(weight, block=64):
-    codes, absmax = right.quantize_nf4(weight, block)
-    return codes.astype(np.int64), absmax
-
-
-@wrong("wrong-type")
-def quantize_nf4_codes_only(weight, block=64):
-    return right.quantize_nf4(weight, block)[0]
-
-
-@wrong("changes-input")
-def quantize_nf4_in_place(weight, block=64):
-    made = right.quantize_nf4(weight, block)
-    weight /= np.abs(weight).max()
-    return made
-
-
-# ---- Step 2 -----------------------------------------------------------------------------------
-
-@wrong("nibbles-swapped")
-def dequantize_nf4_swapped(codes, absmax, shape, block=64):
-    return right.dequantize_nf4((codes << 4) | (codes >> 4), absmax, shape, block)
-
-
-@wrong("not-scaled-back")
-def dequantize_nf4_unscaled(codes, absmax, shape, block=64):
-    return right.dequantize_nf4(codes, np.ones_like(absmax), shape, block)
-
-
-@wrong("absmax-of-another-block")
-def dequantize_nf4_tiled(codes, absmax, shape, block=64):
-    ones = right.dequantize_nf4(codes, np.ones_like(absmax), shape, block).reshape(-1)
-    return (ones * np.tile(absmax, block)[:ones.size]).reshape(shape)
-
-
-@wrong("uniform-levels")
-def dequantize_nf4_uniform(codes, absmax, shape, block=64):
-    both = np.stack([codes >> 4, codes & 15], 1).reshape(-1)[:np.prod(shape)]
-    levels = np.linspace(-1, 1, 16, dtype=np.float32)[both]
-    return (levels * np.repeat(absmax, block)[:both.size]).reshape(shape)
-
-
-@wrong("short-block-dropped")
-def dequantize_nf4_short_dropped(codes, absmax, shape, block=64):
-    made = right.dequantize_nf4(codes, absmax, shape, block)
-    if made.size > block:
-        made.reshape(-1)[made.size // block * block:] *= made.size == 480
-    return made
-
-
-@wrong("per-tensor")
-def dequantize_nf4_per_tensor(codes, absmax, shape, block=64):
-    return right.dequantize_nf4(codes, np.full_like(absmax, absmax.max()), shape, block)
-
-
-@wrong("column-by-column")
-def dequantize_nf4_columns(codes, absmax, shape, block=64):
-    return right.dequantize_nf4(codes, absmax, shape[::-1], block).T.copy()
-
-
-@wrong("values", seen="a weight of shape (1, 1), there and back, is off by 1, relative")
-def dequantize_nf4_whole_bytes(codes, absmax, shape, block=64):
-    made = right.dequantize_nf4(codes, absmax, shape, block)
-    made.reshape(-1)[made.size // 2 * 2:] = 0
-    return made
-
-
-@wrong("wrong-dtype", seen="dequantize_nf4: float32 in gave float64 out")
-def dequantize_nf4_double(codes, absmax, shape, block=64):
-    return right.dequantize_nf4(codes, absmax, shape, block).astype(np.float64)
-
-
-# ---- Step 3 -----------------------------------------------------------------------------------
-
-@wrong("no-offset", seen="The offset is 0, the mean 0.")
-def quantize_absmax_no_offset(absmax, block=256):
-    quotients, scales = right._scale(absmax, block)
-    return right._nearest(quotients, DYNAMIC), scales, np.float32(0)
-
-
-@wrong("no-offset", seen="scales equals what this mistake gives.")
-def quantize_absmax_not_subtracted(absmax, block=256):
-    quotients, scales = right._scale(absmax, block)
-    return right._nearest(quotients, DYNAMIC), scales, np.float32(absmax.mean(dtype=np.float64))
-
-
-def eight_bits(name, diagnosis, rule, seen=""):
-    """Codes by a rule of the quotient."""
-    def quantize_absmax(absmax, block=256):
-        offset = np.float32(absmax.mean(dtype=np.float64))
-        quotients, scales = right._scale(absmax - offset, block)
-        return rule(quotients).astype(np.uint8), scales, offset
-    quantize_absmax.__name__ = f"quantize_absmax_{name}"
-    wrong(diagnosis, seen)(quantize_absmax)
-
-
-eight_bits("linear", "linear-8-bit", lambda q: np.round(q * 127) + 128)
-eight_bits("linear_from_0", "linear-8-bit", lambda q: np.round(q * 127) + 127)
-eight_bits("linear_signed", "linear-8-bit", lambda q: np.round(q * 127).astype(np.int8))
-eight_bits("linear_255", "linear-8-bit", lambda q: np.round((q + 1) * 127.5))
-eight_bits("linear_cut_off", "linear-8-bit", lambda q: (q + 1) * 127.5)
-eight_bits("above", "not-nearest", lambda q: np.searchsorted(DYNAMIC, q))
-eight_bits("below", "not-nearest", lambda q: np.searchsorted(DYNAMIC, q, side="right") - 1)
-eight_bits("descending", "values", lambda q: 255 - right._nearest(q, DYNAMIC),
-           seen="600 of 600 codes differ.")
-
-
-@wrong("values", seen="scales is off by")
-def quantize_absmax_reciprocal(absmax, block=256):
-    codes, scales, offset = right.quantize_absmax(absmax, block)
-    return codes, 1 / np.where(scales == 0, np.float32(1), scales), offset
-
-
-@wrong("wrong-type", seen="quantize_absmax gave 2 things, expected 3.")
-def quantize_absmax_two(absmax, block=256):
-    return right.quantize_absmax(absmax, block)[:2]
-
-
-@wrong("wrong-dtype", seen="codes of the absmax are int64, expected uint8.")
-def quantize_absmax_int64(absmax, block=256):
-    codes, scales, offset = right.quantize_absmax(absmax, block)
-    return codes.astype(np.int64), scales, offset
-
-
-@wrong("wrong-dtype", seen="scales are float64, expected float32.")
-def quantize_absmax_in_double(absmax, block=256):
-    codes, scales, offset = right.quantize_absmax(absmax, block)
-    return codes, scales.astype(np.float64), offset
-
-
-@wrong("wrong-shape", seen="The offset has 3 numbers.")
-def quantize_absmax_offset_of_each(absmax, block=256):
-    codes, scales, offset = right.quantize_absmax(absmax, block)
-    return codes, scales, np.full_like(scales, offset)
-
-
-@wrong("second-block-size", seen="600 absmax gave 10 scales.")
-def quantize_absmax_of_64(absmax, block=256):
-    return right.quantize_absmax(absmax, 64)
-
-
-@wrong("second-block-size")
-def quantize_absmax_whole(absmax, block=256):
-    return right.quantize_absmax(absmax, absmax.size)
-
-
-@wrong("zero-block", seen="1 times 0.25 has a scale of 0 and the codes [255].")
-def quantize_absmax_divides_by_zero(absmax, block=256):
-    codes, scales, offset = right.quantize_absmax(absmax, block)
-    codes[np.repeat(scales == 0, block)[:codes.size]] = 255  # where 0 / 0 ends up
-    return codes, scales, offset
-
-
-@wrong("zero-block", seen="1 times 0.25 has a scale of 1 and the codes [127].")
-def quantize_absmax_scale_of_one(absmax, block=256):
-    codes, scales, offset = right.quantize_absmax(absmax, block)
-    return codes, np.where(scales == 0, np.float32(1), scales), offset
-
-
-@wrong("offset-not-added")
-def dequantize_absmax_no_offset(codes, scales, offset, block=256):
-    return right.dequantize_absmax(codes, scales, 0, block)
-
-
-@wrong("linear-8-bit")
-def dequantize_absmax_linear(codes, scales, offset, block=256):
-    quotients = (codes.astype(np.float32) - 128) / 127
-    return quotients * np.repeat(scales, block)[:codes.size] + np.float32(offset)
-
-
-@wrong("absmax-of-another-block")
-def dequantize_absmax_tiled(codes, scales, offset, block=256):
-    return DYNAMIC[codes] * np.tile(scales, block)[:codes.size] + np.float32(offset)
-
-
-@wrong("values", seen="absmax is off by")
-def dequantize_absmax_subtracts(codes, scales, offset, block=256):
-    return right.dequantize_absmax(codes, scales, -offset, block)
-
-
-@wrong("wrong-dtype", seen="dequantize_absmax: float32 in gave float64 out")
-def dequantize_absmax_in_double(codes, scales, offset, block=256):
-    return right.dequantize_absmax(codes, scales, offset, block).astype(np.float64)
-
-
-@wrong("not-scaled-back")
-def dequantize_absmax_unscaled(codes, scales, offset, block=256):
-    return DYNAMIC[codes] + np.float32(offset)
-
-
-# ---- Steps 4 and 5 ----------------------------------------------------------------------------
-
-Right = right.QLoRALinear
-
-
-@wrong("full-precision-kept")
-class QLoRALinearFullPrecision(Right):
-    def __init__(self, weight, *args, **kwargs):
-        super().__init__(weight, *args, **kwargs)
-        self.weight = weight
-
-    def dequantized(self):
-        return self.weight
-
-
-@wrong("full-precision-kept")
-class QLoRALinearKeepsWeight(Right):
-    def __init__(self, weight, *args, **kwargs):
-        super().__init__(weight, *args, **kwargs)
-        self.weight = weight
-
-
-@wrong("dequantized-kept", seen="Before its first pass the layer holds it, 12288 numbers.")
-class QLoRALinearKeepsDequantizedAlways(Right):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.hat = super().dequantized()
-
-    def dequantized(self):
-        return self.hat
-
-
-@wrong("dequantized-kept", seen="After forward the layer holds it, 12288 numbers.")
-class QLoRALinearKeepsDequantized(Right):
-    def forward(self, x):
-        h = super().forward(x)
-        self.hat = self.dequantized()
-        return h
-
-
-@wrong("dequantized-kept", seen="After backward the layer holds it, 12288 numbers.")
-class QLoRALinearKeepsAfterBackward(Right):
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.lora.cache["W"] = self.dequantized()
-        return back
-
-
-@wrong("dequantized-kept")
-class QLoRALinearKeepsTransposed(Right):
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.kept = [self.dequantized().T.copy()]
-        return back
-
-
-@wrong("signature")
-class QLoRALinearOtherNames(Right):
-    def __init__(self, weight, bias=None, rank=8, alpha=16.0, *, double_quant=True, rng=None):
-        super().__init__(weight, bias, rank, alpha, double_quant=double_quant, rng=rng)
-
-
-@wrong("wrong-type", seen="parameters() gave list, expected dict.")
-class QLoRALinearListOfArrays(Right):
-    def parameters(self):
-        return list(super().parameters().values())
-
-
-@wrong("wrong-type", seen="gradients() gave list, expected dict.")
-class QLoRALinearListOfGradients(Right):
-    def gradients(self):
-        return list(super().gradients().values())
-
-
-@wrong("gradient-to-quantized-weight", seen="gradients() has the keys ['A', 'B', 'weight'].")
-class QLoRALinearNamesTheWeight(Right):
-    def gradients(self):
-        return {**super().gradients(), "weight": np.zeros(1)}
-
-
-@wrong("wrong-shape", seen="A has shape (40, 3), expected (3, 40)")
-class QLoRALinearTransposedA(Right):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.lora.A = self.lora.A.T.copy()
-
-
-@wrong("wrong-dtype", seen="A is float")
-class QLoRALinearOtherDtype(Right):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        other = np.float32 if self.dtype == np.float64 else np.float64
-        self.lora.A = self.lora.A.astype(other)
-
-
-@wrong("values", seen="num_parameters() gave")
-class QLoRALinearCountsCodes(Right):
-    def num_parameters(self):
-        return super().num_parameters() + self.codes.size
-
-
-@wrong("values", seen="A and B both hold zeros only")
-class QLoRALinearBothZero(Right):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.lora.A[...] = 0
-
-
-@wrong("values", seen="the output is off by")
-class QLoRALinearSubtracts(Right):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.lora.scaling *= -1
-
-
-@wrong("values", seen="the output without a bias is off by")
-class QLoRALinearAlwaysABias(Right):
-    def __init__(self, weight, bias=None, *args, **kwargs):
-        bias = np.ones(len(weight), weight.dtype) if bias is None else bias
-        super().__init__(weight, bias, *args, **kwargs)
-
-
-@wrong("zero-block", seen="A row of zeros gave outputs up to")
-class QLoRALinearTinyInsteadOfZero(Right):
-    """Adds a little, so that no block is zero; the second quantization makes more of it."""
-
-    def __init__(self, weight, *args, **kwargs):
-        super().__init__(weight + weight.dtype.type(1e-9), *args, **kwargs)
-
-
-@wrong("signature")
-class QLoRALinearNotHandedOn(Right):
-    """peft.Method looks for A and B on the object itself."""
-
-    parameters = right.peft.Method.parameters
-    gradients = right.peft.Method.gradients
-
-
-@wrong("layer-stores-unpacked")
-class QLoRALinearUnpacked(Right):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.codes = np.stack([self.codes >> 4, self.codes & 15], 1).reshape(-1)
-
-    def dequantized(self):
-        both, self.codes = self.codes, pack(self.codes)
-        made = super().dequantized()
-        self.codes = both
-        return made
-
-
-@wrong("absmax-not-quantized", seen="The layer holds 192 floating-point scales.")
-class QLoRALinearFloatAbsmax(Right):
-    """Counts eight bits for what it stores in thirty-two."""
-
-    def __init__(self, weight, *args, double_quant=True, **kwargs):
-        super().__init__(weight, *args, double_quant=double_quant, **kwargs)
-        if double_quant:
-            absmax = right.dequantize_absmax(*self.stored_absmax)
-            self.stored_absmax = (absmax,)
-
-
-@wrong("absmax-not-quantized", seen="the output with double_quant = True equals")
-class QLoRALinearIgnoresFlag(Right):
-    def __init__(self, weight, *args, double_quant=True, **kwargs):
-        super().__init__(weight, *args, double_quant=False, **kwargs)
-
-
-@wrong("double-quant-ignored", seen="the output with double_quant = False equals")
-class QLoRALinearAlwaysDouble(Right):
-    def __init__(self, weight, *args, double_quant=True, **kwargs):
-        super().__init__(weight, *args, double_quant=True, **kwargs)
-
-
-def bits(name, rule, seen=""):
-    """A wrong count, made of the right one."""
-    class QLoRALinear(Right):
-        def bits_per_weight(self):
-            return rule(self, super().bits_per_weight(), np.prod(self.shape))
-    QLoRALinear.__name__ = f"QLoRALinear{name}"
-    wrong("bits-not-measured", seen)(QLoRALinear)
-
-
-bits("FourBits", lambda layer, found, n: 4.0,
-     "bits_per_weight() gave 4 for a weight of shape (96, 128) with double_quant = True: codes and "
-     "scales have 6340 bytes.")
-bits("Constant", lambda layer, found, n: 4.127 if len(layer.stored_absmax) == 3 else 4.5,
-     "bits_per_weight() gave 4.127 for a weight of shape (7, 11)")
-bits("CountsLoRA", lambda layer, found, n: found + 32 * layer.num_parameters() / n)
-bits("CountsOffset", lambda layer, found, n: found + 32 / n * (len(layer.stored_absmax) == 3))
-bits("CountsBias", lambda layer, found, n: found + 8 * getattr(layer.bias, "nbytes", 0) / n)
-bits("ForgetsScales", lambda layer, found, n: found - 32 / n * (len(layer.stored_absmax) == 3))
-
-
-@wrong("bias-lost")
-class QLoRALinearNoBias(Right):
-    def __init__(self, weight, bias=None, *args, **kwargs):
-        super().__init__(weight, None, *args, **kwargs)
-
-
-@wrong("alpha-not-over-r")
-class QLoRALinearAlphaInBackward(Right):
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.lora.B_grad = self.lora.B_grad * self.lora.rank
-        return back
-
-
-@wrong("alpha-not-over-r")
-class QLoRALinearAlpha(Right):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.lora.scaling *= self.lora.rank
-
-
-@wrong("start-not-frozen")
-class QLoRALinearBothRandom(Right):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.lora.B[...] = 0.1
-
-
-@wrong("update-quantized")
-class QLoRALinearMerged(Right):
-    def forward(self, x):
-        h = super().forward(x)
-        update = self.lora.delta_weight()
-        if update.any():
-            W = (self.dequantized() + update).astype(np.float32)
-            codes, absmax = right.quantize_nf4(W)
-            absmax = right.dequantize_absmax(*right.quantize_absmax(absmax))
-            h = x @ right.dequantize_nf4(codes, absmax, self.shape).T.astype(self.dtype)
-            h = h if self.bias is None else h + self.bias
-        return h
-
-
-@wrong("update-quantized")
-class QLoRALinearMergesFirst(Right):
-    """Quantizes W + s B A as a whole, from a weight that is hidden from the measurement."""
-
-    def __init__(self, weight, *args, **kwargs):
-        super().__init__(weight, *args, **kwargs)
-        self.original = lambda: weight
-
-    def forward(self, x):
-        h = super().forward(x)
-        update = self.lora.delta_weight()
-        if update.any():
-            codes, absmax = right.quantize_nf4((self.original() + update).astype(np.float32))
-            absmax = right.dequantize_absmax(*right.quantize_absmax(absmax))
-            h = x @ right.dequantize_nf4(codes, absmax, self.shape).T.astype(self.dtype)
-            h = h if self.bias is None else h + self.bias
-        return h
-
-
-@wrong("frozen-gradient-lost")
-class QLoRALinearFrozenLost(Right):
-    def backward(self, grad_output):
-        return super().backward(grad_output) - grad_output @ self.dequantized()
-
-
-@wrong("no-s")
-class QLoRALinearNoS(Right):
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.lora.B_grad = self.lora.B_grad / self.lora.scaling
-        return back
-
-
-@wrong("no-s", seen="the gradient of the input equals")
-class QLoRALinearNoSBack(Right):
-    def backward(self, grad_output):
-        back, s = super().backward(grad_output), self.lora.scaling
-        return back + (1 - s) * grad_output @ self.lora.B @ self.lora.A
-
-
-@wrong("wrong-shape", seen="the gradient of A has shape (40, 3), expected (3, 40)",
-       at="gradients have the shapes of what they belong to")
-class QLoRALinearTransposedGradient(Right):
-    def gradients(self):
-        return {name: grad.T if name == "A" else grad for name, grad in super().gradients().items()}
-
-
-@wrong("through-full-weight")
-class QLoRALinearThroughFull(Right):
-    def __init__(self, weight, *args, **kwargs):
-        super().__init__(weight, *args, **kwargs)
-        self.original = lambda: weight  # hidden from the measurement
-
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        return back + grad_output @ (self.original() - self.dequantized())
-
-
-@wrong("gradient-to-quantized-weight")
-class QLoRALinearWeightGradient(Right):
-    def forward(self, x):
-        self.x = x
-        return super().forward(x)
-
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        G = grad_output.reshape(-1, self.out_features)
-        self.weight_grad = G.T @ self.x.reshape(-1, self.in_features)
-        return back
-
-
-@wrong("gradient-to-quantized-weight")
-class QLoRALinearTrainsAbsmax(Right):
-    def parameters(self):
-        return {**super().parameters(), "absmax": self.stored_absmax[1]}
-
-
-@wrong("frozen-changed")
-class QLoRALinearTrainsCodes(Right):
-    """Straight through: takes the weight's gradient, and quantizes again."""
-
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.codes = self.codes ^ np.uint8(17)
-        return back
-
-
-@wrong("accumulates")
-class QLoRALinearAccumulates(Right):
-    def backward(self, grad_output):
-        old = self.lora.A_grad
-        back = super().backward(grad_output)
-        self.lora.A_grad = self.lora.A_grad + (0 if old is None else old)
-        return back
-
-
-@wrong("backward-first")
-class QLoRALinearBackwardFirst(Right):
-    def backward(self, grad_output):
-        return super().backward(grad_output) if self.lora.cache else grad_output
-
-
-@wrong("dead-parameters")
-class QLoRALinearDeadParameters(Right):
-    def forward(self, x):  # works with copies from the second pass on
-        live = self.lora
-        if hasattr(self, "A"):
-            A, live.A = live.A, self.A
-            h = super().forward(x)
-            live.A = A
-            return h
-        self.A = live.A.copy() if live.B.any() else live.A
-        return super().forward(x)
-
-
-@wrong("wrong-dtype", seen="backward: float32 in gave float64 out")
-class QLoRALinearGradientsInDouble(Right):
-    def gradients(self):
-        return {name: grad.astype(np.float64) for name, grad in super().gradients().items()}
-
-
-@wrong("wrong-dtype", seen="forward: float32 in gave float64 out")
-class QLoRALinearForgetsDtype(Right):
-    def forward(self, x):
-        return super().forward(x).astype(np.float64)
-
-
-@wrong("small-blocks-lost")
-def quantize_nf4_floor(weight, block=64):
-    codes, _ = nf4(weight, block, absmax=lambda b: max(np.abs(b).max(), 1e-3))
-    return pack(codes), right.quantize_nf4(weight, block)[1]
-
-
-@wrong("packed-in-halves")
-def quantize_nf4_halves(weight, block=64):
-    codes, absmax = nf4(weight, block)
-    high, low = np.append(codes, np.full(codes.size % 2, 7, np.uint8)).reshape(2, -1)
-    return (high << 4) | low, absmax
-
-
-@wrong("packed-in-halves")
-def dequantize_nf4_halves(codes, absmax, shape, block=64):
-    both = np.stack([codes >> 4, codes & 15]).reshape(-1)[:np.prod(shape)]
-    return (NF4[both] * np.repeat(absmax, block)[:both.size]).reshape(shape)
-
-
-@wrong("padded-in-front")
-def quantize_nf4_front(weight, block=64):
-    codes, absmax = nf4(weight, block)
-    return pack(np.append(np.zeros(codes.size % 2, np.uint8), codes)), absmax
-
-
-@wrong("nf4-for-absmax")
-def quantize_absmax_nf4(absmax, block=256):
-    offset = np.float32(absmax.mean(dtype=np.float64))
-    return (*nf4(absmax - offset, block), offset)
-
-
-@wrong("alpha-not-passed")
-class QLoRALinearAlphaLost(Right):
-    def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=16.0, **kwargs):
-        super().__init__(weight, bias, lora_rank, **kwargs)
-
-
-# ---- Padding, block sizes, guards -------------------------------------------------------------
-
-def fill(flat, block, how):
-    """Numbers filled up to whole blocks: with ones, or with the first ones again."""
-    if how == "ones":
-        return np.append(flat, np.ones(-flat.size % block, flat.dtype))
-    return np.resize(flat, -(-flat.size // block) * block)
-
-
-def padded(name, how):
-    """The scales of numbers that are filled up; codes that are right."""
-    def quantize_nf4(weight, block=64):
-        flat = fill(np.ascontiguousarray(weight).reshape(-1), block, how)
-        return right.quantize_nf4(weight, block)[0], right._scale(flat.astype(np.float32), block)[1]
-    quantize_nf4.__name__ = f"quantize_nf4_padded_{name}"
-    wrong("padding-counts", "Only that of the last block is wrong, ")(quantize_nf4)
-
-
-padded("with_ones", "ones")
-padded("with_the_first", "first")
-
-
-@wrong("padding-counts", seen="Only that of the last block is wrong, ")
-def quantize_absmax_padded_before(absmax, block=256):
-    codes, _, offset = right.quantize_absmax(absmax, block)
-    filled = np.pad(absmax, (0, -absmax.size % block)) - offset
-    return codes, right._scale(filled, block)[1], offset
-
-
-@wrong("block-ignored", seen="480 numbers in blocks of 36 gave 8 scales.")
-def quantize_nf4_of_64(weight, block=64):
-    return right.quantize_nf4(weight)
-
-
-@wrong("values", at="each weight gets the nearest of the 16 levels")
-def quantize_nf4_codes_of_64(weight, block=64):
-    return right.quantize_nf4(weight)[0], right.quantize_nf4(weight, block)[1]
-
-
-@wrong("block-ignored", seen="the weight equals what this mistake gives.")
-def dequantize_nf4_of_64(codes, absmax, shape, block=64):
-    n = int(np.prod(shape))
-    levels = right.dequantize_nf4(codes, np.ones(-(-n // 64), np.float32), shape)
-    return levels * np.repeat(absmax, 64)[:n].reshape(shape)
-
-
-@wrong("block-ignored", seen="600 numbers in blocks of 36 gave 3 scales.")
-def quantize_absmax_of_256(absmax, block=256):
-    return right.quantize_absmax(absmax)
-
-
-@wrong("block-ignored", seen="absmax equals what this mistake gives.")
-def dequantize_absmax_of_256(codes, scales, offset, block=256):
-    return DYNAMIC[codes] * np.repeat(scales, 256)[:codes.size] + np.float32(offset)
-
-
-@wrong("raised", seen="IndexError")
-def dequantize_nf4_two_axes(codes, absmax, shape, block=64):
-    n = shape[0] * shape[1]
-    return right.dequantize_nf4(codes, absmax, (n,), block).reshape(shape)
-
-
-@wrong("not-divided")
-def quantize_nf4_undivided(weight, block=64):
-    codes = right._nearest(weight.astype(np.float32).ravel(), NF4)
-    return pack(codes), right.quantize_nf4(weight, block)[1]
-
-
-@wrong("max-not-absmax", seen="scales equals")
-def quantize_absmax_max(absmax, block=256):
-    codes, _, offset = right.quantize_absmax(absmax, block)
-    starts = np.arange(0, absmax.size, block)
-    return codes, np.maximum.reduceat(absmax - offset, starts), offset
-
-
-@wrong("second-block-size", seen="scales equals")
-def quantize_absmax_one_scale(absmax, block=256):
-    codes, scales, offset = right.quantize_absmax(absmax, block)
-    return codes, np.full_like(scales, scales.max()), offset
-
-
-@wrong("not-divided")
-def quantize_absmax_undivided(absmax, block=256):
-    _, scales, offset = right.quantize_absmax(absmax, block)
-    return right._nearest(absmax - offset, DYNAMIC), scales, offset
-
-
-def guarded(name, guard):
-    """A guard against zero in the divisor that small blocks notice."""
-    def quantize_nf4(weight, block=64):
-        codes = nf4(weight, block, absmax=lambda b: guard(np.abs(b).max()))[0]
-        return pack(codes), right.quantize_nf4(weight, block)[1]
-
-    def quantize_absmax(absmax, block=256):
-        codes, scales, offset = right.quantize_absmax(absmax, block)
-        spread = np.repeat(guard(scales), block)[:codes.size]
-        return right._nearest((absmax - offset) / spread, DYNAMIC), scales, offset
-    for function in (quantize_nf4, quantize_absmax):
-        function.__name__ += f"_{name}"
-        wrong("small-blocks-lost", "Divided by 2^64, the same numbers got ")(function)
-
-
-guarded("plus_1e_minus_8", lambda largest: largest + np.float32(1e-8))
-guarded("at_least_1e_minus_6", lambda largest: np.maximum(largest, np.float32(1e-6)))
-guarded("at_least_1e_minus_12", lambda largest: np.maximum(largest, np.float32(1e-12)))
-
-
-def centred(name, middle):
-    """An offset that is another number than the mean, and was subtracted."""
-    def quantize_absmax(absmax, block=256):
-        offset = np.float32(middle(absmax, block))
-        quotients, scales = right._scale(absmax - offset, block)
-        return right._nearest(quotients, DYNAMIC), scales, offset
-    quantize_absmax.__name__ = f"quantize_absmax_{name}"
-    wrong("offset-not-mean", "The offset is ")(quantize_absmax)
-
-
-centred("median", lambda absmax, block: np.median(absmax))
-centred("smallest", lambda absmax, block: absmax.min())
-centred("first_block", lambda absmax, block: absmax[:block].mean())
-centred("mean_with_padding", lambda absmax, block: np.pad(absmax, (0, -absmax.size % block)).mean())
-
-
-# ---- The layer: arguments, what it keeps, its gradients ---------------------------------------
-
-@wrong("signature", seen="parameters() has the keys ['A', 'B', 'bias'], expected ['A', 'B']")
-class QLoRALinearTrainsBias(Right):
-    def parameters(self):
-        return {**super().parameters(), "bias": self.bias}
-
-
-@wrong("rng-ignored", seen="Two layers from different seeds have the same A and B.")
-class QLoRALinearOneSeed(Right):
-    def __init__(self, *args, rng=None, **kwargs):
-        super().__init__(*args, rng=np.random.default_rng(0), **kwargs)
-
-
-@wrong("rng-ignored", seen="Two layers from one seed have other A and B.")
-class QLoRALinearNoSeed(Right):
-    def __init__(self, *args, rng=None, **kwargs):
-        super().__init__(*args, **kwargs)
-
-
-@wrong("accepts-nonsense", seen="a bias with a single number raised no")
-class QLoRALinearAnyBias(Right):
-    def __init__(self, weight, bias=None, *args, **kwargs):
-        super().__init__(weight, None, *args, **kwargs)
-        self.bias = bias
-
-
-@wrong("accepts-nonsense", seen="lora_alpha=0 raised no")
-class QLoRALinearAnyAlpha(Right):
-    def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=16.0, **kwargs):
-        super().__init__(weight, bias, lora_rank, **kwargs)
-        self.lora.scaling = lora_alpha / lora_rank
-
-
-@wrong("accepts-nonsense", seen="lora_alpha=nan raised no")
-class QLoRALinearAnyPositiveAlpha(QLoRALinearAnyAlpha):
-    def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=16.0, **kwargs):
-        if lora_alpha <= 0:
-            raise ValueError("lora_alpha")
-        super().__init__(weight, bias, lora_rank, lora_alpha, **kwargs)
-
-
-@wrong("accepts-nonsense", seen="lora_rank=0 raised ZeroDivisionError")
-class QLoRALinearAnyRank(Right):
-    def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=16.0, **kwargs):
-        lora_alpha / lora_rank
-        super().__init__(weight, bias, lora_rank, lora_alpha, **kwargs)
-
-
-@wrong("accepts-nonsense", seen="lora_rank=1.5 raised no")
-class QLoRALinearRoundsTheRank(Right):
-    def __init__(self, weight, bias=None, lora_rank=8, *args, **kwargs):
-        super().__init__(weight, bias, int(lora_rank), *args, **kwargs)
-
-
-@wrong("accepts-nonsense", seen="a weight of one axis raised IndexError")
-class QLoRALinearTwoAxesAtLeast(Right):
-    def __init__(self, weight, *args, **kwargs):
-        super().__init__(weight.reshape(weight.shape[0], weight.shape[1]), *args, **kwargs)
-
-
-@wrong("accepts-nonsense", seen="a weight of three axes raised no")
-class QLoRALinearManyAxes(Right):
-    def __init__(self, weight, *args, **kwargs):
-        super().__init__(weight.reshape(-1, weight.shape[-1]) if weight.ndim > 1 else weight,
-                         *args, **kwargs)
-
-
-@wrong("accepts-nonsense", seen="an x of another width raised no")
-class QLoRALinearCutsTheInput(Right):
-    def forward(self, x):
-        missing = [(0, 0)] * (x.ndim - 1) + [(0, self.in_features - x.shape[-1])]
-        return super().forward(np.pad(x, missing))
-
-
-@wrong("accepts-nonsense", seen="After an x of shape (4, 40), a grad_output of shape (1, 4, 12)")
-class QLoRALinearFlattensTheGradient(Right):
-    def backward(self, grad_output):
-        lead = self.lora._remembered("lead")
-        return super().backward(grad_output.reshape(*lead, -1))
-
-
-@wrong("signature", seen="double_quant without its name raised no TypeError.")
-class QLoRALinearByPosition(Right):
-    def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=16.0, double_quant=True,
-                 rng=None):
-        super().__init__(weight, bias, lora_rank, lora_alpha, double_quant=double_quant, rng=rng)
-
-
-@wrong("signature", seen="QLoRALinear(weight) has an A of shape (4, 40), expected (8, 40).")
-class QLoRALinearRankOfFour(Right):
-    def __init__(self, weight, bias=None, lora_rank=4, lora_alpha=8.0, **kwargs):
-        super().__init__(weight, bias, lora_rank, lora_alpha, **kwargs)
-
-
-@wrong("signature", seen="The output of QLoRALinear(weight) is wrong")
-class QLoRALinearAlphaOfEight(Right):
-    def __init__(self, weight, bias=None, lora_rank=8, lora_alpha=8.0, **kwargs):
-        super().__init__(weight, bias, lora_rank, lora_alpha, **kwargs)
-
-
-@wrong("signature", seen="The output of QLoRALinear(weight, None, 3, 5.0) is wrong")
-class QLoRALinearSingle(Right):
-    def __init__(self, *args, double_quant=False, **kwargs):
-        super().__init__(*args, double_quant=double_quant, **kwargs)
-
-
-@wrong("signature", seen="QLoRALinear(weight, None, 3, 5.0) has an A of shape (5, 40)")
-class QLoRALinearOtherOrder(Right):
-    def __init__(self, weight, bias=None, lora_alpha=16.0, lora_rank=8, **kwargs):
-        super().__init__(weight, bias, int(lora_rank), lora_alpha, **kwargs)
-
-
-@wrong("alpha-not-passed")
-class QLoRALinearFixedScaling(Right):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.lora.scaling = 16 / 8
-
-
-@wrong("column-by-column")
-class QLoRALinearQuantizesTransposed(Right):
-    def __init__(self, weight, *args, **kwargs):
-        super().__init__(weight, *args, **kwargs)
-        self.codes, absmax = right.quantize_nf4(weight.T.copy())
-        self.stored_absmax = (right.quantize_absmax(absmax) if len(self.stored_absmax) == 3
-                              else (absmax,))
-
-    def dequantized(self):
-        self.shape = self.shape[::-1]
-        made = super().dequantized().T
-        self.shape = self.shape[::-1]
-        return made
-
-
-@wrong("no-s", seen="the output equals what this mistake gives.")
-class QLoRALinearNoSForward(Right):
-    def forward(self, x):
-        return super().forward(x) + (1 - self.lora.scaling) * x @ self.lora.A.T @ self.lora.B.T
-
-
-@wrong("full-precision-kept", seen="After forward the layer holds it, 12288 numbers.")
-class QLoRALinearKeepsWeightOnce(Right):
-    def __init__(self, weight, *args, **kwargs):
-        super().__init__(weight, *args, **kwargs)
-        self.original = lambda: weight  # hidden from the measurement
-
-    def forward(self, x):
-        self.weight = self.original()
-        return super().forward(x)
-
-
-@wrong("dequantized-kept", seen="After forward the layer holds it, 12352 numbers.")
-class QLoRALinearKeepsPadded(Right):
-    def forward(self, x):
-        self.padded = np.append(self.dequantized(), np.zeros(64))
-        return super().forward(x)
-
-
-@wrong("dequantized-kept", seen="After forward the layer holds it, 12288 numbers.")
-class QLoRALinearRemembersMethod(Right):
-    @functools.lru_cache  # noqa: B019
-    def dequantized(self):
-        return super().dequantized()
-
-
-@wrong("large-array-kept", seen="Before its first pass the layer holds 12289 floating-point number")
-class QLoRALinearKeepsRows(Right):
-    def __init__(self, weight, *args, **kwargs):
-        super().__init__(weight, *args, **kwargs)
-        self.rows = [row.copy() for row in weight]
-
-
-@wrong("large-array-kept", seen="After forward the layer holds")
-class QLoRALinearKeepsUpdate(Right):
-    def forward(self, x):
-        self.update = self.lora.B @ self.lora.A
-        return super().forward(x)
-
-
-@wrong("layer-stores-unpacked", seen="After forward the layer holds")
-class QLoRALinearKeepsUnpacked(Right):
-    def forward(self, x):
-        self.both = np.stack([self.codes >> 4, self.codes & 15], 1)
-        return super().forward(x)
-
-
-@wrong("through-full-weight", seen="the gradient of the input equals")
-class QLoRALinearAlwaysDoubleBack(Right):
-    def backward(self, grad_output):
-        absmax = self.stored_absmax
-        if len(absmax) == 1:
-            self.stored_absmax = right.quantize_absmax(*absmax)
-        back, self.stored_absmax = super().backward(grad_output), absmax
-        return back
-
-
-@wrong("values", seen="the gradient of the input is off by")
-class QLoRALinearNoOffsetBack(Right):
-    def backward(self, grad_output):
-        stored = self.stored_absmax
-        if len(stored) == 3:
-            self.stored_absmax = (*stored[:2], np.float32(0))
-        back, self.stored_absmax = super().backward(grad_output), stored
-        return back
-
-
-def axes(name, change, seen):
-    """A backward whose gradients of A and B come from inputs that were changed."""
-    class QLoRALinear(Right):
-        def backward(self, grad_output):
-            back = super().backward(grad_output)
-            x, G = change(self.lora.cache["x"].reshape(*grad_output.shape[:-1], -1), grad_output)
-            x, G = x.reshape(-1, self.in_features), G.reshape(-1, self.out_features)
-            self.lora.B_grad = self.lora.scaling * G.T @ (x @ self.lora.A.T)
-            self.lora.A_grad = self.lora.scaling * (G @ self.lora.B).T @ x
-            return back
-    QLoRALinear.__name__ = f"QLoRALinear{name}"
-    wrong("values", seen)(QLoRALinear)
-
-
-axes("SwapsAxes", lambda x, G: (x.swapaxes(0, 1) if x.ndim == 3 else x, G),
-     "the gradient of B is off by")
-axes("FirstOnly", lambda x, G: (x[0], G[0]) if x.ndim == 3 else (x, G),
-     "the gradient of B is off by")
-axes("MeanOverBatch", lambda x, G: (x, G / len(x)) if x.ndim == 3 else (x, G),
-     "the gradient of B is off by")
-
-
-@wrong("s-twice", seen="the gradient of B equals")
-class QLoRALinearSTwice(Right):
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        self.lora.B_grad = self.lora.B_grad * self.lora.scaling
-        return back
-
-
-@wrong("s-twice", seen="the gradient of the input equals")
-class QLoRALinearSTwiceBack(Right):
-    def backward(self, grad_output):
-        back, s = super().backward(grad_output), self.lora.scaling
-        return back + (s - 1) * s * grad_output @ self.lora.B @ self.lora.A
-
-
-@wrong("update-gradient-lost")
-class QLoRALinearUpdateLost(Right):
-    def backward(self, grad_output):
-        super().backward(grad_output)
-        return grad_output @ self.dequantized()
-
-
-@wrong("frozen-changed")
-class QLoRALinearMovesBias(Right):
-    def backward(self, grad_output):
-        back = super().backward(grad_output)
-        if self.bias is not None:
-            self.bias = self.bias - 0.1 * grad_output.reshape(-1, self.out_features).sum(0)
-        return back
+from textwrap import indent
+
+from exercises.mistakes import Mistake, around, method
+
+FLAT = "weight.astype(np.float32).ravel()"
+BLOCK = f'{FLAT}, check_count("block", block)'
+CODES = "_nearest(quotients, NF4)"
+PACKED = "codes[::2] << 4 | codes[1::2]"
+PAIR = f"{PACKED}, absmax"
+FULL_BLOCKS = "blocks *= absmax[:len(blocks), None]"
+SHORT_BLOCK = "weight[blocks.size:] *= absmax[-1]"
+RESTORED = "return weight.reshape(shape)"
+MEAN = "absmax.mean(dtype=np.float64)"
+SECOND_BLOCK = '- offset, check_count("block", block)'
+TRIPLE = "_nearest(quotients, DYNAMIC), scales, offset"
+SECOND_CODES = "_nearest(quotients, DYNAMIC)"
+SCALES = "np.repeat(scales, block)[:codes.size]"
+DIVISOR = "np.where(absmax == 0, np.float32(1), absmax)"
+
+START = "    def dequantized(self)"
+FORWARD = "h = self.lora.forward("
+ALPHA = "self.out_features, lora_rank, lora_alpha"
+DOUBLE = "quantize_absmax(absmax) if double_quant else (absmax,)"
+BITS = "8 * sum(array.nbytes for array in stored) / prod(self.shape)"
+BACKWARD = "grad_x = self.lora.backward(grad_output)"
+THROUGH = 'self.lora.cache["W"] = self.dequantized()'
+
+
+def codes(code):
+    """Edits after which the codes of a weight are what `code` makes of the quotients."""
+    return {CODES: f"({code}).astype(np.uint8)"}
+
+
+def absmax_of(code):
+    """Edits after which the absmax alone are those of what `code` says."""
+    return {PAIR: f"{PACKED}, _scale({code}, block)[1]"}
+
+
+def second_codes(code):
+    """Edits after which the codes of the absmax are what `code` makes of the quotients."""
+    return {SECOND_CODES: f"({code}).astype(np.uint8)"}
+
+
+def levels(code):
+    """Edits that quantize to other levels than those of NF4."""
+    return {CODES: f"_nearest(quotients, ({code}).astype(np.float32))"}
+
+
+def restore(code):
+    """Edits after which the levels are multiplied by `code`."""
+    return {FULL_BLOCKS: "", SHORT_BLOCK: f"weight *= {code}"}
+
+
+def start(code):
+    """Edits that end the layer's __init__ with `code`."""
+    return {START: f"{indent(code, ' ' * 8)}\n\n{START}"}
+
+
+def output(code):
+    """Edits that put `code` before forward returns h."""
+    return {"return h": f"{code}\nreturn h"}
+
+
+def back(code):
+    """Edits that put `code` before backward returns grad_x."""
+    return {"return grad_x": f"{code}\nreturn grad_x"}
+
+
+def through(code):
+    """Edits after which backward restores the weight from `code` in the place of `kept`."""
+    return {THROUGH: f"kept = self.stored_absmax\nself.stored_absmax = {code}\n{THROUGH}\n"
+                     "self.stored_absmax = kept"}
+
+
+#: The weight, where the check's measurement does not see it.
+HIDDEN = start("self.original = lambda: weight")
+#: W + s B A, quantized again; `{}` is W.
+MERGED = """if (update := self.lora.delta_weight()).any():
+    codes, absmax = quantize_nf4(({} + update).astype(np.float32))
+    W = dequantize_nf4(codes, dequantize_absmax(*quantize_absmax(absmax)), self.shape)
+    h = x @ W.T.astype(self.dtype) + (0 if self.bias is None else self.bias)"""
+#: Guards against a division by zero that small blocks notice: the largest value becomes ...
+GUARDS = {"plus_1e_minus_8": "{} + np.float32(1e-8)",
+          "at_least_1e_minus_6": "np.maximum({}, np.float32(1e-6))",
+          "at_least_1e_minus_12": "np.maximum({}, np.float32(1e-12))"}
+
+NEAREST = "each weight gets the nearest of the 16 levels"
+OTHER_CODES = "Divided by 2^64, the same numbers got "
+LAST_BLOCK = "Only that of the last block is wrong, "
+
+MISTAKES = [
+    # ---- Step 1: four bits, what comes out ----
+    Mistake("quantize_nf4_codes_only", "wrong-type", {PAIR: PACKED}),
+    Mistake("quantize_nf4_three", "wrong-type", {PAIR: f"{PAIR}, block"},
+            seen="quantize_nf4 gave 3 things, expected 2."),
+    Mistake("quantize_nf4_list", "wrong-type", {PACKED: f"({PACKED}).tolist()"},
+            seen="what quantize_nf4 gave gave list, expected ndarray."),
+    Mistake("quantize_nf4_int64", "wrong-dtype", {PACKED: f"({PACKED}).astype(np.int64)"},
+            seen="codes is int64, expected uint8."),
+    Mistake("quantize_nf4_absmax_in_double", "wrong-dtype", {PAIR: f"{PAIR}.astype(np.float64)"},
+            seen="absmax is float64, expected float32."),
+    Mistake("quantize_nf4_in_place", "changes-input",
+            {f"return {PACKED}": f"weight /= np.abs(weight).max()\nreturn {PACKED}"}),
+    Mistake("quantize_nf4_unpacked", "unpacked", {PACKED: "codes"}),
+    Mistake("quantize_nf4_swapped", "nibbles-swapped", {PACKED: "codes[1::2] << 4 | codes[::2]"}),
+    Mistake("quantize_nf4_halves", "packed-in-halves",
+            {PACKED: "codes[:codes.size // 2] << 4 | codes[codes.size // 2:]"}),
+    Mistake("quantize_nf4_odd_dropped", "odd-code-dropped",
+            {"np.append(codes, np.uint8(7))": "codes[:-1]"}),
+    Mistake("quantize_nf4_front", "padded-in-front",
+            {"np.append(codes, np.uint8(7))": "np.append(np.uint8(0), codes)"}),
+    Mistake("quantize_nf4_keeps_padding", "wrong-shape",
+            {"if codes.size % 2": "codes = np.resize(codes, absmax.size * block)\n"
+                                  "if codes.size % 2"},
+            seen="codes of 480 weights: 256 bytes, expected 240."),
+    Mistake("quantize_nf4_absmax_of_each", "wrong-shape",
+            {PAIR: f"{PACKED}, np.repeat(absmax, block)[:weight.size]"},
+            seen="absmax has shape (768,), expected (12,)"),
+    # ---- Step 1: blocks ----
+    Mistake("quantize_nf4_per_tensor", "per-tensor", {BLOCK: f"{FLAT}, weight.size"}),
+    Mistake("quantize_nf4_per_tensor_repeated", "per-tensor",
+            {BLOCK: f"{FLAT}, weight.size",
+             PAIR: f"{PACKED}, np.repeat(absmax, -(-weight.size // block))"}),
+    Mistake("quantize_nf4_divides_by_largest", "per-tensor",
+            codes(f"_nearest(_scale({FLAT}, weight.size)[0], NF4)"), at=NEAREST),
+    Mistake("quantize_nf4_per_row", "per-row", {BLOCK: f"{FLAT}, weight.shape[-1]"}),
+    Mistake("quantize_nf4_of_64", "block-ignored", {BLOCK: f"{FLAT}, 64"},
+            seen="480 numbers in blocks of 36 gave 8 scales."),
+    Mistake("quantize_nf4_codes_of_64", "values", codes(f"_nearest(_scale({FLAT}, 64)[0], NF4)"),
+            at=NEAREST),
+    Mistake("quantize_nf4_columns", "column-by-column", {FLAT: f"weight.T{FLAT[6:]}"}),
+    Mistake("quantize_nf4_memory_order", "column-by-column", {FLAT: f'{FLAT[:-1]}order="K")'}),
+    Mistake("quantize_nf4_short_dropped", "short-block-dropped",
+            {BLOCK: f"{FLAT}[:weight.size // block * block or None], block"}),
+    Mistake("quantize_nf4_short_absmax_dropped", "short-block-dropped",
+            {PAIR: f"{PACKED}, absmax[:max(weight.size // block, 1)]"}),
+    Mistake("quantize_nf4_padded_with_ones", "padding-counts",
+            absmax_of(f"np.append({FLAT}, np.ones(-weight.size % block, np.float32))"),
+            seen=LAST_BLOCK),
+    Mistake("quantize_nf4_padded_with_the_first", "padding-counts",
+            absmax_of(f"np.resize({FLAT}, absmax.size * block)"), seen=LAST_BLOCK),
+    # ---- Step 1: the scale ----
+    Mistake("quantize_nf4_max", "max-not-absmax", {"np.abs(values), starts": "values, starts"}),
+    Mistake("quantize_nf4_divides_by_max", "max-not-absmax",
+            {DIVISOR: "np.where(absmax == 0, 1, np.maximum.reduceat(values, starts))"}, at=NEAREST),
+    Mistake("quantize_nf4_reciprocal", "values", {PAIR: f"{PACKED}, 1 / absmax"},
+            seen="absmax is off by"),
+    Mistake("quantize_nf4_undivided", "not-divided", codes(f"_nearest({FLAT}, NF4)")),
+    Mistake("quantize_nf4_divides_by_zero", "zero-block", {DIVISOR: "absmax"},
+            seen="Its absmax is 0 and its codes are ["),
+    Mistake("quantize_nf4_epsilon", "zero-block",
+            {PAIR: f"{PACKED}, np.maximum(absmax, np.float32(1e-8))"},
+            seen="Its absmax is 1e-08 and its codes are [7]."),
+    *[Mistake(f"quantize_nf4_{name}", "small-blocks-lost", {DIVISOR: guard.format("absmax")},
+              seen=OTHER_CODES) for name, guard in GUARDS.items()],
+    # ---- Step 1: the levels ----
+    Mistake("quantize_nf4_uniform", "uniform-levels", levels("np.linspace(-1, 1, 16)")),
+    Mistake("quantize_nf4_uniform_low_first", "uniform-levels",
+            levels("np.linspace(-1, 1, 16)") | {PACKED: "codes[1::2] << 4 | codes[::2]"}),
+    Mistake("quantize_nf4_int4", "uniform-levels", levels("np.arange(-7, 9) / 7")),
+    Mistake("quantize_nf4_two_s_complement", "uniform-levels",
+            codes("np.round(quotients * 7) + 8")),
+    Mistake("quantize_nf4_sixteenths", "uniform-levels",
+            codes("np.minimum(np.round((quotients + 1) * 8), 15)")),
+    Mistake("quantize_nf4_below", "not-nearest",
+            codes('np.searchsorted(NF4, quotients, side="right") - 1')),
+    Mistake("quantize_nf4_searchsorted", "not-nearest",
+            codes("np.searchsorted(NF4, quotients).clip(0, 15)")),
+    Mistake("quantize_nf4_rounded_midpoints", "not-nearest",
+            {"(levels[:-1] + levels[1:]) / 2": "np.round((levels[:-1] + levels[1:]) / 2, 3)"},
+            at="no error exceeds half the gap between the neighbouring levels"),
+    Mistake("quantize_nf4_without_ends", "values", codes(f"{CODES}.clip(1, 14)"),
+            seen="13 of 480 codes are wrong, 9 of them those of the 9 largest weights of a"),
+    # ---- Step 2: restoring ----
+    Mistake("dequantize_nf4_swapped", "nibbles-swapped",
+            {"[NF4.repeat(16), np.tile(NF4, 16)]": "[np.tile(NF4, 16), NF4.repeat(16)]"}),
+    Mistake("dequantize_nf4_halves", "packed-in-halves", {"pairs.ravel()": "pairs.T.ravel()"}),
+    Mistake("dequantize_nf4_uniform", "uniform-levels",
+            {"_BOTH = ": "even = np.linspace(-1, 1, 16, dtype=np.float32)\n_BOTH = ",
+             "NF4.repeat(16)": "even.repeat(16)", "np.tile(NF4, 16)": "np.tile(even, 16)"}),
+    Mistake("dequantize_nf4_unscaled", "not-scaled-back", restore("1")),
+    Mistake("dequantize_nf4_tiled", "absmax-of-another-block",
+            restore("np.tile(absmax, block)[:n]")),
+    Mistake("dequantize_nf4_per_tensor", "per-tensor", restore("absmax.max()")),
+    Mistake("dequantize_nf4_of_64", "block-ignored", restore("np.repeat(absmax, 64)[:n]"),
+            seen="the weight equals what this mistake gives."),
+    Mistake("dequantize_nf4_short_dropped", "short-block-dropped",  # if its length is odd
+            {SHORT_BLOCK: f"{SHORT_BLOCK} * (n < block or n % 2 == 0)"}),
+    Mistake("dequantize_nf4_columns", "column-by-column",
+            {RESTORED: "return weight.reshape(shape[::-1]).T.copy()"}),
+    Mistake("dequantize_nf4_whole_bytes", "values",
+            {RESTORED: f"weight[n // 2 * 2:] = 0\n{RESTORED}"},
+            seen="a weight of shape (1, 1), there and back, is off by 1, relative"),
+    Mistake("dequantize_nf4_two_axes", "raised", {"n = prod(shape)": "n = shape[0] * shape[1]"},
+            seen="IndexError"),
+    Mistake("dequantize_nf4_double", "wrong-dtype", {RESTORED: f"{RESTORED}.astype(np.float64)"},
+            seen="dequantize_nf4: float32 in gave float64 out"),
+    # ---- Step 3: the absmax in eight bits ----
+    Mistake("quantize_absmax_two", "wrong-type", {TRIPLE: TRIPLE.removesuffix(", offset")},
+            seen="quantize_absmax gave 2 things, expected 3."),
+    Mistake("quantize_absmax_int64", "wrong-dtype",
+            {SECOND_CODES: f"{SECOND_CODES}.astype(np.int64)"},
+            seen="codes of the absmax are int64, expected uint8."),
+    Mistake("quantize_absmax_in_double", "wrong-dtype",
+            {TRIPLE: f"{SECOND_CODES}, scales.astype(np.float64), offset"},
+            seen="scales are float64, expected float32."),
+    Mistake("quantize_absmax_offset_of_each", "wrong-shape",
+            {TRIPLE: f"{SECOND_CODES}, scales, np.full_like(scales, offset)"},
+            seen="The offset has 3 numbers."),
+    Mistake("quantize_absmax_no_offset", "no-offset", {MEAN: "0"},
+            seen="The offset is 0, the mean 0."),
+    Mistake("quantize_absmax_not_subtracted", "no-offset", {"np.float32) - offset": "np.float32)"},
+            seen="scales equals what this mistake gives."),
+    *[Mistake(f"quantize_absmax_{name}", "offset-not-mean", {MEAN: code}, seen="The offset is ")
+      for name, code in [
+          ("median", "np.median(absmax)"), ("smallest", "absmax.min()"),
+          ("first_block", "absmax[:block].mean()"),
+          ("mean_with_padding", "np.pad(absmax, (0, -absmax.size % block)).mean()")]],
+    Mistake("quantize_absmax_of_64", "second-block-size", {SECOND_BLOCK: "- offset, 64"},
+            seen="600 absmax gave 10 scales."),
+    Mistake("quantize_absmax_whole", "second-block-size", {SECOND_BLOCK: "- offset, absmax.size"}),
+    Mistake("quantize_absmax_of_256", "block-ignored", {SECOND_BLOCK: "- offset, 256"},
+            seen="600 numbers in blocks of 36 gave 3 scales."),
+    Mistake("quantize_absmax_one_scale", "second-block-size",
+            {TRIPLE: f"{SECOND_CODES}, np.full_like(scales, scales.max()), offset"},
+            seen="scales equals"),
+    Mistake("quantize_absmax_max", "max-not-absmax",
+            {TRIPLE: f"{SECOND_CODES}, np.maximum.reduceat("
+                     "absmax - offset, np.arange(0, absmax.size, block)), offset"},
+            seen="scales equals"),
+    Mistake("quantize_absmax_padded_before", "padding-counts",  # before the offset is subtracted
+            {TRIPLE: f"{SECOND_CODES}, _scale("
+                     "np.pad(absmax, (0, -absmax.size % block)) - offset, block)[1], offset"},
+            seen=LAST_BLOCK),
+    Mistake("quantize_absmax_reciprocal", "values", {TRIPLE: f"{SECOND_CODES}, 1 / scales, offset"},
+            seen="scales is off by"),
+    Mistake("quantize_absmax_undivided", "not-divided",
+            {SECOND_CODES: "_nearest(absmax - offset, DYNAMIC)"}),
+    Mistake("quantize_absmax_divides_by_zero", "zero-block",
+            second_codes(f"np.where(np.repeat(scales, block)[:absmax.size], {SECOND_CODES}, 255)"),
+            seen="1 times 0.25 has a scale of 0 and the codes [255]."),
+    Mistake("quantize_absmax_scale_of_one", "zero-block",
+            {TRIPLE: f"{SECOND_CODES}, np.where(scales == 0, np.float32(1), scales), offset"},
+            seen="1 times 0.25 has a scale of 1 and the codes [127]."),
+    *[Mistake(f"quantize_absmax_{name}", "small-blocks-lost",
+              second_codes("_nearest((absmax - offset) / np.repeat("
+                           f"{guard.format('scales')}, block)[:absmax.size], DYNAMIC)"),
+              seen=OTHER_CODES) for name, guard in GUARDS.items()],
+    Mistake("quantize_absmax_nf4", "nf4-for-absmax", {"quotients, DYNAMIC": "quotients, NF4"}),
+    *[Mistake(f"quantize_absmax_linear{name}", "linear-8-bit", second_codes(code))
+      for name, code in [
+          ("", "np.round(quotients * 127) + 128"), ("_from_0", "np.round(quotients * 127) + 127"),
+          ("_signed", "np.round(quotients * 127).astype(np.int8)"),
+          ("_255", "np.round((quotients + 1) * 127.5)"), ("_cut_off", "(quotients + 1) * 127.5")]],
+    Mistake("quantize_absmax_above", "not-nearest",
+            second_codes("np.searchsorted(DYNAMIC, quotients)")),
+    Mistake("quantize_absmax_below", "not-nearest",
+            second_codes('np.searchsorted(DYNAMIC, quotients, side="right") - 1')),
+    Mistake("quantize_absmax_descending", "values", second_codes(f"255 - {SECOND_CODES}"),
+            seen="600 of 600 codes differ."),
+    # ---- Step 3: restoring them ----
+    Mistake("dequantize_absmax_no_offset", "offset-not-added", {" + np.float32(offset)": ""}),
+    Mistake("dequantize_absmax_subtracts", "values",
+            {"+ np.float32(offset)": "- np.float32(offset)"},
+            seen="absmax is off by"),
+    Mistake("dequantize_absmax_linear", "linear-8-bit",
+            {"DYNAMIC[codes]": "(codes.astype(np.float32) - 128) / 127"}),
+    Mistake("dequantize_absmax_unscaled", "not-scaled-back", {SCALES: "1"}),
+    Mistake("dequantize_absmax_tiled", "absmax-of-another-block",
+            {SCALES: "np.tile(scales, block)[:codes.size]"}),
+    Mistake("dequantize_absmax_of_256", "block-ignored",
+            {SCALES: "np.repeat(scales, 256)[:codes.size]"},
+            seen="absmax equals what this mistake gives."),
+    Mistake("dequantize_absmax_in_double", "wrong-dtype",
+            {"DYNAMIC[codes]": "DYNAMIC[codes].astype(np.float64)"},
+            seen="dequantize_absmax: float32 in gave float64 out"),
+    # ---- Step 4: the layer and its arguments ----
+    Mistake("QLoRALinearOtherNames", "signature",
+            {"lora_rank: int = 8": "rank: int = 8", ALPHA: "self.out_features, rank, lora_alpha"}),
+    Mistake("QLoRALinearOtherOrder", "signature",
+            {"lora_rank: int = 8": "lora_alpha: float = 16.0",
+             "lora_alpha: float = 16.0, *": "lora_rank: int = 8, *",
+             ALPHA: "self.out_features, int(lora_rank), lora_alpha"},
+            seen="QLoRALinear(weight, None, 3, 5.0) has an A of shape (5, 40)"),
+    Mistake("QLoRALinearByPosition", "signature", {"= 16.0, *,": "= 16.0,"},
+            seen="double_quant without its name raised no TypeError."),
+    Mistake("QLoRALinearRankOfFour", "signature", {"lora_rank: int = 8": "lora_rank: int = 4"},
+            seen="QLoRALinear(weight) has an A of shape (4, 40), expected (8, 40)."),
+    Mistake("QLoRALinearAlphaOfEight", "signature", {"alpha: float = 16.0": "alpha: float = 8.0"},
+            seen="The output of QLoRALinear(weight) is wrong"),
+    Mistake("QLoRALinearSingle", "signature", {"quant: bool = True": "quant: bool = False"},
+            seen="The output of QLoRALinear(weight, None, 3, 5.0) is wrong"),
+    Mistake("QLoRALinearNotHandedOn", "signature",  # peft.Method looks for A and B on the object
+            {"self.lora.parameters()": "super().parameters()"}),
+    Mistake("QLoRALinearTrainsBias", "signature",
+            around("parameters", '{**right, "bias": self.bias}'),
+            seen="parameters() has the keys ['A', 'B', 'bias'], expected ['A', 'B']"),
+    Mistake("QLoRALinearTrainsAbsmax", "gradient-to-quantized-weight",
+            around("parameters", '{**right, "absmax": self.stored_absmax[1]}')),
+    Mistake("QLoRALinearListOfArrays", "wrong-type", around("parameters", "list(right.values())"),
+            seen="parameters() gave list, expected dict."),
+    Mistake("QLoRALinearCountsCodes", "values",
+            method("def num_parameters(self):\n"
+                   "    return super().num_parameters() + self.codes.size"),
+            seen="num_parameters() gave"),
+    Mistake("QLoRALinearAnyBias", "accepts-nonsense",
+            {'check_weights("bias", bias, (self.out_features,))': "pass"},
+            seen="a bias with a single number raised no"),
+    Mistake("QLoRALinearAnyAlpha", "accepts-nonsense",
+            {ALPHA: "self.out_features, lora_rank"}
+            | start("self.lora.scaling = lora_alpha / lora_rank"),
+            seen="lora_alpha=0 raised no"),
+    Mistake("QLoRALinearAnyPositiveAlpha", "accepts-nonsense",
+            {ALPHA: "self.out_features, lora_rank"}
+            | start('if lora_alpha <= 0: raise ValueError("lora_alpha")\n'
+                    "self.lora.scaling = lora_alpha / lora_rank"),
+            seen="lora_alpha=nan raised no"),
+    Mistake("QLoRALinearAnyRank", "accepts-nonsense",
+            {"self.shape = check": "scaling = lora_alpha / lora_rank\nself.shape = check"},
+            seen="lora_rank=0 raised ZeroDivisionError"),
+    Mistake("QLoRALinearRoundsTheRank", "accepts-nonsense",
+            {ALPHA: "self.out_features, int(lora_rank), lora_alpha"},
+            seen="lora_rank=1.5 raised no"),
+    Mistake("QLoRALinearTwoAxesAtLeast", "accepts-nonsense",
+            {"(None, None)": "(...,)", "in_features = self.shape":
+             "in_features = self.shape[0], self.shape[1]"},
+            seen="a weight of one axis raised IndexError"),
+    Mistake("QLoRALinearManyAxes", "accepts-nonsense",
+            {"self.shape = check":
+             "if weight.ndim == 3: weight = weight.reshape(-1, weight.shape[-1])\n"
+             "self.shape = check"},
+            seen="a weight of three axes raised no"),
+    Mistake("QLoRALinearCutsTheInput", "accepts-nonsense",
+            {FORWARD: "missing = self.in_features - x.shape[-1]\n"
+                      f"x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])\n{FORWARD}"},
+            seen="an x of another width raised no"),
+    Mistake("QLoRALinearOneSeed", "rng-ignored", {"rng=rng": "rng=np.random.default_rng(0)"},
+            seen="Two layers from different seeds have the same A and B."),
+    Mistake("QLoRALinearNoSeed", "rng-ignored", {", rng=rng": ""},
+            seen="Two layers from one seed have other A and B."),
+    Mistake("QLoRALinearTransposedA", "wrong-shape", start("self.lora.A = self.lora.A.T.copy()"),
+            seen="A has shape (40, 3), expected (3, 40)"),
+    Mistake("QLoRALinearOtherDtype", "wrong-dtype",  # one that is fixed; here always the other one
+            start("other = np.float32 if self.dtype == np.float64 else np.float64\n"
+                  "self.lora.A = self.lora.A.astype(other)"),
+            seen="A is float"),
+    Mistake("QLoRALinearBothZero", "values", start("self.lora.A[...] = 0"),
+            seen="A and B both hold zeros only"),
+    Mistake("QLoRALinearBothRandom", "start-not-frozen", start("self.lora.B[...] = 0.1")),
+    # ---- Step 4: what it stores ----
+    Mistake("QLoRALinearFullPrecision", "full-precision-kept",
+            start("self.weight = weight") | around("dequantized", "self.weight")),
+    Mistake("QLoRALinearKeepsWeight", "full-precision-kept", start("self.weight = weight")),
+    Mistake("QLoRALinearKeepsWeightOnce", "full-precision-kept",
+            HIDDEN | output("self.weight = self.original()"),
+            seen="After forward the layer holds it, 12288 numbers."),
+    Mistake("QLoRALinearKeepsDequantizedAlways", "dequantized-kept",
+            start("self.hat = self.dequantized()"),
+            seen="Before its first pass the layer holds it, 12288 numbers."),
+    Mistake("QLoRALinearKeepsDequantized", "dequantized-kept",
+            output("self.hat = self.dequantized()"),
+            seen="After forward the layer holds it, 12288 numbers."),
+    Mistake("QLoRALinearKeepsPadded", "dequantized-kept",
+            output("self.padded = np.append(self.dequantized(), np.zeros(64))"),
+            seen="After forward the layer holds it, 12352 numbers."),
+    Mistake("QLoRALinearRemembersMethod", "dequantized-kept",
+            {"from math": "import functools\nfrom math",
+             START: f"    @functools.lru_cache\n{START}"},
+            seen="After forward the layer holds it, 12288 numbers."),
+    Mistake("QLoRALinearKeepsAfterBackward", "dequantized-kept", back(THROUGH),
+            seen="After backward the layer holds it, 12288 numbers."),
+    Mistake("QLoRALinearKeepsTransposed", "dequantized-kept",
+            back("self.kept = [self.dequantized().T.copy()]")),
+    Mistake("QLoRALinearKeepsRows", "large-array-kept",
+            start("self.rows = [row.copy() for row in weight]"),
+            seen="Before its first pass the layer holds 12289 floating-point number"),
+    Mistake("QLoRALinearKeepsUpdate", "large-array-kept",
+            output("self.update = self.lora.B @ self.lora.A"),
+            seen="After forward the layer holds"),
+    Mistake("QLoRALinearUnpacked", "layer-stores-unpacked",
+            start("self.codes = np.stack([self.codes >> 4, self.codes & 15], 1).ravel()")
+            | {"_nf4(self.codes": "_nf4(self.codes[::2] << 4 | self.codes[1::2]"}),
+    Mistake("QLoRALinearKeepsUnpacked", "layer-stores-unpacked",
+            output("self.both = np.stack([self.codes >> 4, self.codes & 15], 1)"),
+            seen="After forward the layer holds"),
+    Mistake("QLoRALinearFloatAbsmax", "absmax-not-quantized",  # counts eight bits, stores 32
+            start("if double_quant:\n"
+                  "    self.stored_absmax = (dequantize_absmax(*self.stored_absmax),)"),
+            seen="The layer holds 192 floating-point scales."),
+    Mistake("QLoRALinearIgnoresFlag", "absmax-not-quantized", {DOUBLE: "(absmax,)"},
+            seen="the output with double_quant = True equals"),
+    Mistake("QLoRALinearAlwaysDouble", "double-quant-ignored", {DOUBLE: "quantize_absmax(absmax)"},
+            seen="the output with double_quant = False equals"),
+    Mistake("QLoRALinearFourBits", "bits-not-measured", {BITS: "4.0"},
+            seen="bits_per_weight() gave 4 for a weight of shape (96, 128) with double_quant = "
+                 "True: codes and scales have 6340 bytes."),
+    Mistake("QLoRALinearConstant", "bits-not-measured",
+            {BITS: "4.127 if len(self.stored_absmax) == 3 else 4.5"},
+            seen="bits_per_weight() gave 4.127 for a weight of shape (7, 11)"),
+    Mistake("QLoRALinearCountsLoRA", "bits-not-measured",
+            {BITS: f"{BITS} + 32 * self.num_parameters() / prod(self.shape)"}),
+    Mistake("QLoRALinearCountsOffset", "bits-not-measured", {"absmax[:2]]": "absmax]"}),
+    Mistake("QLoRALinearCountsBias", "bits-not-measured",
+            {BITS: f'{BITS} + 8 * getattr(self.bias, "nbytes", 0) / prod(self.shape)'}),
+    Mistake("QLoRALinearForgetsScales", "bits-not-measured", {"absmax[:2]]": "absmax[:1]]"}),
+    # ---- Step 5: forward ----
+    Mistake("QLoRALinearQuantizesTransposed", "column-by-column",
+            {"quantize_nf4(weight)": "quantize_nf4(weight.T)",
+             "absmax, self.shape)": "absmax, self.shape[::-1]).T"}),
+    Mistake("QLoRALinearTinyInsteadOfZero", "zero-block",  # the second quantization adds to it
+            {"quantize_nf4(weight)": "quantize_nf4(weight + weight.dtype.type(1e-9))"},
+            seen="A row of zeros gave outputs up to"),
+    Mistake("QLoRALinearNoBias", "bias-lost", {"self.bias = bias": "self.bias = None"}),
+    Mistake("QLoRALinearAlwaysABias", "values",
+            {"if self.bias is not None:": "if self.bias is None:\n    h += 1\nelse:"},
+            seen="the output without a bias is off by"),
+    Mistake("QLoRALinearNoSForward", "no-s",
+            output("h = h + (1 - self.lora.scaling) * x @ self.lora.A.T @ self.lora.B.T"),
+            seen="the output equals what this mistake gives."),
+    Mistake("QLoRALinearAlpha", "alpha-not-over-r", start("self.lora.scaling *= self.lora.rank")),
+    Mistake("QLoRALinearAlphaLost", "alpha-not-passed", {ALPHA: "self.out_features, lora_rank"}),
+    Mistake("QLoRALinearFixedScaling", "alpha-not-passed", start("self.lora.scaling = 16 / 8")),
+    Mistake("QLoRALinearSubtracts", "values", start("self.lora.scaling *= -1"),
+            seen="the output is off by"),
+    Mistake("QLoRALinearMerged", "update-quantized", output(MERGED.format("self.dequantized()"))),
+    Mistake("QLoRALinearMergesFirst", "update-quantized",
+            HIDDEN | output(MERGED.format("self.original()"))),
+    Mistake("QLoRALinearDeadParameters", "dead-parameters",  # the optimizer holds the one of before
+            {FORWARD: f"self.lora.A = self.lora.A.copy()\n{FORWARD}"}),
+    Mistake("QLoRALinearForgetsDtype", "wrong-dtype", output("h = h.astype(np.float64)"),
+            seen="forward: float32 in gave float64 out"),
+    # ---- Step 5: backward ----
+    Mistake("QLoRALinearBackwardFirst", "backward-first",
+            {"self.lora._remembered()": "if not self.lora.cache: return grad_output"}),
+    Mistake("QLoRALinearFlattensTheGradient", "accepts-nonsense",
+            {BACKWARD: 'lead = self.lora._remembered("lead")\n'
+                       "grad_x = self.lora.backward(grad_output.reshape(*lead, -1))"},
+            seen="After an x of shape (4, 40), a grad_output of shape (1, 4, 12)"),
+    Mistake("QLoRALinearFrozenLost", "frozen-gradient-lost",
+            back("grad_x = grad_x - grad_output @ self.dequantized()")),
+    Mistake("QLoRALinearUpdateLost", "update-gradient-lost",
+            back("grad_x = grad_output @ self.dequantized()")),
+    Mistake("QLoRALinearThroughFull", "through-full-weight",
+            HIDDEN | back("rest = self.original() - self.dequantized()\n"
+                          "grad_x = grad_x + grad_output @ rest")),
+    Mistake("QLoRALinearAlwaysDoubleBack", "through-full-weight",
+            through("kept if len(kept) == 3 else quantize_absmax(*kept)"),
+            seen="the gradient of the input equals"),
+    Mistake("QLoRALinearNoOffsetBack", "values",
+            through("(*kept[:2], np.float32(0)) if len(kept) == 3 else kept"),
+            seen="the gradient of the input is off by"),
+    Mistake("QLoRALinearNoS", "no-s", back("self.lora.B_grad /= self.lora.scaling")),
+    Mistake("QLoRALinearNoSBack", "no-s",
+            back("update = grad_output @ self.lora.B @ self.lora.A\n"
+                 "grad_x = grad_x + (1 - self.lora.scaling) * update"),
+            seen="the gradient of the input equals"),
+    Mistake("QLoRALinearSTwice", "s-twice", back("self.lora.B_grad *= self.lora.scaling"),
+            seen="the gradient of B equals"),
+    Mistake("QLoRALinearSTwiceBack", "s-twice",
+            back("s, update = self.lora.scaling, grad_output @ self.lora.B @ self.lora.A\n"
+                 "grad_x = grad_x + (s - 1) * s * update"),
+            seen="the gradient of the input equals"),
+    Mistake("QLoRALinearAlphaInBackward", "alpha-not-over-r",
+            back("self.lora.B_grad *= self.lora.rank")),
+    *[Mistake(f"QLoRALinear{name}", "values",  # A and B's alone, and with three axes
+              {BACKWARD: f"{BACKWARD}\nG = grad_output\n"
+                         f"if G.ndim == 3: self.lora.backward({code})"},
+              seen="the gradient of B is off by")
+      for name, code in [("SwapsAxes", "G.reshape(G.shape[1], len(G), -1).swapaxes(0, 1)"),
+                         ("FirstOnly", "G * (np.arange(len(G)) == 0)[:, None, None]"),
+                         ("MeanOverBatch", "G / len(G)")]],
+    Mistake("QLoRALinearAccumulates", "accumulates",
+            {BACKWARD: f"old = self.lora.A_grad\n{BACKWARD}\n"
+                       "if old is not None: self.lora.A_grad = self.lora.A_grad + old"}),
+    Mistake("QLoRALinearListOfGradients", "wrong-type", around("gradients", "list(right.values())"),
+            seen="gradients() gave list, expected dict."),
+    Mistake("QLoRALinearNamesTheWeight", "gradient-to-quantized-weight",
+            around("gradients", '{**right, "weight": np.zeros(1)}'),
+            seen="gradients() has the keys ['A', 'B', 'weight']."),
+    Mistake("QLoRALinearWeightGradient", "gradient-to-quantized-weight",
+            back('x = self.lora.cache["x"].reshape(-1, self.in_features)\n'
+                 "self.weight_grad = grad_output.reshape(-1, self.out_features).T @ x")),
+    Mistake("QLoRALinearTransposedGradient", "wrong-shape",
+            around("gradients", '{**right, "A": right["A"].T}'),
+            at="gradients have the shapes of what they belong to",
+            seen="the gradient of A has shape (40, 3), expected (3, 40)"),
+    Mistake("QLoRALinearGradientsInDouble", "wrong-dtype",
+            around("gradients", "{name: grad.astype(np.float64) for name, grad in right.items()}"),
+            seen="backward: float32 in gave float64 out"),
+    Mistake("QLoRALinearTrainsCodes", "frozen-changed",  # straight through, and quantized again
+            back("self.codes = self.codes ^ np.uint8(17)")),
+    Mistake("QLoRALinearMovesBias", "frozen-changed",
+            back("if self.bias is not None:\n"
+                 "    rows = grad_output.reshape(-1, self.out_features)\n"
+                 "    self.bias = self.bias - 0.1 * rows.sum(axis=0)")),
+]
