@@ -47,7 +47,7 @@ hooks: env  ## install the git hooks: what `make lint` finds, before each commit
 	@$(BIN)/pre-commit install
 
 book: env  ## run every notebook and build the book into _build/html
-	@PYTHONPATH=tools $(BIN)/python tools/build_book.py
+	@$(BIN)/python tools/build_book.py
 
 serve: book  ## build the book and serve it on http://localhost:8000
 	@echo "Serving on http://localhost:8000 (stop with Ctrl-C)"
@@ -81,7 +81,7 @@ unit: env
 
 nbval: env
 	@echo "==> Notebooks: every committed output is what the code gives today"
-	@$(BIN)/python -m pytest --nbval book -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -p keep_outputs --nbval book -n 2 --dist loadfile
 
 site: book
 	@echo "==> The built book"
@@ -123,7 +123,7 @@ bench-browser: book  ## time the book itself: pages, sliders, Python in the brow
 	@$(BIN)/python tools/notebooks.py book/how-fast-it-is.ipynb
 
 colab: env  ## write notebooks that fetch the code themselves into _build/colab (needs REPOSITORY_URL)
-	@PYTHONPATH=tools $(BIN)/python tools/colab.py
+	@$(BIN)/python tools/colab.py
 
 binder:  ## check without Docker that Binder can run every notebook (needs Python 3.11)
 	@$(PYTHON) -u tools/binder.py
