@@ -3,10 +3,10 @@
     python -m pytest -p keep_outputs --nbval book/02-lora.ipynb
 
 nbval runs every cell and compares what it gives with what is committed. Figures, and the cells
-tagged nbval-ignore-output, it does not compare; so what is kept for the pages is never the committed
-file but what the cells have just given, once all of them passed. Two kinds of notebook are not
-kept, and the build runs them a second time: those with widgets, whose state nbval does not collect,
-and those that ask Hugging Face where it is installed, which the book's pages do not.
+tagged nbval-ignore-output, it does not compare; so what is kept for the pages is never the
+committed file but what the cells have just given, once all of them passed. Two kinds of notebook
+are not kept, and the build runs them a second time: those with widgets, whose state nbval does not
+collect, and those that ask Hugging Face where it is installed, which the book's pages do not.
 """
 
 import json
