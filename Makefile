@@ -73,7 +73,9 @@ lint: env
 	@$(BIN)/python tools/notebooks.py --check
 	@$(BIN)/python tools/prose.py
 	@$(BIN)/python tools/links.py
-	@$(BIN)/python tools/workflows.py
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/zizmor --offline --quiet .github
+	@$(BIN)/shellcheck .ci/run
 
 unit: env
 	@echo "==> Unit tests"
@@ -137,7 +139,7 @@ vendor: env  ## fetch the pinned browser files in vendor/ anew (needs npm)
 constraints:  ## remake the lock files from the requirements (UPGRADE=--upgrade for newer versions)
 	@$(PYTHON) tools/constraints.py $(UPGRADE)
 
-matrix: env  ## test on Python 3.11 to 3.13, with pinned, lowest and newest packages (PYTHONS=python3.12 SETS=newest)
+matrix: env  ## test on Python 3.11 to 3.14, with pinned, lowest and newest packages (PYTHONS=python3.12 SETS=newest)
 	@$(BIN)/python tools/matrix.py $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(SETS),--sets $(SETS)) $(if $(NOTEBOOKS),--notebooks $(NOTEBOOKS))
 	@$(BIN)/python tools/notebooks.py book/last-verified.ipynb
 
