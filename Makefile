@@ -47,7 +47,7 @@ hooks: env  ## install the git hooks: what `make lint` finds, before each commit
 	@$(BIN)/pre-commit install
 
 book: env  ## run every notebook and build the book into _build/html
-	@PYTHONPATH=tools $(BIN)/python tools/build_book.py
+	@$(BIN)/python tools/build_book.py
 
 serve: book  ## build the book and serve it on http://localhost:8000
 	@echo "Serving on http://localhost:8000 (stop with Ctrl-C)"
@@ -73,7 +73,9 @@ lint: env
 	@$(BIN)/python tools/notebooks.py --check
 	@$(BIN)/python tools/prose.py
 	@$(BIN)/python tools/links.py
-	@$(BIN)/python tools/workflows.py
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/zizmor --offline --quiet .github
+	@$(BIN)/shellcheck .ci/run
 
 unit: env
 	@echo "==> Unit tests"
@@ -81,7 +83,7 @@ unit: env
 
 nbval: env
 	@echo "==> Notebooks: every committed output is what the code gives today"
-	@$(BIN)/python -m pytest --nbval book -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -p keep_outputs --nbval book -n 2 --dist loadfile
 
 site: book
 	@echo "==> The built book"
@@ -126,7 +128,7 @@ bench-browser: book  ## time the book itself: pages, sliders, Python in the brow
 	@$(BIN)/python tools/notebooks.py book/how-fast-it-is.ipynb
 
 colab: env  ## write notebooks that fetch the code themselves into _build/colab (needs REPOSITORY_URL)
-	@PYTHONPATH=tools $(BIN)/python tools/colab.py
+	@$(BIN)/python tools/colab.py
 
 binder:  ## check without Docker that Binder can run every notebook (needs Python 3.11)
 	@$(PYTHON) -u tools/binder.py
@@ -140,7 +142,7 @@ vendor: env  ## fetch the pinned browser files in vendor/ anew (needs npm)
 constraints:  ## remake the lock files from the requirements (UPGRADE=--upgrade for newer versions)
 	@$(PYTHON) tools/constraints.py $(UPGRADE)
 
-matrix: env  ## test on Python 3.11 to 3.13, with pinned, lowest and newest packages (PYTHONS=python3.12 SETS=newest)
+matrix: env  ## test on Python 3.11 to 3.14, with pinned, lowest and newest packages (PYTHONS=python3.12 SETS=newest)
 	@$(BIN)/python tools/matrix.py $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(SETS),--sets $(SETS)) $(if $(NOTEBOOKS),--notebooks $(NOTEBOOKS))
 	@$(BIN)/python tools/notebooks.py book/last-verified.ipynb
 

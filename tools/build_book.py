@@ -3,20 +3,28 @@
     python tools/build_book.py
 
 A notebook is run again only when it, the code or the data that it can read, or the pinned packages
-have changed since its last run; Jupyter's own cache knows nothing of imported modules. Jupyter Book
-then builds from a copy of the sources that holds the fresh outputs.
+have changed since its last run; Jupyter's own cache knows nothing of imported modules. `make nbval`
+counts as such a run: it keeps the outputs that it compares (keep_outputs.py), so `make test` runs a
+notebook once, unless it has widgets, whose state nbval does not collect. Jupyter Book then builds
+from a copy of the sources that holds the fresh outputs.
+
+The pages are made in _build/pages, and take the place of _build/html when all of them are right: a
+build that fails or is stopped leaves the last good book. A second build waits for the first.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import notebooks
+import whole_files
 from book_extension import IN_BROWSER, branch, commit, repository_url
 from content_policy import with_policy
 from lite import build as lite
@@ -26,7 +34,10 @@ ROOT = notebooks.ROOT
 BUILD = ROOT / "_build"
 SOURCE = BUILD / "source"
 EXECUTED = BUILD / "executed"
+PAGES = BUILD / "pages"  # Jupyter Book's own folder; it puts its pages into _build/html there
+MADE = PAGES / "_build" / "html"
 HTML = BUILD / "html"
+OLD = BUILD / "html.old"
 #: What any notebook's outputs can depend on.
 SHARED = ["code/stage-09", "tools/probe.py", "constraints.txt"]
 COPIED = ["_config.yml", "_toc.yml", "book", "code/stage-09", "tools/book_extension.py",
@@ -64,25 +75,38 @@ def source_of(path):
     return json.dumps([[cell["cell_type"], cell["source"], cell["metadata"]] for cell in cells])
 
 
+def stamp_of(path, shared):
+    """Hash of all that decides a notebook's outputs."""
+    return digest([shared.encode(), source_of(path).encode()])
+
+
+def kept(path):
+    """Where a notebook is kept with its fresh outputs, and the stamp that says of what state."""
+    copy = EXECUTED / path.relative_to(ROOT)
+    return copy, copy.with_suffix(".sha256")
+
+
+def keep(path, notebook, stamp):
+    """Keep a notebook that has just run. The stamp comes last, so it never vouches for less."""
+    copy, stamp_file = kept(path)
+    stamp_file.unlink(missing_ok=True)
+    notebooks.write(notebook, copy)
+    whole_files.write(stamp_file, stamp)
+
+
 def execute():
     """Bring _build/executed up to date and return how many notebooks had to run."""
     shared = shared_digest()
     stamps, stale = {}, []
     for path in notebooks.book_notebooks():
-        copy = EXECUTED / path.relative_to(ROOT)
-        stamp = copy.with_suffix(".sha256")
-        stamps[path] = digest([shared.encode(), source_of(path).encode()])
+        copy, stamp = kept(path)
+        stamps[path] = stamp_of(path, shared)
         if not (copy.exists() and stamp.exists() and stamp.read_text() == stamps[path]):
             stale.append(path)
 
-    def keep(path, notebook):
-        copy = EXECUTED / path.relative_to(ROOT)
-        notebooks.write(notebook, copy)
-        copy.with_suffix(".sha256").write_text(stamps[path])
-
     os.environ["PEFT_RECORDED"] = "1"  # see twins.py: the same commit gives the same pages
     print(f"==> Running notebooks: {len(stale)} of {len(stamps)} have changed", flush=True)
-    if stale and notebooks.run_all(stale, keep):
+    if stale and notebooks.run_all(stale, lambda path, book: keep(path, book, stamps[path])):
         sys.exit("The book was not built: a notebook failed (see above).")
     return len(stale)
 
@@ -136,65 +160,102 @@ def lighten_figures():
     A chart has few colours, so nobody sees the difference; a reader on a slow line does. A figure's
     name is the hash of its content, so what has been stored once stays as it is.
     """
-    for path in sorted((HTML / "_images").glob(f"{'[0-9a-f]' * 64}.png")):
+    for path in sorted((MADE / "_images").glob(f"{'[0-9a-f]' * 64}.png")):
         light = path.with_suffix(".webp")
         if not light.exists():
             with Image.open(path) as figure:
                 small = figure.convert("RGBA").quantize(256, dither=Image.Dither.NONE)
                 small.convert("RGBA").save(light, lossless=True, quality=100, method=6)
         path.unlink()
-    for page in sorted(HTML.rglob("*.html")):
+    for page in sorted(MADE.rglob("*.html")):
         text = page.read_text("utf-8")
         lighter = re.sub(r"(_images/[0-9a-f]{64})\.png", r"\1.webp", text)
         if lighter != text:
             page.write_text(lighter, "utf-8")
 
 
-def place_lite(built):
+def place_lite(folder):
     """_build/lite at its place below the pages, as links to the same files where they can be."""
-    shutil.rmtree(HTML / "lite", ignore_errors=True)
-    if built:
-        try:
-            shutil.copytree(lite.LITE, HTML / "lite", copy_function=os.link)
-        except (OSError, shutil.Error):  # a file system without hard links
-            shutil.rmtree(HTML / "lite", ignore_errors=True)
-            shutil.copytree(lite.LITE, HTML / "lite")
+    try:
+        shutil.copytree(lite.LITE, folder / "lite", copy_function=os.link)
+    except (OSError, shutil.Error):  # a file system without hard links
+        shutil.rmtree(folder / "lite", ignore_errors=True)
+        shutil.copytree(lite.LITE, folder / "lite")
 
 
-def main():
+def restore():
+    """Put the last good book back where a build was killed between the two moves of publish()."""
+    if OLD.exists() and not HTML.exists():
+        OLD.rename(HTML)
+    shutil.rmtree(OLD, ignore_errors=True)
+
+
+def publish(runs_in_browser):
+    """Let the pages that are made take the place of the last good ones."""
+    fresh = HTML.with_name("html.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(MADE, fresh)
+    if runs_in_browser:
+        place_lite(fresh)
+    first = fresh / "index.html"  # Jupyter Book has just written it; it leads to book/index.html
+    first.write_text(with_policy('<meta charset="utf-8">\n' + first.read_text("utf-8")), "utf-8")
+    if HTML.exists():
+        HTML.rename(OLD)
+    fresh.rename(HTML)
+    shutil.rmtree(OLD, ignore_errors=True)
+
+
+def make_pages():
+    """Jupyter Book's part: the pages in MADE, or an end with what is wrong."""
+    print("==> Building pages (warnings are errors)", flush=True)
+    paths = [str(ROOT / "tools"), os.environ.get("PYTHONPATH", "")]  # the extension's own modules
+    made = subprocess.run(
+        [Path(sys.executable).with_name("jupyter-book"), "build", SOURCE, "--path-output", PAGES,
+         "-W", "-n", "--keep-going", "--quiet"], cwd=ROOT, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))})
+    if made.returncode or not (MADE / "index.html").exists():
+        forget()  # or the next build would skip the pages that it has, and their warnings
+        last = "; the last good one is still there" if HTML.exists() else ""
+        sys.exit(f"The book was not built{last}. It has faults: every line above that says WARNING "
+                 "or ERROR is one.")
+
+
+def build():
+    """Everything that main() holds the lock for."""
+    restore()
     execute()
     runs_in_browser = build_lite()
     os.environ[IN_BROWSER] = "yes" if runs_in_browser else "no"
     everywhere = copy_sources()
-    stamp = BUILD / "settings.sha256"
+    stamp = PAGES / "settings.sha256"
     settings = settings_digest()
-    everywhere |= not stamp.exists() or stamp.read_text() != settings
-    if everywhere:
+    if everywhere or not stamp.exists() or stamp.read_text() != settings:
         forget()
-    print("==> Building pages (warnings are errors)", flush=True)
-    made = subprocess.run(
-        [Path(sys.executable).with_name("jupyter-book"), "build", SOURCE, "--path-output", ROOT,
-         "-W", "-n", "--keep-going", "--quiet"], cwd=ROOT, check=False,
-    )
-    if made.returncode or not (HTML / "index.html").exists():
-        forget()  # or the next build would skip the pages that it has, and their warnings
-        sys.exit("The book has faults: every line above that says WARNING or ERROR is one.")
-    stamp.write_text(settings)
+    make_pages()
+    whole_files.write(stamp, settings)
     lighten_figures()
-    place_lite(runs_in_browser)
-    first = HTML / "index.html"  # Jupyter Book has just written it; it leads to book/index.html
-    first.write_text(with_policy('<meta charset="utf-8">\n' + first.read_text("utf-8")), "utf-8")
+    publish(runs_in_browser)
+
+
+def main():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: at once, not after the cells that run
+    BUILD.mkdir(exist_ok=True)
+    with open(BUILD / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Another build of this book is running; waiting for its end", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        build()
     print(f"\nThe book is built. Open it in any browser, no server or network needed:\n"
-          f"    {first.as_uri()}\n"
+          f"    {(HTML / 'index.html').as_uri()}\n"
           f"or serve it on http://localhost:8000 with `make serve`, which notebooks in the browser "
           f"need.")
 
 
 def forget():
-    """Drop the built pages, so that the next build makes every page anew."""
-    for folder in (HTML, BUILD / ".doctrees"):
-        shutil.rmtree(folder, ignore_errors=True)
-    (BUILD / "settings.sha256").unlink(missing_ok=True)
+    """Drop the pages that are being made, so that this build or the next makes every page anew."""
+    shutil.rmtree(PAGES, ignore_errors=True)
 
 
 if __name__ == "__main__":

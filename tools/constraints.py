@@ -5,7 +5,7 @@
     python tools/constraints.py --check     do the files belong together? (`make lint` asks)
 
 A lock file names everything that its requirements pull in, directly or not, with one version for
-Python 3.11 to 3.13 on every system and the SHA-256 of each file that may be installed. pip refuses
+Python 3.11 to 3.14 on every system and the SHA-256 of each file that may be installed. pip refuses
 any other file. constraints.txt holds the versions of both without hashes, for whom a constraint is
 enough: pip cannot read hashes from one.
 """

@@ -7,13 +7,16 @@
     lowest    of each package in requirements.txt the oldest version, from "at least" on, that is
               built for this Python; what these need is as new as they allow
     newest    the newest versions of today
-    browser   Pyodide, in Playwright's Node: the probe only, since `make site` tests its pages
+    browser   Pyodide, in Node.js: the probe only, since `make site` tests its pages
 
 Each environment is made by uv in .cache/matrix, where the logs are, too. It gets the pinned tools
 of testing, runs tools/probe.py and the unit tests. The notebooks run once in each set,
 under the first Python, or with `--notebooks all` under each. A cell that raises is a failure. An
 output that differs is one with the pinned packages, which wrote it; with others it is recorded as
 a difference. Rows go into code/stage-09/data/verified.json.
+
+Python 3.14 has no row there yet (NOT_YET_RUN): the pinned packages resolve for it, as wheels; no
+more is known.
 """
 
 import argparse
@@ -33,11 +36,13 @@ CODE = ROOT / "code" / "stage-09"
 CACHE = ROOT / ".cache" / "matrix"
 sys.path[:0] = [str(CODE), str(ROOT / "tools")]
 import constraints  # noqa: E402
+import node_js  # noqa: E402
 from lite import build as lite  # noqa: E402
 
 from book_pages import verified  # noqa: E402
 
-PYTHONS = ("python3.11", "python3.12", "python3.13")
+PYTHONS = ("python3.11", "python3.12", "python3.13", "python3.14")
+NOT_YET_RUN = ("python3.14",)  # its first row takes it out of here
 SETS = ("pinned", "lowest", "newest", "browser")
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "nbval")
 LINE = re.compile(r"^([\w.-]+)==([\w.]+)(?:\s+# at least ([\w.]+))?", re.MULTILINE)
@@ -175,10 +180,8 @@ def browser_versions():
 
 def in_browser():
     """One row: the probe in Pyodide."""
-    from playwright._impl._driver import compute_driver_executable
-
     step("fetching", lite.fetch)
-    found = step("probe", answer, compute_driver_executable()[0], lite.HERE / "probe.mjs",
+    found = step("probe", answer, node_js.path(), lite.HERE / "probe.mjs",
                  lite.CACHE, lite.HERE / "pyodide-lock.json", ROOT)
     return {"set": "browser", "date": f"{datetime.date.today()}",
             "versions": browser_versions(), **found}

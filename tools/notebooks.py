@@ -10,16 +10,23 @@ JupyterLab `--normalise` does the same in a second, and says which files it chan
 
 A cell that warns is refused: a warning is no output for a reader, and it names a temporary file
 by a number that the next run does not repeat.
+
+Whatever ends a run before its time, each notebook is as it was or as it shall be. The kernels are
+the only other processes, and each ends by itself when this one is gone.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import queue
+import signal
 import sys
+import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+
+import whole_files
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 600  # seconds that one cell may take
@@ -102,8 +109,7 @@ def as_text(notebook):
 
 
 def write(notebook, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(as_text(notebook), "utf-8")
+    whole_files.write(path, as_text(notebook))
 
 
 def normal_form(path):
@@ -141,20 +147,30 @@ def run_all(paths, done, jobs=2):
 
     Returns the notebooks that failed; the reason has been printed.
     """
-    failed = []
-    with ProcessPoolExecutor(max_workers=max(1, min(jobs, len(paths)))) as pool:
-        waiting = {pool.submit(run, path): path for path in paths}
-        for count, future in enumerate(as_completed(waiting), 1):
-            path = waiting[future]
-            label = f"[{count}/{len(paths)}] {path.name}"
+    waiting, ended, failed = queue.SimpleQueue(), queue.SimpleQueue(), []
+    workers = min(jobs, len(paths))
+    for path in [*paths, *[None] * workers]:
+        waiting.put(path)
+
+    def work():
+        for path in iter(waiting.get, None):
             try:
-                notebook, seconds = future.result()
+                ended.put((path, run(path), None))
             except Exception as error:  # a cell may raise anything; the build names every failure
-                print(f"{label}: FAILED\n{error}", flush=True)
-                failed.append(path)
-            else:
-                done(path, notebook)
-                print(f"{label}: {seconds:.1f} s", flush=True)
+                ended.put((path, None, error))
+
+    # Threads, since the kernels do the work: worker processes would outlive a stopped build.
+    for _ in range(workers):
+        threading.Thread(target=work, daemon=True).start()
+    for count in range(1, len(paths) + 1):
+        path, result, error = ended.get()
+        label = f"[{count}/{len(paths)}] {path.name}"
+        if error:
+            print(f"{label}: FAILED\n{error}", flush=True)
+            failed.append(path)
+        else:
+            done(path, result[0])
+            print(f"{label}: {result[1]:.1f} s", flush=True)
     return failed
 
 
@@ -174,9 +190,10 @@ def main():
                       for warned in warnings_in(json.loads(path.read_text("utf-8")))]
             sys.exit("\n".join(wrong) or 0)
         for path in changed:
-            path.write_text(normal_form(path), "utf-8")
+            whole_files.write(path, normal_form(path))
             print(f"normalised {name_of(path)}")
         sys.exit(1 if changed else 0)  # a hook stops the commit, so that you look at the change
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: at once, not after the cells that run
     failed = run_all(paths, lambda path, notebook: write(notebook, path))
     if failed:
         sys.exit(f"{len(failed)} of {len(paths)} notebooks failed; those were left as they were")

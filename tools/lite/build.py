@@ -1,6 +1,6 @@
 """Python in the reader's browser: build JupyterLite with the course's notebooks and code.
 
-    python tools/lite/build.py        into _build/lite; tools/build_book.py calls it for the book
+    PYTHONPATH=tools python tools/lite/build.py      into _build/lite, as the book's build does it
 
 Everything is local. Pyodide (Python, NumPy and Matplotlib compiled for the browser) is fetched once
 into .cache/pyodide, from its own site or from a Python package that carries the same files; each
@@ -21,6 +21,8 @@ import time
 import urllib.request
 import zipfile
 from pathlib import Path
+
+import node_js
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -260,9 +262,8 @@ def kernel_wheels():
 def compiled(files):
     """The folder that holds these files compiled, from the cache where it is there.
 
-    The compiler is Pyodide itself (compile.mjs, compile.py), run by the Node that Playwright has.
+    The compiler is Pyodide itself (compile.mjs, compile.py), run by Node.js.
     """
-    from playwright._impl._driver import compute_driver_executable
     from pyodide_lock import PyodideLockSpec
     from pyodide_lock.utils import add_wheels_to_spec
 
@@ -287,7 +288,8 @@ def compiled(files):
                  if path.suffix == ".whl" and path.name not in official]
         spec = add_wheels_to_spec(spec, sorted(added), base_path=partial)
         spec.to_json(partial / "pyodide-lock.json")
-        node = compute_driver_executable()[0]
+        if not (node := node_js.path()):
+            raise Unavailable("Node.js, which compiles them, is not installed: make env")
         subprocess.run([node, HERE / "compile.mjs", partial], check=True)
         for package in spec.packages.values():
             package.sha256 = digest_of(partial / package.file_name)

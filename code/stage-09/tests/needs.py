@@ -1,8 +1,8 @@
 """What a test needs beyond Python's own packages: a user's run skips it, CI's fails."""
 
 import os
-import shutil
 
+import node_js
 import pytest
 
 from real_models import twins
@@ -16,14 +16,8 @@ def missing(reason):
 
 
 def node():
-    """Node.js: the system's, or the one that Playwright brings along."""
-    if found := shutil.which("node"):
-        return found
-    try:
-        from playwright._impl._driver import compute_driver_executable
-    except ImportError:
-        missing("neither Node.js nor Playwright is installed: make env")
-    return compute_driver_executable()[0]
+    """Node.js: the pinned one of `make env`, or the system's."""
+    return node_js.path() or missing("Node.js is not installed: make env")
 
 
 def oracle():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exercises.mistakes import Mistake, patched
+from exercises.mistakes import patched
 
 ROOT = Path(__file__).resolve().parents[4]
 DTYPES = [np.float32, np.float64]
@@ -51,15 +51,6 @@ def starter(room):
 
 
 def mistakes(room):
-    """Pairs of a mistake and what makes its wrong answer; some are classes instead of patches."""
-    listed = module(room, "mistakes")
-    for entry in listed.MISTAKES:
-        if isinstance(entry, Mistake):
-            yield entry, lambda entry=entry: patched(room, entry)
-        elif isinstance(entry, tuple):
-            name, diagnosis, work = entry
-            yield (Mistake(name, diagnosis, {}, listed.AT[name] or "", listed.SEEN[name]),
-                   lambda work=work: work)
-        else:
-            yield (Mistake(entry.__name__, entry.diagnosis, {}, getattr(entry, "at", ""),
-                           getattr(entry, "seen", "")), lambda entry=entry: entry)
+    """Pairs of a mistake and what makes its wrong answer."""
+    for entry in module(room, "mistakes").MISTAKES:
+        yield entry, lambda entry=entry: patched(room, entry)
