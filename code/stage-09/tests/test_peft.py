@@ -3,7 +3,6 @@
 import inspect
 import subprocess
 import sys
-import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -160,20 +159,6 @@ def test_lora_equals_the_dense_update_and_merging_changes_nothing(lead):
     merged_W[:], merged_b[:] = 0, 0
     np.testing.assert_array_equal(layer.weight, kept[0])
     np.testing.assert_array_equal(layer.bias, kept[1])
-
-
-def test_large_products_are_added_in_pieces_and_never_stand_whole():
-    rng = np.random.default_rng(0)
-    layer = peft.LoRALayer(32, 1024, rank=16, dtype=np.float32, rng=rng)
-    layer.B[...] = rng.standard_normal(layer.B.shape)
-    x = rng.standard_normal((4096, 32), dtype=np.float32)
-    W = rng.standard_normal((1024, 32), dtype=np.float32)
-    tracemalloc.start()
-    h = layer.forward(x, W)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 1.1 * h.nbytes  # the output itself, and little beside it
-    np.testing.assert_allclose(h, x @ (W + layer.delta_weight()).T, rtol=1e-4, atol=1e-4)
 
 
 def test_adapter_follows_its_formula_and_starts_near_the_identity():
