@@ -284,7 +284,7 @@ class PrefixTuning(Method):
         prefix_k, prefix_v = self.get_prefix(layer_idx)  # (P, H, dh) each
         check_shape("keys", keys, (..., None, self.num_heads, self.d_head))
         check_shape("values", values, keys.shape)
-        self.heard = {} if layer_idx in self.heard else self.heard
+        self.heard = {} if layer_idx in self.heard else self.heard  # a new pass begins
         self.cache[layer_idx] = keys.shape
         return _prepend(prefix_k, keys), _prepend(prefix_v, values)
 
@@ -298,7 +298,7 @@ class PrefixTuning(Method):
         P = self.prefix_length
         check_shape("grad_keys", grad_keys, (*lead, P + T, H, dh))
         check_shape("grad_values", grad_values, grad_keys.shape)
-        self.heard = {} if layer_idx in self.heard else self.heard
+        self.heard = {} if layer_idx in self.heard else self.heard  # a new pass begins
         own = np.stack([_sum_over_batch(g[..., :P, :, :], 3) for g in (grad_keys, grad_values)])
         self.heard[layer_idx] = own  # (2, P, H, dh)
         self.prefix_grad = np.stack([self.heard.get(layer, np.zeros_like(own))
