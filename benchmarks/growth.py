@@ -21,6 +21,7 @@ from tqdm import tqdm  # noqa: E402
 
 import peft  # noqa: E402
 import small_llama  # noqa: E402
+from book_pages import sliced  # noqa: E402
 
 WIDTH, TOKENS, RANK = 1024, 1024, 8
 SWEEPS = {"rank": [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
@@ -30,6 +31,7 @@ BATCHES = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 THIN = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
 SLICES = [2 ** power for power in range(12, 24)]  # bytes
 MEMORY = [(256, 32), (1024, 1024), (4096, 512)]
+KINDS = {"plain": peft.LoRALayer, "sliced": sliced.SlicedLoRALayer}
 
 
 def medians(works, seconds=1.5):
@@ -47,11 +49,11 @@ def arrays(width, tokens):
             for shape in ((tokens, width), (tokens, width), (width, width))]
 
 
-def layer_and_limit(width=WIDTH, tokens=TOKENS, rank=RANK):
-    """Works: forward + backward of LoRALayer, its limit, and its six thin products alone."""
+def layer_and_limit(width=WIDTH, tokens=TOKENS, rank=RANK, kind="plain"):
+    """Works: forward + backward of a LoRA layer, its limit, and its six thin products alone."""
     x, g, W = arrays(width, tokens)
     out, grad = np.empty_like(g), np.empty_like(x)
-    layer = peft.LoRALayer(width, width, min(rank, width), rng=0)
+    layer = KINDS[kind](width, width, min(rank, width), rng=0)
     A, B, Ax = layer.A, layer.B, layer.A[:, :1].T.repeat(tokens, axis=0)  # Ax: (tokens, rank)
 
     def whole():
@@ -98,14 +100,10 @@ def training_steps():
     return rows
 
 
-def extra_bytes(width, tokens, rank):
-    """Peak of what a step allocates beyond its two results, and the least that it must hold.
-
-    The least: what forward leaves for backward, x A^T, and its counterpart G B, (tokens, rank)
-    each, and the gradients of A and B.
-    """
+def extra_bytes(width, tokens, rank, kind):
+    """Peak of what a step allocates beyond its two results."""
     x, g, W = arrays(width, tokens)
-    layer = peft.LoRALayer(width, width, rank, rng=0)
+    layer = KINDS[kind](width, width, rank, rng=0)
     tracemalloc.start()
     h = layer.forward(x, W)
     forward = tracemalloc.get_traced_memory()[1] - h.nbytes
@@ -113,37 +111,49 @@ def extra_bytes(width, tokens, rank):
     grad_x = layer.backward(g)
     backward = tracemalloc.get_traced_memory()[1] - h.nbytes - grad_x.nbytes
     tracemalloc.stop()
-    least = x.itemsize * (2 * tokens * rank + rank * 2 * width)
-    return {"width": width, "tokens": tokens, "rank": rank, "extra": max(forward, backward),
-            "least": least}
+    return max(forward, backward)
+
+
+def memory():
+    """Extra bytes of a step, plain and in slices, and the least that it must hold.
+
+    The least: what forward leaves for backward, x A^T, and its counterpart G B, (tokens, rank)
+    each, and the gradients of A and B; float32.
+    """
+    return [{"width": width, "tokens": tokens, "rank": rank,
+             "least": 4 * (2 * tokens * rank + rank * 2 * width)}
+            | {kind: extra_bytes(width, tokens, rank, kind) for kind in KINDS}
+            for width, tokens in MEMORY for rank in (8, 64)]
 
 
 def slices():
-    """Time and extra memory of a step against the size of the slices in `_add_product`.
+    """Time and extra memory of a step against the size of the slices in `sliced.add_product`.
 
-    At rank 1, where the factors are too small to allow larger slices than SLICE_BYTES.
+    At rank 1, where the factors are too small to allow larger slices than SLICE_BYTES. From 4 MB on
+    one slice is the whole product, as in the plain layer.
     """
-    rows, usual = [], peft.SLICE_BYTES
+    rows, usual = [], sliced.SLICE_BYTES
     for size in tqdm(SLICES, desc="slices", leave=False):
-        peft.SLICE_BYTES = size
-        whole, limit, _ = layer_and_limit(rank=1)
+        sliced.SLICE_BYTES = size
+        whole, limit, _ = layer_and_limit(rank=1, kind="sliced")
         layer, bare = medians([whole, limit], 2.0)
         rows.append({"bytes": size, "ratio": layer / bare,
-                     "extra": extra_bytes(WIDTH, TOKENS, 1)["extra"]})
-    peft.SLICE_BYTES = usual
+                     "extra": extra_bytes(WIDTH, TOKENS, 1, "sliced")})
+    sliced.SLICE_BYTES = usual
     return rows
 
 
 def main():
     content = {over: sweep(over, values) for over, values in SWEEPS.items()}
     content |= {"batch": training_steps(), "thin": thin_products(), "slices": slices(),
-                "memory": [extra_bytes(*size, rank) for size in MEMORY for rank in (8, 64)]}
+                "memory": memory()}
     for row in content["memory"]:
+        extra = ", ".join(f"{kind} {row[kind] / 1e3:8.1f} kB ({row[kind] / row['least']:.2f})"
+                          for kind in KINDS)
         print(f"width {row['width']:5}, {row['tokens']:5} tokens, rank {row['rank']:3}: "
-              f"{row['extra'] / 1e3:8.1f} kB extra, at least {row['least'] / 1e3:7.1f} kB: "
-              f"{row['extra'] / row['least']:.2f}")
+              f"at least {row['least'] / 1e3:7.1f} kB; {extra}")
     sides.record("growth", versions=sides.versions(), base={"width": WIDTH, "tokens": TOKENS,
-                 "rank": RANK, "slice_bytes": peft.SLICE_BYTES}, **content)
+                 "rank": RANK, "slice_bytes": sliced.SLICE_BYTES}, **content)
 
 
 if __name__ == "__main__":

@@ -82,9 +82,9 @@ def ours(case):
             layer = llama.Attention(config, 0, *weights)
             prefix = peft.PrefixTuning(1, H, HEAD, PREFIX, rng=rng)
             angles = llama.Llama(config, llama.random_weights(config, rng)).angles[PREFIX:]
-            rotation = llama.Rotation(angles, H, np.float32)
+            rotation = llama.Rotation(angles, np.float32)
             mask = np.triu(np.full((T, PREFIX + T), -np.inf, np.float32), PREFIX + 1)
-            run = llama.Run(B, T, mask, rotation, rotation, prefix)
+            run = llama.Run(B, T, mask, rotation, prefix)
 
             def step():
                 layer.forward(x, run)

@@ -58,6 +58,8 @@ class Weighted:
         return {"weight": self.weight} if self.trainable else {}
 
     def gradients(self) -> dict[str, np.ndarray]:
+        if self.trainable and self.weight_grad is None:
+            raise RuntimeError(f"{type(self).__name__} has no gradient: call backward first")
         return {"weight": self.weight_grad} if self.trainable else {}
 
 
@@ -112,7 +114,7 @@ class RMSNorm(Weighted):
     def backward(self, g: np.ndarray) -> np.ndarray:
         normed, rms = self.cache
         if self.trainable:
-            self.weight_grad = np.einsum("nd,nd->d", g, normed)  # (d,)
+            self.weight_grad = (g * normed).sum(axis=0, dtype=rms.dtype)  # (d,)
         g = g * self.weight  # (n, d): now the gradient of `normed`
         # x enters its row's rms too: that removes the part of g that points along x
         g -= normed * (row_dot(g, normed) / g.shape[-1])
@@ -121,8 +123,16 @@ class RMSNorm(Weighted):
 
 
 def row_dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Dot products along the last axis, which stays with length 1. No array of products."""
-    return np.einsum("...i,...i->...", a, b)[..., None]
+    """Dot products along the last axis, which stays with length 1."""
+    return np.einsum("...i,...i->...", a, b)[..., None]  # for speed: no array of products
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Probabilities along the last axis, in place: scores are the largest arrays that there are."""
+    scores -= scores.max(axis=-1, keepdims=True)  # exp of large numbers would overflow
+    np.exp(scores, out=scores)
+    scores /= np.einsum("...s->...", scores)[..., None]  # for speed: sum() is slow on short rows
+    return scores
 
 
 # ------------------------------------------------------------------------------------ attention
@@ -135,8 +145,7 @@ class Run:
     B: int
     T: int
     mask: np.ndarray  # (T, S): 0 where a query may look, -inf where it may not
-    rotate_q: "Rotation"
-    rotate_k: "Rotation"
+    rotation: "Rotation"
     prefix: Any = None  # what fills the key/value slot
     cache: list | None = None  # (keys, values) of earlier tokens, per layer
 
@@ -148,31 +157,45 @@ class Rotation:
 
         forward   a c - b s,  b c + a s         backward: the same with -s (a rotation's inverse)
 
-    A row holds its heads one after the other, so j's partner lies dh/2 columns away. Shifting
-    whole rows, with a sine of zero where the neighbour belongs to another pair, keeps NumPy's inner
-    loops long: several times faster than slicing each head.
-
     References
     ----------
     Su et al., "RoFormer", arXiv 2104.09864; halves paired as Hugging Face's `rotate_half` does.
     """
 
-    def __init__(self, angles: np.ndarray, heads: int, dtype: Any):
-        self.half = angles.shape[1]  # dh/2
-        c, s = np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)  # (T, dh/2)
-        zero = np.zeros_like(s)
-        self.cos = np.tile(np.hstack([c, c]), heads).ravel()  # (T*heads*dh,)
-        self.sin = np.tile(np.hstack([s, zero]), heads).ravel()[:-self.half]  # of each pair
+    def __init__(self, angles: np.ndarray, dtype: Any):
+        c, s = np.cos(angles), np.sin(angles)  # (T, dh/2)
+        self.cos = np.hstack([c, c]).astype(dtype)[:, None]  # (T, 1, dh): the same for all heads
+        self.sin = np.hstack([-s, s]).astype(dtype)[:, None]
 
-    def __call__(self, x: np.ndarray, inverse: bool = False) -> np.ndarray:
-        """(n, heads*dh) -> (n, heads*dh)"""
-        flat = x.reshape(-1, self.cos.size)  # (B, T*heads*dh)
-        a, b = np.s_[:, :-self.half], np.s_[:, self.half:]
-        out = flat * self.cos
-        plus, minus = (a, b) if inverse else (b, a)
-        out[plus] += flat[minus] * self.sin
-        out[minus] -= flat[plus] * self.sin
-        return out.reshape(x.shape)
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """(B, T, heads, dh) -> (B, T, heads, dh)"""
+        return x * self.cos + swap_halves(x) * self.sin
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        return g * self.cos - swap_halves(g) * self.sin
+
+
+def swap_halves(x: np.ndarray) -> np.ndarray:
+    """(a, b) -> (b, a) along the last axis."""
+    half = x.shape[-1] // 2
+    return np.concatenate([x[..., half:], x[..., :half]], axis=-1)
+
+
+def split_heads(x: np.ndarray, B: int, dh: int) -> np.ndarray:
+    """(n, heads*dh) -> (B, T, heads, dh)"""
+    return x.reshape(B, len(x) // B, -1, dh)
+
+
+def heads_first(x: np.ndarray, K: int) -> np.ndarray:
+    """(B, T, heads, dh) -> (B, K, heads/K, T, dh): a product for each head, queries by group"""
+    B, T, heads, dh = x.shape
+    return x.reshape(B, T, K, heads // K, dh).transpose(0, 2, 3, 1, 4)
+
+
+def merge_heads(x: np.ndarray) -> np.ndarray:
+    """(B, K, G, T, dh) -> (n, H*dh): heads_first and split_heads undone"""
+    B, K, G, T, dh = x.shape
+    return x.transpose(0, 3, 1, 2, 4).reshape(B * T, K * G * dh)
 
 
 class Attention:
@@ -180,16 +203,14 @@ class Attention:
 
     def __init__(self, config: LlamaConfig, index: int, q, k, v, o):
         self.index, self.dh, self.K = index, config.head_dim, config.num_key_value_heads
-        self.G = config.num_attention_heads // self.K
         self.q_proj, self.k_proj, self.v_proj, self.o_proj = map(Linear, (q, k, v, o))
         self.scale = self.dh ** -0.5
 
     def forward(self, x: np.ndarray, run: Run) -> np.ndarray:
-        B, T, K, G, dh = run.B, run.T, self.K, self.G, self.dh
-        q = run.rotate_q(self.q_proj.forward(x))  # (n, H*dh)
+        q, k, v = (split_heads(projection.forward(x), run.B, self.dh)  # (B, T, H or K, dh)
+                   for projection in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = run.rotation.forward(q), run.rotation.forward(k)
         q *= self.scale
-        k = run.rotate_k(self.k_proj.forward(x)).reshape(B, T, K, dh)  # (B, T, K, dh)
-        v = self.v_proj.forward(x).reshape(B, T, K, dh)  # (B, T, K, dh)
         if run.prefix is not None:  # not rotated: learned where it stands
             k, v = run.prefix.forward(k, v, self.index)  # (B, P+T, K, dh)
         if run.cache is not None:
@@ -198,36 +219,30 @@ class Attention:
                 run.cache[self.index] = (k, v)
             else:
                 run.cache.append((k, v))
-        q = q.reshape(B, T, K, G, dh).transpose(0, 2, 3, 1, 4)  # (B, K, G, T, dh)
-        k, v = (y.transpose(0, 2, 1, 3)[:, :, None] for y in (k, v))  # (B, K, 1, S, dh)
-        p = q @ k.swapaxes(-1, -2)  # (B, K, G, T, S): scores, then probabilities, in place
-        p += run.mask
-        p -= p.max(axis=-1, keepdims=True)
-        np.exp(p, out=p)
-        p /= np.einsum("...s->...", p)[..., None]
+        q, k, v = (heads_first(y, self.K) for y in (q, k, v))  # (B, K, G, T, dh), (B, K, 1, S, dh)
+        scores = q @ k.swapaxes(-1, -2)  # (B, K, G, T, S)
+        scores += run.mask
+        p = softmax(scores)
         self.cache = (q, k, v, p)
-        out = (p @ v).transpose(0, 3, 1, 2, 4).reshape(B * T, -1)  # (n, H*dh)
-        return self.o_proj.forward(out)  # (n, d)
+        return self.o_proj.forward(merge_heads(p @ v))  # (n, d)
 
     def backward(self, g: np.ndarray, run: Run) -> np.ndarray:
         q, k, v, p = self.cache
-        B, T, K, G, dh = run.B, run.T, self.K, self.G, self.dh
-        g = self.o_proj.backward(g)  # (n, H*dh)
-        g = g.reshape(B, T, K, G, dh).transpose(0, 2, 3, 1, 4)  # (B, K, G, T, dh)
+        g = heads_first(split_heads(self.o_proj.backward(g), run.B, self.dh), self.K)
         gv = (p.swapaxes(-1, -2) @ g).sum(axis=2)  # (B, K, S, dh): all G queries share a value
         gs = g @ v.swapaxes(-1, -2)  # (B, K, G, T, S): of probabilities, then of scores
         gs -= row_dot(gs, p)
         gs *= p
-        gq = (gs @ k).transpose(0, 3, 1, 2, 4).reshape(B * T, -1)  # (n, H*dh)
-        gq *= self.scale
+        gq = split_heads(merge_heads(gs @ k), run.B, self.dh)  # (B, T, H, dh)
         gk = (gs.swapaxes(-1, -2) @ q).sum(axis=2)  # (B, K, S, dh)
         gk, gv = gk.transpose(0, 2, 1, 3), gv.transpose(0, 2, 1, 3)  # (B, S, K, dh)
         if run.prefix is not None:
             gk, gv = run.prefix.backward(gk, gv, self.index)  # (B, T, K, dh)
-        gx = self.q_proj.backward(run.rotate_q(gq, inverse=True))  # (n, d)
-        gx = gx + self.k_proj.backward(run.rotate_k(gk.reshape(B * T, -1), inverse=True))
-        gx += self.v_proj.backward(gv.reshape(B * T, -1))
-        return gx  # (n, d)
+        gq, gk = run.rotation.backward(gq), run.rotation.backward(gk)
+        gq *= self.scale
+        gq, gk, gv = (y.reshape(run.B * run.T, -1) for y in (gq, gk, gv))  # (n, heads*dh)
+        gx = self.q_proj.backward(gq) + self.k_proj.backward(gk)
+        return gx + self.v_proj.backward(gv)  # (n, d)
 
 
 # ----------------------------------------------------------------------------- MLP, layer, model
@@ -454,9 +469,7 @@ class Llama:
                              f"{self.config.max_position_embeddings}")
         mask = np.triu(np.full((T, start + T), -np.inf, x.dtype), start + 1)  # (T, S)
         angles = self.angles[start:start + T]  # (T, dh/2)
-        rotate_q, rotate_k = (Rotation(angles, heads, x.dtype) for heads in (
-            self.config.num_attention_heads, self.config.num_key_value_heads))
-        run = Run(B, T, mask, rotate_q, rotate_k, prefix, cache)
+        run = Run(B, T, mask, Rotation(angles, x.dtype), prefix, cache)
         x = x.reshape(B * T, d)
         for layer in self.layers:
             x = layer.forward(x, run)  # (n, d)

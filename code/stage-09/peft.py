@@ -1,34 +1,32 @@
 """Parameter-efficient fine-tuning from scratch: LoRA, adapters, prefix and prompt tuning.
 
-Read it from top to bottom; NumPy is all it needs. `python peft.py` runs the demo.
-
-Names: x is an input, W a frozen weight, (out, in) as in PyTorch; L, H, dh count layers, heads and
-a head's width; m is an adapter's bottleneck, P the number of virtual tokens; n counts rows: all
-leading axes of x, (batch, time) say, flattened into one, which is all that a linear layer sees.
+Read it from top to bottom; NumPy is all it needs. `python peft.py` runs the demo. Names: x is an
+input, W a frozen weight, (out, in) as in PyTorch; L, H, dh count layers, heads and a head's width;
+m is an adapter's bottleneck, P the number of virtual tokens; n counts rows: all leading axes of x,
+(batch, time) say, flattened into one, which is all that a linear layer sees.
 
 One contract for every class:
     forward(x)        computes the output and remembers what backward needs
-    backward(g)       takes dLoss/doutput, stores the gradients of the trainable arrays (replacing
-                      the previous ones), returns dLoss/dinput. A frozen weight gets no gradient
-                      of its own, but the gradient always passes *through* it.
+    backward(g)       takes dLoss/doutput, stores the gradients of what trains in place of earlier
+                      ones, returns dLoss/dinput. A frozen weight gets no gradient of its own, but
+                      the gradient always passes *through* it.
     parameters()      {name: array}, the arrays themselves: an optimizer updates them in place
     gradients()       {name: array} under the same names
     num_parameters()  how many numbers train
-Wrong sizes, shapes or dtypes raise ValueError or TypeError before anything is computed, `backward`
-before `forward` raises RuntimeError. Float32 in gives float32 out.
+What a call has returned, no later call changes: outputs and gradients are fresh arrays. Float32 in
+gives float32 out. Wrong sizes, shapes or dtypes raise ValueError or TypeError before anything is
+computed, `backward` before `forward` raises RuntimeError.
 Left out on purpose: dropout, several adapters at once, DoRA, quantized weights. Some are exercises.
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from validation import (check_count, check_dtype, check_integer, check_positive, check_shape,
-                        check_weights)
+from validation import (check_count, check_dtype, check_integer, check_not_wider, check_positive,
+                        check_rank, check_shape, check_weights)
 
 INIT_STD = 0.01  # small: a fresh method barely changes the pretrained model
-SLICE_BYTES = 2 ** 15  # a product is added in pieces of this size; the page on speed varies it
 Rng = np.random.Generator | None  # None: fresh entropy
 
 
@@ -36,14 +34,6 @@ def _normal(shape: tuple, dtype: Any, rng: Rng) -> np.ndarray:
     """Small Gaussian start, drawn in float64 so that a seed means the same in every dtype."""
     dtype = check_dtype(dtype)
     return (INIT_STD * np.random.default_rng(rng).standard_normal(shape)).astype(dtype)
-
-
-def _add_product(out: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
-    """out += left @ right, some rows at a time: the product never stands whole beside `out`."""
-    size = max(SLICE_BYTES, (left.nbytes + right.nbytes) // 3)  # bytes: small beside the factors
-    rows = max(1, size // (out.itemsize * out.shape[1]))
-    for start in range(0, len(out), rows):
-        out[start:start + rows] += left[start:start + rows] @ right
 
 
 class Method:
@@ -66,16 +56,19 @@ class Method:
         """How many numbers train."""
         return sum(array.size for array in self.parameters().values())
 
-    def _remembered(self, key: Any = "x") -> Any:
-        """What forward left for backward under `key`."""
-        if key not in self.cache:
-            which = "forward" if key == "x" else f"forward of layer {key}"
+    def _remembered(self, first: Any = "x", *more: Any) -> Any:
+        """What forward left for backward: the value of one key, or those of several."""
+        if first not in self.cache:
+            which = "forward" if first == "x" else f"forward of layer {first}"
             raise RuntimeError(f"{type(self).__name__}.backward needs {which} first: call it")
-        return self.cache[key]
+        return [self.cache[key] for key in (first, *more)] if more else self.cache[first]
 
 
 class LoRALayer(Method):
     """Low-rank update of a frozen linear map: h = x W^T + s (x A^T) B^T with s = alpha / rank.
+
+    It trains A (rank, in), at first a small Gaussian, and B (out, rank), at first zero: training
+    begins exactly at the pretrained model. `scaling` is s.
 
     Parameters
     ----------
@@ -84,12 +77,6 @@ class LoRALayer(Method):
     alpha : float, strength of the update, finite and positive
     dtype : floating dtype of `A` and `B`; give that of the weight that they adapt
     rng : numpy.random.Generator, source of the random start; fresh entropy if absent
-
-    Attributes
-    ----------
-    A : (rank, in), small Gaussian at the start
-    B : (out, rank), zero at the start: training begins exactly at the pretrained model
-    scaling : float, alpha / rank
 
     Source: Hu et al., arXiv 2106.09685, section 4.1, equation (3).
     """
@@ -100,25 +87,22 @@ class LoRALayer(Method):
                  dtype: Any = np.float32, rng: Rng = None):
         self.in_features = check_count("in_features", in_features)
         self.out_features = check_count("out_features", out_features)
-        self.rank = check_count("rank", rank)
+        self.rank = check_rank(rank, full=min(self.in_features, self.out_features))
         self.scaling = check_positive("alpha", alpha) / self.rank
-        if self.rank > (full := min(self.in_features, self.out_features)):
-            warnings.warn(f"rank {self.rank} is above min(in, out) = {full}: it costs parameters "
-                          f"but buys nothing that rank {full} cannot do", stacklevel=2)
         self.A = _normal((self.rank, self.in_features), dtype, rng)  # (rank, in)
         self.B = np.zeros((self.out_features, self.rank), dtype)  # (out, rank)
-        self.A_grad = self.B_grad = None
-        self.cache = {}
+        self.A_grad, self.B_grad, self.cache = None, None, {}
 
     def forward(self, x: np.ndarray, W: np.ndarray) -> np.ndarray:
         """x (..., in), W (out, in) -> (..., out)."""
         check_shape("x", x, (..., self.in_features))
         check_shape("W", W, (self.out_features, self.in_features))
+        check_not_wider(self.parameters(), np.result_type(x, W))
         lead = x.shape[:-1]
         x = x.reshape(-1, self.in_features)  # (n, in)
         sAx = self.scaling * (x @ self.A.T)  # (n, rank): scaled while thin, once for both ways
         h = x @ W.T  # (n, out)
-        _add_product(h, sAx, self.B.T)
+        h += sAx @ self.B.T
         self.cache = {"x": x, "W": W, "sAx": sAx, "lead": lead}
         return h.reshape(*lead, self.out_features)  # (..., out)
 
@@ -127,14 +111,14 @@ class LoRALayer(Method):
 
             dLoss/dB = G^T (s x A^T),  dLoss/dA = s (G B)^T x,  dLoss/dx = G W + s (G B) A
         """
-        x, W, sAx, lead = self._remembered(), *(self.cache[key] for key in ("W", "sAx", "lead"))
+        x, W, sAx, lead = self._remembered("x", "W", "sAx", "lead")
         check_shape("grad_output", grad_output, (*lead, self.out_features))
         G = grad_output.reshape(-1, self.out_features)  # (n, out)
         self.B_grad = G.T @ sAx  # (out, rank)
         GB = self.scaling * (G @ self.B)  # (n, rank)
         self.A_grad = GB.T @ x  # (rank, in): zero in the first step, since B is
         grad_x = G @ W  # (n, in): through the frozen weight ...
-        _add_product(grad_x, GB, self.A)  # ... and through the update
+        grad_x += GB @ self.A  # ... and through the update
         return grad_x.reshape(*lead, self.in_features)  # (..., in)
 
     def delta_weight(self) -> np.ndarray:
@@ -160,9 +144,7 @@ class LoRALinear(Method):
                  lora_alpha: float = 16.0, *, rng: Rng = None):
         self.weight = check_weights("weight", weight, (None, None))  # (out, in)
         self.out_features, self.in_features = weight.shape
-        self.bias = bias  # (out,) or None
-        if bias is not None:
-            check_weights("bias", bias, (self.out_features,))
+        self.bias = None if bias is None else check_weights("bias", bias, (self.out_features,))
         self.lora = LoRALayer(self.in_features, self.out_features, lora_rank, lora_alpha,
                               dtype=weight.dtype, rng=rng)
 
@@ -189,7 +171,9 @@ class LoRALinear(Method):
 
 
 class Adapter(Method):
-    """Bottleneck adapter: x + scale relu(x W_down) W_up.
+    """Bottleneck adapter: x + scale relu(x W_down) W_up, at first nearly the identity.
+
+    It trains W_down (d_model, m) and W_up (m, d_model); both start as small Gaussians.
 
     Parameters
     ----------
@@ -197,10 +181,6 @@ class Adapter(Method):
     residual : bool, whether "x +" is part of it; a parallel adapter has none of its own
     scale : float, strength of the bottleneck path
     dtype, rng : see LoRALayer
-
-    Attributes
-    ----------
-    W_down : (d_model, m), W_up : (m, d_model), both small Gaussian: nearly the identity at first
 
     Source: Houlsby et al., arXiv 1902.00751 (there with biases); parallel: He et al., 2110.04366.
     """
@@ -215,12 +195,12 @@ class Adapter(Method):
         rng = np.random.default_rng(rng)  # one stream for both matrices
         self.W_down = _normal((self.d_model, m), dtype, rng)  # (d_model, m)
         self.W_up = _normal((m, self.d_model), dtype, rng)  # (m, d_model)
-        self.W_down_grad = self.W_up_grad = None
-        self.cache = {}
+        self.W_down_grad, self.W_up_grad, self.cache = None, None, {}
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """(..., d_model) -> (..., d_model)."""
         check_shape("x", x, (..., self.d_model))
+        check_not_wider(self.parameters(), x.dtype)
         rows = x.reshape(-1, self.d_model)  # (n, d_model)
         activated = np.maximum(rows @ self.W_down, 0)  # (n, m)
         self.cache = {"x": rows, "activated": activated, "shape": x.shape}
@@ -235,7 +215,7 @@ class Adapter(Method):
             dLoss/dW_up = scale a^T G,  D = scale (G W_up^T) where a > 0, else 0,
             dLoss/dW_down = x^T D,      dLoss/dx = G + D W_down^T  (no G without the residual)
         """
-        x, a, shape = self._remembered(), self.cache["activated"], self.cache["shape"]
+        x, a, shape = self._remembered("x", "activated", "shape")
         check_shape("grad_output", grad_output, shape)
         G = grad_output.reshape(-1, self.d_model)  # (n, d_model)
         self.W_up_grad = (self.scale * a).T @ G  # (m, d_model)
@@ -249,13 +229,10 @@ class Adapter(Method):
 
 def _prepend(virtual: np.ndarray, real: np.ndarray) -> np.ndarray:
     """virtual (P, ...) in front of each sequence of real (*lead, T, ...), in the latter's dtype."""
-    *lead, T = real.shape[:real.ndim - virtual.ndim + 1]
-    P, *width = virtual.shape
-    both = np.empty((*lead, P + T, *width), real.dtype)
-    rest = (slice(None),) * len(width)  # the axes behind that of the tokens, whole
-    both[(..., slice(None, P), *rest)] = virtual  # (P, ...), the same for the whole batch
-    both[(..., slice(P, None), *rest)] = real
-    return both
+    check_not_wider({"the virtual tokens' array": virtual}, real.dtype)
+    lead = real.shape[:real.ndim - virtual.ndim]
+    virtual = np.broadcast_to(virtual.astype(real.dtype), lead + virtual.shape)  # (*lead, P, ...)
+    return np.concatenate([virtual, real], axis=len(lead))  # (*lead, P+T, ...)
 
 
 def _sum_over_batch(grad: np.ndarray, ndim: int) -> np.ndarray:
@@ -267,18 +244,18 @@ def _sum_over_batch(grad: np.ndarray, ndim: int) -> np.ndarray:
 class PrefixTuning(Method):
     """Learned keys and values that every layer's attention sees before those of the sequence.
 
-    Queries are untouched, so the output keeps its length. The model that uses it makes the P new
-    columns of the mask visible to all queries and starts the tokens' positions at P.
+    It trains `prefix`, (L, 2, P, H, dh), at first a small Gaussian; on the second axis 0 is K and
+    1 is V. Queries are untouched, so the output keeps its length. The model that uses it makes the
+    P new columns of the mask visible to all queries and starts the tokens' positions at P.
+
+    A pass goes back through each layer once at most. The next forward or backward of a layer that
+    has its gradient begins another, in which every layer starts at zero.
 
     Parameters
     ----------
     num_layers, num_heads, d_head : int; in grouped-query attention count the key/value heads
     prefix_length : int, virtual tokens P
     dtype, rng : see LoRALayer
-
-    Attributes
-    ----------
-    prefix : (L, 2, P, H, dh), small Gaussian; on the second axis 0 is K and 1 is V
 
     Source: Li and Liang, arXiv 2101.00190 (they train it through an MLP; this is what remains).
     """
@@ -291,10 +268,10 @@ class PrefixTuning(Method):
         self.num_heads = check_count("num_heads", num_heads)
         self.d_head = check_count("d_head", d_head)
         self.prefix_length = check_count("prefix_length", prefix_length)
-        shape = (num_layers, 2, prefix_length, num_heads, d_head)
-        self.prefix = _normal(shape, dtype, rng)  # (L, 2, P, H, dh)
+        self.prefix = _normal((num_layers, 2, prefix_length, num_heads, d_head), dtype, rng)
         self.prefix_grad = None
         self.cache = {}  # layer -> shape of the keys it was given
+        self.heard = {}  # layer -> its gradient in this pass, (2, P, H, dh)
 
     def get_prefix(self, layer_idx: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values of one layer, (P, H, dh) each. IndexError outside 0 to L-1."""
@@ -307,28 +284,30 @@ class PrefixTuning(Method):
         prefix_k, prefix_v = self.get_prefix(layer_idx)  # (P, H, dh) each
         check_shape("keys", keys, (..., None, self.num_heads, self.d_head))
         check_shape("values", values, keys.shape)
+        self.heard = {} if layer_idx in self.heard else self.heard  # a new pass begins
         self.cache[layer_idx] = keys.shape
         return _prepend(prefix_k, keys), _prepend(prefix_v, values)
 
     def backward(self, grad_keys: np.ndarray, grad_values: np.ndarray, layer_idx: int) -> tuple:
         """Both (..., P+T, H, dh) -> gradients of the sequence's own, (..., T, H, dh).
 
-        The layer's slice of `prefix_grad` gets the first P rows, summed over the batch.
+        The first P rows, summed over the batch, are the layer's slice of a new `prefix_grad`.
         """
         self.get_prefix(layer_idx)  # refuses a wrong index
         *lead, T, H, dh = self._remembered(layer_idx)
         P = self.prefix_length
-        for name, grad in (("grad_keys", grad_keys), ("grad_values", grad_values)):
-            check_shape(name, grad, (*lead, P + T, H, dh))
-        if self.prefix_grad is None:
-            self.prefix_grad = np.zeros_like(self.prefix)  # (L, 2, P, H, dh)
-        for kv, grad in enumerate((grad_keys, grad_values)):
-            self.prefix_grad[layer_idx, kv] = _sum_over_batch(grad[..., :P, :, :], ndim=3)
-        return grad_keys[..., P:, :, :], grad_values[..., P:, :, :]  # (..., T, H, dh) each
+        check_shape("grad_keys", grad_keys, (*lead, P + T, H, dh))
+        check_shape("grad_values", grad_values, grad_keys.shape)
+        self.heard = {} if layer_idx in self.heard else self.heard  # a new pass begins
+        own = np.stack([_sum_over_batch(g[..., :P, :, :], 3) for g in (grad_keys, grad_values)])
+        self.heard[layer_idx] = own  # (2, P, H, dh)
+        self.prefix_grad = np.stack([self.heard.get(layer, np.zeros_like(own))
+                                     for layer in range(self.num_layers)])  # (L, 2, P, H, dh)
+        return grad_keys[..., P:, :, :].copy(), grad_values[..., P:, :, :].copy()  # (..., T, H, dh)
 
 
 class PromptTuning(Method):
-    """A soft prompt: learned embeddings in front of the embedded input.
+    """A soft prompt: learned embeddings `prompt`, (P, d_model), in front of the embedded input.
 
     Parameters
     ----------
@@ -337,10 +316,6 @@ class PromptTuning(Method):
         without replacement while there are enough; otherwise the start is a small Gaussian
     dtype : floating dtype, by default the table's, or float32
     rng : see LoRALayer
-
-    Attributes
-    ----------
-    prompt : (P, d_model)
 
     Source: Lester et al., arXiv 2104.08691.
     """
@@ -357,8 +332,7 @@ class PromptTuning(Method):
             table = check_weights("init_from_vocab", init_from_vocab, (None, self.d_model))
             rows = np.random.default_rng(rng).choice(len(table), size=P, replace=P > len(table))
             self.prompt = table[rows].astype(check_dtype(dtype or table.dtype))  # (P, d_model)
-        self.prompt_grad = None
-        self.cache = {}
+        self.prompt_grad, self.cache = None, {}
 
     def forward(self, input_embeds: np.ndarray) -> np.ndarray:
         """(..., T, d_model) -> (..., P+T, d_model)."""
@@ -372,7 +346,7 @@ class PromptTuning(Method):
         P = self.prompt_length
         check_shape("grad_output", grad_output, (*lead, P + T, d_model))
         self.prompt_grad = _sum_over_batch(grad_output[..., :P, :], ndim=2)  # (P, d_model)
-        return grad_output[..., P:, :]  # (..., T, d_model)
+        return grad_output[..., P:, :].copy()  # (..., T, d_model)
 
 
 def apply_lora_to_attention(
@@ -391,26 +365,23 @@ def apply_lora_to_attention(
             if name in target_modules else weight for name, weight in weights.items()}
 
 
-def compare_peft_methods(
-    d_model: int = 4096, num_layers: int = 32, num_heads: int = 32, lora_rank: int = 8,
-    adapter_bottleneck: int = 64, prefix_length: int = 10, prompt_length: int = 20,
-) -> dict[str, dict[str, float]]:
-    """Trainable parameters per method, and their ratio to all attention weights.
+def compare_peft_methods(d_model: int = 4096, num_layers: int = 32, num_heads: int = 32,
+                         lora_rank: int = 8, adapter_bottleneck: int = 64, prefix_length: int = 10,
+                         prompt_length: int = 20) -> dict[str, dict[str, float]]:
+    """{method: {"params": how many numbers train, "ratio": their share of all attention weights}}.
 
-    An idealised model: "full" is q, k, v and o of every layer, without MLP and embeddings. LoRA
-    is on q and v; adapters stand after attention and after the MLP.
-    Returns {"full" | "lora" | "adapters" | "prefix" | "prompt": {"params": int, "ratio": float}}.
+    An idealised model: "full" is q, k, v and o of every layer, without MLP and embeddings. "lora"
+    is on q and v; "adapters" stand after attention and after the MLP; then "prefix", "prompt".
     """
     for name, value in list(locals().items()):
         check_count(name, value)
     if d_model % num_heads:
         raise ValueError(f"d_model must be divisible by num_heads, got {d_model} and {num_heads}")
-    d_head = d_model // num_heads
     params = {
         "full": num_layers * 4 * d_model * d_model,
         "lora": num_layers * 2 * lora_rank * (d_model + d_model),
         "adapters": num_layers * 2 * 2 * d_model * adapter_bottleneck,
-        "prefix": num_layers * 2 * prefix_length * num_heads * d_head,
+        "prefix": num_layers * 2 * prefix_length * d_model,  # all heads together: H dh = d_model
         "prompt": prompt_length * d_model,
     }
     return {name: {"params": n, "ratio": n / params["full"]} for name, n in params.items()}
@@ -425,14 +396,13 @@ def demo() -> None:
     h = layer.forward(x)  # (batch, time, out)
     layer.backward(np.ones_like(h))
     adapter, prompt = Adapter(256, rng=rng), PromptTuning(256, rng=rng)
-    line = "-" * 40
+    lora, n, line = layer.lora, layer.num_parameters(), "-" * 40
     print("=" * 60 + "\nStage 9: Fine-tuning & Parameter-Efficient Methods\n" + "=" * 60)
     print(f"\n1. LoRA (Low-Rank Adaptation)\n{line}\nOriginal weight shape: {W.shape}")
-    print(f"LoRA A shape: {layer.lora.A.shape}\nLoRA B shape: {layer.lora.B.shape}")
-    n = layer.num_parameters()
+    print(f"LoRA A shape: {lora.A.shape}\nLoRA B shape: {lora.B.shape}")
     print(f"LoRA parameters: {n:,}\nFull parameters: {W.size:,}\nCompression: {n / W.size:.2%}")
     print(f"Input shape: {x.shape}\nOutput shape: {h.shape}")
-    print(f"Gradients computed: A={layer.lora.A_grad.shape}, B={layer.lora.B_grad.shape}")
+    print(f"Gradients computed: A={lora.A_grad.shape}, B={lora.B_grad.shape}")
     print(f"\n2. Adapter Layers\n{line}\nAdapter parameters: {adapter.num_parameters():,}")
     print(f"Bottleneck dimension: {adapter.bottleneck_dim}\n\n3. Prompt Tuning\n{line}")
     print(f"Original sequence length: {x.shape[1]}\nWith soft prompt: {prompt.forward(x).shape[1]}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from names import IGNORE, check_list, make_batch
-from validation import check_shape
+from validation import check_positive, check_shape
 
 
 def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
@@ -89,9 +89,10 @@ class AdamW:
         if not parameters:
             raise ValueError("no trainable parameters: plug a method into the model, or call "
                              "set_trainable() for full fine-tuning")
-        if not (isfinite(lr) and lr > 0):
-            raise ValueError(f"lr must be positive, got {lr}")
-        self.parameters, self.lr, self.betas = parameters, float(lr), betas
+        for name, beta in zip(("betas[0]", "betas[1]"), betas, strict=True):
+            if not 0 <= beta < 1:  # at 1 the averages would never move; NaN is caught, too
+                raise ValueError(f"{name} must be at least 0 and below 1, got {beta}")
+        self.parameters, self.lr, self.betas = parameters, check_positive("lr", lr), betas
         self.eps, self.weight_decay, self.steps = eps, weight_decay, 0
         for name, array in parameters.items():
             if not array.flags.writeable:
@@ -101,12 +102,17 @@ class AdamW:
                                     for name, a in parameters.items()} for _ in range(2))
 
     def step(self, gradients: dict[str, np.ndarray], lr: float | None = None) -> None:
-        """One update. KeyError if a parameter has no gradient.
+        """One update. KeyError if a parameter has no gradient, ValueError if its shape is another.
 
-        FloatingPointError, before anything is changed, if a gradient's square is not finite.
+        ValueError, too, if `lr` is negative or not finite, and FloatingPointError if a gradient's
+        square is not finite; all of them before anything is changed.
         """
         lr = self.lr if lr is None else lr
-        for name in self.parameters:  # an infinite average would freeze the parameter for ever
+        if not (isfinite(lr) and lr >= 0):  # a schedule may end at 0
+            raise ValueError(f"lr must be finite and not negative, got {lr}")
+        for name, w in self.parameters.items():
+            check_shape(f"the gradient of {name}", gradients[name], w.shape)
+            # an infinite average would freeze the parameter for ever
             limit = sqrt(np.finfo(self.second[name].dtype).max)
             largest = float(np.abs(gradients[name]).max())
             if not largest < limit:  # NaN is caught, too
@@ -114,8 +120,6 @@ class AdamW:
                                          f"to square; clip it to below {limit:.3g}")
         beta_1, beta_2 = self.betas
         self.steps += 1
-        rate = lr / (1 - beta_1 ** self.steps)
-        correction = sqrt(1 - beta_2 ** self.steps)
         for name, w in self.parameters.items():
             m, v = self.first[name], self.second[name]
             g = gradients[name].astype(v.dtype, copy=False)
@@ -123,12 +127,10 @@ class AdamW:
             m += (1 - beta_1) * g
             v *= beta_2
             v += (1 - beta_2) * (g * g)
-            if self.weight_decay:
-                w *= 1 - lr * self.weight_decay
-            denominator = np.sqrt(v)
-            denominator /= correction
-            denominator += self.eps
-            w -= rate * m / denominator
+            m_hat = m / (1 - beta_1 ** self.steps)  # both start at zero: this takes it out again
+            v_hat = v / (1 - beta_2 ** self.steps)
+            w *= 1 - lr * self.weight_decay
+            w -= lr * m_hat / (np.sqrt(v_hat) + self.eps)
 
     def nbytes(self) -> int:
         """Bytes of the state: two arrays per trainable parameter."""
@@ -230,7 +232,7 @@ def fit(model: Any, data: Iterator[tuple[np.ndarray, np.ndarray]], *, steps: int
     Raises
     ------
     ValueError
-        Nothing is trainable, or a number of steps below 1.
+        Nothing is trainable, a number of steps below 1, or `data` that end before the last step.
     FloatingPointError
         The run has diverged.
     """
@@ -249,7 +251,7 @@ def fit(model: Any, data: Iterator[tuple[np.ndarray, np.ndarray]], *, steps: int
     if emit(Event(0, steps, None, None, None)):
         return optimizer
     for step in range(steps):
-        inputs, targets = next(data)
+        inputs, targets = _next_batch(data, step, steps)
         loss, grad = cross_entropy(model.forward(inputs), targets)
         model.backward(grad)
         gradients = model.gradients()
@@ -259,6 +261,15 @@ def fit(model: Any, data: Iterator[tuple[np.ndarray, np.ndarray]], *, steps: int
         if emit(Event(step + 1, steps, loss, rate, norm)):
             break
     return optimizer
+
+
+def _next_batch(data: Iterator, step: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """ValueError when there is none: StopIteration would end a loop of the caller in silence."""
+    try:
+        return next(data)
+    except StopIteration:
+        raise ValueError(f"data ended after {step} of {steps} steps; give an endless iterator such "
+                         "as names.batches(...), or ask for fewer steps") from None
 
 
 class Recorder:

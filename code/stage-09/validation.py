@@ -1,5 +1,6 @@
 """Checks of what comes in, shared by all modules: each error states value, expectation and fix."""
 
+import warnings
 from numbers import Integral, Real
 from typing import Any
 
@@ -18,6 +19,14 @@ def check_count(name: str, value: Any) -> int:
     if check_integer(name, value) < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
     return int(value)
+
+
+def check_rank(rank: Any, full: int) -> int:
+    """A count; above the `full` rank of the matrix that it updates it works, with a warning."""
+    if check_count("rank", rank) > full:
+        warnings.warn(f"rank {rank} is above min(in, out) = {full}: it costs parameters but buys "
+                      f"nothing that rank {full} cannot do", stacklevel=3)  # who makes the layer
+    return int(rank)
 
 
 def check_positive(name: str, value: Any) -> float:
@@ -54,6 +63,17 @@ def check_shape(name: str, array: Any, shape: tuple) -> np.ndarray:
         expected = ", ".join({None: "any", ...: "..."}.get(size, str(size)) for size in shape)
         raise ValueError(f"{name} must have shape ({expected}), got {array.shape}")
     return array
+
+
+def check_not_wider(arrays: dict[str, np.ndarray], dtype: np.dtype) -> None:
+    """Arrays whose products an output in `dtype` can hold: it would round wider ones in silence.
+
+    Float32 may stand beside float16, the usual mixed precision. Raises TypeError.
+    """
+    for name, array in arrays.items():
+        if np.result_type(array, dtype, np.float32) != np.result_type(dtype, np.float32):
+            raise TypeError(f"{name} is {array.dtype}, wider than the input's {dtype}; give the "
+                            f"input as {array.dtype}, or make the method in {dtype}")
 
 
 def check_weights(name: str, array: Any, shape: tuple) -> np.ndarray:

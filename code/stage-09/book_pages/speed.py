@@ -25,14 +25,17 @@ def load(name: str) -> dict[str, Any]:
 
 
 def machine(record: dict[str, Any]) -> str:
-    """Where, when and with what a record was made, in one sentence."""
+    """Where, when and with what a record was made, in one sentence.
+
+    `code` stands in a record of code that has changed since: what was another way then.
+    """
     found: dict[str, str] = {}
     for used in record["versions"].values():
         found |= used if isinstance(used, dict) else {}
     found = found or record["versions"]
     versions = ", ".join(f"{name} {version}" for name, version in found.items())
     return (f"{record['processor']}, {record['cores']} cores, {record['threads']} threads; "
-            f"{versions}; {record['date']}.")
+            f"{versions}; {record['date']}{'; ' + code if (code := record.get('code')) else ''}.")
 
 
 def _goal(value: float, limit: float) -> str:
@@ -85,9 +88,10 @@ def whole_rows(llama: dict[str, Any], nf4: dict[str, Any]) -> list[list[str]]:
 
 
 def memory_rows(growth: dict[str, Any]) -> list[list[str]]:
-    """What a LoRA step holds beyond weight, input and output, and the least that it must hold."""
-    return [[f"{row['width']:,} × {row['tokens']:,}", row["rank"], f"{row['extra'] / 1e3:,.0f}",
-             f"{row['least'] / 1e3:,.0f}", f"{row['extra'] / row['least']:.2f}"]
+    """The least that a LoRA step must hold beyond weight, input and output; what both ways hold."""
+    return [[f"{row['width']:,} × {row['tokens']:,}", row["rank"], f"{row['least'] / 1e3:,.0f}",
+             *(f"{row[kind] / 1e3:,.0f} ({row[kind] / row['least']:.2f})"
+               for kind in ("plain", "sliced"))]
             for row in growth["memory"]]
 
 
@@ -106,7 +110,8 @@ def draw_growth(growth: dict[str, Any]) -> None:
     for ax, (over, power) in zip(axes.flat, powers.items()):
         rows = growth[over]
         x = [row[over] for row in rows]
-        for key, label, color in (("layer", "LoRA layer", figures.COLORS["lora"]),
+        kind = "LoRA layer, in slices" if "code" in growth else "LoRA layer"
+        for key, label, color in (("layer", kind, figures.COLORS["lora"]),
                                   ("limit", "two bare products", figures.INK),
                                   ("thin", "six thin products", figures.COLORS["adapters"])):
             ax.loglog(x, [row[key] * 1e3 for row in rows], "o-", ms=3.5, lw=1.5, color=color,

@@ -156,6 +156,20 @@ def _ranks_and_alphas(loras: dict[str, LoRALinear]) -> dict[str, Any]:
     return settings | {"use_rslora": False}
 
 
+def _lora_as_peft(loras: dict[str, LoRALinear], layers: int) -> tuple[dict, dict, dict]:
+    """Ranks and alphas, the settings of PEFT's config, and PEFT's name of each of our arrays."""
+    settings = _ranks_and_alphas(loras)
+    whole = {p for p in PROJECTIONS if all(f"model.layers.{i}.{p}" in loras
+                                           for i in range(layers))}
+    config = {"peft_type": "LORA", **settings, "lora_dropout": 0.0, "bias": "none",
+              "target_modules": sorted({p.split(".")[1] for p in whole} | {
+                  n for n in loras if not n.endswith(tuple(whole))}),
+              "fan_in_fan_out": False, "init_lora_weights": True,
+              "use_dora": False, "modules_to_save": None}
+    return settings, config, {f"{n}.{key}": f"base_model.model.{n}.lora_{key}.weight"
+                              for n in loras for key in ("A", "B")}
+
+
 def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = None) -> None:
     """Write the method that is plugged into the model: `adapter_model.safetensors` and its config.
 
@@ -177,16 +191,8 @@ def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
                               "task_type": "CAUSAL_LM"}
     virtual = {"num_layers": c.num_hidden_layers, "num_transformer_submodules": 1}
     if loras:
-        settings = _ranks_and_alphas(loras)
-        whole = {p for p in PROJECTIONS if all(f"model.layers.{i}.{p}" in loras
-                                               for i in range(c.num_hidden_layers))}
-        config |= {"peft_type": "LORA", **settings, "lora_dropout": 0.0, "bias": "none",
-                   "target_modules": sorted({p.split(".")[1] for p in whole} | {
-                       n for n in loras if not n.endswith(tuple(whole))}),
-                   "fan_in_fan_out": False, "init_lora_weights": True,
-                   "use_dora": False, "modules_to_save": None}
-        names = {f"{n}.{key}": f"base_model.model.{n}.lora_{key}.weight"
-                 for n in loras for key in ("A", "B")}
+        settings, more, names = _lora_as_peft(loras, c.num_hidden_layers)
+        config |= more
     elif model.kv_prefix is not None:
         settings = {"num_virtual_tokens": model.kv_prefix.prefix_length}
         config |= {"peft_type": "PREFIX_TUNING", **settings, **virtual, "prefix_projection": False,

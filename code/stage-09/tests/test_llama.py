@@ -131,13 +131,13 @@ def test_filling_up_does_not_change_real_positions(plug):
 def test_rotation_is_a_complex_rotation_of_each_pair_by_its_token_s_angle():
     rng, heads, half, T = np.random.default_rng(0), 3, 4, 5
     angles = make(PLAIN).angles[7:7 + T, :1] * rng.random(half)  # (T, dh/2), any angles
-    x = rng.standard_normal((2 * T, heads * 2 * half))
+    x = rng.standard_normal((2, T, heads, 2 * half))
     a, b = np.moveaxis(x.reshape(2, T, heads, 2, half), 3, 0)
     turned = (a + 1j * b) * np.exp(1j * angles)[:, None]  # (2, T, heads, dh/2)
     expected = np.stack([turned.real, turned.imag], axis=3).reshape(x.shape)
-    rotate = Rotation(angles, heads, np.float64)
-    assert np.allclose(rotate(x), expected, rtol=0, atol=1e-12)
-    assert np.allclose(rotate(rotate(x), inverse=True), x, rtol=0, atol=1e-12)
+    rotation = Rotation(angles, np.float64)
+    assert np.allclose(rotation.forward(x), expected, rtol=0, atol=1e-12)
+    assert np.allclose(rotation.backward(rotation.forward(x)), x, rtol=0, atol=1e-12)
 
 
 def test_angles_are_position_times_theta_to_the_minus_2j_over_dh():
@@ -328,6 +328,9 @@ def test_backward_needs_a_forward_without_cache_and_a_fitting_gradient():
         model.gradients()
     with pytest.raises(RuntimeError, match="forward without cache"):
         model.backward(np.zeros((1, 2, 27)))
+    model.forward(np.zeros((1, 2), int))
+    with pytest.raises(RuntimeError, match="Embedding has no gradient: call backward"):
+        model.gradients()
     model.forward(np.zeros((1, 2), int), [])
     with pytest.raises(RuntimeError, match="forward without cache"):
         model.backward(np.zeros((1, 2, 27)))

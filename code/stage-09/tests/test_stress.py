@@ -91,6 +91,14 @@ def test_a_long_sum_of_float16_gradients_does_not_stand_still(name):
     assert_close(got, expected, 4e-3)
 
 
+@pytest.mark.parametrize("name", ["prefix", "prompt"])
+def test_a_sum_over_the_batch_may_be_more_than_float16_holds(name):
+    layer, _ = made = make(name, F16)
+    run(made, np.ones((4096, 1, 6), F16), np.full((4096, 5, 6), 32, F16))
+    for gradient in layer.gradients().values():
+        assert (gradient.astype(F64) == 32 * 4096).all()  # above 65,504
+
+
 def test_a_float16_model_agrees_with_float64_far_above_what_it_can_square():
     weights = random_weights(CONFIG, np.random.default_rng(0), 0.3, F16)
     weights["model.embed_tokens.weight"] *= F16(300)  # 300 squared is above 65,504
