@@ -62,8 +62,13 @@ lab: env  ## open the notebooks in JupyterLab
 notebooks: env  ## run the notebooks in place, to commit them with fresh outputs
 	@$(BIN)/python tools/notebooks.py
 
-test: lint unit nbval site  ## run everything: lint, unit tests, notebooks, the build, the built book
+ifdef FAST
+test: lint
+	@$(BIN)/python tools/touched.py
+else
+test: lint unit nbval site  ## run everything: lint, unit tests, notebooks, the build, the built book (FAST=1: what a change touches)
 	@echo "==> All of it passed."
+endif
 
 lint: env
 	@echo "==> Lint"
@@ -87,7 +92,7 @@ nbval: env
 
 site: book
 	@echo "==> The built book"
-	@$(BIN)/python -m pytest tests -n 2
+	@$(BIN)/python -m pytest tests -n 2 --dist worksteal
 
 # Each of these modules is to be covered by itself, not only all together.
 COVERED := peft llama training checks real_models/accounting real_models/hub exercises/harness/checking $(patsubst code/stage-09/%.py,%,$(wildcard code/stage-09/exercises/ex*/checks.py))

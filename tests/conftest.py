@@ -4,8 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
+import lite_tools
 import pytest
-from needs import missing  # noqa: F401
+from needs import missing
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -26,8 +27,24 @@ def html():
 
 
 @pytest.fixture(scope="session")
+def site(html):
+    """The address of the built book with Python in the browser, one server for a worker's tests."""
+    if not (html / "lite" / "index.html").exists():
+        missing("the book was built without Python in the browser: run make book with a network")
+    with lite_tools.served(HTML) as address:
+        yield address
+
+
+def pytest_collection_modifyitems(items):
+    """The slowest first: so no worker is left with one of them at the end."""
+    items.sort(key=lambda item: not {"test_notebook_runs_in_the_browser",
+                                     "test_a_solution_passes_its_checks_in_firefox"}
+               & {getattr(item, "originalname", None)})
+
+
+@pytest.fixture(scope="session")
 def chromium(html):
-    """A browser that can reach no network at all."""
+    """A browser that can reach nothing but this machine; one for all tests of a worker."""
     if not Path(CHROMIUM).exists():
         missing(f"no Chromium at {CHROMIUM}: install it (Debian: apt-get install chromium) or "
                 "set CHROMIUM to its path")
@@ -37,7 +54,8 @@ def chromium(html):
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking",
-                  "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND"],
+                  "--disable-component-update",
+                  "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
         )
         yield browser
         browser.close()

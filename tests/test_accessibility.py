@@ -8,6 +8,7 @@ from pathlib import Path
 import axe_playwright_python
 import pytest
 from conftest import pages
+from test_browser import AFTER_THE_NEXT_FRAME
 
 AXE = next(Path(axe_playwright_python.__file__).parent.rglob("axe.min.js")).read_text("utf-8")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -28,7 +29,7 @@ def visit(chromium, html):
             page.wait_for_selector(".cell_output :is(input, select, button)", timeout=30_000)
         if page.locator(".math").count():
             page.wait_for_selector(".katex", state="attached", timeout=30_000)
-        page.wait_for_timeout(300)
+        page.evaluate(AFTER_THE_NEXT_FRAME)
         return page
 
     yield visit

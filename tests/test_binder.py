@@ -31,12 +31,12 @@ def test_the_right_answer_has_no_fault():
 
 
 @pytest.mark.parametrize(("wrong", "said"), [
-    ({"pack": "CondaBuildPack"}, "the build pack is CondaBuildPack"),
-    ({"python": "3.10"}, "the Python is 3.10, not the 3.11"),
-    ({"steps": []}, "not only requirements.txt"),
+    ({"pack": "CondaBuildPack"}, "CondaBuildPack"),
+    ({"python": "3.10"}, "3.10"),
+    ({"steps": []}, "[]"),
     ({"steps": [binder.INSTALL, "${KERNEL_PYTHON_PREFIX}/bin/pip install --no-cache-dir ."]},
-     "not only requirements.txt"),
-    ({"also": ["postBuild"]}, "scripts run besides: ['postBuild']"),
+     "--no-cache-dir ."),
+    ({"also": ["postBuild"]}, "postBuild"),
 ])
 def test_a_wrong_answer_is_a_fault(wrong, said):
     found = list(binder.faults(ANSWER | wrong, "3.11"))

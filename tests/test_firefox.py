@@ -5,7 +5,7 @@ from pathlib import Path
 import firefox_tools
 import lite_tools
 import pytest
-from conftest import HTML, ROOT, missing, pages
+from conftest import ROOT, missing, pages
 from test_lite import TOLERANCE
 
 SOLUTION = "book/solutions/sol2-lora-dropout.ipynb"
@@ -51,19 +51,16 @@ def test_a_slider_moves_in_firefox(firefox, html):
     assert after > before
 
 
-def test_a_solution_passes_its_checks_in_firefox(firefox, html):
-    if not (html / "lite" / "index.html").exists():
-        missing("the book was built without Python in the browser: run make book with a network")
+def test_a_solution_passes_its_checks_in_firefox(firefox, site):
     firefox.resize(1280, 900)
-    with lite_tools.served(HTML) as address:
-        firefox.goto(f"{address}/lite/notebooks/index.html?path={SOLUTION}")
-        firefox.wait_for(lite_tools.IDLE, 180)
-        wrong = []
-        for index, cell in enumerate(lite_tools.load(Path(ROOT / SOLUTION))["cells"]):
-            if cell["cell_type"] == "code":
-                found = lite_tools.text_of(firefox.evaluate(lite_tools.RUN, index))
-                assert "Error:" not in found, found
-                if "nbval-ignore-output" not in cell["metadata"].get("tags", []):
-                    wrong += lite_tools.differences(lite_tools.text_of(cell["outputs"]), found,
-                                                    TOLERANCE)
-        assert wrong == []
+    firefox.goto(f"{site}/lite/notebooks/index.html?path={SOLUTION}")
+    firefox.wait_for(lite_tools.IDLE, 180)
+    wrong = []
+    for index, cell in enumerate(lite_tools.load(Path(ROOT / SOLUTION))["cells"]):
+        if cell["cell_type"] == "code":
+            found = lite_tools.text_of(firefox.evaluate(lite_tools.RUN, index))
+            assert "Error:" not in found, found
+            if "nbval-ignore-output" not in cell["metadata"].get("tags", []):
+                wrong += lite_tools.differences(lite_tools.text_of(cell["outputs"]), found,
+                                                TOLERANCE)
+    assert wrong == []

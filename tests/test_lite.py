@@ -13,7 +13,7 @@ import lite_tools
 import numpy as np
 import pytest
 import zip_book
-from conftest import CHROMIUM, HTML, ROOT, missing
+from conftest import HTML, ROOT
 from lite import build as lite
 
 NAMES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rglob("*.ipynb")
@@ -31,20 +31,12 @@ PRINTED = """async (code) => {
     return await Promise.race([late, new Promise((done) => { asked.onIOPub = (said) =>
         said.header.msg_type === "stream" && done(said.content.text.trim()); })]);
 }"""
-#: Chromium's name resolution for these tests: this machine, and nothing else.
-ONLY_HERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-@pytest.fixture(scope="module")
-def site(html):
-    if not (html / "lite" / "index.html").exists():
-        missing("the book was built without Python in the browser: run make book with a network")
-    with lite_tools.served(HTML) as address:
-        yield address
 
 
 @pytest.fixture
-def visit(site, lite_browser):
+def visit(site, chromium):
     """A new page, and the list of its faults: outside addresses asked for, and exceptions."""
-    context = lite_browser.new_context(viewport={"width": 1280, "height": 900})
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page, faults = context.new_page(), []
     here = (site, site.replace("http", "ws"), "data:", "blob:", "about:")
     page.on("request", lambda asked: asked.url.startswith(here)
@@ -52,16 +44,6 @@ def visit(site, lite_browser):
     page.on("pageerror", lambda error: faults.append(f"exception: {error}"))
     yield page, faults
     context.close()
-
-
-@pytest.fixture(scope="module")
-def lite_browser(chromium):
-    """The tests' Chromium, with this machine's own address as the only one."""
-    browser = chromium.browser_type.launch(
-        executable_path=CHROMIUM,
-        args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", ONLY_HERE])
-    yield browser
-    browser.close()
 
 
 @pytest.mark.parametrize("name", RUN)

@@ -6,11 +6,10 @@ import content_policy
 import lite_tools
 import pytest
 from bs4 import BeautifulSoup
-from conftest import CHROMIUM, HTML, pages
+from conftest import HTML, pages
 
 WIDGETS = "book/05-choosing-a-method.html"
 FORMULAS = "book/02-lora.html"
-ONLY_HERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 #: Notes each thing that the policy stops, from before the page's first script.
 LISTEN = """window.stopped = [];
 document.addEventListener("securitypolicyviolation",
@@ -79,12 +78,11 @@ def open_page(request, chromium, tmp_path):
         if path.name != "book":
             likeness.symlink_to(path)
     with lite_tools.served(tmp_path) as address:
-        browser = chromium.browser_type.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", ONLY_HERE])
+        context = chromium.new_context()
         base = tmp_path.as_uri() if request.param == "file" else address
 
         def open_page(name, change=None):
-            page = browser.new_page()
+            page = context.new_page()
             page.add_init_script(LISTEN)
             page.heard = []
             page.on("console", lambda message: page.heard.append(message.text))
@@ -96,7 +94,7 @@ def open_page(request, chromium, tmp_path):
             return page
 
         yield open_page
-        browser.close()
+        context.close()
 
 
 def complaints(page):

@@ -1,0 +1,168 @@
+"""What must hold when a tool is stopped, fails, or meets a full disk; and what FAST=1 chooses."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import build_book
+import keep_outputs
+import notebooks
+import pytest
+import touched
+import whole_files
+from conftest import ROOT
+
+CELL = {"cell_type": "code", "id": "one", "metadata": {}, "execution_count": None, "outputs": []}
+
+
+def notebook(path, source):
+    notebooks.write({"cells": [CELL | {"source": source}], "metadata": {}, "nbformat": 4,
+                     "nbformat_minor": 5}, path)
+    return path
+
+
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "x.txt"
+    whole_files.write(path, "old")
+    path.chmod(0o640)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="space"):
+        whole_files.write(path, "new" * 1000)
+    monkeypatch.undo()
+    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    whole_files.write(link, b"new")
+    assert link.is_symlink() and path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_leaves_no_process_and_ends_its_pipe(tmp_path, sign):
+    pid = tmp_path / "pid"
+    path = notebook(tmp_path / "slow.ipynb", "import os, pathlib, time\n"
+                    f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(300)")
+    before = path.read_bytes()
+    run = subprocess.Popen([sys.executable, ROOT / "tools/notebooks.py", path],
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    until(lambda: pid.exists() and pid.read_text())
+    run.send_signal(sign)
+    run.stdout.read()  # ends when nobody holds the pipe
+    assert run.wait() == -sign
+    until(lambda: not Path(f"/proc/{pid.read_text()}").exists())
+    assert path.read_bytes() == before
+
+
+def until(true, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """build_book in a folder of its own, with a last good book."""
+    for name, path in {"ROOT": ROOT, "BUILD": tmp_path, "PAGES": tmp_path / "pages",
+                       "MADE": tmp_path / "pages/_build/html", "HTML": tmp_path / "html",
+                       "OLD": tmp_path / "html.old"}.items():
+        monkeypatch.setattr(build_book, name, path)
+    whole_files.write(build_book.HTML / "index.html", "the last good book")
+    return build_book
+
+
+def test_a_build_with_a_fault_leaves_the_last_good_book(build, monkeypatch):
+    seen = {}
+
+    def fails(command, **options):
+        seen.update(options)
+        whole_files.write(build.MADE / "index.html", "half a book")
+        return subprocess.CompletedProcess(command, 1)
+    monkeypatch.setattr(subprocess, "run", fails)
+    with pytest.raises(SystemExit):
+        build.make_pages()
+    assert (build.HTML / "index.html").read_text() == "the last good book"
+    assert not build.PAGES.exists(), "the next build would skip what it has, and its warnings"
+    assert str(ROOT / "tools") in seen["env"]["PYTHONPATH"].split(os.pathsep)
+
+
+def test_a_good_build_takes_the_place_and_a_killed_one_is_mended(build):
+    whole_files.write(build.MADE / "index.html", "<head></head>the new book")
+    build.publish(False)
+    assert "the new book" in (build.HTML / "index.html").read_text()
+    assert not build.OLD.exists()
+    build.HTML.rename(build.OLD)  # killed between the two moves
+    build.restore()
+    assert "the new book" in (build.HTML / "index.html").read_text()
+
+
+def test_a_second_build_waits_for_the_first(build, monkeypatch, capsys):
+    import fcntl
+
+    monkeypatch.setattr(build, "build", lambda: None)
+    asked = []
+
+    def lock(file, how):
+        asked.append(how)
+        if how & fcntl.LOCK_NB:
+            raise BlockingIOError
+    monkeypatch.setattr(fcntl, "flock", lock)
+    before = signal.getsignal(signal.SIGINT)
+    build.main()
+    signal.signal(signal.SIGINT, before)
+    assert asked == [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]
+    assert "Another build" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("cells", "metadata", "expected"), [
+    (["1 + 1"], {}, False), (["1 + 1"], {"widgets": {}}, True),
+    (["1", "from real_models import twins"], {}, True)])
+def test_the_build_runs_again_what_nbval_cannot_vouch_for(cells, metadata, expected):
+    made = {"metadata": metadata, "cells": [CELL | {"source": [text]} for text in cells]}
+    assert keep_outputs.again(made) == expected
+
+
+@pytest.mark.parametrize("source", ["print(6 * 7)", "1 / 0"])
+def test_only_a_notebook_that_passes_is_kept(tmp_path, monkeypatch, source):
+    (tmp_path / "pytest.ini").touch()
+    path = notebook(tmp_path / "one.ipynb", source)
+    cell = CELL | {"source": source, "execution_count": 1, "metadata": {
+        "tags": ["nbval-ignore-output"]}}
+    notebooks.write({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, path)
+    script = ("import sys, build_book, notebooks, pathlib, pytest\n"
+              f"build_book.ROOT = notebooks.ROOT = pathlib.Path({str(tmp_path)!r})\n"
+              "build_book.EXECUTED = build_book.ROOT / 'executed'\n"
+              "build_book.shared_digest = lambda: 'shared'\n"
+              f"sys.exit(pytest.main(['-q', '-p', 'keep_outputs', '--nbval', {str(path)!r}]))\n")
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True,
+                          text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "tools")})
+    kept = tmp_path / "executed/one.ipynb"
+    assert (done.returncode == 0) == kept.exists() == ("print" in source), done.stdout
+    if kept.exists():
+        assert '"42\\n"' in kept.read_text(), "what the cell gives, not what was committed"
+        assert kept.with_suffix(".sha256").exists()
+
+
+@pytest.mark.parametrize(("path", "test"), [
+    ("code/stage-09/peft.py", "test_peft.py"),
+    ("code/stage-09/exercises/ex6_qlora/solution.py", "test_checks_ex6.py"),
+    ("code/stage-09/tests/test_llama.py", "test_llama.py"),
+    ("code/stage-09/real_models/hub.py", "test_hub.py"),
+    ("tools/prose.py", "test_prose.py")])
+def test_fast_asks_the_tests_of_what_changed(path, test):
+    tests, books = touched.plan([Path(path)])
+    assert test in [found.name for found in tests] and books == []
+
+
+def test_fast_runs_a_changed_notebook_and_no_browser_for_a_tool():
+    assert touched.plan([Path("book/02-lora.ipynb")]) == ([], [Path("book/02-lora.ipynb")])
+    tests, _ = touched.plan([Path("tools/notebooks.py"), Path("tools/links.py")])
+    names = {test.name for test in tests}
+    assert "test_tools.py" in names and not {"test_lite.py", "test_links.py"} & names
