@@ -58,7 +58,8 @@ CONCERNS = {
     "training.py": ["training", "stress"],
     "real_models/hub.py": ["hub"],
     "checks.py": ["checking"],
-    "exercises/harness/checking.py": ["checking", "checks_ex1"],
+    **{f"exercises/harness/{name}.py": ["checking", "checks_ex1"]
+       for name in ("checking", "run", "compare", "contract", "report")},
     **{f"exercises/{room}/checks.py": [f"checks_{room[:3]}"] for room in _EXERCISES},
 }
 SLOW = ("can_be_made_again", "killed", "demo_prints_the_block")  # start other processes
