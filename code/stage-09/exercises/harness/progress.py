@@ -6,7 +6,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
-from exercises.harness.checking import Report
+from exercises.harness.report import Report
 
 EXERCISES = 6
 

@@ -1,10 +1,14 @@
 """The checks' machinery: whatever a student's code does is caught, explained and undone."""
 
+import asyncio
 import functools
+import gc
 import importlib
 import json
 import random
 import sys
+import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -15,6 +19,8 @@ import checks
 import peft
 from exercises.harness import checking, progress
 from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found
+from exercises.harness.report import PAGES
+from exercises.harness.run import METHOD_HINT, time_limit
 
 
 def verdict(run, student=None, **options):
@@ -44,7 +50,7 @@ def test_an_error_is_explained_with_the_students_line():
     assert "Traceback" not in str(report)
 
     def made(*args, **kwargs):
-        raise KeyError
+        raise ValueError
     seen = verdict(lambda t: t.call(t.student, 6, "a", trial=t, dtype=int, p=0.5, rng=None), made
                    ).diagnosis.seen
     assert "made was given 6, 'a', trial=a Trial, dtype=int, p=0.5, rng=None)" in seen
@@ -86,21 +92,136 @@ def test_a_student_who_leaves_the_program_stays():
     assert report.diagnosis.mistake == "raised" and "SystemExit" in report.diagnosis.seen
 
 
-@pytest.mark.parametrize("swallow", [False, True])
-def test_an_endless_loop_ends(monkeypatch, swallow):
-    monkeypatch.setattr(checking, "TIME_LIMIT", 0.2)
+def endless_loop(x):
+    while True:
+        x = x + 1
 
-    def endless(x):
-        while True:
-            try:
-                x = x + 1
-            except Exception:
-                if not swallow:
-                    raise
+
+def endless_line(x):
+    while True: pass  # noqa: E701
+
+
+def endless_swallowed(x):
+    while True:
+        try:
+            x = x + 1
+        except:  # noqa: E722
+            pass
+
+
+def endless_swallowed_twice(x):
+    while True:
+        try:
+            while True:
+                try:
+                    endless_line(x)
+                except BaseException:
+                    continue
+        except BaseException as error:
+            x = str(error)
+
+
+def endless_finally(x):
+    while True:
+        try:
+            x = x + 1
+        finally:
+            continue
+
+
+@pytest.mark.parametrize("endless", [endless_loop, endless_line, endless_swallowed,
+                                     endless_swallowed_twice, endless_finally])
+def test_an_endless_loop_ends(monkeypatch, endless):
+    monkeypatch.setattr(checking, "TIME_LIMIT", 0.2)
     report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), endless)
     assert report.diagnosis.mistake == "too-long" and "in endless" in report.diagnosis.seen
     assert report.status == "failed"
     assert sys.gettrace() is None
+    assert verdict(lambda trial: trial.call(trial.student, trial.normal(2)), lambda x: x).passed
+
+
+def test_a_limit_that_was_replaced_by_another_error_leaves_no_endless_tracing():
+    def replaces():
+        try:
+            while True:
+                pass
+        finally:
+            raise ValueError
+
+    with pytest.raises(ValueError), time_limit(0.05):  # noqa: PT011
+        replaces()
+    gc.collect()
+    assert sys.gettrace() is None
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(("error", "mistake"), [
+    (GeneratorExit(), "raised"), (asyncio.CancelledError(), "raised"), (Unspeakable(), "raised"),
+    (BaseException("x" * 50_000_000), "raised"), (NameError("nmae"), "slip"),
+    (KeyError("nmae"), "slip"), (AttributeError("nmae"), "slip"),
+    (UnicodeDecodeError("utf-8", b"", 0, 1, ""), "raised")])
+def test_whatever_is_raised_becomes_a_short_report(error, mistake):
+    def raises(x):
+        raise error
+
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), raises)
+    assert report.diagnosis.mistake == mistake and type(error).__name__ in report.diagnosis.seen
+    assert max(len(str(report)), len(report._repr_html_())) < 4000
+
+
+def test_a_long_note_is_cut_and_work_that_cannot_speak_is_not_yet():
+    for error in (NotImplementedError("x" * 50_000_000),
+                  type("Silent", (NotImplementedError,), {"__str__": lambda self: 1 / 0})()):
+        def raises(error=error):
+            raise error
+        report = verdict(lambda trial, raises=raises: raises())
+        assert report.status == "not yet" and len(str(report)) < 4000
+
+
+def test_numpy_is_put_back_as_it_was():
+    before, absolute, norm = np.geterr(), np.abs, np.linalg.norm
+
+    def spoils():
+        np.seterr(all="raise")
+        np.abs = np.linalg.norm = None
+    try:
+        assert verdict(lambda trial: spoils()).passed
+        assert (np.geterr(), np.abs, np.linalg.norm) == (before, absolute, norm)
+    finally:
+        np.seterr(**before)
+        np.abs, np.linalg.norm = absolute, norm
+
+
+def test_the_random_state_is_put_back_after_an_interrupt():
+    def interrupted():
+        np.random.rand()
+        random.random()
+        raise KeyboardInterrupt
+    before, python = np.random.get_state(), random.getstate()
+    with pytest.raises(KeyboardInterrupt):
+        verdict(lambda trial: interrupted())
+    assert all(np.array_equal(a, b) for a, b in zip(before, np.random.get_state(), strict=True))
+    assert random.getstate() == python and sys.gettrace() is None
+
+
+def test_somebody_elses_thread_that_draws_numbers_is_not_the_student():
+    stop = threading.Event()
+
+    def draws():
+        while not stop.is_set():
+            np.random.rand()
+            time.sleep(1e-4)
+    thread = threading.Thread(target=draws)
+    thread.start()
+    try:
+        assert verdict(lambda trial: time.sleep(0.02)).passed
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_no_endless_tracing_after_an_ordinary_run():
@@ -180,13 +301,13 @@ def test_steps_and_kinds_are_in_order_and_pages_exist(number):
     order = [(test.step, checking.KINDS.index(test.kind)) for test in tests]
     assert order == sorted(order)
     assert 2 <= module.EXERCISE.steps <= 5 and module.EXERCISE.number == number
-    assert all(d.read in checking.PAGES for d in module.EXERCISE.mistakes.values())
+    assert all(d.read in PAGES for d in module.EXERCISE.mistakes.values())
     assert len(module.EXERCISE.mistakes) >= 8
 
 
 def test_pages_that_diagnoses_name_exist():
     book = Path(peft.__file__).resolve().parents[2] / "book"
-    assert [path for _, path in checking.PAGES.values() if not (book / path).exists()] == []
+    assert [path for _, path in PAGES.values() if not (book / path).exists()] == []
 
 
 @pytest.fixture
@@ -282,14 +403,14 @@ def test_a_method_that_peft_method_misses_is_hinted_at():
 @pytest.mark.parametrize("name", ["A", "B", "W_down", "W_up", "prompt"])
 @pytest.mark.parametrize("end", ["", "_grad"])
 def test_the_hint_knows_every_array_of_peft(name, end):
-    hint = checking.METHOD_HINT
+    hint = METHOD_HINT
     assert hint in found(lambda t: getattr(Holder(), name + end))[1]
     assert hint not in found(lambda t: Holder().other)[1]
 
 
 def test_general_diagnoses_send_to_where_the_matter_is_explained():
-    by_page = {"statement": {"raised", "signature", "global-random", "wrong-type", "wrong-shape",
-                             "values"},
+    by_page = {"statement": {"raised", "slip", "signature", "global-random", "wrong-type",
+                             "wrong-shape", "values"},
                "9.6": {"too-long", "changes-input", "wrong-dtype", "not-finite", "accumulates",
                        "accepts-nonsense", "backward-first", "dead-parameters", "kept",
                        "writes-parameters"}}
@@ -543,7 +664,7 @@ def test_a_debuggers_tracer_is_left_in_place():
     before = sys.gettrace()
     try:
         sys.settrace(tracer)
-        with checking.time_limit(1e9):
+        with time_limit(1e9):
             inside = sys.gettrace()
         after = sys.gettrace()
     finally:
@@ -566,11 +687,11 @@ def test_every_check_is_offered():
 
 
 def test_sections_are_named_by_their_number():
-    for key, (title, path) in checking.PAGES.items():
+    for key, (title, path) in PAGES.items():
         if path[0].isdigit():
             assert key == f"9.{int(path[:2])}" and title == f"section {key}"
     assert {"9.1", "9.2", "9.3", "9.4", "9.5", "9.6", "mistakes", "statement"} == set(
-        checking.PAGES)
+        PAGES)
     assert "after 10 seconds" in GENERAL["too-long"].why
 
 

@@ -1,0 +1,80 @@
+"""Compare what a student's work gives with what is right, and say what differs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from exercises.harness.general import GENERAL, Found
+from exercises.harness.report import Diagnosis
+from exercises.harness.run import Calls
+
+#: Largest relative error of a right answer, by the bytes of its dtype. Mistakes are far larger.
+TOLERANCE = {2: 2e-2, 4: 2e-4, 8: 1e-5}
+DIGITS = 1e-9  # of float64: far above its rounding, far below float32's
+
+
+class Comparisons(Calls):
+    """Calls, and comparisons of what they give: by value, bit for bit, by dtype."""
+
+    def agrees(self, value: np.ndarray, reference: np.ndarray) -> bool:
+        """Equal up to rounding in the coarser dtype of value and trial, relative to the largest."""
+        size = min(value.dtype.itemsize, self.dtype.itemsize)
+        return _error(value, reference) <= TOLERANCE.get(size, TOLERANCE[8])
+
+    def compare(self, what: str, value: np.ndarray, right: np.ndarray,
+                twins: dict[Diagnosis, np.ndarray] | None = None) -> None:
+        """Raise `Found` unless `value` is right.
+
+        If it equals what a known mistake gives, its *wrong twin*, that mistake is named.
+        """
+        self.expect(what, value, shape=right.shape)
+        if self.agrees(value, right):
+            return
+        for diagnosis, twin in (twins or {}).items():
+            if twin.shape == value.shape and self.agrees(value, twin):
+                raise Found(diagnosis, f"{what} equals what this mistake gives.")
+        raise Found(GENERAL["values"], f"{what} is off by {_error(value, right):.2g}, relative to "
+                                       "its largest entry.")
+
+    @contextmanager
+    def telling_others(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray]
+                       ) -> Iterator[None]:
+        """Comparisons of several results: an unknown mistake is told with those that are right."""
+        try:
+            yield
+        except Found as error:
+            if error.diagnosis.mistake != "values":
+                raise
+            good = [name for name, array in right.items() if name in found
+                    and found[name].shape == array.shape and self.agrees(found[name], array)]
+            raise Found(GENERAL["values"], f"{error.diagnosis.seen} Right already: "
+                                           f"{', '.join(good) or 'none'}.") from None
+
+    def same_bits(self, what: str, array: np.ndarray, copy: np.ndarray,
+                  diagnosis: Diagnosis) -> None:
+        """Raise `Found` unless both are equal bit for bit."""
+        same_kind = (array.dtype, array.shape) == (copy.dtype, copy.shape)
+        if not same_kind or array.tobytes() != copy.tobytes():
+            raise Found(diagnosis, f"{what} is not bit for bit what it was.")
+
+    def keeps_dtype(self, what: str, *arrays: np.ndarray) -> None:
+        """Raise `Found` unless all have the trial's dtype, which was that of the input."""
+        for array in arrays:
+            if array.dtype != self.dtype:
+                raise Found(GENERAL["wrong-dtype"],
+                            f"{what}: {self.dtype} in gave {array.dtype} out.")
+
+    def keeps_digits(self, what: str, value: np.ndarray, right: np.ndarray) -> None:
+        """Raise `Found` if float64 was narrower on the way: right, but not to float64's digits."""
+        self.keeps_dtype(what, value)
+        if self.dtype == np.float64 and (error := _error(value, right)) > DIGITS:
+            raise Found(GENERAL["wrong-dtype"], f"{what}: float64 in gave float64 out, but it is "
+                                                f"off by {error:.1g}, as after a narrower dtype.")
+
+
+def _error(value: np.ndarray, reference: np.ndarray) -> float:
+    """Largest difference relative to the largest entry of the reference."""
+    value, reference = value.astype(np.float64), reference.astype(np.float64)
+    scale = max(np.abs(reference).max(initial=0.0), 1e-12)
+    return float(np.abs(value - reference).max(initial=0.0) / scale)

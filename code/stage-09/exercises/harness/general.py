@@ -1,0 +1,77 @@
+"""What can go wrong in any exercise, and how a test says that it did."""
+
+from dataclasses import replace
+
+from exercises.harness.report import Diagnosis, short
+
+TIME_LIMIT = 10.0  # seconds for one test
+
+GENERAL = {d.mistake: d for d in (
+    Diagnosis("raised", "an error inside your code",
+              "The check called your code as the statement says, with valid input, and it stopped.",
+              "statement"),
+    Diagnosis("slip", "a name that does not exist, written wrongly perhaps",
+              "Python looked for a variable, an attribute or a key and found none of that name. "
+              "The line is your own: compare the name with where it is made.", "statement"),
+    Diagnosis("signature", "a name, a parameter or a default that differs from the statement",
+              "Other code calls yours by the names of the statement, and so does this check.",
+              "statement"),
+    Diagnosis("too-long", "a loop that does not end, or one over single numbers",
+              f"The test was stopped after {TIME_LIMIT:.0f} seconds. Its arrays are tiny: "
+              "whole-array operations need milliseconds.", "9.6"),
+    Diagnosis("changes-input", "writing into an array that was passed in",
+              "The caller still needs its array. An operation such as += on an input, or on a view "
+              "of it, changes it for everybody.", "9.6"),
+    Diagnosis("global-random", "use of the global random state",
+              "Functions such as np.random.rand share one hidden state with all other code, so a "
+              "run cannot be repeated. Randomness comes from the generator that is passed in.",
+              "statement"),
+    Diagnosis("wrong-type", "a result of the wrong type", "Callers expect what the statement says.",
+              "statement"),
+    Diagnosis("wrong-shape", "a result of the wrong shape",
+              "The shapes of the statement are what the rest of the model is built on. Where it "
+              "writes three dots, any leading axes may stand.", "statement"),
+    Diagnosis("wrong-dtype", "another dtype than the statement's",
+              "A dtype is part of a result. float32 in must give float32 out: one float64 array in "
+              "the middle makes every activation after it twice as large, a narrower one throws "
+              "digits away.", "9.6"),
+    Diagnosis("not-finite", "NaN or infinity in a result",
+              "Somewhere zero divides, or an exponential overflows. The input was harmless.",
+              "9.6"),
+    Diagnosis("values", "a wrong value that matches no mistake known to this check",
+              "Work it out on paper for the smallest case that the statement allows, such as one "
+              "row or width two, and compare line by line.", "statement"),
+    Diagnosis("accepts-nonsense", "no check of the arguments",
+              "A size or rate that makes no sense must be refused at once. Otherwise it becomes a "
+              "silent wrong answer much later.", "9.6"),
+    Diagnosis("backward-first", "backward before forward is not refused",
+              "backward needs what forward has remembered. Without it there is nothing to "
+              "differentiate, and a RuntimeError says so.", "9.6"),
+    Diagnosis("accumulates", "gradients that add up from one backward to the next",
+              "By the contract each backward replaces the gradients. Here the second, identical "
+              "backward changed them.", "9.6"),
+    Diagnosis("dead-parameters", "parameters() with arrays that are not the ones in use",
+              "An optimizer updates the arrays of parameters() in place. If they are copies, or "
+              "are replaced later, it updates these, and the layer never learns.", "9.6"),
+    Diagnosis("kept", "something kept from an earlier call",
+              "Every forward works with its own input and with the arrays as they are by then, and "
+              "backward with the last forward. What is made once and kept is right for one step; "
+              "what is handed out once and written over was right until then.", "9.6"),
+    Diagnosis("writes-parameters", "a forward or backward that writes into parameters()",
+              "They read these arrays and leave the gradients beside them. Only the optimizer "
+              "takes a step, once and at the rate that it was given.", "9.6"),
+)}
+
+
+
+
+class Found(Exception):
+    """A test has found a mistake."""
+
+    def __init__(self, diagnosis: Diagnosis, seen: str = ""):
+        self.diagnosis = replace(diagnosis, seen=short(seen or diagnosis.seen, 900))
+        super().__init__(diagnosis.mistake)
+
+
+class NotYet(Exception):
+    """The work that a test needs isn't there yet."""

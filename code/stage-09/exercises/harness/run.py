@@ -1,0 +1,332 @@
+"""Run a student's work safely: a time limit, errors explained, global state put back.
+
+NumPy only, no threads and no signals: the same code runs in the browser.
+"""
+
+import linecache
+import random
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from exercises.harness.general import GENERAL, Found, NotYet
+from exercises.harness.report import Diagnosis, short
+
+STANDARD_LIBRARY = str(Path(linecache.__file__).parent)
+#: The course's modules that may stand between a student's line and an error. By name: a student's
+#: own file may lie beside them, and a reference solution is judged like a student's.
+OURS = re.compile(r"(peft|validation|gradcheck|llama|llama_config|tensorfile|training|names|checks|"
+                  r"exercises\.(harness\..*|\w+\.(checks|levels)))")
+
+#: What `peft.Method` looks for on a class that leaves its arrays in a layer inside.
+METHOD_NAMES = tuple(name + end for name in ("A", "B", "W_down", "W_up", "prompt")
+                     for end in ("", "_grad"))
+METHOD_HINT = (". parameters() and gradients() of peft.Method look for these names on the object "
+               "itself: where the arrays live in a layer inside, hand both methods on to it")
+#: What a name written wrongly raises.
+SLIPS = (NameError, AttributeError, KeyError)
+
+
+class TooLong(BaseException):
+    """The time is up. Not an `Exception`, which a student's code might catch.
+
+    Whoever catches it all the same drops it in the end: then it is raised once more, outside of
+    what caught it.
+    """
+
+    def __init__(self, dropped: Callable[[FrameType], None]):
+        super().__init__()
+        self.dropped = dropped
+
+    def __del__(self) -> None:
+        self.dropped(sys._getframe(1))
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TooLong` in Python code that runs longer. A single call into NumPy can't be stopped.
+
+    A trace function needs neither threads nor signals, so this works in the browser. Where a
+    debugger traces already, there is no limit.
+    """
+    if sys.gettrace() is not None:
+        yield
+        return
+    end, inside = time.monotonic() + seconds, True
+
+    def watch(frame: FrameType, event: str, arg: Any) -> Callable:
+        if event == "call":  # a loop on a single line has no new lines, but new operations
+            frame.f_trace_opcodes = _is_students(frame)
+        if time.monotonic() > end:
+            raise TooLong(again)
+        return watch
+
+    def again(frame: FrameType | None) -> None:  # Python ends the tracing with an error in it
+        while inside and frame is not None and _is_students(frame):
+            frame.f_trace, frame.f_trace_opcodes = watch, True
+            frame = frame.f_back
+        if inside:
+            sys.settrace(watch)
+
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for it when the tracing begins
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        inside = False
+        sys.settrace(None)
+
+
+def _is_students(frame: FrameType) -> bool:
+    """Whether code is neither the course's nor a library's."""
+    name = frame.f_code.co_filename
+    return not ("site-packages" in name or name[:2] == "<_" or name.startswith(STANDARD_LIBRARY)
+                or OURS.fullmatch(str(frame.f_globals.get("__name__", ""))))
+
+
+def _students_line(error: BaseException) -> tuple[str, bool]:
+    """Where in the student's code an error arose, "" if nowhere; whether it was in that line."""
+    place, trace, own = "", error.__traceback__, False
+    while trace is not None:
+        if own := _is_students(trace.tb_frame):
+            code, line = trace.tb_frame.f_code, trace.tb_lineno
+            text = short(linecache.getline(code.co_filename, line).strip(), 200)
+            place = f"line {line} of the cell or file, in {code.co_name}: {text}"
+        trace = trace.tb_next
+    return place, own
+
+
+def _slip(error: BaseException) -> bool:
+    """Whether a name is written wrongly; None has no attributes because something is missing."""
+    return isinstance(error, SLIPS) and "'NoneType'" not in told(error)
+
+
+def told(error: BaseException) -> str:
+    """The message of an error. A student's error may even have one that raises."""
+    try:
+        return str(error)
+    except BaseException as second:
+        return f"its message can't be shown: {type(second).__name__} in its __str__"
+
+
+def _name(function: Callable) -> str:
+    return getattr(function, "__qualname__", None) or type(function).__name__
+
+
+def _told(args: tuple, kwargs: dict) -> str:
+    """The arguments of a call in words; of arrays the shapes, of other objects the types."""
+    def one(value: Any) -> str:
+        if isinstance(value, np.ndarray):
+            return f"an array of shape {value.shape}"
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return repr(value)
+        return value.__name__ if isinstance(value, type) else f"a {type(value).__name__}"
+
+    words = [one(value) for value in args]
+    words += [f"{name}={one(value)}" for name, value in kwargs.items()]
+    return ", ".join(words) or "nothing"
+
+
+class Calls:
+    """The student's work, a dtype, and ways to call it safely.
+
+    Attributes
+    ----------
+    student : what was handed to the check, usually a class
+    dtype : floating dtype in which the probes are made
+    """
+
+    def __init__(self, student: Any, dtype: Any):
+        self.student, self.dtype = student, np.dtype(dtype)
+        self.called = ""  # the last call, for the report of an error in it
+
+    def rng(self, seed: int = 0) -> np.random.Generator:
+        """A generator made anew from a seed."""
+        return np.random.default_rng(seed)
+
+    def normal(self, *shape: int, seed: int = 0) -> np.ndarray:
+        """Gaussian numbers of the trial's dtype."""
+        return self.rng(seed).standard_normal(shape).astype(self.dtype)
+
+    def inputs(self, rows: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Pairs of a random x and grad_output of the same shape, with any leading axes."""
+        for lead in ((rows,), (), (1, 3), (2, 3)):
+            yield self.normal(*lead, width, seed=2), self.normal(*lead, width, seed=3)
+
+    def each_dtype(self) -> Iterator["Calls"]:
+        """The same student's work with float32 and with float64 probes."""
+        return (type(self)(self.student, dtype) for dtype in (np.float32, np.float64))
+
+    def make(self, *args: Any, **kwargs: Any) -> Any:
+        """An object of the student's class."""
+        return self.call(self.student, *args, returns=None, **kwargs)
+
+    def call(self, function: Callable, *args: Any, returns: type | tuple | None = np.ndarray,
+             shape: tuple | None = None, **kwargs: Any) -> Any:
+        """Call it; its array arguments must not change, and the result must be of this type.
+
+        Parameters
+        ----------
+        returns : expected type; None accepts anything. An array must be finite.
+        shape : expected shape of an array, or None
+
+        Raises
+        ------
+        NotYet
+            Something is expected and `None` or `...` was returned.
+        Found
+            A changed argument, wrong type or shape, or a value that is not finite.
+        """
+        given = [value for value in (*args, *kwargs.values()) if isinstance(value, np.ndarray)]
+        before = [array.copy() for array in given]
+        self.called = f"{_name(function)} was given {_told(args, kwargs)}"
+        result = function(*args, **kwargs)
+        for array, copy in zip(given, before, strict=True):
+            if not np.array_equal(array, copy, equal_nan=array.dtype.kind == "f"):
+                raise Found(GENERAL["changes-input"], f"{_name(function)} changed an argument of "
+                                                      f"shape {array.shape}.")
+        if returns is None:
+            return result
+        return self.expect(_name(function), result, returns, shape)
+
+    def expect(self, what: str, result: Any, returns: Any = np.ndarray,
+               shape: tuple | None = None) -> Any:
+        """Check type, shape and finiteness of a result; see `call`."""
+        if result is None or result is ...:
+            raise NotYet(f"{what} gave {result}: is a return or an assignment missing?")
+        if not isinstance(result, returns):
+            kinds = returns if isinstance(returns, tuple) else (returns,)
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise Found(GENERAL["wrong-type"],
+                        f"{what} gave {type(result).__name__}, expected {wanted}.")
+        if isinstance(result, np.ndarray):
+            if shape is not None and result.shape != tuple(shape):
+                raise Found(GENERAL["wrong-shape"],
+                            f"{what} has shape {result.shape}, expected {tuple(shape)}.")
+            if result.dtype.kind == "f" and not np.isfinite(result).all():
+                raise Found(GENERAL["not-finite"],
+                            f"{what} holds {np.sum(~np.isfinite(result))} times NaN or infinity, "
+                            f"among {result.size} numbers.")
+        return result
+
+    def attribute(self, thing: Any, name: str, returns: Any = np.ndarray,
+                  shape: tuple | None = None) -> Any:
+        """An attribute that the statement names."""
+        if not hasattr(thing, name):
+            raise Found(GENERAL["signature"], f"{type(thing).__name__} has no attribute {name}.")
+        return self.expect(f"the attribute {name}", getattr(thing, name), returns, shape)
+
+    def arrays(self, thing: Any, names: Iterator[str] | tuple | list, which: str = "parameters"
+               ) -> dict[str, np.ndarray]:
+        """`thing.parameters()` or `thing.gradients()`: a dict of arrays with exactly these keys."""
+        try:
+            found = self.expect(f"{which}()", getattr(thing, which)(), dict)
+        except RuntimeError as error:  # right before backward; here backward was called
+            empty = [f"{name}_grad" for name in names
+                     if getattr(thing, f"{name}_grad", ...) is None]
+            if which == "gradients" and empty:
+                raise NotYet(f"After backward {', '.join(empty)} is still None.") from None
+            if which == "gradients" and "has no gradients" in str(error):  # of a layer inside
+                raise NotYet(f"After backward: {error}. Does yours reach it?") from None
+            raise
+        if set(found) != set(names):
+            raise Found(GENERAL["signature"], f"{which}() has the keys {sorted(map(str, found))}, "
+                                              f"expected {sorted(names)}"
+                                              f"{'' if found else METHOD_HINT}.")
+        for name, array in found.items():
+            self.expect(f"{which}()[{name!r}]", array)
+        if which == "parameters":
+            again = thing.parameters()
+            for name, array in found.items():
+                if name not in again or not np.shares_memory(array, again[name]):
+                    raise Found(GENERAL["dead-parameters"], "Asked a second time, parameters() "
+                                                            f"gave another array of {name}.")
+        return found
+
+
+Outcome = tuple[str, str, Diagnosis | None]  # status, note, diagnosis
+#: Where a careless student's code may put a function of its own.
+PATCHED = (np, np.linalg, np.random)
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Put back what is everybody's: NumPy's functions and how it treats errors."""
+    kept = [(vars(module), dict(vars(module))) for module in PATCHED]
+    errors = np.geterr()
+    try:
+        yield
+    finally:
+        np.seterr(**errors)
+        for now, before in kept:
+            now.update({name: value for name, value in before.items()
+                        if now.get(name) is not value})
+
+
+def safely(work: Callable[[], None], seconds: float, called: Callable[[], str]) -> Outcome:
+    """The outcome of one test. Whatever the student's code does ends here, but for Ctrl+C.
+
+    Parameters
+    ----------
+    called : says what was called last, for the report of an error in it
+    """
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    touched = True  # also by what was interrupted
+    try:
+        with _as_it_was():
+            outcome = _outcome(work, seconds, called)
+        touched = (python_state != random.getstate()
+                   or not _same_state(numpy_state) and not _drawn_by_others())
+    finally:
+        if touched:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+    if touched and outcome[0] != "not yet":
+        return "failed", "", GENERAL["global-random"]
+    return outcome
+
+
+def _outcome(work: Callable[[], None], seconds: float, called: Callable[[], str]) -> Outcome:
+    try:
+        with warnings.catch_warnings(), time_limit(seconds):
+            warnings.simplefilter("ignore")
+            work()
+        return "passed", "", None
+    except (NotImplementedError, NotYet) as error:
+        return "not yet", short(told(error)), None
+    except Found as found:
+        return "failed", "", found.diagnosis
+    except TooLong as error:
+        return "failed", "", replace(GENERAL["too-long"],
+                                     seen=f"It was at {_students_line(error)[0]}.")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a student's code may raise anything
+        (place, own), message = _students_line(error), f"{type(error).__name__}: {told(error)}"
+        if isinstance(error, AttributeError) and error.name in METHOD_NAMES:
+            message = short(message) + METHOD_HINT
+        elif own and _slip(error):
+            return "failed", "", replace(GENERAL["slip"], seen=f"{short(message)} ({place})")
+        diagnosis, seen = (GENERAL["raised"], f"{short(message)} ({place}; {called()})") if place \
+            else (GENERAL["signature"], f"The call itself failed. {short(message)}")
+        return "failed", "", replace(diagnosis, seen=short(seen, 900))
+
+
+def _same_state(before: tuple) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(before, np.random.get_state(), strict=True))
+
+
+def _drawn_by_others() -> bool:
+    """Whether the global state changes while we wait: somebody else's thread draws from it."""
+    before = np.random.get_state()
+    time.sleep(0.05)
+    return not _same_state(before)
