@@ -330,7 +330,7 @@ def memory_shown(page):
 
 
 def memory_expected(config, rank, targets, base, convention, optimizer):
-    model = explorer.language_model(config)
+    model = accounting.read_model(config)
     lora = accounting.count_lora(model, rank, targets)
     full = accounting.memory_bill(accounting.count_full(model), convention=convention,
                                   optimizer=optimizer)
@@ -353,7 +353,7 @@ def test_memory_is_what_accounting_says_over_a_grid(open_page):
     names = list(accounting.known_models())
     for name in names[::3]:
         config = accounting.known_models()[name]["config"]
-        leaves = accounting.linear_names(explorer.language_model(config))
+        leaves = accounting.linear_names(accounting.read_model(config))
         page.select_option("#memory select[data-name=model]", name)
         settle(page)
         targets = [leaf for leaf in leaves if rng.random() < 0.5] or leaves[:1]
@@ -389,7 +389,7 @@ def test_a_pasted_config_is_answered_and_a_hostile_one_refused(open_page):
     assert memory_shown(page) == expected
     named = page.locator("#memory select[data-name=model] option", has_text="<img")
     assert named.count() == 1
-    total = explorer.language_model(config).num_parameters
+    total = accounting.read_model(config).num_parameters
     assert f"{total / 1e9:.3g}" in named.text_content()
     for text, answer in (
             ("<script>alert(1)</script>", "not JSON"),
