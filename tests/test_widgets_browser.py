@@ -57,8 +57,8 @@ def address(widgets, tmp_path_factory):
     scripts += (f'<script src="{(vendor / "embed-amd.js").as_uri()}" '
                 'data-jupyter-widgets-cdn="nowhere/"></script>')
 
-    def inert(value):  # JSON inside <script>
-        return json.dumps(value).replace("<", "\\u003c")
+    def inert(value):  # JSON inside <script>; a stored notebook has its keys sorted
+        return json.dumps(value, sort_keys=True).replace("<", "\\u003c")
 
     cells = "".join(
         f'<div class="cell_output" id="{name}"><div class="output">'
@@ -394,11 +394,27 @@ def test_a_pasted_config_is_answered_and_a_hostile_one_refused(open_page):
     for text, answer in (
             ("<script>alert(1)</script>", "not JSON"),
             ('{"model_type": "<img src=x onerror=alert(1)>"}', "not a family"),
+            (json.dumps(config | {"architectures": ["MistralForPoetry"]}), "MistralForPoetry"),
             (json.dumps(config | {"hidden_size": "4096"}), "must be a positive integer")):
         area.fill(text)
         use.click()
         assert answer in page.locator("#memory .pw-answer").text_content()
-        assert memory_shown(page) == expected  # what was read before stays
+        settle(page)  # no figure of the model before may stand there as if it were this one's
+        assert page.locator("#memory tbody tr").count() == 0
+        assert page.locator("#memory .pw-memory").is_hidden()
+        headline = page.locator("#memory .pw-headline").text_content()
+        assert "fits" not in headline and "refused" in headline
+    page.select_option("#memory select[data-name=base]", "nf4")  # settings bring nothing back
+    settle(page)
+    assert page.locator("#memory tbody tr").count() == 0
+    page.select_option("#memory select[data-name=base]", "bfloat16")
+    page.select_option("#memory select[data-name=model]", named.get_attribute("value"))
+    assert memory_shown(page) == expected
+    area.fill(json.dumps(config | {"architectures": ["MistralForSequenceClassification"]}))
+    use.click()
+    expected = memory_expected(config | {"architectures": ["MistralForSequenceClassification"]},
+                               8, ["q_proj", "v_proj"], "bfloat16", "mixed", "adamw")
+    assert memory_shown(page) == expected
     assert page.locator("#memory img").count() == 0
 
 
