@@ -57,8 +57,8 @@ def address(widgets, tmp_path_factory):
     scripts += (f'<script src="{(vendor / "embed-amd.js").as_uri()}" '
                 'data-jupyter-widgets-cdn="nowhere/"></script>')
 
-    def inert(value):  # JSON inside <script>
-        return json.dumps(value).replace("<", "\\u003c")
+    def inert(value):  # JSON inside <script>; a stored notebook has its keys sorted
+        return json.dumps(value, sort_keys=True).replace("<", "\\u003c")
 
     cells = "".join(
         f'<div class="cell_output" id="{name}"><div class="output">'
@@ -330,7 +330,7 @@ def memory_shown(page):
 
 
 def memory_expected(config, rank, targets, base, convention, optimizer):
-    model = explorer.language_model(config)
+    model = accounting.read_model(config)
     lora = accounting.count_lora(model, rank, targets)
     full = accounting.memory_bill(accounting.count_full(model), convention=convention,
                                   optimizer=optimizer)
@@ -353,7 +353,7 @@ def test_memory_is_what_accounting_says_over_a_grid(open_page):
     names = list(accounting.known_models())
     for name in names[::3]:
         config = accounting.known_models()[name]["config"]
-        leaves = accounting.linear_names(explorer.language_model(config))
+        leaves = accounting.linear_names(accounting.read_model(config))
         page.select_option("#memory select[data-name=model]", name)
         settle(page)
         targets = [leaf for leaf in leaves if rng.random() < 0.5] or leaves[:1]
@@ -389,16 +389,32 @@ def test_a_pasted_config_is_answered_and_a_hostile_one_refused(open_page):
     assert memory_shown(page) == expected
     named = page.locator("#memory select[data-name=model] option", has_text="<img")
     assert named.count() == 1
-    total = explorer.language_model(config).num_parameters
+    total = accounting.read_model(config).num_parameters
     assert f"{total / 1e9:.3g}" in named.text_content()
     for text, answer in (
             ("<script>alert(1)</script>", "not JSON"),
             ('{"model_type": "<img src=x onerror=alert(1)>"}', "not a family"),
+            (json.dumps(config | {"architectures": ["MistralForPoetry"]}), "MistralForPoetry"),
             (json.dumps(config | {"hidden_size": "4096"}), "must be a positive integer")):
         area.fill(text)
         use.click()
         assert answer in page.locator("#memory .pw-answer").text_content()
-        assert memory_shown(page) == expected  # what was read before stays
+        settle(page)  # no figure of the model before may stand there as if it were this one's
+        assert page.locator("#memory tbody tr").count() == 0
+        assert page.locator("#memory .pw-memory").is_hidden()
+        headline = page.locator("#memory .pw-headline").text_content()
+        assert "fits" not in headline and "refused" in headline
+    page.select_option("#memory select[data-name=base]", "nf4")  # settings bring nothing back
+    settle(page)
+    assert page.locator("#memory tbody tr").count() == 0
+    page.select_option("#memory select[data-name=base]", "bfloat16")
+    page.select_option("#memory select[data-name=model]", named.get_attribute("value"))
+    assert memory_shown(page) == expected
+    area.fill(json.dumps(config | {"architectures": ["MistralForSequenceClassification"]}))
+    use.click()
+    expected = memory_expected(config | {"architectures": ["MistralForSequenceClassification"]},
+                               8, ["q_proj", "v_proj"], "bfloat16", "mixed", "adamw")
+    assert memory_shown(page) == expected
     assert page.locator("#memory img").count() == 0
 
 

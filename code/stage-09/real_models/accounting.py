@@ -1,8 +1,9 @@
 """How many parameters, how much memory, how large a file: exact answers for real models.
 
 A model is read from its Hugging Face `config.json`. All that this module knows about architectures
-is the table `FAMILIES`: which modules a family has and how wide they are. Every count below is
-derived from it. Only the standard library is needed, and nothing is ever downloaded.
+is the table in `families.py`: which modules a family has and how wide they are. Every count below
+is derived from it. What the table does not cover is refused by name, or counted with a note that
+says what was assumed. Only the standard library is needed, and nothing is ever downloaded.
 
     model = read_model(json.load(open("config.json")))
     counted = count_lora(model, rank=8, target_modules=["q_proj", "v_proj"])
@@ -18,6 +19,7 @@ Names, as everywhere in the course
 GB means 10**9 bytes, GiB means 2**30 bytes. All functions here return bytes.
 """
 
+import argparse
 import json
 import math
 import re
@@ -28,356 +30,87 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-# ------------------------------------------------------------- the table: what a family consists of
-#
-# symbols   `name = first | second | ...`: the first alternative that the config.json can answer. An
-#           alternative is a key of the config, a number, an expression in symbols defined above it,
-#           or `key~text`: does the value of that key start with this text?
-# modules   `path  kind  size size  [bias] [bias:flag] [tied:flag] [if:flag]`, one line for each
-#           module. `{layers}` in a path repeats the line for 0 … layers-1. Sizes and flags are
-#           expressions in symbols. `tied` means that the weight is another module's: not counted.
-#               linear     in out         conv1d   in out  (a linear layer stored transposed; GPT-2)
-#               embedding  rows width     norm     width   (LayerNorm if it has a bias, or RMSNorm)
-# heads     the modules that a task puts on top.
-# lora, ia3, feedforward   the target modules that Hugging Face PEFT takes when none are named.
-#
-# Expressions use + - * / and comparisons only, so that the explorer can read the same table in the
-# browser for a configuration that somebody pastes.
+from real_models.families import FAMILIES
 
-_DECODER_SYMBOLS = """
-    d = hidden_size
-    ff = intermediate_size
-    layers = num_hidden_layers
-    heads = num_attention_heads
-    kv = num_key_value_heads | heads
-    dh = head_dim | d / heads
-    vocab = vocab_size
-    prefix_width = kv * dh
-    tied = tie_word_embeddings | 0
-"""
-_ATTENTION = """
-    model.embed_tokens                                    embedding vocab d
-    model.norm                                            norm d
-    model.layers.{layers}.input_layernorm                 norm d
-    model.layers.{layers}.self_attn.q_proj                linear d heads*dh  bias:qkv_bias
-    model.layers.{layers}.self_attn.k_proj                linear d kv*dh     bias:qkv_bias
-    model.layers.{layers}.self_attn.v_proj                linear d kv*dh     bias:qkv_bias
-    model.layers.{layers}.self_attn.o_proj                linear heads*dh d  bias:o_bias
-    model.layers.{layers}.self_attn.q_norm                norm dh            if:qk_norm
-    model.layers.{layers}.self_attn.k_norm                norm dh            if:qk_norm
-    model.layers.{layers}.post_attention_layernorm        norm d
-"""
-_GATED_MLP = """
-    model.layers.{layers}.pre_feedforward_layernorm       norm d             if:four_norms
-    model.layers.{layers}.mlp.gate_proj                   linear d ff        bias:mlp_bias
-    model.layers.{layers}.mlp.up_proj                     linear d ff        bias:mlp_bias
-    model.layers.{layers}.mlp.down_proj                   linear ff d        bias:mlp_bias
-    model.layers.{layers}.post_feedforward_layernorm      norm d             if:four_norms
-"""
-_EXPERTS = """
-    model.layers.{layers}.block_sparse_moe.gate                     linear d experts
-    model.layers.{layers}.block_sparse_moe.experts.{experts}.w1     linear d ff
-    model.layers.{layers}.block_sparse_moe.experts.{experts}.w2     linear ff d
-    model.layers.{layers}.block_sparse_moe.experts.{experts}.w3     linear d ff
-"""
-_SCORE = "score linear d labels"
-_DECODER_HEADS = {"CAUSAL_LM": "lm_head linear d vocab tied:tied", "SEQ_CLS": _SCORE}
-
-
-def _decoder(flags: str = "", mlp: str = _GATED_MLP, **more: Any) -> dict:
-    """A family built like Llama. `flags` sets or overrides symbols, `more` the other entries."""
-    set_flags = dict.fromkeys(["qkv_bias", "o_bias", "qk_norm", "mlp_bias", "four_norms"], "0")
-    set_flags |= dict(line.split(" = ", 1) for line in flags.strip().split("; ") if line)
-    symbols = _DECODER_SYMBOLS + "\n".join(f"{name} = {rule}" for name, rule in set_flags.items())
-    return {"symbols": symbols, "modules": _ATTENTION + mlp, "heads": _DECODER_HEADS,
-            "lora": ["q_proj", "v_proj"], "ia3": ["q_proj", "v_proj", "down_proj"],
-            "feedforward": ["down_proj"], **more}
-
-
-_T5_ATTENTION = """
-    {place}.q                      linear d heads*dkv
-    {place}.k                      linear d heads*dkv
-    {place}.v                      linear d heads*dkv
-    {place}.o                      linear heads*dkv d
-"""
-_T5_MLP = """
-    {place}.layer_norm             norm d
-    {place}.DenseReluDense.wi      linear d ff   if:1-gated
-    {place}.DenseReluDense.wi_0    linear d ff   if:gated
-    {place}.DenseReluDense.wi_1    linear d ff   if:gated
-    {place}.DenseReluDense.wo      linear ff d
-"""
-_T5_STACK = "    {stack}.final_layer_norm norm d\n" + (
-    "    {stack}.block.0.layer.0.SelfAttention.relative_attention_bias embedding buckets heads\n")
-
-
-def _t5(default_mlp: str, default_tied: int, **more: Any) -> dict:
-    """T5 and its relatives. Version 1.0: ReLU MLP, tied head. 1.1, Flan and mT5: gated, untied."""
-    rows = "    shared embedding vocab d\n"
-    for stack, count, mlp in (("encoder", "layers", 1), ("decoder", "decoder_layers", 2)):
-        block = f"{stack}.block.{{{count}}}.layer."
-        rows += _T5_STACK.replace("{stack}", stack)
-        for number, attention in enumerate(["SelfAttention", "EncDecAttention"][:mlp]):
-            rows += f"    {block}{number}.layer_norm norm d\n"
-            rows += _T5_ATTENTION.replace("{place}", f"{block}{number}.{attention}")
-        rows += _T5_MLP.replace("{place}", f"{block}{mlp}")
-    symbols = f"""
-        d = d_model
-        dkv = d_kv
-        ff = d_ff
-        layers = num_layers
-        decoder_layers = num_decoder_layers | layers
-        heads = num_heads
-        vocab = vocab_size
-        prefix_width = d
-        buckets = relative_attention_num_buckets | 32
-        gated = feed_forward_proj~gated | {default_mlp}
-        tied = tie_word_embeddings | {default_tied}
-    """
-    return {"symbols": symbols, "modules": rows,
-            "heads": {"SEQ_2_SEQ_LM": "lm_head linear d vocab tied:tied"},
-            "lora": ["q", "v"], **more}
-
-
-_BERT_SYMBOLS = """
-    d = hidden_size
-    ff = intermediate_size
-    layers = num_hidden_layers
-    heads = num_attention_heads
-    vocab = vocab_size
-    positions = max_position_embeddings
-    types = type_vocab_size
-    prefix_width = d
-    tied = tie_word_embeddings | 1
-"""
-_BERT = """
-    {base}.embeddings.word_embeddings                             embedding vocab d
-    {base}.embeddings.position_embeddings                         embedding positions d
-    {base}.embeddings.token_type_embeddings                       embedding types d
-    {base}.embeddings.LayerNorm                                   norm d        bias
-    {base}.encoder.layer.{layers}.attention.self.query            linear d d    bias
-    {base}.encoder.layer.{layers}.attention.self.key              linear d d    bias
-    {base}.encoder.layer.{layers}.attention.self.value            linear d d    bias
-    {base}.encoder.layer.{layers}.attention.output.dense          linear d d    bias
-    {base}.encoder.layer.{layers}.attention.output.LayerNorm      norm d        bias
-    {base}.encoder.layer.{layers}.intermediate.dense              linear d ff   bias
-    {base}.encoder.layer.{layers}.output.dense                    linear ff d   bias
-    {base}.encoder.layer.{layers}.output.LayerNorm                norm d        bias
-"""
-_CLASSIFIER = "classifier linear d labels bias"
-_ROBERTA = {
-    "symbols": _BERT_SYMBOLS,
-    "modules": _BERT.replace("{base}", "roberta"),
-    "heads": {
-        "MASKED_LM": """lm_head.dense linear d d bias
-                        lm_head.layer_norm norm d bias
-                        lm_head.decoder linear d vocab bias tied:tied""",
-        "SEQ_CLS": """classifier.dense linear d d bias
-                      classifier.out_proj linear d labels bias""",
-        "TOKEN_CLS": _CLASSIFIER,
-        "FEATURE_EXTRACTION": "roberta.pooler.dense linear d d bias",
-    },
-    "lora": ["query", "value"], "ia3": ["key", "value", "output.dense"],
-    "feedforward": ["output.dense"],
-}
-_BIASED_ATTENTION_IA3 = {"ia3": ["k_proj", "v_proj", "down_proj"]}
-
-FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": _decoder("qkv_bias = attention_bias | 0; o_bias = attention_bias | 0; "
-                      "mlp_bias = mlp_bias | 0", **_BIASED_ATTENTION_IA3),
-    "mistral": _decoder(**_BIASED_ATTENTION_IA3),
-    "mixtral": _decoder("experts = num_local_experts; active = num_experts_per_tok | 2",
-                        mlp=_EXPERTS, ia3=["k_proj", "v_proj", "w2"], feedforward=["w2"]),
-    "gemma": _decoder("qkv_bias = attention_bias | 0; o_bias = attention_bias | 0; "
-                      "tied = tie_word_embeddings | 1"),
-    "gemma2": _decoder("qkv_bias = attention_bias | 0; o_bias = attention_bias | 0; "
-                       "tied = tie_word_embeddings | 1; four_norms = 1"),
-    "gemma3_text": _decoder("qkv_bias = attention_bias | 0; o_bias = attention_bias | 0; "
-                            "qk_norm = 1; tied = tie_word_embeddings | 1; four_norms = 1"),
-    "qwen2": _decoder("qkv_bias = 1"),
-    "qwen3": _decoder("qkv_bias = attention_bias | 0; o_bias = attention_bias | 0; qk_norm = 1"),
-    "phi3": {
-        "symbols": _DECODER_SYMBOLS,
-        "modules": """
-            model.embed_tokens                                  embedding vocab d
-            model.norm                                          norm d
-            model.layers.{layers}.input_layernorm               norm d
-            model.layers.{layers}.self_attn.qkv_proj            linear d (heads+2*kv)*dh
-            model.layers.{layers}.self_attn.o_proj              linear heads*dh d
-            model.layers.{layers}.post_attention_layernorm      norm d
-            model.layers.{layers}.mlp.gate_up_proj              linear d 2*ff
-            model.layers.{layers}.mlp.down_proj                 linear ff d
-        """,
-        "heads": _DECODER_HEADS,
-    },
-    "phi": {
-        "symbols": _DECODER_SYMBOLS + "qk_norm = qk_layernorm | 0",
-        "modules": """
-            model.embed_tokens                                  embedding vocab d
-            model.final_layernorm                               norm d            bias
-            model.layers.{layers}.input_layernorm               norm d            bias
-            model.layers.{layers}.self_attn.q_proj              linear d heads*dh bias
-            model.layers.{layers}.self_attn.k_proj              linear d kv*dh    bias
-            model.layers.{layers}.self_attn.v_proj              linear d kv*dh    bias
-            model.layers.{layers}.self_attn.dense               linear heads*dh d bias
-            model.layers.{layers}.self_attn.q_layernorm         norm d/heads      bias if:qk_norm
-            model.layers.{layers}.self_attn.k_layernorm         norm d/heads      bias if:qk_norm
-            model.layers.{layers}.mlp.fc1                       linear d ff       bias
-            model.layers.{layers}.mlp.fc2                       linear ff d       bias
-        """,
-        "heads": {"CAUSAL_LM": "lm_head linear d vocab bias tied:tied", "SEQ_CLS": _SCORE},
-        "lora": ["q_proj", "v_proj", "fc1", "fc2"], "ia3": ["q_proj", "v_proj", "fc2"],
-        "feedforward": ["fc2"],
-    },
-    "phi-msft": {  # phi-2 as first released: the names that early tutorials use
-        "symbols": """
-            d = n_embd
-            layers = n_layer
-            heads = n_head
-            ff = n_inner | 4*d
-            vocab = vocab_size
-            prefix_width = d
-        """,
-        "modules": """
-            transformer.embd.wte                    embedding vocab d
-            transformer.h.{layers}.ln               norm d          bias
-            transformer.h.{layers}.mixer.Wqkv       linear d 3*d    bias
-            transformer.h.{layers}.mixer.out_proj   linear d d      bias
-            transformer.h.{layers}.mlp.fc1          linear d ff     bias
-            transformer.h.{layers}.mlp.fc2          linear ff d     bias
-        """,
-        "heads": {"CAUSAL_LM": """lm_head.ln norm d bias
-                                  lm_head.linear linear d vocab bias"""},
-    },
-    "gpt2": {
-        "symbols": """
-            d = n_embd | hidden_size
-            layers = n_layer | num_hidden_layers
-            heads = n_head | num_attention_heads
-            ff = n_inner | 4*d
-            vocab = vocab_size
-            positions = n_positions | max_position_embeddings
-            prefix_width = d
-            tied = tie_word_embeddings | 1
-        """,
-        "modules": """
-            transformer.wte                         embedding vocab d
-            transformer.wpe                         embedding positions d
-            transformer.h.{layers}.ln_1             norm d          bias
-            transformer.h.{layers}.attn.c_attn      conv1d d 3*d    bias
-            transformer.h.{layers}.attn.c_proj      conv1d d d      bias
-            transformer.h.{layers}.ln_2             norm d          bias
-            transformer.h.{layers}.mlp.c_fc         conv1d d ff     bias
-            transformer.h.{layers}.mlp.c_proj       conv1d ff d     bias
-            transformer.ln_f                        norm d          bias
-        """,
-        "heads": _DECODER_HEADS | {"TOKEN_CLS": _CLASSIFIER},
-        "lora": ["c_attn"], "ia3": ["c_attn", "mlp.c_proj"], "feedforward": ["mlp.c_proj"],
-    },
-    "opt": {
-        "symbols": """
-            d = hidden_size
-            ff = ffn_dim
-            layers = num_hidden_layers
-            heads = num_attention_heads
-            vocab = vocab_size
-            positions = max_position_embeddings
-            word = word_embed_proj_dim | d
-            prefix_width = d
-            biased = enable_bias | 1
-            final = do_layer_norm_before | 1
-            drop_final = _remove_final_layer_norm | 0
-            tied = tie_word_embeddings | 1
-        """,
-        "modules": """
-            model.decoder.embed_tokens                              embedding vocab word
-            model.decoder.embed_positions                           embedding positions+2 d
-            model.decoder.project_in                                linear word d     if:word!=d
-            model.decoder.project_out                               linear d word     if:word!=d
-            model.decoder.final_layer_norm                      norm d      bias if:final>drop_final
-            model.decoder.layers.{layers}.self_attn.q_proj          linear d d        bias:biased
-            model.decoder.layers.{layers}.self_attn.k_proj          linear d d        bias:biased
-            model.decoder.layers.{layers}.self_attn.v_proj          linear d d        bias:biased
-            model.decoder.layers.{layers}.self_attn.out_proj        linear d d        bias:biased
-            model.decoder.layers.{layers}.self_attn_layer_norm      norm d            bias
-            model.decoder.layers.{layers}.fc1                       linear d ff       bias:biased
-            model.decoder.layers.{layers}.fc2                       linear ff d       bias:biased
-            model.decoder.layers.{layers}.final_layer_norm          norm d            bias
-        """,
-        "heads": {"CAUSAL_LM": "lm_head linear word vocab tied:tied",
-                  "SEQ_CLS": "score linear word labels"},
-        "lora": ["q_proj", "v_proj"], "ia3": ["q_proj", "k_proj", "fc2"], "feedforward": ["fc2"],
-    },
-    "bloom": {
-        "symbols": """
-            d = hidden_size | n_embed | n_embd
-            layers = n_layer | num_hidden_layers
-            heads = n_head | num_attention_heads
-            vocab = vocab_size
-            ff = 4*d
-            prefix_width = d
-            tied = tie_word_embeddings | 1
-        """,
-        "modules": """
-            transformer.word_embeddings                             embedding vocab d
-            transformer.word_embeddings_layernorm                   norm d          bias
-            transformer.h.{layers}.input_layernorm                  norm d          bias
-            transformer.h.{layers}.self_attention.query_key_value   linear d 3*d    bias
-            transformer.h.{layers}.self_attention.dense             linear d d      bias
-            transformer.h.{layers}.post_attention_layernorm         norm d          bias
-            transformer.h.{layers}.mlp.dense_h_to_4h                linear d ff     bias
-            transformer.h.{layers}.mlp.dense_4h_to_h                linear ff d     bias
-            transformer.ln_f                                        norm d          bias
-        """,
-        "heads": _DECODER_HEADS | {"TOKEN_CLS": _CLASSIFIER},
-        "lora": ["query_key_value"], "ia3": ["query_key_value", "mlp.dense_4h_to_h"],
-        "feedforward": ["mlp.dense_4h_to_h"],
-    },
-    "t5": _t5("0", 1, ia3=["k", "v", "wo"], feedforward=["wo"]),
-    "mt5": _t5("1", 0, ia3=["k", "v", "wi_1"], feedforward=[]),
-    "bert": {
-        "symbols": _BERT_SYMBOLS,
-        "modules": _BERT.replace("{base}", "bert"),
-        "heads": {
-            "MASKED_LM": """cls.predictions.transform.dense linear d d bias
-                            cls.predictions.transform.LayerNorm norm d bias
-                            cls.predictions.decoder linear d vocab bias tied:tied""",
-            "SEQ_CLS": f"bert.pooler.dense linear d d bias\n{_CLASSIFIER}",
-            "TOKEN_CLS": _CLASSIFIER,
-            "FEATURE_EXTRACTION": "bert.pooler.dense linear d d bias",
-        },
-        "lora": ["query", "value"], "ia3": ["key", "value", "output.dense"],
-        "feedforward": ["output.dense"],
-    },
-    "roberta": _ROBERTA,
-    "xlm-roberta": {key: _ROBERTA[key] for key in ("symbols", "modules", "heads", "lora")},
-}
-
-# The class named in a config.json tells which head the checkpoint carries.
-_TASK_OF_CLASS = {
-    "ForCausalLM": "CAUSAL_LM", "LMHeadModel": "CAUSAL_LM", "ForMaskedLM": "MASKED_LM",
-    "ForConditionalGeneration": "SEQ_2_SEQ_LM", "ForSequenceClassification": "SEQ_CLS",
-    "ForTokenClassification": "TOKEN_CLS", "Model": "FEATURE_EXTRACTION",
-}
-_PEFT_HEADS = ["classifier", "score"]  # trained along with the adapter in classification tasks
+_VOCABULARY_TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "MASKED_LM", "PRE_TRAINING")
+# Trained along with the adapter, by PEFT's classes for the task.
+_SAVED_HEADS = {"SEQ_CLS": ["classifier", "score"], "TOKEN_CLS": ["classifier", "score"],
+                "QUESTION_ANS": ["qa_outputs"]}
 
 
 # --------------------------------------------------------------------------- reading a config.json
+
+
+# A text's tokens, and what is no JSON in it: single quotes, Python's names, a comma at the end.
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|,(?=\s*[}\]])|\b[A-Za-z]+\b')
+_PYTHON_NAMES = {"True": "true", "False": "false", "None": "null"}
+
+
+def parse_config(text: str | bytes) -> dict[str, Any]:
+    """A configuration as people have it: the file, or what Python printed.
+
+    Read are UTF-8 and UTF-16, with or without a byte-order mark; a comma before a closing brace;
+    `LlamaConfig {…}`, as transformers prints it; a dict as Python prints it.
+
+    Raises
+    ------
+    ValueError
+        What the text is instead, as far as that can be told, or where it stops being JSON.
+    """
+    if isinstance(text, bytes):
+        utf16 = text[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in text[:4]
+        wide = "utf-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else (
+            "utf-16-be" if text[:1] == b"\0" else "utf-16-le")
+        try:
+            text = text.decode(wide if utf16 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"config.json is no text in UTF-8 or UTF-16: {error}") from None
+    text = text.removeprefix("\ufeff").strip()
+    if re.match(r"https?://\S+$", text):
+        raise ValueError(f"{text:.80} is an address; pass the content of the file that is there")
+    text = re.sub(r"^[A-Za-z]\w*Config\s*(?={)", "", text)  # as transformers prints it
+
+    def to_json(match: re.Match[str]) -> str:
+        token = match[0]
+        if token[0] == "'":
+            inner = token[1:-1].replace("\\'", "'")
+            return '"' + re.sub(r'(?<!\\)"', r'\"', inner) + '"'
+        return "" if token == "," else _PYTHON_NAMES.get(token, token)
+
+    try:
+        config = json.loads(_TOKENS.sub(to_json, text))
+    except ValueError as error:
+        cut = text.startswith("{") and text.count("{") > text.count("}")
+        raise ValueError(f"config.json is not JSON: {error}" + (
+            "; it ends before its last closing brace, so a part is missing" * cut)) from None
+    if not isinstance(config, dict):
+        raise ValueError("a config.json is an object in braces, { … }, "
+                         f"got {type(config).__name__}")
+    return config
 
 
 _LARGEST_SIZE = 100_000_000  # of one dimension, and
 _MOST_MODULES = 100_000  # in all: a lying file must not eat the memory
 
 
-def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], family: str) -> int:
-    """The first alternative of a symbol's rule that the config, or what is known of it, answers."""
+def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], family: str,
+             assumed: dict[str, int]) -> int:
+    """The first alternative of a symbol's rule that the config, or what is known of it, answers.
+
+    A default of the family's class stands in for a key that the file leaves out, and is noted in
+    `assumed`.
+    """
     alternatives = [alternative.strip() for alternative in rule.split("|")]
+    defaults = FAMILIES[family]["defaults"]
+    given = config.keys() & {alternative.partition("~")[0] for alternative in alternatives}
     for alternative in alternatives:
         key, test, prefix = alternative.partition("~")
         if config.get(key) is not None:
             value = config[key]
             if test:
                 return int(str(value).startswith(prefix))
+            if isinstance(value, float) and value.is_integer():  # 768.0, as some tools write it
+                value = int(value)
             if alternatives[-1] in ("0", "1"):  # a flag: its default says so
                 if value not in (0, 1):
                     raise ValueError(f"config.json: {key} must be true or false, got {value!r}")
@@ -387,6 +120,9 @@ def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], fam
                 raise ValueError(f"config.json: {key} is larger than {_LARGEST_SIZE:,}, "
                                  "which no model is; correct the file")
             return int(value)
+        if key in defaults and not given:
+            assumed[key] = defaults[key]
+            return defaults[key]
         names = set(re.findall(r"[A-Za-z_]\w*", alternative))
         if not test and names <= known.keys():
             return _evaluate(alternative, known)
@@ -409,7 +145,7 @@ class Module:
     """One module of a model: its path, what it is, and its sizes as the table gives them."""
 
     name: str
-    kind: str  # linear, conv1d, embedding or norm
+    kind: str  # linear, conv1d, embedding, norm or stack
     sizes: tuple[int, ...]
     bias: bool = False
     tied: bool = False  # the weight belongs to another module; a bias is still its own
@@ -422,6 +158,10 @@ class Module:
     def weight_shape(self) -> tuple[int, ...]:
         """As PyTorch stores it: linear `(out, in)`, all others as the table's sizes."""
         return self.sizes[::-1] if self.kind == "linear" else self.sizes
+
+    @property
+    def weight_name(self) -> str:
+        return self.name if self.kind == "stack" else f"{self.name}.weight"
 
     @property
     def out_features(self) -> int:
@@ -445,6 +185,7 @@ class Model:
     symbols: Mapping[str, int]  # d, ff, layers, heads, vocab, … as FAMILIES names them
     modules: tuple[Module, ...] = field(repr=False)
     name: str = ""
+    notes: tuple[str, ...] = ()  # what was assumed of it
 
     @cached_property
     def num_parameters(self) -> int:
@@ -454,8 +195,9 @@ class Model:
     @cached_property
     def head(self) -> str | None:
         """Path of the language-model head, which `all-linear` and 4-bit loading leave alone."""
-        outputs = [m.name for m in self.modules if m.is_linear and m.out_features == self["vocab"]]
-        return outputs[-1] if outputs else None
+        if self.task not in _VOCABULARY_TASKS:
+            return None
+        return [m.name for m in self.modules if m.is_linear and m.out_features == self["vocab"]][-1]
 
     def __getitem__(self, symbol: str) -> int:
         return self.symbols[symbol]
@@ -487,18 +229,11 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
         if not path.is_file():
             raise FileNotFoundError(f"no config.json at {path}; give the path of the file or its "
                                     "content as a dict")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_config(path.read_bytes())
     if not isinstance(config, Mapping):
         raise TypeError(f"config must be the dict in a config.json, got {type(config).__name__}")
-    family = config.get("model_type")
-    if not isinstance(family, str) or family not in FAMILIES:
-        nested = "; this one nests a language model: pass config['text_config']" * (
-            "text_config" in config)
-        missing = "config.json: model_type is missing" if family is None else (
-            f"config.json: model_type {family!r} is not a family this module knows")
-        raise ValueError(f"{missing}. It knows {', '.join(FAMILIES)}{nested}")
-    table = FAMILIES[family]
-
+    table = _table_of(config)
+    family = config["model_type"]
     task = task or _task_of(config, table)
     if task not in table["heads"] and task != "FEATURE_EXTRACTION":
         raise ValueError(f"{family} has no head for task {task!r}; it has "
@@ -510,26 +245,108 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     if isinstance(labels, bool) or not isinstance(labels, int) or labels < 1:
         raise ValueError(f"num_labels must be a positive integer, got {labels!r}")
     symbols: dict[str, int] = {"labels": labels}
+    assumed: dict[str, int] = {}
     for line in table["symbols"].strip().splitlines():
         symbol, rule = line.split("=", 1)
-        symbols[symbol.strip()] = _resolve(rule, symbols, config, family)
+        symbols[symbol.strip()] = _resolve(rule, symbols, config, family, assumed)
 
-    modules = _expand(table["modules"] + "\n" + table["heads"].get(task, ""), symbols)
+    head, outer = [], table["modules"].split(".")[0].strip()
+    root = outer
+    for line in map(str.strip, table["heads"].get(task, "").splitlines()):
+        if line.startswith("root "):
+            root = line.removeprefix("root ")
+        elif "=" in line:
+            symbol, value = line.split("=")
+            symbols[symbol.strip()] = int(value)
+        else:
+            head.append(line)
+    modules = _expand(table["modules"] + "\n" + "\n".join(head), symbols)
     if task == "FEATURE_EXTRACTION":  # the bare model has no outer `model.`, `bert.`, …
-        outer = modules[0].name.split(".")[0] + "."
-        modules = [replace(m, name=m.name.removeprefix(outer)) for m in modules]
-    return Model(family, task, symbols, tuple(modules), name)
+        modules = [replace(m, name=m.name.removeprefix(f"{outer}.")) for m in modules]
+    elif root != outer:
+        modules = [replace(m, name=re.sub(rf"^{outer}\.", f"{root}.", m.name)) for m in modules]
+    return Model(family, task, symbols, tuple(modules), name, _notes(config, table, assumed))
+
+
+def _table_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The table of a configuration's family, if the table covers all of what the file describes."""
+    if "_class_name" in config and "_diffusers_version" in config:
+        raise ValueError("config.json: this file is diffusers' (_class_name "
+                         f"{config['_class_name']!r:.60}); only models of transformers are counted")
+    if "peft_type" in config:
+        raise ValueError("this is the adapter_config.json of an adapter; pass the config.json of "
+                         f"its base model, {config.get('base_model_name_or_path')!r:.80}")
+    family = config.get("model_type")
+    parts = [key for key in config if key in _TOWERS and isinstance(config[key], (Mapping, str))]
+    known = isinstance(family, str) and family in FAMILIES
+    if parts:
+        inner = config.get("text_config")
+        alone = isinstance(inner, Mapping) and inner.get("model_type") in FAMILIES
+        raise ValueError(
+            f"config.json: model_type {family!r:.60} consists of several parts "
+            f"({', '.join(parts)}), and only single language models are counted: PEFT also adapts "
+            "modules of the same names in the other parts"
+            + ("; pass config['text_config'] to count its language model without them" * alone))
+    if not known:
+        missing = "config.json: model_type is missing" if family is None else (
+            f"config.json: model_type {family!r:.60} is not a family this module knows")
+        raise ValueError(f"{missing}. It knows {', '.join(FAMILIES)}")
+    table = FAMILIES[family]
+    own = config.get("auto_map") or {}
+    foreign = [str(entry) for entry in (own.values() if isinstance(own, Mapping) else [own])
+               if str(entry).split("--")[-1] not in table.get("own_code", [])]
+    if foreign:
+        raise ValueError("config.json: auto_map names code of its own "
+                         f"({', '.join(foreign):.160}); what that builds is not known here. "
+                         f"If it is transformers' {family} after all, remove auto_map")
+    for key, counted in table.get("only", {}).items():
+        if config.get(key, counted) not in (counted, None):
+            raise ValueError(f"config.json: {key} is {config[key]!r:.60}; only {counted!r} is "
+                             f"counted for {family}")
+    return table
+
+
+_TOWERS = ("text_config", "vision_config", "audio_config", "speech_config", "encoder", "decoder",
+           "mm_vision_tower")
+
+
+_NOTES = {
+    "assumed": "Not in the file, so taken from transformers' defaults for {family}: {taken}.",
+    "quantization_config": "The file says that its weights are quantized; counted as if not.",
+    "auto_map": "auto_map names code of its own, which builds what transformers builds.",
+}
+
+
+def reading_rules() -> dict[str, Any]:
+    """What the memory explorer needs besides the table to read a configuration as we do here."""
+    return {"towers": list(_TOWERS), "vocabulary": list(_VOCABULARY_TASKS), "saved": _SAVED_HEADS,
+            "notes": _NOTES, "nf4": [_NF4_BLOCK, _NF4_SECOND_BLOCK]}
+
+
+def _notes(config: Mapping[str, Any], table: Mapping[str, Any],
+           assumed: Mapping[str, int]) -> tuple[str, ...]:
+    """What one must know of a model that was read: assumptions, and what the file has besides."""
+    notes = [table["note"]] if "note" in table else []
+    if assumed:
+        taken = ", ".join(f"{key} = {value}" for key, value in assumed.items())
+        notes.append(_NOTES["assumed"].format(family=config["model_type"], taken=taken))
+    return (*notes, *(_NOTES[key] for key in ("quantization_config", "auto_map")
+                      if config.get(key)))
 
 
 def _task_of(config: Mapping[str, Any], table: Mapping[str, Any]) -> str:
+    """The task of the first class that the file names, or the family's usual one."""
     classes = config.get("architectures") or []
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"config.json: architectures must be a list of names, got {classes!r:.80}")
-    for class_name in classes:
-        for ending, task in _TASK_OF_CLASS.items():
-            if class_name.endswith(ending) and task in {*table["heads"], "FEATURE_EXTRACTION"}:
-                return task
-    return next(iter(table["heads"]))
+    if not classes:
+        return table["head"]
+    if classes[0] not in table["classes"]:
+        raise ValueError(f"config.json: {classes[0]:.60} (architectures) is not a class of "
+                         f"{config['model_type']} that is known here; known are "
+                         f"{', '.join(table['classes'])}. To count another head of this model, "
+                         "pass task")
+    return table["classes"][classes[0]]
 
 
 def _expand(rows: str, symbols: Mapping[str, int]) -> list[Module]:
@@ -592,6 +409,14 @@ def matches(name: str, targets: str | Iterable[str]) -> bool:
     return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
+def _checked_pattern(name: str, targets: Targets) -> None:
+    if isinstance(targets, str):
+        try:
+            re.compile(targets)
+        except re.error as error:
+            raise ValueError(f"{name} {targets!r} is no regular expression: {error}") from None
+
+
 def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequence[str] = (),
                  layers: Sequence[int] | int | None = None, modules_to_save: Sequence[str] = (),
                  default: str = "lora") -> tuple[list[Module], list[str]]:
@@ -614,9 +439,11 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
         If nothing matches: PEFT refuses, too.
     """
     if targets is None:
-        targets = FAMILIES[model.family].get(default)
+        table = FAMILIES[model.family]
+        targets = table.get(default, table.get("lora") if default in ("vera", "loha") else None)
         if targets is None:
-            raise ValueError(f"PEFT has no default target modules for {model.family}; pass "
+            method = "" if default == "lora" else f" of {default}"
+            raise ValueError(f"PEFT has no default target modules{method} for {model.family}; pass "
                              f"target_modules, for example {linear_names(model)[:4]}")
     layers = [layers] if isinstance(layers, int) else layers
     everything = isinstance(targets, str) and targets.lower() == "all-linear"
@@ -624,32 +451,54 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
         raise ValueError(f"layers={layers} needs a list of names, got the expression {targets!r}; "
                          "write the layers into the expression")
 
-    if everything and model.task == "TOKEN_CLS":
-        raise ValueError("PEFT refuses all-linear for token classification: it would adapt the "
+    _checked_pattern("target_modules", targets)
+    _checked_pattern("exclude_modules", exclude)
+    if everything and model.task in ("TOKEN_CLS", "QUESTION_ANS"):
+        kind = {"TOKEN_CLS": "token classification"}.get(model.task, "question answering")
+        raise ValueError(f"PEFT refuses all-linear for {kind}: it would adapt the "
                          "head and train it whole, too; list the target modules")
 
-    def is_target(module: Module) -> bool:
-        if exclude and matches(module.name, exclude):
-            return False
+    def is_named(module: Module) -> bool:
         if any(re.match(rf"(^|.*\.){saved}($|\..*)", module.name) for saved in modules_to_save):
             return False
         if everything:
-            heads = [model.head] + (_PEFT_HEADS if model.task == "SEQ_CLS" else [])
-            hit = module.is_linear and module.name not in heads
-        else:
-            hit = matches(module.name, targets)
-        if hit and layers is not None and not (not everything and module.name in targets):
-            number = re.match(r".*?\.[^.]*\.(\d+)\.", module.name)
-            hit = number is not None and int(number[1]) in layers
-        return hit
+            heads = [model.head, *saved_heads(model)]
+            return module.is_linear and module.name not in heads
+        return matches(module.name, targets)
 
-    found = [module for module in model.modules if is_target(module)]
+    def is_chosen(module: Module) -> bool:
+        if layers is None or (not everything and module.name in targets):
+            return True
+        number = _layer_number(module)
+        return number is not None and number in layers
+
+    named = [module for module in model.modules if is_named(module)]
+    kept = [module for module in named if not (exclude and matches(module.name, exclude))]
+    found = [module for module in kept if is_chosen(module)]
+    if not found:
+        reason = (f"layers={layers} leaves none of those named" if kept else
+                  f"exclude_modules={exclude!r} leaves none of those named" if named else
+                  "a text is a regular expression for the whole path (for a name write "
+                  f"[{targets!r}])" if isinstance(targets, str) else
+                  "the entries of a list are names, not patterns" if any(
+                      re.search(r"[*^$|\\\[(+?]", target) for target in targets) else
+                  "there is nothing of that name")
+        raise ValueError(f"target_modules {targets!r} match nothing in this {model.family} model: "
+                         f"{reason}; its modules are called {', '.join(linear_names(model))}")
     unmatched = [] if isinstance(targets, str) else [
         target for target in targets if not any(matches(module.name, [target]) for module in found)]
-    if not found:
-        raise ValueError(f"target_modules {targets!r} match nothing in this {model.family} model; "
-                         f"its modules are called {', '.join(linear_names(model))}")
+    for name in [exclude] if isinstance(exclude, str) and exclude else exclude:
+        pattern = exclude if isinstance(exclude, str) else [name]
+        if not any(matches(module.name, pattern) for module in model.modules):
+            unmatched.append(f"exclude_modules {name}")
+    numbers = {_layer_number(module) for module in model.modules}
+    unmatched += [f"layer {number}" for number in layers or [] if number not in numbers]
     return found, unmatched
+
+
+def _layer_number(module: Module) -> int | None:
+    number = re.match(r".*?\.[^.]*\.(\d+)\.", module.name)
+    return None if number is None else int(number[1])
 
 
 def linear_names(model: Model) -> list[str]:
@@ -671,9 +520,14 @@ class Count:
     tensors : dict
         Name and shape of each tensor in the saved adapter (PEFT's file, where PEFT has the method).
     unmatched : list of str
-        Target names that matched no module. PEFT drops them without a word.
+        What matched no module: target names, `exclude_modules`, layers, keys of `rank_pattern`.
     notes : list of str
         What one must know to read the numbers correctly.
+    copied : int
+        How many of the trained ones are copies of the base model's, or its biases: PEFT leaves
+        them in the base model's dtype, and keeps its own in 32 bits.
+    base_tensors : set of str
+        Those of `tensors` that have the base model's dtype.
     """
 
     method: str
@@ -683,6 +537,8 @@ class Count:
     tensors: Mapping[str, tuple[int, ...]] = field(repr=False)
     unmatched: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    copied: int = 0
+    base_tensors: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def percent(self) -> float:
@@ -713,10 +569,11 @@ def count_full(model: Model) -> Count:
     tensors = {}
     for m in model.modules:
         if not m.tied:
-            tensors[f"{m.name}.weight"] = m.weight_shape
+            tensors[m.weight_name] = m.weight_shape
         if m.bias:
             tensors[f"{m.name}.bias"] = (m.bias_size,)
-    return Count("full", model, model.num_parameters, model.num_parameters, tensors)
+    return Count("full", model, model.num_parameters, model.num_parameters, tensors,
+                 notes=model.notes)
 
 
 def _positive(name: str, value: Any) -> int:
@@ -738,7 +595,8 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
                layers: Sequence[int] | int | None = None,
                rank_pattern: Mapping[str, int] | None = None, bias: str = "none",
                use_dora: bool = False, use_rslora: bool = False, lora_bias: bool = False,
-               modules_to_save: Sequence[str] = (), head: str = "copied") -> Count:
+               modules_to_save: Sequence[str] = (), head: str = "copied",
+               **settings: Any) -> Count:
     """LoRA: `rank * (in + out)` for each adapted module [Hu et al., 2021, section 4.1].
 
     An embedding counts `rank * (rows + width)`, in the same way.
@@ -765,7 +623,13 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
         How these modules are counted. PEFT trains a copy and keeps the original ("copied"). Before
         28 March 2023 it trained the original ("in place"); from then until 26 September 2023 it
         trained the copy but counted both as trainable ("both").
+    settings
+        Others of LoraConfig's: those that change no count are ignored, all others refused.
     """
+    for name, value in settings.items():
+        if name not in _COUNTLESS and value:
+            raise ValueError(f"{name}={value!r:.60} may change what LoRA trains, and this module "
+                             "does not count it; count without it")
     _positive("rank", rank)
     _one_of("bias", bias, ("none", "all", "lora_only"))
     saved = _saved_names(model, modules_to_save)
@@ -791,8 +655,14 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     notes = []
     if use_rslora:
         notes.append("rsLoRA scales by alpha/sqrt(rank); it has no parameters of its own.")
+    unmatched += [f"rank_pattern {key}" for key in rank_pattern or {}
+                  if not any(_rank_of(m.name, 0, {key: 1}) for m in found)]
     return _count_tuner("LoRA" if not use_dora else "DoRA", model, found, tensors, bias=bias,
                         saved=saved, head=head, unmatched=unmatched, notes=notes)
+
+
+_COUNTLESS = ("lora_alpha", "lora_dropout", "alpha_pattern", "init_lora_weights", "fan_in_fan_out",
+              "task_type", "inference_mode")
 
 
 def _rank_of(name: str, rank: int, pattern: Mapping[str, int]) -> int:
@@ -800,26 +670,33 @@ def _rank_of(name: str, rank: int, pattern: Mapping[str, int]) -> int:
     return next((r for key, r in pattern.items() if re.match(rf"(.*\.)?({key})$", name)), rank)
 
 
-def count_adalora(model: Model, init_rank: int = 12, target_modules: Targets = None,
+def count_adalora(model: Model, init_rank: int = 12, target_modules: Targets = None, *,
+                  modules_to_save: Sequence[str] = (), head: str = "copied",
                   **options: Any) -> Count:
     """AdaLoRA at its start: LoRA, and one singular value per rank [Zhang et al., 2023].
 
     PEFT also registers one frozen number per module, which `total` contains.
     """
     _positive("init_rank", init_rank)
-    found, unmatched = find_modules(model, target_modules, default="adalora", **options)
+    saved = _saved_names(model, modules_to_save)
+    found, unmatched = find_modules(model, target_modules, default="adalora",
+                                    modules_to_save=saved, **options)
     tensors = {}
     for m in found:
         key = f"base_model.model.{m.name}.lora_"
         tensors |= {f"{key}A": (init_rank, m.sizes[0]), f"{key}B": (m.sizes[1], init_rank),
                     f"{key}E": (init_rank, 1)}
-    return _count_tuner("AdaLoRA", model, found, tensors, frozen=len(found), unmatched=unmatched)
+    return _count_tuner("AdaLoRA", model, found, tensors, frozen=len(found), unmatched=unmatched,
+                        saved=saved, head=head)
 
 
-def count_loha(model: Model, rank: int = 8, target_modules: Targets = None, **options) -> Count:
+def count_loha(model: Model, rank: int = 8, target_modules: Targets = None, *,
+               modules_to_save: Sequence[str] = (), head: str = "copied", **options: Any) -> Count:
     """LoHa: the elementwise product of two LoRA updates, `2 rank (in + out)` per module."""
     _positive("rank", rank)
-    found, unmatched = find_modules(model, target_modules, **options)
+    saved = _saved_names(model, modules_to_save)
+    found, unmatched = find_modules(model, target_modules, default="loha", modules_to_save=saved,
+                                    **options)
     tensors = {}
     for m in found:
         if m.kind != "linear":
@@ -827,48 +704,61 @@ def count_loha(model: Model, rank: int = 8, target_modules: Targets = None, **op
         for side in ("w1", "w2"):
             key = f"base_model.model.{m.name}.hada_{side}_"
             tensors |= {f"{key}a": (m.sizes[1], rank), f"{key}b": (rank, m.sizes[0])}
-    return _count_tuner("LoHa", model, found, tensors, unmatched=unmatched)
+    return _count_tuner("LoHa", model, found, tensors, unmatched=unmatched, saved=saved, head=head)
 
 
-def count_vera(model: Model, rank: int = 256, target_modules: Targets = None, **options) -> Count:
+def count_vera(model: Model, rank: int = 256, target_modules: Targets = None, *,
+               modules_to_save: Sequence[str] = (), head: str = "copied", **options: Any) -> Count:
     """VeRA: two vectors, `rank + out` per module; the matrices are random, shared, never trained.
 
     PEFT's file contains the random matrices as well (`save_projection=True`).
     """
     _positive("rank", rank)
-    found, unmatched = find_modules(model, target_modules, **options)
+    saved = _saved_names(model, modules_to_save)
+    found, unmatched = find_modules(model, target_modules, default="vera", modules_to_save=saved,
+                                    **options)
     tensors = {"base_model.vera_A": (rank, max(m.sizes[0] for m in found)),
                "base_model.vera_B": (max(m.sizes[1] for m in found), rank)}
     trained = {}
     for m in found:
         key = f"base_model.model.{m.name}.vera_lambda_"
         trained |= {f"{key}b": (m.sizes[1],), f"{key}d": (rank,)}
-    counted = _count_tuner("VeRA", model, found, trained, unmatched=unmatched)
-    return replace(counted, tensors=trained | tensors, notes=(
-        "The file also holds the frozen random matrices, unless save_projection=False.",))
+    counted = _count_tuner("VeRA", model, found, trained, unmatched=unmatched, saved=saved,
+                           head=head)
+    return replace(counted, tensors=counted.tensors | tensors, notes=(
+        *counted.notes,
+        "The file also holds the frozen random matrices, unless save_projection=False."))
 
 
 def count_ia3(model: Model, target_modules: Targets = None,
-              feedforward_modules: Targets = None, **options) -> Count:
+              feedforward_modules: Targets = None, *, modules_to_save: Sequence[str] = (),
+              head: str = "copied", **options: Any) -> Count:
     """(IA)³: one scale per output, or per *input* for feed-forward modules [Liu et al., 2022]."""
     if (target_modules is None) != (feedforward_modules is None):
         raise ValueError("pass both target_modules and feedforward_modules, or neither, as in PEFT")
-    found, unmatched = find_modules(model, target_modules, default="ia3", **options)
+    saved = _saved_names(model, modules_to_save)
+    found, unmatched = find_modules(model, target_modules, default="ia3", modules_to_save=saved,
+                                    **options)
     inner = FAMILIES[model.family]["feedforward"] if feedforward_modules is None else (
         feedforward_modules)
     tensors = {}
     for m in found:
         shape = (1, m.sizes[0]) if matches(m.name, inner) else (m.sizes[1], 1)
         tensors[f"base_model.model.{m.name}.ia3_l"] = shape
-    return _count_tuner("(IA)3", model, found, tensors, unmatched=unmatched)
+    return _count_tuner("(IA)3", model, found, tensors, unmatched=unmatched, saved=saved,
+                        head=head)
+
+
+def saved_heads(model: Model) -> list[str]:
+    """The names of what PEFT trains whole by itself, for the model's task."""
+    return _SAVED_HEADS.get(model.task, [])
 
 
 def _saved_names(model: Model, modules_to_save: Sequence[str]) -> list[str]:
     if isinstance(modules_to_save, str):
         raise TypeError(f"modules_to_save must be a list of names, got {modules_to_save!r}; write "
                         f"[{modules_to_save!r}]")
-    heads = _PEFT_HEADS if model.task in ("SEQ_CLS", "TOKEN_CLS") else []
-    return list(dict.fromkeys([*modules_to_save, *heads]))
+    return list(dict.fromkeys([*modules_to_save, *saved_heads(model)]))
 
 
 def _whole_modules(model: Model, names: Sequence[str]) -> tuple[list[Module], list[str]]:
@@ -896,10 +786,7 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
     _one_of("head", head, ("copied", "in place", "both"))
     added = sum(math.prod(shape) for shape in tensors.values())
     file = dict(tensors)
-    notes = list(notes)
-    if any(".experts." in m.name for m in adapted):
-        notes.append("Experts as in Transformers 4, one linear layer each. Transformers 5 stacks "
-                     "them, and PEFT then adapts the stack, with another count.")
+    notes = [*model.notes, *notes]
 
     names = {m.name for m in adapted}
     embedding = next(m for m in model.modules if m.kind == "embedding")
@@ -924,7 +811,7 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
 
     copies = sum(math.prod(m.sizes) + m.bias_size for m in whole)  # a tied weight is copied, too
     for m in whole:
-        file[f"base_model.model.{m.name}.weight"] = m.weight_shape
+        file[f"base_model.model.{m.weight_name}"] = m.weight_shape
         if m.bias:
             file[f"base_model.model.{m.name}.bias"] = (m.bias_size,)
         if m.bias and bias == "all":  # PEFT writes each bias under its wrapper's names
@@ -938,8 +825,9 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
                          f"a copy of {math.prod(m.sizes):,} parameters, and the two drift apart.")
     trainable = added + sum(m.bias_size for m in biased) + copies * (2 if head == "both" else 1)
     total = model.num_parameters + added + frozen + copies * (0 if head == "in place" else 1)
-    unknown = [name for name in unknown if name not in _PEFT_HEADS]
-    return Count(method, model, trainable, total, file, (*unmatched, *unknown), tuple(notes))
+    unknown = [name for name in unknown if name not in saved_heads(model)]
+    return Count(method, model, trainable, total, file, (*unmatched, *unknown), tuple(notes),
+                 trainable - added, frozenset(file.keys() - tensors.keys()))
 
 
 # --------------------------------------------------------- virtual tokens: prefix, prompt, P-tuning
@@ -1113,7 +1001,7 @@ class Bill:
 
 
 def memory_bill(counted: Count, *, convention: str = "fp32", base: str = "bfloat16",
-                optimizer: str = "adamw") -> Bill:
+                optimizer: str = "adamw", prepared: bool = True) -> Bill:
     """The memory of a model's states in training, exact under a stated convention.
 
     Parameters
@@ -1122,10 +1010,13 @@ def memory_bill(counted: Count, *, convention: str = "fp32", base: str = "bfloat
         What is trained: the answer of `count_full`, `count_lora`, …
     convention : str
         One of `CONVENTIONS`: how the trainable parameters are kept. PEFT keeps adapters in 32 bits
-        ("fp32") even on a 16-bit base.
+        ("fp32") even on a 16-bit base; only what it copies from the base (`modules_to_save`, a
+        classification head) or trains in place there (biases) stays in 16 bits.
     base : {"float32", "bfloat16", "int8", "nf4", "nf4+dq"}
-        How the frozen weights are kept. int8 and NF4 apply to the linear layers except the head;
-        all else stays in 16 bits. "nf4+dq" is NF4 with double quantization [Dettmers et al., 2023].
+        How the frozen weights are kept. int8 and NF4 apply to the linear layers except the head.
+        "nf4+dq" is NF4 with double quantization [Dettmers et al., 2023].
+    prepared : bool
+        Whether PEFT's `prepare_model_for_kbit_training` has run, see :func:`frozen_items`.
     optimizer : {"adamw", "adamw-8bit", "sgd"}
         8-bit AdamW keeps two bytes per parameter, plain SGD keeps nothing.
     """
@@ -1138,22 +1029,34 @@ def memory_bill(counted: Count, *, convention: str = "fp32", base: str = "bfloat
         "sgd": (0, "plain SGD remembers nothing"),
     }[optimizer]
     n = counted.trainable
-    items = [*frozen_items(counted, base)]
-    items.append(Item("trainable weights", n * weight,
-                      f"{n:,} parameters, {weight} bytes each: {how}"))
+    items = [*frozen_items(counted, base, prepared=prepared)]
+    # Copies of a 16-bit base stay in 16 bits, and so do their gradients and averages.
+    wide = base == "float32" or (base != "bfloat16" and prepared)
+    halved = 0 if convention != "fp32" or wide else counted.copied
+    few = f"; {halved:,} of them, the base model's own, half as many" if halved else ""
+    items.append(Item("trainable weights", n * weight - 2 * halved,
+                      f"{n:,} parameters, {weight} bytes each: {how}{few}"))
     if copy:
         label = "32-bit master copy" if copy == 4 else "16-bit working copy"
         items.append(Item(label, n * copy, f"{copy} bytes for each trainable parameter"))
-    items.append(Item("gradients", n * gradient, f"{gradient} bytes for each trainable parameter"))
-    items.append(Item("optimizer state", n * states,
-                      f"{optimizer_how} for each trainable parameter"))
+    items.append(Item("gradients", n * gradient - 2 * halved,
+                      f"{gradient} bytes for each trainable parameter{few}"))
+    few, halved = (few, halved) if optimizer == "adamw" else ("", 0)
+    items.append(Item("optimizer state", n * states - 4 * halved,
+                      f"{optimizer_how} for each trainable parameter{few}"))
     return Bill(tuple(items), "activations, temporary buffers, fragmentation, the CUDA context"
                 + ("; 8-bit AdamW's scales and its small tensors, which stay in 32 bits"
                    if optimizer == "adamw-8bit" else ""))
 
 
-def frozen_items(counted: Count, base: str = "bfloat16") -> list[Item]:
-    """The frozen weights' lines of the bill. Full fine-tuning has none."""
+def frozen_items(counted: Count, base: str = "bfloat16", *, prepared: bool = True) -> list[Item]:
+    """The frozen weights' lines of the bill. Full fine-tuning has none.
+
+    On a base in 4 or 8 bits PEFT's `prepare_model_for_kbit_training` casts every parameter that is
+    not quantized (embeddings, norms, the head, stacked experts) from 16 to 32 bits: peft 0.21.2,
+    utils/other.py, lines 204 to 209. That is how QLoRA is run, and the default here;
+    `prepared=False` is a base that is trained on as it was loaded.
+    """
     _one_of("base", base, BASE_FORMATS)
     frozen = max(0, counted.total - counted.trainable)
     if not frozen:
@@ -1179,19 +1082,22 @@ def frozen_items(counted: Count, base: str = "bfloat16") -> list[Item]:
             items.append(Item("scales, quantized again", sum(blocks) + 4 * second,
                               f"8 bits per {_NF4_BLOCK} weights, and 32 bits per "
                               f"{_NF4_SECOND_BLOCK} of these"))
-    return [*items, Item("frozen, not quantized", rest * 2,
-                         f"{rest:,} parameters in bfloat16: embeddings, head, norms, biases")]
+    kept, width = ("float32", 4) if prepared else ("bfloat16", 2)
+    return [*items, Item("frozen, not quantized", rest * width,
+                         f"{rest:,} parameters in {kept}: embeddings, head, norms, biases")]
 
 
 def quantized_modules(model: Model) -> list[Module]:
     """The linear layers that loading in 4 or 8 bits converts: all but the head."""
-    heads = {model.head, *_PEFT_HEADS}
-    return [m for m in model.modules
-            if m.kind == "linear" and m.name.split(".")[0] not in heads and m.name != model.head]
+    heads = {model.head, *(name for names in _SAVED_HEADS.values() for name in names)}
+    kept = FAMILIES[model.family].get("not_quantized", [])
+    return [m for m in model.modules if m.is_linear and m.name != model.head
+            and m.name.split(".")[0] not in heads and m.name.split(".")[-1] not in kept]
 
 
 def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
-                        checkpointing: bool = False, attention: str = "flash") -> Bill:
+                        checkpointing: bool = False, attention: str = "flash",
+                        base: str = "bfloat16") -> Bill:
     """What the forward pass keeps for the backward pass: an estimate, unlike everything else here.
 
     Frameworks decide for themselves what they keep. The rule here is for 16-bit training in
@@ -1204,12 +1110,18 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
 
     Attention that never writes out its weights ("flash") keeps one 32-bit number per head and
     token; "eager" attention keeps them before and after the softmax, `heads * length` per token
-    each. The logits are kept in 32 bits, with their gradient. An activation function written
-    out in elementary steps, like GPT-2's, keeps several times what a fused one does: there this
-    is too low.
+    each. An activation function written out in elementary steps, like GPT-2's, keeps several
+    times what a fused one does: there this is too low.
+
+    The loss is where the logits weigh most. At its peak, in the backward pass of transformers'
+    `ForCausalLMLoss`, there are four arrays of their shape: the logits themselves, in 16 bits from
+    a 16-bit head; their log-softmax, its gradient and the gradient of their 32-bit copy, each in
+    32 bits. That is 14 bytes for each logit, and 16 where the head is in 32 bits, as k-bit
+    preparation leaves it (`base`: see :func:`frozen_items`).
     """
     tokens = _positive("batch", batch) * _positive("length", length)
     _one_of("attention", attention, ("flash", "eager"))
+    _one_of("base", base, BASE_FORMATS)
     model = counted.model
     layers = sum(model.symbols.get(key, 0) for key in ("layers", "decoder_layers"))
     full = counted.method == "full"
@@ -1218,18 +1130,24 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
     for m in model.modules:
         if not re.search(r"\.\d+\.", m.name):
             continue
-        share = model["active"] / model["experts"] if ".experts." in m.name else 1
         if m.is_linear:
             n_in, n_out = m.sizes
             if n_in != model["ff"]:  # the MLP's last output is only added to the residual stream
-                values += share * n_out
+                values += n_out
             if full or f"base_model.model.{m.name}.lora_A.weight" in counted.tensors:
-                inputs[m.name.rpartition(".")[0], n_in] = share * n_in
+                inputs[m.name.rpartition(".")[0], n_in] = n_in
+        elif m.kind == "stack":  # the router, or one of the experts' two; each token meets `active`
+            if m.name.endswith("mlp.gate.weight"):
+                values += model["experts"]
+            elif m.name.endswith("gate_up_proj"):
+                values += model["active"] * 3 * model["ff"]  # gate, up and their product
+            if full and m.name.endswith("_proj"):
+                inputs[m.name, 0] = model["active"] * (
+                    model["ff"] if m.name.endswith("down_proj") else model["d"])
         elif m.kind == "norm":
             values += m.out_features * ((1 if m.bias else 2) + (1 if full else 0))
-    gates = sum(1 for m in model.modules if re.search(r"(gate_proj|gate_up_proj|wi_0)$", m.name))
-    experts = sum(1 for m in model.modules if m.name.endswith("block_sparse_moe.gate"))
-    values += model["ff"] * (gates + experts * model.symbols.get("active", 0))
+    values += model["ff"] * sum(1 for m in model.modules if m.is_linear and re.search(
+        r"(gate_proj|gate_up_proj|wi_0)$", m.name))
     between = sum(shape[0] for name, shape in counted.tensors.items() if ".lora_A" in name)
     values += between + sum(inputs.values())
     attended = 4 * model["heads"] * layers if attention == "flash" else (
@@ -1245,8 +1163,9 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
         items.append(Item("inside the layers", inside,
                           f"{layers} layers, {inside / tokens / layers:,.0f} bytes per token each"))
     if model.head:
-        items.append(Item("logits and their gradient", 8 * tokens * model["vocab"],
-                          f"{model['vocab']:,} numbers of 32 bits per token, twice"))
+        each = 14 if base == "bfloat16" else 16
+        items.append(Item("logits and their gradient", each * tokens * model["vocab"],
+                          f"{model['vocab']:,} per token, {each} bytes each"))
     return Bill(tuple(items), "dropout masks, temporary buffers: this is an estimate")
 
 
@@ -1255,25 +1174,110 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
 _SAFETENSORS_DTYPES = {"float32": ("F32", 4), "bfloat16": ("BF16", 2), "float16": ("F16", 2)}
 
 
-def saved_bytes(counted: Count, dtype: str = "float32") -> int:
+def saved_bytes(counted: Count, dtype: str = "float32", base_dtype: str | None = None) -> int:
     """Size in bytes of the saved adapter, exact to the file `adapter_model.safetensors`.
+
+    Parameters
+    ----------
+    dtype : {"float32", "bfloat16", "float16"}
+        Of the numbers that the method adds. PEFT keeps them in 32 bits on a base in 16 bits, too.
+    base_dtype : str, optional
+        Of what is copied from the base model, and of its biases: PEFT leaves it as it is. The
+        same as `dtype` if not given.
 
     The format is 8 bytes of length, a JSON header that names each tensor's type, shape and place,
     padded with spaces to a multiple of 8, then the numbers. So long names cost bytes: see
     :func:`safetensors_header`. The small adapter_config.json beside it is not included.
     """
-    header = safetensors_header(counted.tensors, dtype)
-    return 8 + len(header) + counted.stored * _SAFETENSORS_DTYPES[dtype][1]
+    dtypes = dict.fromkeys(counted.base_tensors, base_dtype or dtype)
+    header = safetensors_header(counted.tensors, dtype, dtypes)
+    return 8 + len(header) + sum(
+        math.prod(shape) * _SAFETENSORS_DTYPES[dtypes.get(name, dtype)][1]
+        for name, shape in counted.tensors.items())
 
 
-def safetensors_header(tensors: Mapping[str, Sequence[int]], dtype: str = "float32") -> bytes:
-    """The JSON header that PEFT's file has for tensors of these names and shapes."""
-    _one_of("dtype", dtype, _SAFETENSORS_DTYPES)
-    code, width = _SAFETENSORS_DTYPES[dtype]
+def safetensors_header(tensors: Mapping[str, Sequence[int]], dtype: str = "float32",
+                       dtypes: Mapping[str, str] | None = None) -> bytes:
+    """The JSON header that PEFT's file has for tensors of these names and shapes.
+
+    `dtypes` has the names whose dtype is another one. The widest numbers come first in the file.
+    """
+    of = {name: (dtypes or {}).get(name, dtype) for name in tensors}
+    for each in {dtype, *of.values()}:
+        _one_of("dtype", each, _SAFETENSORS_DTYPES)
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name in sorted(tensors):
+    for name in sorted(tensors, key=lambda name: (-_SAFETENSORS_DTYPES[of[name]][1], name)):
+        code, width = _SAFETENSORS_DTYPES[of[name]]
         start, end = end, end + width * math.prod(tensors[name])
         entries[name] = {"dtype": code, "shape": list(tensors[name]), "data_offsets": [start, end]}
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     return header + b" " * (-len(header) % 8)
+
+
+# ---------------------------------------------------------------------------------- command line
+
+# method -> the function that counts it, the option that sets its size, the argument it goes to
+_METHODS: dict[str, tuple[Any, str, str]] = {
+    "full": (count_full, "", ""), "lora": (count_lora, "rank", "rank"),
+    "adalora": (count_adalora, "rank", "init_rank"), "loha": (count_loha, "rank", "rank"),
+    "vera": (count_vera, "rank", "rank"), "ia3": (count_ia3, "", ""),
+    "prefix": (count_prefix, "tokens", "num_virtual_tokens"),
+    "prompt": (count_prompt, "tokens", "num_virtual_tokens"),
+    "p-tuning": (count_p_tuning, "tokens", "num_virtual_tokens"),
+    "adapters": (count_adapters, "bottleneck", "bottleneck"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Count a method on a config.json and print its parameters, memory and file size."""
+    parser = argparse.ArgumentParser(prog="python -m real_models.accounting",
+                                     description="Parameters, memory and file size of a method "
+                                     "on the model that a Hugging Face config.json describes.")
+    parser.add_argument("config", help="path of the config.json")
+    parser.add_argument("--method", choices=_METHODS, default="lora")
+    for size in ("rank", "tokens", "bottleneck"):
+        methods = ", ".join(name for name, (_, option, _) in _METHODS.items() if option == size)
+        parser.add_argument(f"--{size}", type=int, help=f"of {methods}")
+    parser.add_argument("--targets", nargs="+", metavar="MODULE",
+                        help="names, or all-linear; by default PEFT's for the family")
+    parser.add_argument("--task", help="CAUSAL_LM, SEQ_CLS, …; by default the class's in the file")
+    parser.add_argument("--base", choices=BASE_FORMATS, default="bfloat16",
+                        help="format of the frozen weights")
+    parser.add_argument("--convention", choices=CONVENTIONS, default="fp32",
+                        help="how trainable parameters are kept")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--length", type=int, default=512, help="tokens of each sequence")
+    parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
+    given = parser.parse_args(arguments)
+    count, size, name = _METHODS[given.method]
+    options: dict[str, Any] = {}
+    for option in ("rank", "tokens", "bottleneck"):
+        if (value := getattr(given, option)) is not None:
+            if option != size:
+                parser.error(f"{given.method} has no --{option}")
+            options[name] = value
+    if given.targets:
+        if size != "rank":
+            parser.error(f"--targets are for lora, adalora, loha and vera, not {given.method}")
+        everything = len(given.targets) == 1 and given.targets[0].lower() == "all-linear"
+        options["target_modules"] = "all-linear" if everything else given.targets
+    try:
+        model = read_model(given.config, given.task)
+        counted = count(model, **options)
+        bill = memory_bill(counted, convention=given.convention, base=given.base,
+                           optimizer=given.optimizer)
+        activations = activation_estimate(counted, given.batch, given.length, base=given.base,
+                                          checkpointing=given.checkpointing)
+    except (OSError, TypeError, ValueError) as error:
+        parser.exit(2, f"{error}\n")
+    print(f"{model.family}, {model.task}: {model.num_parameters:,} parameters", counted, "",
+          bill, "", f"activations of {given.batch} x {given.length} tokens, an estimate",
+          activations, "", sep="\n")
+    half = given.base == "bfloat16"
+    print(f"saved file: {saved_bytes(counted, base_dtype='bfloat16' if half else None):,} bytes")
+
+
+if __name__ == "__main__":
+    main()

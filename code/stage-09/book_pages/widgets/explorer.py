@@ -419,34 +419,32 @@ ITEM_COLORS = {"frozen weights": "#8a94a3", "trainable weights": "#0072b2",
                "gradients": "#e69f00", "optimizer state": "#d55e00"}
 
 
-def language_model(config, name=""):
-    """The model of a config.json with its family's first head, whatever class the file names."""
-    heads = accounting.FAMILIES.get(config.get("model_type"), {}).get("heads", {})
-    return accounting.read_model(config, next(iter(heads), None), name=name)
-
-
 def memory_record(model):
     """All that the front end multiplies for one model, counted by accounting.py.
 
     Returns
     -------
     dict
-        `total`: parameters. `units`: target module -> LoRA parameters at rank 1. `frozen`: format
-        -> bytes of the frozen weights, part by part. `head`: the language-model head, which
-        all-linear leaves out. `targets`: PEFT's default target modules.
+        `total`: parameters. `units`: pairs of target module and LoRA parameters at rank 1, in the
+        model's order. `saved`: parameters that PEFT trains as a copy besides, a classification
+        head. `frozen`: format -> bytes of the frozen weights, part by part. `head`: the
+        language-model head, which all-linear leaves out. `targets`: PEFT's default target modules.
+        `notes`: what one must know to read the numbers.
     """
-    leaves = accounting.linear_names(model)
-    units = {leaf: accounting.count_lora(model, 1, [leaf]).trainable for leaf in leaves}
+    found, _ = accounting.find_modules(
+        model, accounting.linear_names(model), modules_to_save=accounting.saved_heads(model))
+    leaves = list(dict.fromkeys(module.name.split(".")[-1] for module in found))
+    one = {leaf: accounting.count_lora(model, 1, [leaf]) for leaf in leaves}
+    saved = one[leaves[0]].copied
     head = model.head.split(".")[-1] if model.head else None
-    one = accounting.count_lora(model, 1, leaves[:1])
     return {
-        "total": model.num_parameters,
-        "units": units,
-        "frozen": {base: [item.bytes for item in accounting.frozen_items(one, base)]
+        "total": model.num_parameters, "saved": saved,
+        "units": [[leaf, counted.trainable - saved] for leaf, counted in one.items()],
+        "frozen": {base: [item.bytes for item in accounting.frozen_items(one[leaves[0]], base)]
                    for base in accounting.BASE_FORMATS},
-        "head": head,
-        "targets": accounting.FAMILIES[model.family].get(
-            "lora", [leaf for leaf in leaves if leaf != head]),
+        "head": head, "notes": list(model.notes),
+        "targets": accounting.FAMILIES[model.family].get("lora")
+        or [leaf for leaf in leaves if leaf != head],
     }
 
 
@@ -492,10 +490,10 @@ class MemoryExplorer(Widget):
     optimizer = traitlets.Enum(accounting.OPTIMIZERS, "adamw").tag(sync=True)
     gpu = traitlets.Enum([size for size, _ in GPUS], 24).tag(sync=True)
 
-    _records = traitlets.Dict().tag(sync=True)
+    _records = traitlets.List().tag(sync=True)  # pairs of name and record, in order
     _states = traitlets.Dict().tag(sync=True)  # convention -> optimizer -> bytes per parameter
     _families = traitlets.Dict().tag(sync=True)  # the table that reads a pasted config.json
-    _nf4 = traitlets.List().tag(sync=True)
+    _rules = traitlets.Dict().tag(sync=True)  # what else reading one takes
     _ranks = traitlets.List(RANKS).tag(sync=True)
     _gpus = traitlets.List([[str(size), text] for size, text in GPUS]).tag(sync=True)
     _bases = traitlets.List().tag(sync=True)
@@ -510,23 +508,24 @@ class MemoryExplorer(Widget):
         known = accounting.known_models()
         if model not in known:
             raise ValueError(f"model must be one of {list(known)}, got {model!r}")
-        models = {name: language_model(entry["config"], name) for name, entry in known.items()}
+        models = {name: accounting.load_model(name) for name in known}
         records = {name: memory_record(each) for name, each in models.items()}
         settings.setdefault("targets", records[model]["targets"])
-        if missing := set(settings["targets"]) - records[model]["units"].keys():
+        leaves = [leaf for leaf, _ in records[model]["units"]]
+        if missing := set(settings["targets"]) - set(leaves):
             raise ValueError(f"{model} has no modules {sorted(missing)}; its linear layers are "
-                             f"{list(records[model]['units'])}")
+                             f"{leaves}")
         full = accounting.count_full(models[model])
         lora = accounting.count_lora(models["Llama-2-7B"], 1, ["q_proj"])
         leaves_out = accounting.memory_bill(full).leaves_out
         super().__init__(
             model=model, **settings,
-            _records=records,
+            _records=[[name, record] for name, record in records.items()],
             _states={name: {optimizer: _per_parameter(full, name, optimizer)
                             for optimizer in accounting.OPTIMIZERS}
                      for name in accounting.CONVENTIONS},
             _families=accounting.FAMILIES,
-            _nf4=[accounting._NF4_BLOCK, accounting._NF4_SECOND_BLOCK],
+            _rules=accounting.reading_rules(),
             _bases=[[base, BASE_NAMES[base]] for base in accounting.BASE_FORMATS],
             _conventions=[[name, f"{sum(sizes):g} bytes: {how.split(' (')[0]}"]
                           for name, (*sizes, how) in accounting.CONVENTIONS.items()],
@@ -535,14 +534,16 @@ class MemoryExplorer(Widget):
                                    for item in accounting.frozen_items(lora, base)]
                             for base in accounting.BASE_FORMATS},
             _note=f"Not included: {leaves_out}. LoRA's own parameters are in 32 bits, as PEFT "
-                  "keeps them. Every model has its language-model head.")
+                  "keeps them, but for a classification head that is copied from a base in 16. A "
+                  "base in 4 or 8 bits is prepared with prepare_model_for_kbit_training. Every "
+                  "model has the head of the class that its config.json names.")
 
     @traitlets.observe("model")
     def _keep_targets_fitting(self, change):
         """As the front end does: the chosen modules that the model has, or else its usual ones."""
-        record = self._records.get(self.model)
+        record = dict(self._records).get(self.model)
         if record:
-            kept = [leaf for leaf in self.targets if leaf in record["units"]]
+            kept = [leaf for leaf in self.targets if leaf in dict(record["units"])]
             self.targets = kept or record["targets"]
 
     def bills(self):
@@ -550,7 +551,7 @@ class MemoryExplorer(Widget):
 
         Only for the listed models: a configuration pasted into the page is not known here.
         """
-        model = language_model(accounting.known_models()[self.model]["config"], self.model)
+        model = accounting.load_model(self.model)
         lora = accounting.count_lora(model, self.rank, self.targets)
         return {
             "full": accounting.memory_bill(accounting.count_full(model), optimizer=self.optimizer,

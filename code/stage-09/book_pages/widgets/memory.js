@@ -3,7 +3,8 @@
 // For the listed models Python counted everything that is multiplied here (accounting.py). Only a
 // configuration that a reader pastes is counted in the page, by reading the table of families that
 // accounting.py itself reads; a test compares the two on every listed model. Pasted text is data:
-// it is parsed as JSON, its numbers are checked, and it enters the page as text only.
+// it is parsed as JSON, its numbers are checked, and it enters the page as text only. Notebooks are
+// stored with sorted keys, so what has an order (models, modules) comes as a list of pairs.
 
 const LONGEST_CONFIG = 100_000;
 
@@ -45,9 +46,12 @@ function evaluate(expression, symbols) {
   return value;
 }
 
-/** The first alternative of a symbol's rule that the configuration answers. */
-function resolve(rule, symbols, config, family) {
+const shown = (value) => JSON.stringify(value).slice(0, 60);
+
+/** The first alternative of a symbol's rule that the configuration answers, or a default. */
+function resolve(rule, symbols, config, table, family, assumed) {
   const alternatives = rule.split("|").map((alternative) => alternative.trim());
+  const given = alternatives.some((each) => Object.hasOwn(config, each.split("~")[0]));
   for (const alternative of alternatives) {
     const [key, start] = alternative.split("~");
     const value = Object.hasOwn(config, key) ? config[key] : null;
@@ -55,16 +59,19 @@ function resolve(rule, symbols, config, family) {
       if (start !== undefined) return Number(String(value).startsWith(start));
       if (["0", "1"].includes(alternatives[alternatives.length - 1])) { // a flag: its default says so
         if (![true, false, 0, 1].includes(value)) {
-          throw new ConfigError(`config.json: ${key} must be true or false, got `
-            + JSON.stringify(value).slice(0, 60));
+          throw new ConfigError(`config.json: ${key} must be true or false, got ${shown(value)}`);
         }
         return Number(value);
       }
       if (!Number.isSafeInteger(value) || value < 1) {
         throw new ConfigError(`config.json: ${key} must be a positive integer, got `
-          + JSON.stringify(value).slice(0, 60));
+          + shown(value));
       }
       return value;
+    }
+    if (!given && Object.hasOwn(table.defaults, key)) {
+      assumed.set(key, table.defaults[key]);
+      return table.defaults[key];
     }
     const names = alternative.match(/[A-Za-z_]\w*/g) ?? [];
     if (start === undefined && names.every((name) => symbols.has(name))) {
@@ -88,6 +95,7 @@ function expand(table, symbols) {
     if (options.has("if") && !flag("if")) continue;
     const count = [...path.matchAll(/{(\w+)}/g)]
       .reduce((product, [, name]) => product * symbols.get(name), 1);
+    if (count === 0) continue;
     const size = sizes.reduce((product, n) => product * n, 1);
     const linear = kind === "linear" || kind === "conv1d";
     rows.push({
@@ -99,88 +107,203 @@ function expand(table, symbols) {
   return rows;
 }
 
-/** What `explorer.memory_record` finds for a model, for a configuration pasted into the page. */
-function readConfig(config, families, [block, secondBlock]) {
+/** The table of a configuration's family, if it covers all that the file describes. */
+function tableOf(config, families, rules) {
   if (typeof config !== "object" || config === null || Array.isArray(config)) {
     throw new ConfigError("A config.json is an object in braces: { … }");
   }
-  const family = Object.hasOwn(config, "model_type") ? config.model_type : null;
+  const has = (key) => Object.hasOwn(config, key);
+  if (has("_class_name") && has("_diffusers_version")) {
+    throw new ConfigError("This file is diffusers'; only models of transformers are counted.");
+  }
+  if (has("peft_type")) {
+    throw new ConfigError("This is the adapter_config.json of an adapter: paste the config.json of "
+      + `its base model, ${shown(config.base_model_name_or_path ?? null)}.`);
+  }
+  const family = has("model_type") ? config.model_type : null;
+  const parts = rules.towers.filter((key) => has(key) && config[key] !== null
+    && ["object", "string"].includes(typeof config[key]));
+  if (parts.length) {
+    const alone = has("text_config") && Object.hasOwn(families, config.text_config?.model_type);
+    throw new ConfigError(`config.json: model_type ${shown(family)} consists of several parts `
+      + `(${parts.join(", ")}), and only single language models are counted: PEFT also adapts `
+      + `modules of the same names in the other parts.${alone
+        ? " To count its language model without them, paste the content of text_config." : ""}`);
+  }
   if (typeof family !== "string" || !Object.hasOwn(families, family)) {
-    const known = Object.keys(families).join(", ");
-    const nested = Object.hasOwn(config, "text_config")
-      ? " This one nests a language model: paste the content of its text_config." : "";
     throw new ConfigError((family === null ? "config.json: model_type is missing."
-      : `config.json: model_type ${JSON.stringify(family).slice(0, 60)} is not a family that is `
-        + "known here.") + ` Known are ${known}.${nested}`);
+      : `config.json: model_type ${shown(family)} is not a family that is known here.`)
+      + ` Known are ${Object.keys(families).sort().join(", ")}.`);
   }
   const table = families[family];
-  const symbols = new Map([["labels", 2]]);
+  const own = config.auto_map ?? {};
+  const foreign = (typeof own === "object" ? Object.values(own) : [own]).map(String)
+    .filter((entry) => !(table.own_code ?? []).includes(entry.split("--").pop()));
+  if (foreign.length) {
+    throw new ConfigError("config.json: auto_map names code of its own "
+      + `(${foreign.join(", ").slice(0, 160)}); what that builds is not known here. If it is `
+      + `transformers' ${family} after all, remove auto_map.`);
+  }
+  for (const [key, counted] of Object.entries(table.only ?? {})) {
+    if (has(key) && ![counted, null].includes(config[key])) {
+      throw new ConfigError(`config.json: ${key} is ${shown(config[key])}; only ${counted} is `
+        + `counted for ${family}`);
+    }
+  }
+  return [family, table];
+}
+
+/** The task of the first class that the file names, or the family's usual one. */
+function taskOf(config, family, table) {
+  const classes = config.architectures ?? [];
+  if (!Array.isArray(classes) || classes.some((name) => typeof name !== "string")) {
+    throw new ConfigError("config.json: architectures must be a list of names, got "
+      + shown(classes));
+  }
+  if (!classes.length) return table.head;
+  if (!Object.hasOwn(table.classes, classes[0])) {
+    throw new ConfigError(`config.json: ${classes[0].slice(0, 60)} (architectures) is not a class `
+      + `of ${family} that is known here; known are `
+      + `${Object.keys(table.classes).sort().join(", ")}.`);
+  }
+  return table.classes[classes[0]];
+}
+
+/** Outputs of a classification head. */
+function labelsOf(config) {
+  const names = config.id2label ?? {};
+  if (typeof names !== "object" || Array.isArray(names)) {
+    throw new ConfigError(`config.json: id2label must be an object, got ${shown(names)}`);
+  }
+  const labels = config.num_labels || Object.keys(names).length || 2;
+  if (!Number.isSafeInteger(labels) || labels < 1) {
+    throw new ConfigError(`num_labels must be a positive integer, got ${shown(labels)}`);
+  }
+  return labels;
+}
+
+/** What `explorer.memory_record` finds for a model, for a configuration pasted into the page. */
+function readConfig(config, families, rules) {
+  const [block, secondBlock] = rules.nf4;
+  const [family, table] = tableOf(config, families, rules);
+  const task = taskOf(config, family, table);
+  const symbols = new Map([["labels", labelsOf(config)]]);
+  const assumed = new Map();
   for (const line of table.symbols.trim().split("\n")) {
     const [name, rule] = line.split(/=(.*)/s);
-    symbols.set(name.trim(), resolve(rule, symbols, config, family));
+    symbols.set(name.trim(), resolve(rule, symbols, config, table, family, assumed));
   }
   for (const name of ["layers", "d", "ff", "heads", "vocab"]) {
     if (symbols.get(name) < 1) throw new ConfigError(`config.json: ${name} must be positive`);
   }
-  const rows = expand(`${table.modules}\n${Object.values(table.heads)[0]}`, symbols);
+  const onTop = (table.heads[task] ?? "").split("\n").map((line) => line.trim())
+    .filter((line) => !line.startsWith("root "));
+  for (const line of onTop.filter((each) => /^\w+ = /.test(each))) {
+    symbols.set(line.split(" = ")[0], Number(line.split(" = ")[1]));
+  }
+  const head = onTop.filter((line) => !line.includes(" = ")).join("\n");
+  const rows = expand(`${table.modules}\n${head}`, symbols);
   const total = rows.reduce((sum, { own, count }) => sum + own * count, 0);
 
   const linear = rows.filter((row) => row.linear);
-  const head = linear.filter(({ out }) => out === symbols.get("vocab")).pop();
-  const units = {};
-  for (const { leaf, unit, count } of linear) units[leaf] = (units[leaf] ?? 0) + unit * count;
+  const top = rules.vocabulary.includes(task)
+    ? linear.filter(({ out }) => out === symbols.get("vocab")).pop() : undefined;
+  const whole = rules.saved[task] ?? []; // what PEFT trains as a copy, besides LoRA
+  const inside = ({ path }, names) => path.split(".").some((part) => names.includes(part));
+  const saved = rows.filter((row) => inside(row, whole))
+    .reduce((sum, { own, count }) => sum + own * count, 0);
+  const each = new Map();
+  for (const { leaf, unit, count } of linear.filter((row) => !inside(row, whole))) {
+    each.set(leaf, (each.get(leaf) ?? 0) + unit * count);
+  }
+  const units = [...each];
 
-  const packed = rows.filter((row) => row.kind === "linear" && row !== head);
+  const heads = Object.values(rules.saved).flat();
+  const packed = linear.filter((row) => row !== top && !heads.includes(row.path.split(".")[0])
+    && !(table.not_quantized ?? []).includes(row.leaf));
   const over = (amount) => packed.reduce((sum, row) => sum + amount(row) * row.count, 0);
   const blocks = ({ size }) => Math.ceil(size / block);
-  const quantised = over(({ size }) => size);
-  const rest = 2 * (total - quantised);
+  const quantized = over(({ size }) => size);
+  const rest = 4 * (total - quantized);
   const codes = over(({ size }) => Math.ceil(size / 2));
   const frozen = {
     float32: [4 * total],
     bfloat16: [2 * total],
-    int8: [quantised, 4 * over(({ out }) => out), rest],
+    int8: [quantized, 4 * over(({ out }) => out), rest],
     nf4: [codes, 4 * over(blocks), rest],
     "nf4+dq": [codes,
       over(blocks) + 4 * over((row) => Math.ceil(blocks(row) / secondBlock)), rest],
   };
-  const everything = Object.keys(units).filter((leaf) => leaf !== head?.leaf);
-  if (!Number.isSafeInteger(64 * total) || Object.values(units).some((n) => n > 1e12)) {
+  const everything = units.map(([leaf]) => leaf).filter((leaf) => leaf !== top?.leaf);
+  if (!Number.isSafeInteger(64 * total) || units.some(([, n]) => n > 1e12)) {
     throw new ConfigError("config.json: these sizes make a model too large to count exactly");
   }
-  return { total, units, frozen, head: head?.leaf ?? null, targets: table.lora ?? everything };
+  const notes = [
+    table.note ?? "",
+    assumed.size ? rules.notes.assumed.replace("{family}", family)
+      .replace("{taken}", [...assumed].map((pair) => pair.join(" = ")).join(", ")) : "",
+    config.quantization_config ? rules.notes.quantization_config : "",
+    config.auto_map ? rules.notes.auto_map : "",
+  ].filter(Boolean);
+  return {
+    total, saved, units, frozen, notes, head: top?.leaf ?? null,
+    targets: table.lora ?? everything,
+  };
+}
+
+/** JSON as people have it: a comma before a closing brace, or as Python prints a configuration. */
+function parseConfig(text) {
+  const python = { True: "true", False: "false", None: "null" };
+  const json = text.replace(/^\ufeff/, "").trim().replace(/^[A-Za-z]\w*Config\s*(?={)/, "")
+    .replace(/"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|,(?=\s*[}\]])|\b[A-Za-z]+\b/g, (token) => {
+      if (token[0] === "'") {
+        const inner = token.slice(1, -1).replaceAll("\\'", "'");
+        return `"${inner.replace(/(?<!\\)"/g, '\\"')}"`;
+      }
+      return token === "," ? "" : python[token] ?? token;
+    });
+  try {
+    return JSON.parse(json);
+  } catch (error) {
+    if (/^https?:\/\/\S+$/.test(text.trim())) {
+      throw new ConfigError("That is an address. Open it, and paste the content of the file.");
+    }
+    const count = (brace) => text.split(brace).length - 1;
+    throw new ConfigError(`That is not JSON: ${error.message.slice(0, 120)}.${
+      text.trim().startsWith("{") && count("{") > count("}")
+        ? " It ends before its last closing brace, so a part is missing." : ""}`);
+  }
 }
 
 /** Read pasted text; whatever is wrong with it comes back as a ConfigError in plain words. */
-function readPasted(text, families, nf4) {
+function readPasted(text, families, rules) {
   if (text.length > LONGEST_CONFIG) {
     throw new ConfigError(`That is ${formatCount(text.length)} characters; a config.json has at `
       + `most ${formatCount(LONGEST_CONFIG)}.`);
   }
-  let config;
-  try {
-    config = JSON.parse(text);
-  } catch {
-    throw new ConfigError("That is not JSON. Paste the whole file, from { to }.");
-  }
-  const record = readConfig(config, families, nf4);
+  const config = parseConfig(text);
+  const record = readConfig(config, families, rules);
   const given = typeof config._name_or_path === "string" ? config._name_or_path.slice(0, 60) : "";
   return { ...record, name: `Pasted: ${given || config.model_type}` };
 }
 
 /** Bytes of every item, for full fine-tuning and for LoRA. */
 function memoryBill(record, { rank, targets, base, convention, optimizer }, states) {
-  const trained = targets.reduce((sum, leaf) => sum + record.units[leaf] * rank, 0);
-  const side = (key, params, frozen, perParameter) => ({
-    key, params,
-    items: [["frozen weights", frozen],
-      ...perParameter.map(([label, bytes]) => [label, params * bytes])],
-  });
-  const sides = [
-    side("full", record.total, 0, states[convention][optimizer]),
-    side("lora", trained, record.frozen[base].reduce((sum, bytes) => sum + bytes, 0),
-      states.fp32[optimizer]),
-  ];
+  const units = new Map(record.units);
+  const trained = targets.reduce((sum, leaf) => sum + units.get(leaf) * rank, 0);
+  // A head that PEFT copies from a base in 16 bits stays in 16 bits.
+  const copies = states[base === "bfloat16" ? "bf16" : "fp32"][optimizer];
+  const saved = targets.length ? record.saved : 0;
+  const sides = [{
+    key: "full", params: record.total,
+    items: [["frozen weights", 0],
+      ...states[convention][optimizer].map(([label, bytes]) => [label, record.total * bytes])],
+  }, {
+    key: "lora", params: trained + saved,
+    items: [["frozen weights", record.frozen[base].reduce((sum, bytes) => sum + bytes, 0)],
+      ...states.fp32[optimizer].map(([label, bytes], index) =>
+        [label, trained * bytes + saved * copies[index][1]])],
+  }];
   for (const one of sides) one.bytes = one.items.reduce((sum, [, bytes]) => sum + bytes, 0);
   return sides;
 }
@@ -234,10 +357,12 @@ function memoryBars(labels, colors) {
 function render({ model, el }) {
   const prefix = uniquePrefix();
   const get = (name) => model.get(name);
-  const records = new Map(Object.entries(get("_records")));
+  const records = new Map(get("_records"));
   const colors = get("_colors");
   const states = get("_states");
   const labels = { full: "Full fine-tuning", lora: "LoRA" };
+  let refused = false; // the last text that was pasted: then no model is shown
+  let redraw = () => {};
   const record = () => records.get(get("model")) ?? records.values().next().value;
   const change = (values) => {
     for (const [name, value] of Object.entries(values)) model.set(name, value);
@@ -246,8 +371,10 @@ function render({ model, el }) {
   /** Keep the chosen target modules where the model has them, else take PEFT's default. */
   const pick = (name) => {
     const { units, targets } = records.get(name);
-    const kept = get("targets").filter((leaf) => Object.hasOwn(units, leaf));
+    const kept = get("targets").filter((leaf) => new Map(units).has(leaf));
+    refused = false;
     change({ model: name, targets: kept.length ? kept : targets });
+    redraw(); // the model may be the one before
   };
 
   const which = dropDown({
@@ -271,7 +398,7 @@ function render({ model, el }) {
   const allLinear = h("button", {
     type: "button", class: "pw-button pw-slim", onClick: () => {
       const { units, head } = record();
-      change({ targets: Object.keys(units).filter((leaf) => leaf !== head) });
+      change({ targets: units.map(([leaf]) => leaf).filter((leaf) => leaf !== head) });
     },
   }, "all-linear");
   const usual = h("button", {
@@ -284,12 +411,12 @@ function render({ model, el }) {
   const showTargets = ({ units }) => {
     if (drawn !== units) { // another model: other modules
       drawn = units;
-      boxes.replaceChildren(...Object.keys(units).map((leaf, index) => {
+      boxes.replaceChildren(...units.map(([leaf], index) => {
         const id = `${prefix}-target-${index}`;
         const box = h("input", {
           type: "checkbox", id, value: leaf, "data-name": "target",
           onChange: () => change({
-            targets: Object.keys(units).filter((name) =>
+            targets: units.map(([name]) => name).filter((name) =>
               (name === leaf ? box.checked : get("targets").includes(name))),
           }),
         });
@@ -309,7 +436,7 @@ function render({ model, el }) {
   const use = h("button", {
     type: "button", class: "pw-button", onClick: () => {
       try {
-        const { name, ...pasted } = readPasted(area.value, get("_families"), get("_nf4"));
+        const { name, ...pasted } = readPasted(area.value, get("_families"), get("_rules"));
         let option = [...which.select.options].find(({ value }) => value === name);
         if (!option) which.select.append(option = h("option", { value: name }));
         setText(option, `${name}: ${formatShort(pasted.total)}`);  // a second one of its name is another
@@ -321,6 +448,8 @@ function render({ model, el }) {
         setText(answer, `Read: ${formatCount(pasted.total)} parameters.`);
       } catch (error) {
         if (!(error instanceof ConfigError)) throw error;
+        refused = true;
+        redraw();
         area.setAttribute("aria-invalid", "true");
         setText(answer, error.message);
       }
@@ -345,9 +474,25 @@ function render({ model, el }) {
       .map((text) => h("th", { scope: "col" }, text)))), body));
   const detail = h("p", { class: "pw-note" });
 
+  /** After a refusal: no figure of another model may stand there as if it were this one's. */
+  const clear = () => {
+    which.select.selectedIndex = -1;
+    setText(figure, "Nothing is counted");
+    setText(sentence, "because the pasted configuration was refused; choose a model, or correct it.");
+    bars.hidden = true;
+    rank.show(get("rank"), "");
+    setText(caption, "");
+    body.replaceChildren();
+    delete body.dataset.trainable;
+    delete body.dataset.total;
+    setText(detail, "");
+    return `${figure.textContent} ${sentence.textContent}`;
+  };
+
   const draw = () => {
+    if (refused) return clear();
     const now = record();
-    const chosen = get("targets").filter((leaf) => Object.hasOwn(now.units, leaf));
+    const chosen = get("targets").filter((leaf) => new Map(now.units).has(leaf));
     const settings = Object.fromEntries(["rank", "base", "convention", "optimizer"]
       .map((name) => [name, get(name)]));
     const sides = memoryBill(now, { ...settings, targets: chosen }, states);
@@ -372,6 +517,7 @@ function render({ model, el }) {
         + `fine-tuning needs ${formatBytes(full.bytes)} and ${fits(full)}.`
       : "Choose at least one target module: LoRA has nothing to train.";
     setText(sentence, rest);
+    bars.hidden = false;
     bars.show(sides, memory);
     setText(caption, `${which.select.selectedOptions[0]?.textContent ?? ""} parameters; GB = 10⁹ bytes`);
     const names = [...new Set(sides.flatMap(({ items }) => items.map(([label]) => label)))];
@@ -388,7 +534,8 @@ function render({ model, el }) {
     body.dataset.total = now.total;
     const parts = get("_frozen_labels")[get("base")];
     setText(detail, `${parts.map((label, index) =>
-      `${label}: ${gigabytes(now.frozen[get("base")][index])}`).join("; ")}. ${get("_note")}`);
+      `${label}: ${gigabytes(now.frozen[get("base")][index])}`).join("; ")}. `
+      + [...now.notes, get("_note")].join(" "));
     return `${figure.textContent} ${rest}`;
   };
 
@@ -398,7 +545,7 @@ function render({ model, el }) {
       h("div", { class: "pw-group" }, base, convention, optimizer, gpu)),
     paste, headline, spoken, bars, table, detail);
   draw();
-  const redraw = oncePerFrame(() => spoken.say(draw()));
+  redraw = oncePerFrame(() => spoken.say(draw()));
   const events = ["model", "targets", "rank", "base", "convention", "optimizer", "gpu"]
     .map((name) => `change:${name}`);
   events.forEach((event) => model.on(event, redraw));

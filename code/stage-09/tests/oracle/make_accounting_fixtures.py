@@ -10,12 +10,19 @@ and a real one. Recorded are the names and shapes of all parameters of the small
 `get_nb_trainable_parameters()` for each method, and the size of the file that PEFT's tensors make
 when safetensors really writes them; and, for three models with numbers in them, how many bytes a
 forward pass keeps for the backward pass.
+
+Of each small configuration also: the shapes that every class in our table builds from it, the
+number of parameters without each of its keys (what the class's default makes of it) and with any
+other key of the class changed, and which layers bitsandbytes would quantize. And PEFT's default
+targets, and the files of adapters on models in 16 bits.
 """
 
 import hashlib
+import importlib.util
 import json
 import sys
 import warnings
+import weakref
 from pathlib import Path
 
 import torch
@@ -25,9 +32,16 @@ sys.path = [p for p in sys.path if Path(p or ".").resolve() not in (TESTS, TESTS
 
 import safetensors.torch  # noqa: E402
 import transformers  # noqa: E402
+from peft.utils import constants  # noqa: E402
 from peft.utils.save_and_load import get_peft_model_state_dict  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import peft  # noqa: E402  Hugging Face's, which the line above makes sure of
+
+_spec = importlib.util.spec_from_file_location(
+    "families", TESTS.parent / "real_models" / "families.py")
+families = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(families)
 
 _DECODER = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3,
             "num_attention_heads": 6, "num_key_value_heads": 2, "vocab_size": 101}
@@ -78,9 +92,9 @@ CLASSES = {"CAUSAL_LM": transformers.AutoModelForCausalLM,
            "MASKED_LM": transformers.AutoModelForMaskedLM,
            "SEQ_CLS": transformers.AutoModelForSequenceClassification,
            "TOKEN_CLS": transformers.AutoModelForTokenClassification,
+           "QUESTION_ANS": transformers.AutoModelForQuestionAnswering,
            "FEATURE_EXTRACTION": transformers.AutoModel}
-OTHER_TASKS = {"bert": ["SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION"],
-               "roberta": ["SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION"]}
+OTHER_TASKS = {"bert": ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"]}
 
 
 def tasks(family: str) -> list[str]:
@@ -88,7 +102,8 @@ def tasks(family: str) -> list[str]:
         return ["SEQ_2_SEQ_LM"]
     if "bert" in family:
         return ["MASKED_LM", *OTHER_TASKS["bert"]]
-    extra = ["TOKEN_CLS"] if family in ("gpt2", "bloom") else []
+    heads = families.FAMILIES[family]["heads"]
+    extra = [task for task in ("TOKEN_CLS", "QUESTION_ANS") if task in heads]
     return ["CAUSAL_LM", "SEQ_CLS", "FEATURE_EXTRACTION", *extra]
 
 
@@ -142,8 +157,16 @@ def methods(family: str, task: str, real: bool) -> list[dict]:
     ]
     if family not in ("phi3", "xlm-roberta", "mixtral"):
         asked.append(ask("ia3"))
+    if task not in ("CAUSAL_LM", "SEQ_2_SEQ_LM", "MASKED_LM"):
+        # the head matters here, not every setting again
+        every = [q for q in asked if q["method"] in ("adalora", "loha", "vera", "ia3")]
+        norm = {"modules_to_save": ["norm"]} if task == "FEATURE_EXTRACTION" else {}
+        return asked[:6] + every + [ask("vera", rank=4, target_modules=first, **norm)]
     if task == "CAUSAL_LM":
         asked.append(ask("lora", rank=5, target_modules=first, modules_to_save=["lm_head"]))
+        asked += [ask("loha", rank=4, target_modules=first, modules_to_save=["lm_head"]),
+                  ask("vera", rank=4, target_modules=first, modules_to_save=["lm_head"]),
+                  ask("adalora", init_rank=4, target_modules=first, modules_to_save=["lm_head"])]
         asked.append(ask("lora", rank=5, target_modules=[*first, "lm_head"]))
     if family in ("llama", "qwen2", "opt", "phi", "gpt2"):
         asked.append(ask("lora", rank=5, target_modules=first, lora_bias=True))
@@ -158,11 +181,10 @@ def to_peft(method: str, arguments: dict, task: str) -> peft.PeftConfig:
         a["layers_to_transform"] = a.pop("layers", None)
         return peft.LoraConfig(task_type=task, **a)
     if method == "adalora":
-        return peft.AdaLoraConfig(task_type=task, init_r=a["init_rank"], total_step=10,
-                                  target_modules=a["target_modules"])
+        return peft.AdaLoraConfig(task_type=task, init_r=a.pop("init_rank"), total_step=10, **a)
     if method in ("loha", "vera"):
         kind = {"loha": peft.LoHaConfig, "vera": peft.VeraConfig}[method]
-        return kind(task_type=task, r=a["rank"], target_modules=a["target_modules"])
+        return kind(task_type=task, r=a.pop("rank"), **a)
     if method == "ia3":
         return peft.IA3Config(task_type=task)
     if method == "prefix":
@@ -177,10 +199,14 @@ def to_peft(method: str, arguments: dict, task: str) -> peft.PeftConfig:
         encoder_reparameterization_type=a.get("encoder", "MLP"))
 
 
+def family_unties(config: dict) -> bool:
+    return config["model_type"] in ("t5", "mt5") and not config.get("tie_word_embeddings", True)
+
+
 def build(config: dict, task: str) -> torch.nn.Module:
     with torch.device("meta"):
         model = CLASSES[task].from_config(transformers.AutoConfig.for_model(**config))
-        if config["model_type"] in ("t5", "mt5") and not config.get("tie_word_embeddings", True):
+        if family_unties(config):
             # Transformers 5 ties T5's head whatever the config says, and lets go of it when a
             # checkpoint brings a head of its own; this is what such a checkpoint does.
             model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
@@ -223,6 +249,112 @@ def cases() -> list[dict]:
     return made
 
 
+# ------------------------------------------------------------- what is known of each architecture
+
+
+def parameters(config: dict, class_name: str | None = None) -> int | str | None:
+    """Parameters of a model, or a class's shapes in short; None if transformers refuses."""
+    table = families.FAMILIES[config["model_type"]]
+    name = table["classes"][class_name] if class_name else table["head"]
+    try:
+        if class_name is None:
+            return sum(p.numel() for p in build(config, name).parameters())
+        with torch.device("meta"):
+            model = getattr(transformers, class_name)(
+                transformers.AutoConfig.for_model(**config))
+            if "lm_head.weight" in model.state_dict() and family_unties(config):
+                model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
+        return digest({n: list(p.shape) for n, p in model.named_parameters()}, name)
+    except Exception:
+        return None
+
+
+def digest(shapes: dict, task: str) -> str:
+    """Names and shapes in short; where a tied bias has two names, and either is listed, shapes."""
+    named = task not in ("MASKED_LM", "PRE_TRAINING")
+    text = json.dumps(sorted(shapes.items()) if named else sorted(shapes.values()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def changed(config: dict) -> list[dict]:
+    """Parameters without each key, and with every other key of the class changed."""
+    before = parameters(config)
+    rows = [{"without": key,
+             "parameters": parameters({k: v for k, v in config.items() if k != key})}
+            for key in config if key != "model_type"]
+    rows += [{"with": {key: None}, "parameters": parameters(config | {key: None})}
+             for key in config if key != "model_type"]
+    for key, value in transformers.AutoConfig.for_model(**config).to_dict().items():
+        if key in config or key.startswith("_") or key == "architectures":
+            continue
+        others = [not value] if isinstance(value, bool) else [2 * value] if (
+            isinstance(value, int) and value) else [True, 8] if value is None else []
+        for other in others:
+            now = parameters(config | {key: other})
+            if now not in (None, before):
+                rows.append({"with": {key: other}, "parameters": now})
+    return rows
+
+
+def quantized(config: dict, task: str) -> list[str]:
+    """The layers that loading in 4 bits converts."""
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+    from transformers.quantizers.base import get_keys_to_not_convert
+    model = build(config, task)
+    kept = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or [])]
+    replace_with_bnb_linear(model, kept, transformers.BitsAndBytesConfig(load_in_4bit=True))
+    return [n for n, m in model.named_modules() if type(m).__name__ == "Linear4bit"]
+
+
+def known_of_families() -> list[dict]:
+    rows = []
+    for name, config in SMALL.items():
+        config = {"model_type": name, **config}
+        table = families.FAMILIES[config["model_type"]]
+        print(f"classes of {name}", file=sys.stderr, flush=True)
+        rows.append({
+            "config": config, "changed": changed(config),
+            "classes": {each: parameters(config, each) for each in table["classes"]
+                        if hasattr(transformers, each)},
+            "quantized": quantized(config, table["head"])})
+    return rows
+
+
+def default_targets() -> dict[str, dict]:
+    return {method: {family: getattr(
+        constants, f"TRANSFORMERS_MODELS_TO_{method}_MODULES_MAPPING").get(family)
+        for family in families.FAMILIES}
+        for method in ("LORA_TARGET", "LOHA_TARGET", "VERA_TARGET", "ADALORA_TARGET", "IA3_TARGET",
+                       "IA3_FEEDFORWARD")}
+
+
+def on_sixteen_bits() -> list[dict]:
+    """Trainable parameters by their dtype, and the file, of adapters on bfloat16 models."""
+    rows = []
+    for family, task, question in (
+            ("llama", "CAUSAL_LM", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
+            ("llama", "CAUSAL_LM", {"target_modules": ["q_proj", "embed_tokens"]}),
+            ("llama", "SEQ_CLS", {"target_modules": ["q_proj"], "use_dora": True}),
+            ("gpt2", "CAUSAL_LM", {"target_modules": ["c_attn"], "bias": "all"}),
+            ("gemma", "CAUSAL_LM", {"target_modules": ["q_proj"],
+                                    "modules_to_save": ["embed_tokens"]})):
+        config = {"model_type": family, **SMALL[family]}
+        base = CLASSES[task].from_config(transformers.AutoConfig.for_model(**config))
+        model = peft.get_peft_model(base.to(torch.bfloat16),
+                                    peft.LoraConfig(task_type=task, r=4, **question))
+        data = safetensors.torch.save(
+            {k: v.contiguous().clone() for k, v in get_peft_model_state_dict(model).items()},
+            metadata={"format": "pt"})
+        header = data[8:8 + int.from_bytes(data[:8], "little")]
+        trained = [p for p in model.parameters() if p.requires_grad]
+        rows.append({
+            "config": config, "task": task, "arguments": {"rank": 4, **question},
+            "sixteen": sum(p.numel() for p in trained if p.dtype == torch.bfloat16),
+            "thirty_two": sum(p.numel() for p in trained if p.dtype == torch.float32),
+            "file_bytes": len(data), "header_sha256": hashlib.sha256(header).hexdigest()})
+    return rows
+
+
 MEASURED = {"llama": {**_DECODER, "hidden_size": 256, "intermediate_size": 688,
                       "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 8},
             "qwen2": {**_DECODER, "hidden_size": 256, "intermediate_size": 688,
@@ -254,6 +386,43 @@ def kept_for_backward(family: str, method: str, attention: str) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
+class LiveBytes(TorchDispatchMode):
+    """The most bytes alive at once, in storages of at least `smallest` bytes."""
+
+    def __init__(self, smallest: int):
+        super().__init__()
+        self.smallest, self.now, self.peak, self.alive = smallest, 0, 0, {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in (out if isinstance(out, (tuple, list)) else [out]):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage.nbytes() >= self.smallest and storage._cdata not in self.alive:
+                    self.alive[storage._cdata] = storage.nbytes()
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self.dropped, storage._cdata)
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def dropped(self, key: int) -> None:
+        self.now -= self.alive.pop(key)
+
+
+def logits_at_their_peak(head: torch.dtype) -> float:
+    """Bytes for each logit that loss and backward pass hold at once; a tiny model, a large head."""
+    vocabulary, length = 50_000, 256
+    config = transformers.AutoConfig.for_model("llama", **_DECODER | {
+        "vocab_size": vocabulary, "num_hidden_layers": 1})
+    model = transformers.AutoModelForCausalLM.from_config(config).to(head).requires_grad_(False)
+    model.model.embed_tokens.register_forward_hook(lambda *args: args[-1].requires_grad_(True))
+    ids = torch.randint(0, vocabulary, (1, length))
+    with LiveBytes(length * vocabulary) as live:  # weights were there before
+        output = model(input_ids=ids, labels=ids)  # held, as a training loop holds it
+        output.loss.backward()
+    return live.peak / (length * vocabulary)
+
+
 def main(path: Path) -> None:
     made = cases()
     for number, case in enumerate(made, 1):
@@ -266,8 +435,6 @@ def main(path: Path) -> None:
             case["shapes"] = {n: list(p.shape) for n, p in model.named_parameters()}
         case["answers"] = []
         wanted = methods(family, case["task"], real)
-        if case["task"] not in ("CAUSAL_LM", "SEQ_2_SEQ_LM", "MASKED_LM") and not real:
-            wanted = wanted[:6]  # the head matters here, not every method again
         for question in wanted:
             virtual = question["method"] in ("prefix", "prompt", "p_tuning")
             if case["task"] == "MASKED_LM" and virtual:
@@ -285,7 +452,10 @@ def main(path: Path) -> None:
                           "bytes": kept_for_backward(family, method, attention)}
                          for family in MEASURED for method in ("full", "lora")
                          for attention in ("sdpa", "eager")],
-                "cases": made}
+                "families": known_of_families(), "default_targets": default_targets(),
+                "sixteen_bits": on_sixteen_bits(),
+                "logits_peak": {"bfloat16": logits_at_their_peak(torch.bfloat16),
+                                "nf4": logits_at_their_peak(torch.float32)}, "cases": made}
     text = json.dumps(document, separators=(",", ":")).replace('{"model":', '\n{"model":')
     path.write_text(text.replace('{"method":', '\n {"method":') + "\n", encoding="utf-8")
 

@@ -1,0 +1,461 @@
+"""The table of architectures: which modules a family has and how wide they are.
+
+`accounting.py` derives every count from it, and the memory explorer reads the same table in the
+page for a configuration that somebody pastes. It is data: nothing here computes a count.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+# symbols   `name = first | second | ...`: the first alternative that the config.json can answer. An
+#           alternative is a key of the config, a number, an expression in symbols defined above it,
+#           or `key~text`: does the value of that key start with this text?
+# defaults  what the family's class in transformers takes for a key that the file leaves out. A key
+#           that is there and null has no default: it goes on to the next alternative.
+# modules   `path  kind  size size  [bias] [bias:flag] [tied:flag] [if:flag]`, one line for each
+#           module. `{layers}` in a path repeats the line for 0 … layers-1. Sizes and flags are
+#           expressions in symbols. `tied` means that the weight is another module's: not counted.
+#               linear     in out         conv1d   in out  (a linear layer stored transposed; GPT-2)
+#               embedding  rows width     norm     width   (LayerNorm if it has a bias, or RMSNorm)
+#               stack      sizes …        a parameter of this very name that is no layer of its own:
+#                                         neither target_modules nor bitsandbytes see it
+# heads     the modules that a task puts on top, in the same notation. A line `name = value` sets a
+#           symbol for this task, `root name` renames the part in front of the first dot.
+# head      the task of a file that names no class.
+# classes   a class under `architectures` -> the task of its head. No other class is counted.
+# only      keys that change the model in a way that is not counted: key -> the one value that is.
+# own_code  entries of `auto_map` that build the same model as transformers does.
+# not_quantized   leaves that loading in 4 or 8 bits keeps as they are.
+# note      what one must know to read any count of this family.
+# lora, adalora, vera, ia3, feedforward   the target modules that Hugging Face PEFT takes when none
+#           are named; without `vera`, VeRA takes LoRA's, as LoHa does.
+#
+# Expressions use + - * / and comparisons only, so that the explorer can read the same table in the
+# browser. Nothing may depend on the order of keys: notebooks are stored with sorted ones.
+
+_CLASS_OF_TASK = {
+    "CAUSAL_LM": "ForCausalLM", "SEQ_2_SEQ_LM": "ForConditionalGeneration",
+    "MASKED_LM": "ForMaskedLM", "SEQ_CLS": "ForSequenceClassification",
+    "TOKEN_CLS": "ForTokenClassification", "QUESTION_ANS": "ForQuestionAnswering",
+    "PRE_TRAINING": "ForPreTraining", "MULTIPLE_CHOICE": "ForMultipleChoice",
+    "NEXT_SENTENCE": "ForNextSentencePrediction", "ENCODER": "EncoderModel",
+    "FEATURE_EXTRACTION": "Model",
+}
+
+
+def _classes(name: str, heads: Iterable[str], **others: str) -> dict[str, str]:
+    """The classes of transformers that have these heads, and the one that has none."""
+    return {name + _CLASS_OF_TASK[task]: task for task in [*heads, "FEATURE_EXTRACTION"]} | others
+
+
+_DECODER_SYMBOLS = """
+    d = hidden_size
+    ff = intermediate_size
+    layers = num_hidden_layers
+    heads = num_attention_heads
+    kv = num_key_value_heads | heads
+    dh = head_dim | d / heads
+    vocab = vocab_size
+    prefix_width = kv * dh
+    tied = tie_word_embeddings | 0
+"""
+_ATTENTION = """
+    model.embed_tokens                                    embedding vocab d
+    model.norm                                            norm d
+    model.layers.{layers}.input_layernorm                 norm d
+    model.layers.{layers}.self_attn.q_proj                linear d heads*dh  bias:qkv_bias
+    model.layers.{layers}.self_attn.k_proj                linear d kv*dh     bias:qkv_bias
+    model.layers.{layers}.self_attn.v_proj                linear d kv*dh     bias:qkv_bias
+    model.layers.{layers}.self_attn.o_proj                linear heads*dh d  bias:o_bias
+    model.layers.{layers}.self_attn.q_norm                norm dh            if:qk_norm
+    model.layers.{layers}.self_attn.k_norm                norm dh            if:qk_norm
+    model.layers.{layers}.post_attention_layernorm        norm d
+"""
+_GATED_MLP = """
+    model.layers.{layers}.pre_feedforward_layernorm       norm d             if:four_norms
+    model.layers.{layers}.mlp.gate_proj                   linear d ff        bias:mlp_bias
+    model.layers.{layers}.mlp.up_proj                     linear d ff        bias:mlp_bias
+    model.layers.{layers}.mlp.down_proj                   linear ff d        bias:mlp_bias
+    model.layers.{layers}.post_feedforward_layernorm      norm d             if:four_norms
+"""
+_STACKED_EXPERTS = """
+    model.layers.{layers}.mlp.gate.weight               stack experts d
+    model.layers.{layers}.mlp.experts.gate_up_proj      stack experts 2*ff d
+    model.layers.{layers}.mlp.experts.down_proj         stack experts d ff
+"""
+_EXPERTS_NOTE = (
+    "The experts are stacked as in transformers 5: target_modules do not reach them, and "
+    "bitsandbytes does not quantize them. Transformers 4 had a linear layer for each. With "
+    "all-linear PEFT adapts the stacks as well, which is not counted here.")
+_SCORE = "score linear d labels"
+_SCORE_TOKENS = "score linear d labels bias"
+_SPANS = "qa_outputs linear d 2 bias"
+_DECODER_HEADS = {"CAUSAL_LM": "lm_head linear d vocab tied:tied", "SEQ_CLS": _SCORE}
+_MORE_HEADS = _DECODER_HEADS | {"TOKEN_CLS": _SCORE_TOKENS, "QUESTION_ANS": _SPANS}
+_ROOTED_HEADS = _MORE_HEADS | {"QUESTION_ANS": f"root transformer\n{_SPANS}"}
+
+
+def _sizes(d: int, ff: int, layers: int, heads: int, vocab: int, **more: int) -> dict[str, int]:
+    """The defaults of a decoder's configuration class."""
+    return {"hidden_size": d, "intermediate_size": ff, "num_hidden_layers": layers,
+            "num_attention_heads": heads, "vocab_size": vocab, **more}
+
+
+def _decoder(name: str, defaults: dict[str, int], flags: str = "", *, mlp: str = _GATED_MLP,
+             heads: dict[str, str] = _MORE_HEADS, classes: dict[str, str] | None = None,
+             **more: Any) -> dict:
+    """A family built like Llama. `flags` sets or overrides symbols, `more` the other entries."""
+    set_flags = dict.fromkeys(["qkv_bias", "o_bias", "qk_norm", "mlp_bias", "four_norms"], "0")
+    set_flags |= dict(line.split(" = ", 1) for line in flags.strip().split("; ") if line)
+    symbols = _DECODER_SYMBOLS + "\n".join(f"{symbol} = {rule}"
+                                           for symbol, rule in set_flags.items())
+    return {"symbols": symbols, "defaults": defaults, "modules": _ATTENTION + mlp,
+            "heads": heads, "head": "CAUSAL_LM", "classes": classes or _classes(name, heads),
+            "lora": ["q_proj", "v_proj"], "ia3": ["q_proj", "v_proj", "down_proj"],
+            "feedforward": ["down_proj"], **more}
+
+
+_T5_ATTENTION = """
+    {place}.q                      linear d heads*dkv
+    {place}.k                      linear d heads*dkv
+    {place}.v                      linear d heads*dkv
+    {place}.o                      linear heads*dkv d
+"""
+_T5_MLP = """
+    {place}.layer_norm             norm d
+    {place}.DenseReluDense.wi      linear d ff   if:1-gated
+    {place}.DenseReluDense.wi_0    linear d ff   if:gated
+    {place}.DenseReluDense.wi_1    linear d ff   if:gated
+    {place}.DenseReluDense.wo      linear ff d
+"""
+_T5_STACK = """
+    {stack}.final_layer_norm norm d if:{count}
+    {stack}.block.0.layer.0.SelfAttention.relative_attention_bias embedding buckets heads if:{count}
+"""
+
+
+def _t5(name: str, defaults: dict[str, int], default_mlp: str, default_tied: int,
+        **more: Any) -> dict:
+    """T5 and its relatives. Version 1.0: ReLU MLP, tied head. 1.1, Flan and mT5: gated, untied."""
+    rows = "    shared embedding vocab d\n"
+    for stack, count, mlp in (("encoder", "layers", 1), ("decoder", "decoder_layers", 2)):
+        block = f"{stack}.block.{{{count}}}.layer."
+        rows += _T5_STACK.replace("{stack}", stack).replace("{count}", count)
+        for number, attention in enumerate(["SelfAttention", "EncDecAttention"][:mlp]):
+            rows += f"    {block}{number}.layer_norm norm d\n"
+            rows += _T5_ATTENTION.replace("{place}", f"{block}{number}.{attention}")
+        rows += _T5_MLP.replace("{place}", f"{block}{mlp}")
+    symbols = f"""
+        d = d_model
+        dkv = d_kv
+        ff = d_ff
+        layers = num_layers
+        decoder_layers = num_decoder_layers | layers
+        heads = num_heads
+        vocab = vocab_size
+        prefix_width = d
+        buckets = relative_attention_num_buckets | 32
+        gated = is_gated_act | feed_forward_proj~gated | {default_mlp}
+        tied = tie_word_embeddings | {default_tied}
+    """
+    heads = {"SEQ_2_SEQ_LM": "lm_head linear d vocab tied:tied",
+             "QUESTION_ANS": "qa_outputs linear d labels bias", "ENCODER": "decoder_layers = 0"}
+    return {"symbols": symbols, "modules": rows, "heads": heads, "head": "SEQ_2_SEQ_LM",
+            "classes": _classes(name, heads, **{f"{name}WithLMHeadModel": "SEQ_2_SEQ_LM"}),
+            "defaults": defaults,
+            "not_quantized": ["wo"],  # transformers keeps it in 32 bits
+            "lora": ["q", "v"], **more}
+
+
+_BERT_SYMBOLS = """
+    d = hidden_size
+    ff = intermediate_size
+    layers = num_hidden_layers
+    heads = num_attention_heads
+    vocab = vocab_size
+    positions = max_position_embeddings
+    types = type_vocab_size
+    prefix_width = d
+    tied = tie_word_embeddings | 1
+"""
+_BERT = """
+    {base}.embeddings.word_embeddings                             embedding vocab d
+    {base}.embeddings.position_embeddings                         embedding positions d
+    {base}.embeddings.token_type_embeddings                       embedding types d
+    {base}.embeddings.LayerNorm                                   norm d        bias
+    {base}.encoder.layer.{layers}.attention.self.query            linear d d    bias
+    {base}.encoder.layer.{layers}.attention.self.key              linear d d    bias
+    {base}.encoder.layer.{layers}.attention.self.value            linear d d    bias
+    {base}.encoder.layer.{layers}.attention.output.dense          linear d d    bias
+    {base}.encoder.layer.{layers}.attention.output.LayerNorm      norm d        bias
+    {base}.encoder.layer.{layers}.intermediate.dense              linear d ff   bias
+    {base}.encoder.layer.{layers}.output.dense                    linear ff d   bias
+    {base}.encoder.layer.{layers}.output.LayerNorm                norm d        bias
+"""
+_BERT_DEFAULTS = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+                  "num_attention_heads": 12, "vocab_size": 30522, "max_position_embeddings": 512,
+                  "type_vocab_size": 2}
+_BERT_ONLY = {"add_cross_attention": False, "tie_word_embeddings": True}
+_CLASSIFIER = "classifier linear d labels bias"
+_BERT_HEAD = """cls.predictions.transform.dense linear d d bias
+                cls.predictions.transform.LayerNorm norm d bias
+                cls.predictions.decoder linear d vocab bias tied:tied"""
+_BERT_HEADS = {
+    "MASKED_LM": _BERT_HEAD,
+    "SEQ_CLS": f"bert.pooler.dense linear d d bias\n{_CLASSIFIER}",
+    "TOKEN_CLS": _CLASSIFIER,
+    "QUESTION_ANS": "qa_outputs linear d labels bias",
+    "PRE_TRAINING": f"""bert.pooler.dense linear d d bias
+                        {_BERT_HEAD}
+                        cls.seq_relationship linear d 2 bias""",
+    "NEXT_SENTENCE": """bert.pooler.dense linear d d bias
+                        cls.seq_relationship linear d 2 bias""",
+    "MULTIPLE_CHOICE": """bert.pooler.dense linear d d bias
+                          classifier linear d 1 bias""",
+    "FEATURE_EXTRACTION": "bert.pooler.dense linear d d bias",
+}
+_ROBERTA = {
+    "symbols": _BERT_SYMBOLS, "defaults": _BERT_DEFAULTS | {"vocab_size": 50265},
+    "head": "MASKED_LM", "only": _BERT_ONLY,
+    "modules": _BERT.replace("{base}", "roberta"),
+    "heads": {
+        "MASKED_LM": """lm_head.dense linear d d bias
+                        lm_head.layer_norm norm d bias
+                        lm_head.decoder linear d vocab bias tied:tied""",
+        "SEQ_CLS": """classifier.dense linear d d bias
+                      classifier.out_proj linear d labels bias""",
+        "TOKEN_CLS": _CLASSIFIER,
+        "QUESTION_ANS": "qa_outputs linear d labels bias",
+        "MULTIPLE_CHOICE": """roberta.pooler.dense linear d d bias
+                              classifier linear d 1 bias""",
+        "FEATURE_EXTRACTION": "roberta.pooler.dense linear d d bias",
+    },
+    "lora": ["query", "value"], "adalora": ["query", "key", "value", "dense"],
+    "ia3": ["key", "value", "output.dense"],
+    "feedforward": ["output.dense"],
+}
+_KEY_VALUE_IA3 = {"ia3": ["k_proj", "v_proj", "down_proj"]}
+_QV = ["q_proj", "v_proj"]
+_ATTENTION_BIAS = "qkv_bias = attention_bias | 0; o_bias = attention_bias | 0"
+_TIED = "tied = tie_word_embeddings | 1"
+_FIXED_HEADS = "kv = num_key_value_heads; dh = head_dim"  # with defaults of their own, never null
+_NO_SPANS = {task: rows for task, rows in _MORE_HEADS.items() if task != "QUESTION_ANS"}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": _decoder("Llama", _sizes(4096, 11008, 32, 32, 32000),
+                      f"{_ATTENTION_BIAS}; mlp_bias = mlp_bias | 0", heads=_ROOTED_HEADS,
+                      adalora=_QV, **_KEY_VALUE_IA3),
+    "mistral": _decoder("Mistral", _sizes(4096, 14336, 32, 32, 32000, num_key_value_heads=8),
+                        **_KEY_VALUE_IA3),
+    "mixtral": _decoder("Mixtral", _sizes(4096, 14336, 32, 32, 32000, num_key_value_heads=8,
+                                          num_local_experts=8, num_experts_per_tok=2),
+                        "experts = num_local_experts; active = num_experts_per_tok",
+                        mlp=_STACKED_EXPERTS, note=_EXPERTS_NOTE, lora=None,
+                        ia3=["k_proj", "v_proj", "w2"], feedforward=["w2"]),
+    "gemma": _decoder("Gemma", _sizes(3072, 24576, 28, 16, 256000, num_key_value_heads=16,
+                                      head_dim=256),
+                      f"{_FIXED_HEADS}; {_ATTENTION_BIAS}; {_TIED}", heads=_NO_SPANS, adalora=_QV),
+    "gemma2": _decoder("Gemma2", _sizes(2304, 9216, 26, 8, 256000, num_key_value_heads=4,
+                                        head_dim=256),
+                       f"{_FIXED_HEADS}; {_ATTENTION_BIAS}; {_TIED}; four_norms = 1",
+                       heads=_NO_SPANS, adalora=_QV),
+    "gemma3_text": _decoder("Gemma3", _sizes(2304, 9216, 26, 8, 262208, num_key_value_heads=4,
+                                             head_dim=256),
+                            f"{_FIXED_HEADS}; {_ATTENTION_BIAS}; {_TIED}; four_norms = 1; "
+                            "qk_norm = 1", heads=_DECODER_HEADS, adalora=_QV,
+                            classes={"Gemma3ForCausalLM": "CAUSAL_LM",
+                                     "Gemma3TextForSequenceClassification": "SEQ_CLS",
+                                     "Gemma3TextModel": "FEATURE_EXTRACTION"}),
+    "qwen2": _decoder("Qwen2", _sizes(4096, 22016, 32, 32, 151936, num_key_value_heads=32),
+                      "qkv_bias = 1", heads=_ROOTED_HEADS, adalora=_QV),
+    "qwen3": _decoder("Qwen3", _sizes(4096, 22016, 32, 32, 151936, num_key_value_heads=32,
+                                      head_dim=128),
+                      f"dh = head_dim; {_ATTENTION_BIAS}; qk_norm = 1", heads=_ROOTED_HEADS,
+                      adalora=_QV),
+    "phi3": {
+        "symbols": _DECODER_SYMBOLS,
+        "modules": """
+            model.embed_tokens                                  embedding vocab d
+            model.norm                                          norm d
+            model.layers.{layers}.input_layernorm               norm d
+            model.layers.{layers}.self_attn.qkv_proj            linear d (heads+2*kv)*dh
+            model.layers.{layers}.self_attn.o_proj              linear heads*dh d
+            model.layers.{layers}.post_attention_layernorm      norm d
+            model.layers.{layers}.mlp.gate_up_proj              linear d 2*ff
+            model.layers.{layers}.mlp.down_proj                 linear ff d
+        """,
+        "heads": _NO_SPANS, "head": "CAUSAL_LM", "classes": _classes("Phi3", _NO_SPANS),
+        "defaults": _sizes(3072, 8192, 32, 32, 32064),
+        "own_code": ["configuration_phi3.Phi3Config", "modeling_phi3.Phi3ForCausalLM"],
+    },
+    "phi": {
+        "symbols": _DECODER_SYMBOLS + "qk_norm = qk_layernorm | 0",
+        "defaults": _sizes(2048, 8192, 24, 32, 51200),
+        "own_code": ["configuration_phi.PhiConfig", "modeling_phi.PhiForCausalLM"],
+        "modules": """
+            model.embed_tokens                                  embedding vocab d
+            model.final_layernorm                               norm d            bias
+            model.layers.{layers}.input_layernorm               norm d            bias
+            model.layers.{layers}.self_attn.q_proj              linear d heads*dh bias
+            model.layers.{layers}.self_attn.k_proj              linear d kv*dh    bias
+            model.layers.{layers}.self_attn.v_proj              linear d kv*dh    bias
+            model.layers.{layers}.self_attn.dense               linear heads*dh d bias
+            model.layers.{layers}.self_attn.q_layernorm         norm d/heads      bias if:qk_norm
+            model.layers.{layers}.self_attn.k_layernorm         norm d/heads      bias if:qk_norm
+            model.layers.{layers}.mlp.fc1                       linear d ff       bias
+            model.layers.{layers}.mlp.fc2                       linear ff d       bias
+        """,
+        "heads": {"CAUSAL_LM": "lm_head linear d vocab bias tied:tied", "SEQ_CLS": _SCORE,
+                  "TOKEN_CLS": _SCORE_TOKENS},
+        "head": "CAUSAL_LM", "classes": _classes("Phi", _NO_SPANS),
+        "lora": ["q_proj", "v_proj", "fc1", "fc2"], "vera": _QV, "ia3": ["q_proj", "v_proj", "fc2"],
+        "feedforward": ["fc2"],
+    },
+    "phi-msft": {  # phi-2 as first released: the names that early tutorials use
+        "symbols": """
+            d = n_embd
+            layers = n_layer
+            heads = n_head
+            ff = n_inner | 4*d
+            vocab = vocab_size
+            prefix_width = d
+        """,
+        "modules": """
+            transformer.embd.wte                    embedding vocab d
+            transformer.h.{layers}.ln               norm d          bias
+            transformer.h.{layers}.mixer.Wqkv       linear d 3*d    bias
+            transformer.h.{layers}.mixer.out_proj   linear d d      bias
+            transformer.h.{layers}.mlp.fc1          linear d ff     bias
+            transformer.h.{layers}.mlp.fc2          linear ff d     bias
+        """,
+        "heads": {"CAUSAL_LM": """lm_head.ln norm d bias
+                                  lm_head.linear linear d vocab bias"""},
+        "head": "CAUSAL_LM", "classes": {"PhiForCausalLM": "CAUSAL_LM"}, "defaults": {},
+        "own_code": ["configuration_phi.PhiConfig", "modeling_phi.PhiForCausalLM"],
+    },
+    "gpt2": {
+        "symbols": """
+            d = n_embd | hidden_size
+            layers = n_layer | num_hidden_layers
+            heads = n_head | num_attention_heads
+            ff = n_inner | 4*d
+            vocab = vocab_size
+            positions = n_positions | max_position_embeddings
+            prefix_width = d
+            tied = tie_word_embeddings | 1
+        """,
+        "modules": """
+            transformer.wte                         embedding vocab d
+            transformer.wpe                         embedding positions d
+            transformer.h.{layers}.ln_1             norm d          bias
+            transformer.h.{layers}.attn.c_attn      conv1d d 3*d    bias
+            transformer.h.{layers}.attn.c_proj      conv1d d d      bias
+            transformer.h.{layers}.ln_2             norm d          bias
+            transformer.h.{layers}.mlp.c_fc         conv1d d ff     bias
+            transformer.h.{layers}.mlp.c_proj       conv1d ff d     bias
+            transformer.ln_f                        norm d          bias
+        """,
+        "defaults": {"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257,
+                     "n_positions": 1024},
+        "heads": (heads := _MORE_HEADS | {"TOKEN_CLS": _CLASSIFIER}), "head": "CAUSAL_LM",
+        "classes": _classes("GPT2", [task for task in heads if task != "CAUSAL_LM"],
+                            GPT2LMHeadModel="CAUSAL_LM"),
+        "only": {"add_cross_attention": False},
+        "lora": ["c_attn"], "adalora": ["c_attn"],
+        "ia3": ["c_attn", "mlp.c_proj"], "feedforward": ["mlp.c_proj"],
+    },
+    "opt": {
+        "symbols": """
+            d = hidden_size
+            ff = ffn_dim
+            layers = num_hidden_layers
+            heads = num_attention_heads
+            vocab = vocab_size
+            positions = max_position_embeddings
+            word = word_embed_proj_dim | d
+            prefix_width = d
+            biased = enable_bias | 1
+            final = do_layer_norm_before | 1
+            drop_final = _remove_final_layer_norm | 0
+            affine = layer_norm_elementwise_affine | 1
+            tied = tie_word_embeddings | 1
+        """,
+        "modules": """
+            model.decoder.embed_tokens                              embedding vocab word
+            model.decoder.embed_positions                           embedding positions+2 d
+            model.decoder.project_in                                linear word d     if:word!=d
+            model.decoder.project_out                               linear d word     if:word!=d
+            model.decoder.final_layer_norm                norm d bias if:affine*final>drop_final
+            model.decoder.layers.{layers}.self_attn.q_proj          linear d d        bias:biased
+            model.decoder.layers.{layers}.self_attn.k_proj          linear d d        bias:biased
+            model.decoder.layers.{layers}.self_attn.v_proj          linear d d        bias:biased
+            model.decoder.layers.{layers}.self_attn.out_proj        linear d d        bias:biased
+            model.decoder.layers.{layers}.self_attn_layer_norm      norm d bias       if:affine
+            model.decoder.layers.{layers}.fc1                       linear d ff       bias:biased
+            model.decoder.layers.{layers}.fc2                       linear ff d       bias:biased
+            model.decoder.layers.{layers}.final_layer_norm          norm d bias       if:affine
+        """,
+        "defaults": {"hidden_size": 768, "ffn_dim": 3072, "num_hidden_layers": 12,
+                     "num_attention_heads": 12, "vocab_size": 50272,
+                     "max_position_embeddings": 2048},
+        "heads": (heads := {"CAUSAL_LM": "lm_head linear word vocab tied:tied",
+                            "SEQ_CLS": "score linear word labels",
+                            "QUESTION_ANS": "qa_outputs linear word 2 bias"}),
+        "head": "CAUSAL_LM", "classes": _classes("OPT", heads),
+        "lora": ["q_proj", "v_proj"],
+        "adalora": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
+        "ia3": ["q_proj", "k_proj", "fc2"], "feedforward": ["fc2"],
+    },
+    "bloom": {
+        "symbols": """
+            d = n_embed | hidden_size
+            layers = n_layer | num_hidden_layers
+            heads = n_head | num_attention_heads
+            vocab = vocab_size
+            ff = 4*d
+            prefix_width = d
+            tied = tie_word_embeddings | 1
+        """,
+        "modules": """
+            transformer.word_embeddings                             embedding vocab d
+            transformer.word_embeddings_layernorm                   norm d          bias
+            transformer.h.{layers}.input_layernorm                  norm d          bias
+            transformer.h.{layers}.self_attention.query_key_value   linear d 3*d    bias
+            transformer.h.{layers}.self_attention.dense             linear d d      bias
+            transformer.h.{layers}.post_attention_layernorm         norm d          bias
+            transformer.h.{layers}.mlp.dense_h_to_4h                linear d ff     bias
+            transformer.h.{layers}.mlp.dense_4h_to_h                linear ff d     bias
+            transformer.ln_f                                        norm d          bias
+        """,
+        "defaults": {"hidden_size": 64, "n_layer": 2, "n_head": 8, "vocab_size": 250880},
+        "heads": (heads := _MORE_HEADS | {"TOKEN_CLS": _CLASSIFIER}), "head": "CAUSAL_LM",
+        "classes": _classes("Bloom", heads),
+        "lora": ["query_key_value"], "adalora": ["query_key_value"],
+        "ia3": ["query_key_value", "mlp.dense_4h_to_h"],
+        "feedforward": ["mlp.dense_4h_to_h"],
+    },
+    "t5": _t5("T5", {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8,
+                     "vocab_size": 32128}, "0", 1, adalora=["q", "k", "v", "o", "wi", "wo"],
+              ia3=["k", "v", "wo"], feedforward=["wo"]),
+    "mt5": _t5("MT5", {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6,
+                       "vocab_size": 250112}, "1", 0,
+               adalora=["q", "k", "v", "o", "wi_0", "wi_1", "wo"],
+               ia3=["k", "v", "wi_1"], feedforward=[]),
+    "bert": {
+        "symbols": _BERT_SYMBOLS,
+        "modules": _BERT.replace("{base}", "bert"),
+        "defaults": _BERT_DEFAULTS, "only": _BERT_ONLY,
+        "heads": _BERT_HEADS, "head": "MASKED_LM",
+        "classes": _classes("Bert", _BERT_HEADS, BertLMHeadModel="MASKED_LM"),
+        "lora": ["query", "value"], "adalora": ["query", "value"],
+        "ia3": ["key", "value", "output.dense"], "feedforward": ["output.dense"],
+    },
+    "roberta": _ROBERTA | {"classes": _classes("Roberta", _ROBERTA["heads"],
+                                               RobertaForCausalLM="MASKED_LM")},
+    "xlm-roberta": {
+        **{key: entry for key, entry in _ROBERTA.items()
+           if key not in ("adalora", "ia3", "feedforward")},
+        "defaults": _BERT_DEFAULTS,
+        "classes": _classes("XLMRoberta", _ROBERTA["heads"], XLMRobertaForCausalLM="MASKED_LM"),
+    },
+}
