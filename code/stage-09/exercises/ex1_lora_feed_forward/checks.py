@@ -327,6 +327,12 @@ def _large(trial: Trial) -> None:
         if found.diagnosis.mistake == "not-finite":
             raise Found(OVERFLOW, "With inputs in the thousands, " + found.diagnosis.seen) from None
         raise
+    wide = Trial(trial.student, np.float64)  # float32 has not the digits to tell
+    deep = {**_weights(wide), "gate": np.full((F, D), -2.5)}
+    x = np.ones((1, D))  # each z is -15
+    if not wide.agrees(wide.call(wide.make(**deep).forward, x), _output(deep, x)):
+        raise Found(GENERAL["digits"], "Where every z is -15 the output is wrong: the logistic "
+                                       "function is small there, and not cut off.")
     for each in trial.each_dtype():
         block, weights, arrays = _block(each)
         x = each.normal(4, D)
@@ -449,6 +455,12 @@ def _follows(trial: Trial) -> None:
     trial.follows(block, KEYS, ((F, D), (F, D), (RANK, F, D)),
                   lambda x, G: _right(weights, arrays, x, G))
 
+    def build() -> tuple:
+        block, weights, arrays = _block(trial)
+        return block, block.forward, lambda x, G: _right(weights, arrays, x, G)
+
+    trial.keeps_apart(build, KEYS, (4, D))
+
 
 # ---- Step 4: merging --------------------------------------------------------------------------
 
@@ -506,12 +518,19 @@ def _merge_after(trial: Trial) -> None:
     before, merged = _whole(weights, arrays), dict(zip(PROJECTIONS, merged, strict=True))
     for array in arrays.values():
         array *= 2
+    if not trial.agrees(trial.call(block.forward, x), _output(_whole(weights, arrays), x)):
+        raise Found(MERGE_CHANGES, "After a merge and a step of an optimizer the output is wrong.")
     for name, array in zip(PROJECTIONS, trial.call(block.merge, returns=(tuple, list)),
                            strict=True):
         if not trial.agrees(array, _whole(weights, arrays)[name]):
             raise Found(GENERAL["kept"], f"Merged again after a step, {name} is not the new one.")
         if not trial.agrees(merged[name], before[name]):
             raise Found(GENERAL["kept"], f"The second merge has changed the first one's {name}.")
+    block, weights, arrays = _block(trial, fill=False)
+    for name, array in zip(PROJECTIONS, trial.call(block.merge, returns=(tuple, list)),
+                           strict=True):
+        trial.own_memory(f"the merged {name} of a fresh block", array, *weights.values(),
+                         *arrays.values())
 
 
 def check_lora_feed_forward(student: type, step: int | None = None, *,

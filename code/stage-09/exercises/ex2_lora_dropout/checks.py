@@ -443,6 +443,9 @@ def _mask_values(trial: Trial) -> None:
         raise Found(WRONG_RATE, f"At a rate of {RATE} a share of {share:.2f} was kept.")
     if abs(kept - 1) < 1e-3:
         raise Found(NO_SCALE, f"Entries that were kept are multiplied by {kept:.3g}.")
+    if 1e-12 < (error := abs(kept - 1 / (1 - RATE))) < 1e-3 and not trial.agrees(
+            kept.reshape(1), np.array([1 / (1 - RATE)], trial.dtype)):
+        raise Found(GENERAL["digits"], f"Entries that were kept are off by {error:.1g}.")
     if abs(kept - 1 / (1 - RATE)) > 1e-3:
         raise Found(WRONG_FACTOR, f"Entries that were kept are multiplied by {kept:.3g}.")
 
@@ -546,6 +549,7 @@ def _check_plain_gradients(trial: Trial, layer: Any, arrays: Arrays, x: np.ndarr
 def _masked_gradients(trial: Trial) -> None:
     for each in trial.each_dtype():
         layer, arrays, x, W, G, M = _masked_layer(each)
+        x[..., ::3] = 0  # a mask says nothing of which inputs are zero
         each.call(layer.forward, x, W)
         right, plain, unscaled, twice = (_gradients(arrays, x, W, G, M=mask) for mask in (
             M, 1, M * (1 - RATE), M / (1 - RATE)))
@@ -587,6 +591,26 @@ def _replaced(trial: Trial) -> None:
     trial.replaces_gradients(layer, ("A", "B"), once)
     swapped = G.reshape(7, 2, OUT)
     trial.refuses(f"a grad_output of shape {swapped.shape}", lambda: once(swapped))
+    _follows(trial)
+
+
+def _right(arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray) -> Arrays:
+    """Output and gradients of plain LoRA, that of the input under "x"."""
+    found = _gradients(arrays, x, W, G)
+    return {"output": x @ W.T + S * _update(arrays, x), "x": found["X"], **found}
+
+
+def _follows(trial: Trial) -> None:
+    W = trial.normal(N, N, seed=3)
+
+    def build() -> tuple:
+        layer, arrays = _layer(trial, 0.0, N, N)
+        return (layer, lambda x: layer.forward(x, W),
+                lambda x, G: _right(arrays, x, W, G))
+
+    layer, forward, right = build()
+    trial.follows(layer, ("A", "B"), ((4, N), (4, N), (2, 3, N)), right, forward)
+    trial.keeps_apart(build, ("A", "B"), (4, N))
 
 
 # ---- Step 5: merging --------------------------------------------------------------------------
@@ -628,6 +652,9 @@ def _merge_between(trial: Trial) -> None:
     arrays["A"] *= 2
     if trial.agrees(trial.call(layer.merge_weights, W), before):
         raise Found(GENERAL["dead-parameters"], "A was doubled, and nothing changed.")
+    fresh = trial.make(N, N, RANK, dtype=trial.dtype, rng=trial.rng())
+    trial.own_memory("the merged weight of a fresh layer", trial.call(fresh.merge_weights, W), W,
+                     *trial.arrays(fresh, ("A", "B")).values())
 
 
 def check_lora_dropout(student: type, step: int | None = None, *,

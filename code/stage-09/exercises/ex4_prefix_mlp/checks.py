@@ -271,6 +271,10 @@ def _start(trial: Trial) -> None:
         if all(same(*pair)):
             raise Found(IGNORES_RNG, f"Two objects made {what} start the same.")
     _, a = _mlp(trial, random=False)
+    wide = trial.arrays(trial.make(L, H, DH, rng=trial.rng(1)), NAMES)  # with the default widths
+    for name in ("W1", "W2"):
+        if (std := wide[name].std()) > 0.3:
+            raise Found(GENERAL["start-size"], f"{name} has a standard deviation of {std:.2g}.")
     if len(np.unique(a["E"], axis=0)) < P:
         raise Found(EQUAL_TOKENS, "Rows of E are equal.")
     if not _before_tanh(a).any() and not a["W2"].any():
@@ -409,6 +413,15 @@ def _again(trial: Trial) -> None:
     for name, grad in right.items():
         trial.compare(f"the gradient of {name} after an update and a second forward", found[name],
                       grad, {OLD_FORWARD: old[name], ACCUMULATES: first[name] + grad})
+
+    def build() -> tuple:
+        mlp, a = _mlp(trial)
+        return mlp, lambda x: mlp.forward(), lambda x, G: (
+            _right(a, _in_rows(G)) | {"output": _laid_out(_rows(a))})
+
+    mlp, forward, wanted = build()
+    trial.follows(mlp, NAMES, (PREFIX, PREFIX), wanted, forward)
+    trial.keeps_apart(build, NAMES, PREFIX)
 
 
 @EXERCISE.test(3, "behaviour", "dtypes stay as they are")

@@ -562,9 +562,16 @@ def _together(trial: Trial) -> None:
 
 @EXERCISE.test(4, "behaviour", "each step goes by the arrays and the input of its own forward")
 def _follows(trial: Trial) -> None:
-    layer, a, weights = _layer(trial)
-    trial.follows(layer, NAMES, ((BATCH, T, D), (BATCH, T, D), (P, T, D)), lambda x, G: (
-        _gradients(a, weights, x, G) | {"output": _attention(a, weights, x)}))
+
+    def build() -> tuple:
+        layer, a, weights = _layer(trial)
+        return layer, layer.forward, lambda x, G: (
+            _gradients(a, weights, x, G) | {"output": _attention(a, weights, x)})
+
+    layer, _, right = build()
+    trial.follows(layer, NAMES, ((BATCH, T, D), (BATCH, T, D), (P, T, D), (BATCH, T + 3, D),
+                                 (BATCH, 2, D)), right)
+    trial.keeps_apart(build, NAMES, (BATCH, T, D))
 
 
 @EXERCISE.test(4, "behaviour", "dtypes stay as they are in backward")

@@ -5,6 +5,7 @@ midpoints between levels, so that any order of operations, in float32 or float64
 """
 
 import gc
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
@@ -463,6 +464,9 @@ def _dequantize_values(trial: Trial) -> None:
                 NF4[codes] * scale).reshape(IN, OUT).T.astype(np.float32),
             BLOCK_LOST: made(NF4[codes] * usual)})
         Trial(trial.student, np.float32).keeps_dtype("dequantize_nf4", W)
+        if not np.allclose(W, made(NF4[codes] * scale), rtol=2e-6, atol=0):
+            raise Found(GENERAL["digits"], "The weight agrees with the levels of the statement to "
+                                           "four digits or so, and float32 holds seven.")
 
 
 @EXERCISE.test(2, "behaviour", "levels times absmax survive the round trip, for any shape")
@@ -637,6 +641,8 @@ def _layer_start(trial: Trial) -> None:
         x = trial.normal(ROWS, IN, seed=3)
         if (arrays["B"] @ arrays["A"]).any():
             raise Found(NOT_IDENTITY, "B A is not zero in a fresh layer.")
+        if (std := max(array.std() for array in arrays.values())) > 0.5:
+            raise Found(GENERAL["start-size"], f"Its standard deviation is {std:.2g}.")
         other = _stored(W, not double).astype(trial.dtype)
         across = _stored(W.T.copy(), double).T.astype(trial.dtype)
         trial.compare(f"the output with double_quant = {double}", trial.call(layer.forward, x),
@@ -717,10 +723,10 @@ def _caches(thing: Any) -> list[Any]:
             if hasattr(value, "cache_clear")]
 
 
-def _large(trial: Trial) -> tuple[Any, np.ndarray]:
+def _large(trial: Trial, shape: tuple = LARGE, rank: int = 8) -> tuple[Any, np.ndarray]:
     """A student's layer with a larger weight, and the weight."""
-    W = _weight(trial, *LARGE)
-    layer = trial.call(_function(trial, "QLoRALinear"), W, returns=None)
+    W = _weight(trial, *shape)
+    layer = trial.call(_function(trial, "QLoRALinear"), W, lora_rank=rank, returns=None)
     for cache in _caches(layer):
         cache.cache_clear()  # of what layers before this one left there
     return layer, W
@@ -770,6 +776,35 @@ def _memory(trial: Trial) -> None:
         raise Found(NOT_DOUBLE, f"The layer holds {scales} floating-point scales.")
     trial.call(layer.forward, trial.normal(1, W.shape[1], seed=3))
     _stays_small(trial, layer, W, "After forward")
+    del layer, W
+    _weighs_little(trial)
+
+
+def _weighs_little(trial: Trial) -> None:
+    """Raise `Found` if more memory stays while a layer lives than codes, scales, A and B need.
+
+    However it is kept: in a closure, as bytes, in a list, in the module's dictionary.
+    """
+    if tracemalloc.is_tracing():
+        return
+    trial.call(_function(trial, "QLoRALinear"), _weight(trial, *ODD), returns=None)  # its tables
+    tracemalloc.start()
+    try:
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        layer, W = _large(trial, (64, 96), rank=1)
+        size, trained = W.size, sum(array.nbytes for array in layer.parameters().values())
+        x = trial.normal(1, W.shape[1], seed=3)
+        del W
+        for when in ("Once it is made", "After forward"):
+            gc.collect()
+            held = tracemalloc.get_traced_memory()[0] - before - 2 * trained  # and gradients
+            if held > 0.75 * size + 8192:  # half a byte for each code; its scales, x and the like
+                raise Found(LARGE_KEPT, f"{when} it holds {held:,} bytes beside A and B, for "
+                                        f"{size:,} weights of four bits.")
+            trial.call(layer.forward, x)
+    finally:
+        tracemalloc.stop()
 
 
 @EXERCISE.test(4, "behaviour", "bits_per_weight() measures codes, absmax and scales, and no more")
@@ -880,6 +915,20 @@ def _replaces(trial: Trial) -> None:
     arrays["A"] *= 2
     if trial.agrees(trial.call(layer.forward, x), before):
         raise Found(GENERAL["dead-parameters"], "A was doubled, and nothing changed.")
+
+    def build() -> tuple:
+        layer, a, _, b, stored = _layer(trial)
+
+        def right(x: np.ndarray, G: np.ndarray) -> dict[str, np.ndarray]:
+            s, B, A = ALPHA_VALUE / RANK, a["B"], a["A"]
+            dense = stored + s * B @ A
+            return {"output": x @ dense.T + b, "x": G @ dense, "B": s * G.T @ (x @ A.T),
+                    "A": s * (G @ B).T @ x}
+        return layer, layer.forward, right
+
+    layer, _, right = build()
+    trial.follows(layer, ("A", "B"), ((ROWS, IN), (ROWS, IN), (RANK, IN)), right)
+    trial.keeps_apart(build, ("A", "B"), (ROWS, IN))
 
 
 @EXERCISE.test(5, "behaviour", "a gradient of another shape than the output is refused")

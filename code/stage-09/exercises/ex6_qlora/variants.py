@@ -150,7 +150,7 @@ def layer(space):
             if grad_output.shape != (*self.x.shape[:-1], self.size[0]):
                 raise ValueError("grad_output")
             x, g = (a.reshape(-1, a.shape[-1]) for a in (self.x, grad_output))
-            self.A_grad[...] = self.s * (g @ self.B).T @ x
+            self.A_grad = self.s * (g @ self.B).T @ x
             self.B_grad = self.s * g.T @ (x @ self.A.T)
             return grad_output @ self.hat() + self.s * (grad_output @ self.B) @ self.A
 

@@ -29,40 +29,93 @@ class Trial(Comparisons):
             if not self.agrees(grad, first[name]):
                 raise Found(GENERAL["accumulates"], f"The gradient of {name} changed.")
 
+    def _fill(self, arrays: dict[str, np.ndarray], seed: int) -> None:
+        for number, array in enumerate(arrays.values()):
+            array[...] = 0.5 * self.normal(*array.shape, seed=seed + number)
+
     def follows(self, thing: Any, names: tuple | list, shapes: tuple,
-                right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]) -> None:
+                right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
+                forward: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
         """Raise `Found` unless each forward and backward goes by its own input and arrays.
 
         Parameters
         ----------
-        shapes : of the inputs, one for each call; before each all arrays get new numbers, in place
+        shapes : of the inputs, one for each call; before each all arrays get new numbers, in
+            place, and at the end, for one call more, the input itself
         right : function of input and grad_output, asked once the arrays have their new numbers:
-            the right gradients by name, that of the input under "x" and the output under "output"
+            the right gradients by name, that of the input, if it has one, under "x", and the
+            output, if of the same shape as the input's gradient or not, under "output"
+        forward : function of the input, where it is not `thing.forward`
         """
-        arrays, earlier = self.arrays(thing, names), []
-        for call, shape in enumerate(shapes):
-            x, G = (self.normal(*shape, seed=100 * call + seed) for seed in (98, 99))
-            for number, array in enumerate(arrays.values()):
-                array[...] = 0.5 * self.normal(*array.shape, seed=100 * call + number)
-            found = {"output": self.call(thing.forward, x), "x": self.call(thing.backward, G)}
+        arrays, earlier, x = self.arrays(thing, names), [], np.empty(0)
+        for call, shape in enumerate((*shapes, shapes[-1])):
+            new = self.normal(*shape, seed=100 * call + 98)
+            if call == len(shapes):
+                x[...] = new  # the very array of the last call
+            else:
+                x = new
+            self._fill(arrays, 100 * call)
+            found = {"output": self.call(forward or thing.forward, x)}
+            G = self.normal(*found["output"].shape, seed=100 * call + 99)
             wanted = right(x, G)
+            self._right_in(call, found, wanted)  # before a backward might write over it
+            if (back := self.call(thing.backward, G, returns=None)) is not None:
+                found["x"] = back
             for name, array in self.arrays(thing, names).items():
                 if not np.shares_memory(array, arrays[name]):
                     raise Found(GENERAL["dead-parameters"], "A forward or backward has put another "
                                                             f"array in the place of {name}.")
-            results = [(array, array.copy()) for array in found.values()]
-            for name, value in (found | self.arrays(thing, names, "gradients")).items():
-                what = name if name == "output" else f"gradient of {name}"
-                if call and (value.shape != wanted[name].shape
-                             or not self.agrees(value, wanted[name])):
-                    raise Found(GENERAL["kept"], f"In call {call + 1}, with other numbers in the "
-                                                 f"arrays and another input, the {what} is wrong.")
-                self.compare(f"the {what}", value, wanted[name])
-            for array, copy in earlier:
+            found |= self.arrays(thing, names, "gradients")
+            self._right_in(call, found, wanted)
+            for name, array, copy in earlier:
                 if not np.array_equal(array, copy):
                     raise Found(GENERAL["kept"], f"Call {call + 1} has changed what call {call} "
-                                                 "had returned.")
-            earlier = results
+                                                 f"had returned. It is the {_what(name)}.")
+            earlier = [(name, array, array.copy()) for name, array in found.items()]
+
+    def _right_in(self, call: int, found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]
+                  ) -> None:
+        for name, value in found.items():
+            if call and (value.shape != wanted[name].shape
+                         or not self.agrees(value, wanted[name])):
+                raise Found(GENERAL["kept"], f"In call {call + 1}, with other numbers in the "
+                                             f"arrays and another input, the {_what(name)} is "
+                                             "wrong.")
+            self.compare(f"the {_what(name)}", value, wanted[name])
+
+    def keeps_apart(self, build: Callable[[], tuple], names: tuple | list, shape: tuple) -> None:
+        """Raise `Found` if two objects at work by turns disturb each other.
+
+        Parameters
+        ----------
+        build : makes an object, its forward as a function of x, and `right` as for `follows`
+        """
+        pair, data, backs = [build() for _ in range(2)], [], []
+        for i, (thing, forward, _) in enumerate(pair):
+            self._fill(self.arrays(thing, names), 700 + 100 * i)
+            x = self.normal(*shape, seed=710 + i)
+            output = self.call(forward, x)
+            data.append((x, self.normal(*output.shape, seed=720 + i)))
+        for (thing, *_), (_, G) in zip(pair, data, strict=True):
+            backs.append(self.call(thing.backward, G, returns=None))
+        for (thing, _, right), (x, G), back in zip(pair, data, backs, strict=True):
+            wanted = right(x, G)
+            found = self.arrays(thing, names, "gradients") | ({} if back is None else {"x": back})
+            for name, value in found.items():
+                if not self.agrees(value, wanted[name]):
+                    raise Found(GENERAL["shared"], "Two objects ran forward, then both backward: "
+                                                   f"the {_what(name)} of one is wrong.")
+
+    def own_memory(self, what: str, array: np.ndarray, *others: np.ndarray) -> None:
+        """Raise `Found` if a result is, or is a view of, an array that belongs to somebody else."""
+        if any(np.shares_memory(array, other) for other in others):
+            raise Found(GENERAL["handed-out"], f"{what} shares its memory with an array that was "
+                                               "passed in, or with one of parameters().")
+
+    def _on_the_class(self) -> str:
+        """The attribute of the student's class in which there are arrays, or ""."""
+        return next((name for cls in getattr(self.student, "__mro__", ()) for name, value in
+                     vars(cls).items() if not name.startswith("__") and _holds_arrays(value)), "")
 
     def refuses(self, what: str, function: Callable[[], Any],
                 errors: tuple = (ValueError, TypeError),
@@ -80,4 +133,17 @@ class Trial(Comparisons):
                 raise  # in backward before forward, what is not there yet can be missed by accident
             raise Found(diagnosis, f"{what} raised {type(error).__name__} ({told(error)}), "
                                    f"expected {expected}.") from None
+        if diagnosis is GENERAL["backward-first"] and (name := self._on_the_class()):
+            raise Found(GENERAL["shared"], f"{what} found what another object had left in {name}.")
         raise Found(diagnosis, f"{what} raised no {expected}.")
+
+
+def _what(name: str) -> str:
+    return name if name == "output" else f"gradient of {name}"
+
+
+def _holds_arrays(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, np.ndarray) or (isinstance(value, (list, tuple))
+                                             and any(map(_holds_arrays, value)))

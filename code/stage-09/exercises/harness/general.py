@@ -57,6 +57,19 @@ GENERAL = {d.mistake: d for d in (
               "Every forward works with its own input and with the arrays as they are by then, and "
               "backward with the last forward. What is made once and kept is right for one step; "
               "what is handed out once and written over was right until then.", "9.6"),
+    Diagnosis("shared", "something on the class or the module that belongs to one object",
+              "A model holds many objects of a class, and all run forward before any runs "
+              "backward. What one call remembers belongs on self.", "9.6"),
+    Diagnosis("handed-out", "a result that is somebody else's array",
+              "Whoever writes into the result writes into the frozen weight, too, or the other way "
+              "round. A new array is a copy, also while the update is zero.", "9.6"),
+    Diagnosis("start-size", "random numbers of the wrong size at the start",
+              "The statement says how large they may be. Larger ones disturb what was trained "
+              "before and make the first steps jump.", "statement"),
+    Diagnosis("digits", "digits that were lost on the way",
+              "The formula is right and the numbers have fewer digits than their dtype holds. "
+              "Tables stay as exact as they are given, and nothing becomes narrower in between.",
+              "statement"),
     Diagnosis("writes-parameters", "a forward or backward that writes into parameters()",
               "They read these arrays and leave the gradients beside them. Only the optimizer "
               "takes a step, once and at the rate that it was given.", "9.6"),

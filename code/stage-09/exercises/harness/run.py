@@ -65,7 +65,8 @@ def time_limit(seconds: float) -> Iterator[None]:
 
     def watch(frame: FrameType, event: str, arg: Any) -> Callable:
         if event == "call":  # a loop on a single line has no new lines, but new operations
-            frame.f_trace_opcodes = _is_students(frame)
+            comprehension = frame.f_code.co_name.startswith("<")  # these end, and are slow enough
+            frame.f_trace_opcodes = not comprehension and _is_students(frame)
         if time.monotonic() > end:
             raise TooLong(again)
         return watch

@@ -410,10 +410,10 @@ def test_the_hint_knows_every_array_of_peft(name, end):
 
 def test_general_diagnoses_send_to_where_the_matter_is_explained():
     by_page = {"statement": {"raised", "slip", "signature", "global-random", "wrong-type",
-                             "wrong-shape", "values"},
+                             "wrong-shape", "values", "start-size", "digits"},
                "9.6": {"too-long", "changes-input", "wrong-dtype", "not-finite", "accumulates",
                        "accepts-nonsense", "backward-first", "dead-parameters", "kept",
-                       "writes-parameters"}}
+                       "writes-parameters", "shared", "handed-out"}}
     assert {page: {d.mistake for d in GENERAL.values() if d.read == page}
             for page in by_page} == by_page
     assert all(key == d.mistake for key, d in GENERAL.items())
