@@ -10,7 +10,7 @@ PIP    := -m pip --disable-pip-version-check --require-virtualenv
 QUIETLY := > >(sed '/already satisfied/d')
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments bench bench-checkpoints bench-browser zip colab vendor constraints matrix binder links lab clean
+.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments smollm2 experiments-smollm2 bench bench-checkpoints bench-browser zip colab vendor constraints matrix binder links lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -109,6 +109,12 @@ experiments: env  ## run every experiment of section 9.7 again from nothing (und
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama run --fresh
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama timing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama table
+
+smollm2: env  ## fetch a real language model of 135 million parameters (93 MB, once)
+	@cd code/stage-09 && ../../$(BIN)/python -m real_models.smollm2 --fetch
+
+experiments-smollm2: smollm2  ## teach it schedules: every run that is not recorded yet
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.smollm2 run
 
 bench: env oracle  ## time everything beside PyTorch and Hugging Face; rewrites the page on speed
 	@for name in layers small_llama nf4 growth; do $(BIN)/python benchmarks/$$name.py || exit; done
