@@ -13,6 +13,7 @@ This folder's parent holds our `peft`: it must never be on the path here.
 import json
 import sys
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def main(folder: Path) -> None:
                                                                   ).logits[0].numpy()
         answers["loss"], gradients = lora_step(task)
     arrays |= gradients
-    if task.get("gguf"):
+    if task.get("gguf") and find_spec("gguf"):
         answers["gguf"] = against_gguf(task["folder"], task["gguf"])
     np.savez(folder / "answers.npz", **arrays)
     (folder / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
