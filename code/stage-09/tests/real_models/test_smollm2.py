@@ -20,9 +20,9 @@ from real_models.tensorfile import HubError
 
 pytestmark = pytest.mark.xdist_group("speaking model")  # one worker: it takes gigabytes
 SCRIPT = Path(__file__).resolve().parents[1] / "oracle" / "smollm2_oracle.py"
-PIECES = (*"abcXYZ012589çğıöşüİéñß中語ع½²Ⅷ٣λ", "e\u0301", "😀", "👩\u200d👩\u200d👧", "🇹🇷", " ", "  ",
-          "\n", "\t", "\r\n", "\u00a0", "\u200b", "\0", " the", " def", "'s", "'ll", "==", "{}", "_",
-          "/*", "://", "<|im_end|>", "<|endoftext|>")
+PIECES = (*"abcXYZ012589çğıöşüİéñß½²Ⅷ٣λ中語ع", "e\u0301", "😀", "🇹🇷", "👩\u200d👩\u200d👧",
+          " ", "  ", "\n", "\t", "\r\n", "\u00a0", "\u200b", "\0", " the", "'s", "'ll", "==",
+          "{}", "_", "/*", "://", "<|im_end|>", "<|endoftext|>")
 
 
 @pytest.fixture(scope="module")
