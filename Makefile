@@ -13,7 +13,7 @@ QUIETLY := > >(sed '/already satisfied/d')
 .PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments smollm2 experiments-smollm2 bench bench-checkpoints bench-browser zip colab vendor constraints matrix binder links lab clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
 
 env: $(VENV)/.installed  ## create .venv with everything that the book and its tests need
 
