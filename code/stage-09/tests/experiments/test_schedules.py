@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from experiments import smollm2
 from experiments.schedules import GROUPS, YEAR, is_cron, load_schedules, runs, same
 
 
@@ -45,3 +46,20 @@ def test_the_data_hold_what_their_page_says():
     assert not any("AM" in row.words or "PM" in row.words for row in rows["phrasings"])
     with pytest.raises(ValueError, match="group"):
         load_schedules("tests")
+
+
+def test_what_is_recorded_was_planned_and_is_judged_as_today():
+    rows = smollm2.load_runs()
+    assert rows and all(any(job.items() <= row.items() for job in smollm2.planned())
+                        for row in rows)
+    for row in rows:
+        assert len(row["answers"]) == 20
+        for shown in row["answers"]:
+            assert same(shown["said"], shown["cron"]) is shown["right"]
+            assert shown["cron"] in {r.cron for r in load_schedules(shown["group"])}
+
+
+def test_only_answers_are_scored():
+    inputs, targets = smollm2.make_batch([([5, 6, 7], [8, 2]), ([5], [9, 10, 11, 2])])
+    assert inputs.tolist() == [[5, 6, 7, 8], [5, 9, 10, 11]]
+    assert targets.tolist() == [[-100, -100, 8, 2], [9, 10, 11, 2]]
