@@ -10,10 +10,10 @@ PIP    := -m pip --disable-pip-version-check --require-virtualenv
 QUIETLY := > >(sed '/already satisfied/d')
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments distributed bench bench-checkpoints bench-browser zip colab vendor constraints matrix binder links lab clean
+.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments smollm2 experiments-smollm2 distributed bench bench-checkpoints bench-browser zip colab vendor constraints matrix binder links lab clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
 
 env: $(VENV)/.installed  ## create .venv with everything that the book and its tests need
 
@@ -119,6 +119,12 @@ experiments: env  ## run every experiment of section 9.7 again from nothing (und
 
 distributed: env oracle  ## train on 1, 2 and 4 processes (DDP, FSDP2), killed and resumed too
 	@$(BIN)/python -m pytest code/stage-09/tests/real_models/test_distributed.py -v
+
+smollm2: env  ## fetch a real language model of 135 million parameters (93 MB, once)
+	@cd code/stage-09 && ../../$(BIN)/python -m real_models.smollm2 --fetch
+
+experiments-smollm2: smollm2  ## teach it schedules: every run that is not recorded yet
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.smollm2 run
 
 bench: env oracle  ## time everything beside PyTorch and Hugging Face; rewrites the page on speed
 	@for name in layers small_llama nf4 growth; do $(BIN)/python benchmarks/$$name.py || exit; done

@@ -161,8 +161,8 @@ class Unspeakable(Exception):
 
 @pytest.mark.parametrize(("error", "mistake"), [
     (GeneratorExit(), "raised"), (asyncio.CancelledError(), "raised"), (Unspeakable(), "raised"),
-    (BaseException("x" * 50_000_000), "raised"), (NameError("nmae"), "slip"),
-    (KeyError("nmae"), "slip"), (AttributeError("nmae"), "slip"),
+    (BaseException("x" * 50_000_000), "raised"), (NameError("nam_"), "slip"),
+    (KeyError("nam_"), "slip"), (AttributeError("nam_"), "slip"),
     (UnicodeDecodeError("utf-8", b"", 0, 1, ""), "raised")])
 def test_whatever_is_raised_becomes_a_short_report(error, mistake):
     def raises(x):

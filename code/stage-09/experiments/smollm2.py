@@ -1,0 +1,351 @@
+"""A skill for the speaking model: schedules in words to cron expressions.
+
+    python -m experiments.smollm2 run      every run that is not recorded yet, one after the other
+    python -m experiments.smollm2 table    print what is recorded, and what is not yet
+
+A filter for a part: `run --methods zero lora-all --rates 1e-3`.
+
+Question: does LoRA teach a model of 135 million parameters something that it cannot do, on 450
+examples and two processor cores; and is it the skill that it learns, or only the form of an answer?
+
+1. Before: the base model with the schedule alone ("zero"), and with three examples in its prompt,
+   as a text to continue ("three") or as a question to the assistant ("three-chat").
+2. After: each method at three learning rates, 120 steps of 8. The rate that counts is the one with
+   the lowest loss on 50 schedules that are neither trained nor tested on.
+
+Measured on 100 schedules: exact (runs at the same minutes of a year as the right one), form (is a
+cron expression at all), and, as a control, choice: is the right expression likelier than that of
+another schedule of the same group? A model that could choose before has learned a format. (With
+examples in the prompt the choice is left out: it would take longer than all else.) Then "general":
+loss on the base model's own answers to 20 everyday questions, before and after. Every run is
+appended to runs.jsonl at once, with 20 of its answers.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # before NumPy loads; time is recorded for one thread
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from experiments.schedules import GROUPS, Schedule, is_cron, load_schedules, same
+from experiments.small_llama import METHODS, cost, read_lines
+from llama import Linear, Llama
+from names import IGNORE
+from real_models import smollm2
+from training import Event, ProgressBar, cross_entropy, fit
+
+RESULTS = Path(__file__).resolve().parents[1] / "data" / "experiments" / "smollm2"
+RATES = (1e-3, 3e-4, 3e-3)  # the middle one first
+SEED = 0
+STEPS, BATCH, WARMUP = 120, 8, 10
+TEST = GROUPS[1:]
+BEFORE = ("zero", "three", "three-chat")
+RUNS = {"lora-all": (8,), "lora-qv": (8,)}  # methods of small_llama.METHODS, and their sizes
+QUESTIONS = (
+    "Name three rivers in Europe.", "What is the capital of Japan?", "Why is the sky blue?",
+    "How do I boil an egg?", "Write a short poem about rain.", "What does a librarian do?",
+    "Explain photosynthesis to a child.", "Give me three tips for better sleep.",
+    "What is the difference between a lake and a sea?", "How many legs does a spider have?",
+    "Suggest a name for a small bakery.", "What is gravity?", "Who wrote Hamlet?",
+    "List four kinds of fruit.", "How can I learn to play the guitar?", "What causes thunder?",
+    "Write one sentence about friendship.", "What is a good present for a gardener?",
+    "Translate 'good morning' into French.", "What should I pack for a day at the beach?")
+
+
+# ------------------------------------------------------------------------------------- the texts
+
+
+def prompt_of(words: str) -> str:
+    return f"Schedule: {words}\nCron:"
+
+
+def examples() -> list[Schedule]:
+    """Three of the training schedules, of different shapes: what a prompt shows."""
+    train = load_schedules("train")
+    shapes = (" * * *", " * * 1-5", " * *")
+    chosen: list[Schedule] = []
+    for shape in shapes:
+        chosen.append(next(r for r in train if r.cron.endswith(shape) and r not in chosen))
+    return chosen
+
+
+def prompts(words: str) -> dict[str, str]:
+    """The ways in which the base model is asked."""
+    shown = examples()
+    told = "\n".join(f"Schedule: {r.words}\nCron: {r.cron}" for r in shown)
+    return {"zero": prompt_of(words), "three": "".join(
+        f"{prompt_of(r.words)} {r.cron}\n" for r in shown) + prompt_of(words),
+        "three-chat": smollm2.chat(
+            "Write the cron expression of a schedule, minute hour day month weekday. Answer with "
+            f"the expression only.\n{told}\nSchedule: {words}") + "Cron:"}
+
+
+def make_batch(pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets of (prompt, answer) ids, filled up to the longest; only answers count.
+
+    Returns
+    -------
+    inputs, targets : (batch, time) int64; time = longest prompt and answer, less one
+    """
+    length = max(len(prompt) + len(answer) for prompt, answer in pairs) - 1
+    inputs = np.full((len(pairs), length), smollm2.STOP)
+    targets = np.full((len(pairs), length), IGNORE)
+    for row, (prompt, answer) in enumerate(pairs):
+        ids = prompt + answer
+        inputs[row, :len(ids) - 1] = ids[:-1]
+        targets[row, len(prompt) - 1:len(ids) - 1] = answer
+    return inputs, targets
+
+
+def encode(tokenizer: Tokenizer, rows: Iterable[Schedule]) -> list[tuple[list[int], list[int]]]:
+    """(prompt, answer) ids of schedules; the answer ends with `<|im_end|>`."""
+    return [(tokenizer.encode(prompt_of(row.words)).ids,
+             [*tokenizer.encode(" " + row.cron).ids, smollm2.STOP]) for row in rows]
+
+
+# ---------------------------------------------------------------------------- model and training
+
+
+class ScoredHead(Linear):
+    """The output layer, at the rows that count: 49,152 products for each of the others are saved.
+
+    The other rows' logits stay zero, and so do the gradients that they send back.
+    """
+
+    rows: Any = np.s_[:]
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(x), len(self.weight)), x.dtype)  # memory is taken where it is written
+        out[self.rows] = x[self.rows] @ self.weight.T  # (n, vocab)
+        return out
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        gx = np.zeros((len(g), self.weight.shape[1]), g.dtype)
+        gx[self.rows] = g[self.rows] @ self.weight  # (n, d)
+        return gx
+
+
+def batches(model: Llama, pairs: list, rng: np.random.Generator
+            ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Endless batches in a new order in every pass; tells the output layer which rows count.
+
+    Each run of eight batches is sorted by length before it is cut up, as `names.batches` does.
+    """
+    lengths = np.array([len(prompt) + len(answer) for prompt, answer in pairs])
+    while True:
+        order = rng.permutation(len(pairs))[:len(pairs) // BATCH * BATCH]
+        for start in range(0, len(order), 8 * BATCH):
+            window = order[start:start + 8 * BATCH]
+            window = window[np.argsort(lengths[window], kind="stable")].reshape(-1, BATCH)
+            for rows in rng.permutation(window):
+                yield scored(model, make_batch([pairs[i] for i in rows]))
+
+
+def scored(model: Llama, batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    model.lm_head.rows = np.flatnonzero(batch[1] != IGNORE)
+    return batch
+
+
+def losses(model: Llama, pairs: list) -> np.ndarray:
+    """Sum over the answer's tokens of each pair's loss, in nats: (len(pairs),)."""
+    found = np.empty(len(pairs))
+    ordered = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
+    for start in range(0, len(ordered), BATCH):
+        rows = ordered[start:start + BATCH]
+        inputs, targets = scored(model, make_batch([pairs[i] for i in rows]))
+        logits = model.forward(inputs)  # (B, T, vocab)
+        for i, row, target in zip(rows, logits, targets):
+            found[i] = cross_entropy(row, target)[0] * (target != IGNORE).sum()
+    model.lm_head.rows = np.s_[:]
+    return found
+
+
+def mean_loss(model: Llama, pairs: list) -> float:
+    """Nats per token of the answers."""
+    return float(losses(model, pairs).sum() / sum(len(answer) for _, answer in pairs))
+
+
+# --------------------------------------------------------------------------------------- measuring
+
+
+def ask(model: Llama, tokenizer: Tokenizer, texts: Sequence[str], tokens: int = 32) -> list[str]:
+    """The likeliest continuation of each text, its first line; those of equal length together."""
+    ids = [tokenizer.encode(text).ids for text in texts]
+    said = [""] * len(texts)
+    for length in sorted(set(map(len, ids))):
+        rows = [i for i, row in enumerate(ids) if len(row) == length]
+        for start in range(0, len(rows), BATCH):
+            part = rows[start:start + BATCH]
+            new = model.generate(np.array([ids[i] for i in part]), tokens, temperature=0,
+                                 stop=smollm2.STOP)
+            for i, row in zip(part, new.tolist()):
+                end = row.index(smollm2.STOP) if smollm2.STOP in row else len(row)
+                said[i] = tokenizer.decode(row[:end]).strip().partition("\n")[0]
+    return said
+
+
+def everyday(folder: Path, output: Path) -> list[list[list[int]]]:
+    """The base model's own answers to `QUESTIONS`, 30 tokens of each: what it could say before.
+
+    Pairs of (prompt, answer) ids, said once and kept in `output`/everyday.json.
+    """
+    file = output / "everyday.json"
+    if not file.exists():
+        base, tokenizer = smollm2.load(folder)
+        asked = [tokenizer.encode(smollm2.chat(question)).ids for question in QUESTIONS]
+        said = [list(smollm2.stream(base, ids, 30)) for ids in asked]
+        file.write_text(json.dumps([{"question": q, "answer": tokenizer.decode(a), "ids": [i, a]}
+                                    for q, i, a in zip(QUESTIONS, asked, said)]), encoding="utf-8")
+    return [row["ids"] for row in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def measure(model: Llama, tokenizer: Tokenizer, way: str, general: list) -> dict[str, Any]:
+    """What the module's docstring names, for each group of schedules, and 20 answers."""
+    found: dict[str, Any] = {"exact": {}, "form": {}}
+    if way == "zero":
+        found["choice"] = {}
+    shown: list[dict] = []
+    for group in TEST:
+        rows = load_schedules(group)
+        texts = [prompts(row.words)[way] for row in rows]
+        said = ask(model, tokenizer, texts)
+        right = [same(text, row.cron) for text, row in zip(said, rows)]
+        found["exact"][group] = sum(right)
+        found["form"][group] = sum(map(is_cron, said))
+        if way == "zero":
+            own, other = (losses(model, [
+                (ids, answer) for (ids, _), (_, answer) in zip(
+                    encode(tokenizer, rows), encode(tokenizer, answers))])
+                for answers in (rows, [*rows[1:], rows[0]]))
+            found["choice"][group] = int((own < other).sum())
+        shown += [{"group": group, "words": row.words, "cron": row.cron, "said": text[:80],
+                   "right": ok} for row, text, ok in list(zip(rows, said, right))[
+                       :{"test": 10}.get(group, 5)]]
+    return found | {"general": mean_loss(model, general), "answers": shown}
+
+
+def make_model(folder: Path) -> tuple[Llama, Tokenizer]:
+    model, tokenizer = smollm2.load(folder)
+    smollm2.check_memory("training", 1_300_000_000)
+    model.lm_head = ScoredHead(model.lm_head.weight)
+    return model, tokenizer
+
+
+def run(job: dict[str, Any], folder: Path, output: Path) -> dict[str, Any]:
+    """One row of runs.jsonl: the base model asked in one way, or one training and its measures."""
+    model, tokenizer = make_model(folder)
+    if job["kind"] == "before":
+        return job | measure(model, tokenizer, job["method"], everyday(folder, output))
+    METHODS[job["method"]][0](model, job["size"], np.random.default_rng([job["seed"], 1]))
+    pairs = encode(tokenizer, load_schedules("train"))
+    train, validation = pairs[50:], pairs[:50]
+    curve: list[float] = []
+
+    def keep(event: Event) -> None:
+        if event.loss is not None:
+            curve.append(event.loss)
+
+    start = time.process_time()  # of this process alone: a busy machine doesn't count
+    try:
+        optimizer = fit(model, batches(model, train, np.random.default_rng([job["seed"], 0])),
+                        steps=job["steps"], lr=job["lr"], warmup=WARMUP, callbacks=[
+                            keep, ProgressBar(f"{job['method']} {job['lr']:g}")])
+    except FloatingPointError as error:  # a rate that is too high is a finding
+        return job | {"diverged": str(error)}
+    seconds = time.process_time() - start
+    return job | cost(model, optimizer.nbytes()) | {
+        "cpu_seconds": seconds, "validation": mean_loss(model, validation),
+        "curve": [float(np.mean(part)) for part in np.array_split(curve, job["steps"] // 10)]
+        } | measure(model, tokenizer, "zero", everyday(folder, output))
+
+
+# ------------------------------------------------------------------------------------- all runs
+
+
+def planned() -> list[dict[str, Any]]:
+    """All jobs, in order; a method's rate of 1e-3 comes before its others."""
+    before = [{"kind": "before", "method": way} for way in BEFORE]
+    return before + [{"kind": "after", "method": method, "size": size, "lr": lr, "seed": SEED,
+                      "steps": STEPS} for lr in RATES for method, sizes in RUNS.items()
+                     for size in sizes]
+
+
+def is_done(job: dict, rows: Iterable[dict]) -> bool:
+    return any(job.items() <= row.items() for row in rows)
+
+
+def rounded(value: Any) -> Any:
+    """Floats to 5 significant digits."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def run_all(args: argparse.Namespace) -> None:
+    """Whatever is planned and not recorded yet; interrupted, it goes on with the run it was in."""
+    args.output.mkdir(parents=True, exist_ok=True)
+    log = args.output / "runs.jsonl"
+    for job in planned():
+        if (is_done(job, read_lines(log)) or job["method"] not in args.methods
+                or job.get("lr", args.rates[0]) not in args.rates):
+            continue
+        print(", ".join(f"{key} {value}" for key, value in job.items()), flush=True)
+        row = rounded(run(job, args.folder, args.output))
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n")
+    write_table(args)
+
+
+def load_runs(kind: str | None = None, folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """Recorded runs, all or of one kind: "before" or "after"."""
+    return [row for row in read_lines(folder / "runs.jsonl") if kind in (None, row["kind"])]
+
+
+def write_table(args: argparse.Namespace) -> None:
+    for row in load_runs(folder=args.output):
+        print(f"{row['kind']:<8}{row['method']:<12}", end="")
+        if "lr" in row:
+            print(f"lr {row['lr']:<8g}", end="")
+        if "diverged" in row:
+            print(" diverged", end="")
+        if "validation" in row:
+            print(f" validation {row['validation']:.4f}", end="")
+        if "cpu_seconds" in row:
+            print(f"  {row['cpu_seconds']:.0f} s", end="")
+        for key in ("exact", "form", "choice"):
+            if key in row:
+                print(f"  {key} " + " ".join(f"{row[key][group]}" for group in TEST), end="")
+        print(f"  general {row['general']:.3f}" if "general" in row else "")
+    done, jobs = load_runs(folder=args.output), planned()
+    print(f"{sum(is_done(job, done) for job in jobs)} of {len(jobs)} runs are recorded; counts are "
+          "of " + ", ".join(f"{len(load_schedules(group))} {group}" for group in TEST))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["run", "table"])
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--methods", nargs="+", default=[*BEFORE, *RUNS], choices=[*BEFORE, *RUNS])
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES)
+    parser.add_argument("--folder", type=Path, default=smollm2.FOLDER, help="where the model lies")
+    args = parser.parse_args()
+    try:
+        {"run": run_all, "table": write_table}[args.command](args)
+    except (smollm2.HubError, FileNotFoundError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

