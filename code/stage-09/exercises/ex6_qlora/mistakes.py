@@ -1,7 +1,7 @@
 """Exercise 6: plausible wrong answers, each with the diagnosis that it must get.
 
-Memory hidden where no attribute leads to it (in a closure, say) can't be measured from outside;
-there the check trusts `bits_per_weight`.
+Memory hidden in a closure, say, is measured too: it stays with the layer. An answer that hides it
+only where the layer is small is told by what it computes.
 """
 
 from textwrap import indent
@@ -78,8 +78,8 @@ def through(code):
                      "self.stored_absmax = kept"}
 
 
-#: The weight, where the check's measurement does not see it.
-HIDDEN = start("self.original = lambda: weight")
+#: The weight, where the check's measurement does not see it: kept while it is small.
+HIDDEN = start("self.original = (lambda: weight) if weight.size < 2000 else self.dequantized")
 #: W + s B A, quantized again; `{}` is W.
 MERGED = """if (update := self.lora.delta_weight()).any():
     codes, absmax = quantize_nf4(({} + update).astype(np.float32))
@@ -358,8 +358,7 @@ MISTAKES = [
             start("self.weight = weight") | around("dequantized", "self.weight")),
     Mistake("QLoRALinearKeepsWeight", "full-precision-kept", start("self.weight = weight")),
     Mistake("QLoRALinearKeepsWeightOnce", "full-precision-kept",
-            HIDDEN | output("self.weight = self.original()"),
-            seen="After forward the layer holds it, 12288 numbers."),
+            start("self.original = lambda: weight") | output("self.weight = self.original()")),
     Mistake("QLoRALinearKeepsDequantizedAlways", "dequantized-kept",
             start("self.hat = self.dequantized()"),
             seen="Before its first pass the layer holds it, 12288 numbers."),
