@@ -28,8 +28,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tqdm import tqdm
 
 from llama import Llama, LlamaConfig
-from real_models.hub import load_llama, read_config, save_llama
-from real_models.tensorfile import HubError, about, read_json, short, write_json
+from llama_config import read_config
+from real_models.hub import load_llama, save_llama
+from tensorfile import HubError, about, read_json, short, write_json
 
 CACHE = Path(__file__).resolve().parents[3] / ".cache" / "smollm2"
 FOLDER = CACHE / "SmolLM2-135M-Instruct"

@@ -14,9 +14,10 @@ import training
 from experiments import smollm2 as runner
 from gradcheck import relative_error
 from llama import PROJECTIONS
+from llama_config import read_config
 from peft import LoRALinear
 from real_models import hub, smollm2
-from real_models.tensorfile import HubError
+from tensorfile import HubError
 
 pytestmark = pytest.mark.xdist_group("speaking model")  # one worker: it takes gigabytes
 SCRIPT = Path(__file__).resolve().parents[1] / "oracle" / "smollm2_oracle.py"
@@ -81,7 +82,7 @@ def test_weights_are_those_that_transformers_reads_in_the_gguf_file(asked):
     if not answers.get("gguf"):
         needs.missing("the GGUF file, or the package gguf in .venv-oracle, is missing: "
                       "`make smollm2`, `make oracle`")
-    found, config = answers["gguf"], hub.read_config(smollm2.FOLDER / "config.json")
+    found, config = answers["gguf"], read_config(smollm2.FOLDER / "config.json")
     assert found["worst"] == 0 and found["weights"] == len(config.weight_shapes()) + 1  # lm_head
     stored = json.loads((smollm2.FOLDER / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert found["chat_template"] == stored["chat_template"]
