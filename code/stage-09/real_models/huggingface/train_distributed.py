@@ -1,7 +1,7 @@
 """Section 9.8's training run on several processes, with PyTorch and Hugging Face PEFT.
 
-    torchrun --nproc_per_node 2 train_distributed.py BASE FOLDER
-    torchrun --nproc_per_node 2 train_distributed.py BASE FOLDER --shard     the weights, too
+    torchrun --standalone --nproc_per_node 2 train_distributed.py BASE FOLDER
+    torchrun --standalone --nproc_per_node 2 train_distributed.py BASE FOLDER --shard
 
 Without `--shard` each process holds the whole frozen model (DDP); with it each holds its part of
 every weight (FSDP2). One process or many, sharded or not: the losses are the same, since each
