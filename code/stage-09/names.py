@@ -112,23 +112,30 @@ def make_batch(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def batches(names: Sequence[str], batch_size: int, rng: np.random.Generator
             ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless batches for training: a new order in every pass over the data.
+    """Endless batches for training, in the order of `batch_rows`.
 
-    Each run of eight batches is sorted by length before it is cut up, so that a batch holds names
-    of similar length: a third less filling up to compute. Their order is shuffled again. The
-    last, smaller batch of a pass is left out, unless the data is smaller than one batch.
+    The last, smaller batch of a pass is left out, unless the data is smaller than one batch.
     """
     if batch_size < 1 or len(names) == 0:
         raise ValueError(f"need at least one name and batch_size of at least 1, got {len(names)} "
                          f"names and batch_size={batch_size}")
     inputs, targets = make_batch(names)  # once: (len(names), longest + 1)
     lengths = (targets != IGNORE).sum(axis=1)
-    size = min(batch_size, len(names))
+    for rows in batch_rows(lengths, min(batch_size, len(names)), rng):
+        time = lengths[rows].max()  # as short as this batch allows
+        yield inputs[rows, :time], targets[rows, :time]
+
+
+def batch_rows(lengths: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Which of the texts of these lengths make up each batch of this size: (size,), without end.
+
+    A new order in every pass. Each run of eight batches is sorted by length before it is cut up,
+    so that a batch holds texts of similar length: for the names a third less filling up to
+    compute. Their order is shuffled again.
+    """
     while True:
-        order = rng.permutation(len(names))[:len(names) // size * size]
+        order = rng.permutation(len(lengths))[:len(lengths) // size * size]
         for start in range(0, len(order), 8 * size):
             window = order[start:start + 8 * size]
             window = window[np.argsort(lengths[window], kind="stable")].reshape(-1, size)
-            for rows in rng.permutation(window):
-                time = lengths[rows].max()  # as short as this batch allows
-                yield inputs[rows, :time], targets[rows, :time]
+            yield from rng.permutation(window)

@@ -6,6 +6,7 @@ their sentences beside these calls, and the tests run all of `CLAIMS`.
 """
 
 from collections.abc import Callable
+from functools import cache
 from math import hypot, sqrt
 
 from experiments import small_llama
@@ -24,6 +25,7 @@ def claim(function: Callable[[], None]) -> Callable[[], None]:
     return function
 
 
+@cache  # claims and pages ask for the same settings; each time the whole record is read
 def mean_of(kind: str, method: str, size: int, target: str = "icelandic",
             train_names: int | None = None) -> dict:
     """Mean and standard deviation over the seeds of one setting, as `summarise` gives them.

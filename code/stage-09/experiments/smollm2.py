@@ -40,7 +40,7 @@ from tokenizers import Tokenizer
 from experiments.schedules import GROUPS, Schedule, is_cron, load_schedules, same
 from experiments.small_llama import METHODS, cost, read_lines
 from llama import Linear, Llama
-from names import IGNORE
+from names import IGNORE, batch_rows
 from real_models import smollm2
 from training import Event, ProgressBar, cross_entropy, fit
 
@@ -137,18 +137,10 @@ class ScoredHead(Linear):
 
 def batches(model: Llama, pairs: list, rng: np.random.Generator
             ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless batches in a new order in every pass; tells the output layer which rows count.
-
-    Each run of eight batches is sorted by length before it is cut up, as `names.batches` does.
-    """
+    """Endless batches, in the order of `batch_rows`; tells the output layer which rows count."""
     lengths = np.array([len(prompt) + len(answer) for prompt, answer in pairs])
-    while True:
-        order = rng.permutation(len(pairs))[:len(pairs) // BATCH * BATCH]
-        for start in range(0, len(order), 8 * BATCH):
-            window = order[start:start + 8 * BATCH]
-            window = window[np.argsort(lengths[window], kind="stable")].reshape(-1, BATCH)
-            for rows in rng.permutation(window):
-                yield scored(model, make_batch([pairs[i] for i in rows]))
+    for rows in batch_rows(lengths, BATCH, rng):
+        yield scored(model, make_batch([pairs[i] for i in rows]))
 
 
 def scored(model: Llama, batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

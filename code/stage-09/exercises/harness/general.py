@@ -76,8 +76,6 @@ GENERAL = {d.mistake: d for d in (
 )}
 
 
-
-
 class Found(Exception):
     """A test has found a mistake."""
 
