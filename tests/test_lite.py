@@ -190,8 +190,8 @@ def test_menu_leads_to_the_notebook(visit, site):
     assert faults == []
 
 
-def test_from_disk_the_menu_says_what_to_do(lite_browser, html):
-    page = lite_browser.new_page()
+def test_from_disk_the_menu_says_what_to_do(chromium, html):
+    page = chromium.new_page()
     page.goto(f"{html.as_uri()}/{EXERCISE.replace('.ipynb', '.html')}")
     before = page.url
     page.click(".dropdown-launch-buttons button")

@@ -146,7 +146,7 @@ def answer(model: Llama, tokenizer: Tokenizer, prompt: str, max_new_tokens: int 
 
 def check_memory(what: str, needed: int) -> None:
     """HubError, before it is used, if the machine lacks this many bytes of memory."""
-    import psutil
+    import psutil  # ipykernel brings it
     free = psutil.virtual_memory().available
     if free < needed:
         raise HubError(f"{what} needs {needed / 1e9:.2f} GB of memory, but {free / 1e9:.2f} GB are "
