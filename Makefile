@@ -10,7 +10,7 @@ PIP    := -m pip --disable-pip-version-check --require-virtualenv
 QUIETLY := > >(sed '/already satisfied/d')
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments smollm2 experiments-smollm2 distributed bench bench-checkpoints bench-browser zip colab vendor constraints matrix binder links lab clean
+.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments smollm2 experiments-smollm2 distributed bench bench-checkpoints bench-browser zip colab vendor constraints matrix links lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
@@ -140,9 +140,6 @@ bench-browser: book  ## time the book itself: pages, sliders, Python in the brow
 
 colab: env  ## write notebooks that fetch the code themselves into _build/colab (needs REPOSITORY_URL)
 	@$(BIN)/python tools/colab.py
-
-binder:  ## check without Docker that Binder can run every notebook (needs Python 3.11)
-	@$(PYTHON) -u tools/binder.py
 
 links: book  ## ask every address on the web that the book names
 	@$(BIN)/python tools/links.py --outside
