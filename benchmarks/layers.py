@@ -34,6 +34,37 @@ def cases():
             for key, case in made.items()}
 
 
+def our_prefix(normal, into, x, g, B):
+    """Attention with a prefix, in NumPy."""
+    import numpy as np
+
+    import llama
+    import peft
+
+    rng = np.random.default_rng(0)
+    d, T = x.shape[1], len(x) // B
+    H = d // HEAD
+    config = llama.LlamaConfig(2, d, d, 1, H, H, max_position_embeddings=PREFIX + T)
+    weights = [normal(d, d) / np.float32(d ** 0.5) for _ in range(4)]
+    layer = llama.Attention(config, 0, *weights)
+    prefix = peft.PrefixTuning(1, H, HEAD, PREFIX, rng=rng)
+    angles = llama.Llama(config, llama.random_weights(config, rng)).angles[PREFIX:]
+    rotation = llama.Rotation(angles, np.float32)
+    mask = np.triu(np.full((T, PREFIX + T), -np.inf, np.float32), PREFIX + 1)
+    run = llama.Run(B, T, mask, rotation, prefix)
+
+    def step():
+        layer.forward(x, run)
+        layer.backward(g, run)
+    q, p = normal(B, H, T, HEAD), normal(B, H, T, PREFIX + T)
+    k, pt = normal(B, H, PREFIX + T, HEAD), p.swapaxes(-1, -2)
+    kt = k.swapaxes(-1, -2)
+    bare = into(*((x, weight.T) for weight in weights),
+                *((g, weight) for weight in weights),
+                (q, kt), (p, k), (pt, q), (q, kt), (p, k), (pt, q))
+    return {"bare": bare, "layer": step}
+
+
 def ours(case):
     """Bare products and the reference, in NumPy."""
     import numpy as np
@@ -76,26 +107,7 @@ def ours(case):
             return {"bare": into((x, down), (a, up), (a.T, g), (g, up.T), (x.T, a), (a, down.T)),
                     "layer": step}
         case "prefix":
-            H = d // HEAD
-            config = llama.LlamaConfig(2, d, d, 1, H, H, max_position_embeddings=PREFIX + T)
-            weights = [normal(d, d) / np.float32(d ** 0.5) for _ in range(4)]
-            layer = llama.Attention(config, 0, *weights)
-            prefix = peft.PrefixTuning(1, H, HEAD, PREFIX, rng=rng)
-            angles = llama.Llama(config, llama.random_weights(config, rng)).angles[PREFIX:]
-            rotation = llama.Rotation(angles, np.float32)
-            mask = np.triu(np.full((T, PREFIX + T), -np.inf, np.float32), PREFIX + 1)
-            run = llama.Run(B, T, mask, rotation, prefix)
-
-            def step():
-                layer.forward(x, run)
-                layer.backward(g, run)
-            q, p = normal(B, H, T, HEAD), normal(B, H, T, PREFIX + T)
-            k, pt = normal(B, H, PREFIX + T, HEAD), p.swapaxes(-1, -2)
-            kt = k.swapaxes(-1, -2)
-            bare = into(*((x, weight.T) for weight in weights),
-                        *((g, weight) for weight in weights),
-                        (q, kt), (p, k), (pt, q), (q, kt), (p, k), (pt, q))
-            return {"bare": bare, "layer": step}
+            return our_prefix(normal, into, x, g, B)
         case "prompt":
             layer, x = peft.PromptTuning(d, PROMPT, rng=rng), x.reshape(B, T, d)
             both, grad = np.empty((B, PROMPT + T, d), np.float32), normal(B, PROMPT + T, d)
@@ -109,11 +121,44 @@ def ours(case):
             return {"bare": copy, "layer": step}
 
 
+def their_prefix(normal, into, x, g, B):
+    """Attention with a prefix, in PyTorch; the step's function, its input and what is trained."""
+    import torch
+    from torch.nn.functional import linear
+
+    (n, d), T = x.shape, len(x) // B
+    H = d // HEAD
+    weights = [normal(d, d) / d ** 0.5 for _ in range(4)]
+    keys, values = (0.01 * normal(PREFIX, H, HEAD) for _ in range(2))
+    frequencies = 10000.0 ** (-torch.arange(HEAD // 2) / (HEAD // 2))
+    angles = torch.outer(torch.arange(PREFIX, PREFIX + T), frequencies).repeat(1, 2)
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]  # (T, 1, dh)
+    mask = torch.full((T, PREFIX + T), -torch.inf).triu(PREFIX + 1)
+
+    def rotate(y):  # (B, T, H, dh)
+        a, b = y.chunk(2, dim=-1)
+        return y * cos + torch.cat([-b, a], dim=-1) * sin
+
+    def attention(x):
+        q, k, v = (linear(x, weight).view(B, T, H, HEAD) for weight in weights[:3])
+        q, k = rotate(q), rotate(k)
+        k = torch.cat([keys.expand(B, -1, -1, -1), k], dim=1).transpose(1, 2)
+        v = torch.cat([values.expand(B, -1, -1, -1), v], dim=1).transpose(1, 2)
+        p = torch.softmax(q.transpose(1, 2) @ k.mT * HEAD ** -0.5 + mask, dim=-1)
+        return linear((p @ v).transpose(1, 2).reshape(n, d), weights[3])
+
+    q, p = normal(B, H, T, HEAD), normal(B, H, T, PREFIX + T)
+    k = normal(B, H, PREFIX + T, HEAD)
+    bare = into(*((x, weight.T) for weight in weights),
+                *((g, weight) for weight in weights),
+                (q, k.mT), (p, k), (p.mT, q), (q, k.mT), (p, k), (p.mT, q))
+    return bare, attention, (keys, values)
+
+
 def theirs(case):
     """The same in PyTorch."""
     import peft
     import torch
-    from torch.nn.functional import linear
 
     torch.set_num_threads(int(sides.THREADS))
     torch.manual_seed(0)
@@ -156,33 +201,8 @@ def theirs(case):
             return {"bare": bare, "layer": forward_and_backward(
                 lambda x: x + torch.relu(x @ own[0]) @ own[1], x.clone(), g, own)}
         case "prefix":
-            H = d // HEAD
-            weights = [normal(d, d) / d ** 0.5 for _ in range(4)]
-            keys, values = (0.01 * normal(PREFIX, H, HEAD) for _ in range(2))
-            frequencies = 10000.0 ** (-torch.arange(HEAD // 2) / (HEAD // 2))
-            angles = torch.outer(torch.arange(PREFIX, PREFIX + T), frequencies).repeat(1, 2)
-            cos, sin = angles.cos()[:, None], angles.sin()[:, None]  # (T, 1, dh)
-            mask = torch.full((T, PREFIX + T), -torch.inf).triu(PREFIX + 1)
-
-            def rotate(y):  # (B, T, H, dh)
-                a, b = y.chunk(2, dim=-1)
-                return y * cos + torch.cat([-b, a], dim=-1) * sin
-
-            def attention(x):
-                q, k, v = (linear(x, weight).view(B, T, H, HEAD) for weight in weights[:3])
-                q, k = rotate(q), rotate(k)
-                k = torch.cat([keys.expand(B, -1, -1, -1), k], dim=1).transpose(1, 2)
-                v = torch.cat([values.expand(B, -1, -1, -1), v], dim=1).transpose(1, 2)
-                p = torch.softmax(q.transpose(1, 2) @ k.mT * HEAD ** -0.5 + mask, dim=-1)
-                return linear((p @ v).transpose(1, 2).reshape(n, d), weights[3])
-
-            q, p = normal(B, H, T, HEAD), normal(B, H, T, PREFIX + T)
-            k = normal(B, H, PREFIX + T, HEAD)
-            bare = into(*((x, weight.T) for weight in weights),
-                        *((g, weight) for weight in weights),
-                        (q, k.mT), (p, k), (p.mT, q), (q, k.mT), (p, k), (p.mT, q))
-            return {"bare": bare,
-                    "layer": forward_and_backward(attention, x.clone(), g, (keys, values))}
+            bare, *made = their_prefix(normal, into, x, g, B)
+            return {"bare": bare, "layer": forward_and_backward(made[0], x.clone(), g, made[1])}
         case "prompt":
             prompt, x = 0.01 * normal(PROMPT, d), x.view(B, T, d)
             both, grad = torch.empty(B, PROMPT + T, d), normal(B, PROMPT + T, d)
