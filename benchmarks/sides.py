@@ -140,5 +140,7 @@ def record(name, **content):
     machine = {"processor": processor(), "cores": os.cpu_count(), "threads": int(THREADS),
                "date": date.today().isoformat()}
     file = RECORDS / f"{name}.json"
-    file.write_text(json.dumps(machine | content, indent=1) + "\n")
+    sys.path.append(str(CODE))  # here: in the process of the other side, peft is another
+    from tensorfile import write_whole
+    write_whole(file, json.dumps(machine | content, indent=1) + "\n")
     print(f"kept in {file.relative_to(ROOT)}")

@@ -86,6 +86,21 @@ def test_nothing_changes_what_binder_builds(tmp_path):
     assert other_builds(tmp_path) == [".binder", "environment.yml", "pyproject.toml"]
 
 
+def test_a_vendored_file_that_changed_under_its_version_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(vendor, "VENDOR", tmp_path)
+    monkeypatch.setattr(vendor, "MANIFEST", tmp_path / "vendor.json")
+    file = {"path": "anywidget/__init__.py"}
+    manifest = {"anywidget": {"version": vendor.metadata.version("anywidget"), "from": "pypi",
+                              "files": {"x.js": file}}}
+    vendor.refresh(manifest)
+    assert vendor.sha256(tmp_path / "x.js") == file["sha256"]
+    (tmp_path / "x.js").unlink()
+    file["sha256"] = "0" * 64
+    with pytest.raises(SystemExit, match="x.js"):
+        vendor.refresh(manifest)
+    assert not (tmp_path / "x.js").exists()
+
+
 def test_vendored_files_are_as_pinned():
     assert list(vendor.problems(json.loads(vendor.MANIFEST.read_text("utf-8")))) == []
 

@@ -12,8 +12,8 @@ import keep_outputs
 import notebooks
 import pytest
 import touched
-import whole_files
 from conftest import ROOT
+from tensorfile import write_whole
 
 CELL = {"cell_type": "code", "id": "one", "metadata": {}, "execution_count": None, "outputs": []}
 
@@ -30,16 +30,16 @@ def full(*_):
 
 def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "x.txt"
-    whole_files.write(path, "old")
+    write_whole(path, "old")
     path.chmod(0o640)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="space"):
-        whole_files.write(path, "new" * 1000)
+        write_whole(path, "new" * 1000)
     monkeypatch.undo()
     assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
     link = tmp_path / "link"
     link.symlink_to(path)
-    whole_files.write(link, b"new")
+    write_whole(link, b"new")
     assert link.is_symlink() and path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o640
 
@@ -74,7 +74,7 @@ def build(tmp_path, monkeypatch):
                        "MADE": tmp_path / "pages/_build/html", "HTML": tmp_path / "html",
                        "OLD": tmp_path / "html.old"}.items():
         monkeypatch.setattr(build_book, name, path)
-    whole_files.write(build_book.HTML / "index.html", "the last good book")
+    write_whole(build_book.HTML / "index.html", "the last good book")
     return build_book
 
 
@@ -83,7 +83,7 @@ def test_a_build_with_a_fault_leaves_the_last_good_book(build, monkeypatch):
 
     def fails(command, **options):
         seen.update(options)
-        whole_files.write(build.MADE / "index.html", "half a book")
+        write_whole(build.MADE / "index.html", "half a book")
         return subprocess.CompletedProcess(command, 1)
     monkeypatch.setattr(subprocess, "run", fails)
     with pytest.raises(SystemExit):
@@ -94,7 +94,7 @@ def test_a_build_with_a_fault_leaves_the_last_good_book(build, monkeypatch):
 
 
 def test_a_good_build_takes_the_place_and_a_killed_one_is_mended(build):
-    whole_files.write(build.MADE / "index.html", "<head></head>the new book")
+    write_whole(build.MADE / "index.html", "<head></head>the new book")
     build.publish(False)
     assert "the new book" in (build.HTML / "index.html").read_text()
     assert not build.OLD.exists()

@@ -24,11 +24,11 @@ import sys
 from pathlib import Path
 
 import notebooks
-import whole_files
 from book_extension import IN_BROWSER, branch, commit, repository_url
 from content_policy import with_policy
 from lite import build as lite
 from PIL import Image
+from tensorfile import write_whole
 
 ROOT = notebooks.ROOT
 BUILD = ROOT / "_build"
@@ -91,7 +91,7 @@ def keep(path, notebook, stamp):
     copy, stamp_file = kept(path)
     stamp_file.unlink(missing_ok=True)
     notebooks.write(notebook, copy)
-    whole_files.write(stamp_file, stamp)
+    write_whole(stamp_file, stamp)
 
 
 def execute():
@@ -232,7 +232,7 @@ def build():
     if everywhere or not stamp.exists() or stamp.read_text() != settings:
         forget()
     make_pages()
-    whole_files.write(stamp, settings)
+    write_whole(stamp, settings)
     lighten_figures()
     publish(runs_in_browser)
 

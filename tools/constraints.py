@@ -17,6 +17,9 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "code" / "stage-09"))
+from tensorfile import write_whole  # noqa: E402
+
 UV = "uv==0.13.9"  # the resolver; readers do not need it, so it has an environment of its own
 LOCKS = {"requirements-dev.lock": "requirements-dev.txt",
          "requirements-oracle.lock": "requirements-oracle.txt"}
@@ -62,9 +65,9 @@ def compile_lock(uv, lock, upgrade, *more):
             hashes = [*dict.fromkeys([*hashes, f"--hash=sha256:{CPU_BUILD}"])]
         (cards if FOR_CARDS.match(name) else kept).append(
             " \\\n    ".join([f"{name}=={version}{marker.rstrip()}", *hashes]) + "\n")
-    (ROOT / lock).write_text(HEADER + "".join(kept), "utf-8")
+    write_whole(ROOT / lock, HEADER + "".join(kept))
     if cards:
-        (ROOT / CARDS).write_text(HEADER + "".join(cards), "utf-8")
+        write_whole(ROOT / CARDS, HEADER + "".join(cards))
 
 
 def pins(file):
@@ -109,7 +112,7 @@ def main():
         compile_lock(uv, "requirements-dev.lock", upgrade)
         compile_lock(uv, "requirements-oracle.lock", upgrade,
                      "--constraint", "requirements-dev.lock")
-    CONSTRAINTS.write_text(constraints(), "utf-8")
+    write_whole(CONSTRAINTS, constraints())
     print(f"constraints.txt: {len(CONSTRAINTS.read_text().splitlines()) - 1} packages")
 
 

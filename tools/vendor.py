@@ -17,7 +17,6 @@ import hashlib
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -25,7 +24,11 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-VENDOR = Path(__file__).resolve().parent.parent / "vendor"
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "code" / "stage-09"))
+from tensorfile import write_whole  # noqa: E402
+
+VENDOR = ROOT / "vendor"
 MANIFEST = VENDOR / "vendor.json"
 ICONS = "icons/icons.css"
 #: Every icon that the two themes put on a page, by Font Awesome's names.
@@ -117,15 +120,16 @@ def refresh(manifest):
                 distribution = installed(name, entry["version"])
                 locate = distribution.locate_file
             for target, file in entry["files"].items():
-                destination = VENDOR / target
-                destination.parent.mkdir(parents=True, exist_ok=True)
-                if target == ICONS:
-                    destination.write_text(make_icons(distribution), "utf-8")
-                else:
-                    shutil.copyfile(Path(locate(file["path"])).resolve(), destination)
-                file["sha256"] = sha256(destination)
+                content = (make_icons(distribution).encode() if target == ICONS
+                           else Path(locate(file["path"])).resolve().read_bytes())
+                found = hashlib.sha256(content).hexdigest()
+                if found != file.setdefault("sha256", found):
+                    sys.exit(f"{target} is not what it was in {name} {entry['version']}. If you "
+                             "have changed the version, or know why, take its sha256 out of "
+                             "vendor.json and run this again; else do not trust it")
+                write_whole(VENDOR / target, content)
                 print(f"  {target}")
-    MANIFEST.write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+    write_whole(MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
 def problems(manifest):

@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -392,3 +393,21 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], **metadata: str) 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Put text (as UTF-8) or bytes into a file, whose folder is made if need be.
+
+    Killed at any moment, or on a full disk, the file holds the old content or the new one.
+
+    Raises
+    ------
+    OSError
+        The content could not be written; the file is as it was.
+    """
+    path = Path(path).resolve()  # a link goes on leading where it led
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as [new]:
+        new.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        if path.exists():
+            shutil.copymode(path, new)

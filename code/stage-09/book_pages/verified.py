@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tensorfile import write_whole
+
 RECORD = Path(__file__).parents[1] / "data" / "verified.json"
 SETS = ("pinned", "lowest", "newest", "browser")
 #: What the results are compared with: what the book itself was made with.
@@ -32,7 +34,7 @@ def keep(row: dict[str, Any]) -> None:
     """Write a row in place of the one for the same environment."""
     rows = [old for old in load() if key(old) != key(row)] + [row]
     rows.sort(key=lambda row: (SETS.index(row["set"]), key(row)[0].zfill(5)))
-    RECORD.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_whole(RECORD, json.dumps(rows, indent=1) + "\n")
 
 
 def differences(row: dict[str, Any], base: dict[str, Any]) -> dict[str, float]:

@@ -3,12 +3,17 @@
 import json
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
 from exercises.harness.report import Report
+from tensorfile import write_whole
 
 EXERCISES = 6
+PATIENCE = 5.0  # seconds; noting a pass takes milliseconds
 
 
 def progress_file() -> Path | None:
@@ -19,34 +24,87 @@ def progress_file() -> Path | None:
     name = "peft-book-progress.json"
     if sys.platform == "emscripten":  # in the browser: what the notebook's drive holds is kept
         return Path("/drive", name) if Path("/drive").is_dir() else Path(name)
-    home = {"win32": Path(os.environ.get("APPDATA", Path.home())),
-            "darwin": Path.home() / "Library" / "Application Support"}
-    default = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return home.get(sys.platform, default) / name
+    if sys.platform == "win32":
+        return Path(os.environ.get("APPDATA") or Path.home()) / name
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / name
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / name
 
 
-def _read() -> dict[str, str]:
-    """Day of the pass by number of the exercise; a file that can't be read counts as empty."""
-    path = progress_file()
-    try:
-        done = json.loads(path.read_text("utf-8")) if path else {}
-    except (OSError, ValueError):
+def _read(path: Path | None) -> dict[str, str]:
+    """Day of the pass by number of the exercise; what is no such entry does not count.
+
+    Raises
+    ------
+    OSError, ValueError
+        The file can't be read, or holds something else.
+    """
+    if path is None or not path.exists():
         return {}
-    return done if isinstance(done, dict) else {}
+    done = json.loads(path.read_text("utf-8"))
+    if not isinstance(done, dict):
+        raise ValueError("it holds no list of exercises")
+    return {number: day for number, day in done.items() if _is_entry(number, day)}
+
+
+def _is_entry(number: str, day: object) -> bool:
+    try:
+        return 1 <= int(number) <= EXERCISES and bool(date.fromisoformat(str(day)))
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a file beside `path` that one process can make at a time; one of a dead process yields.
+
+    Raises
+    ------
+    OSError
+        The file can't be made at all.
+    """
+    lock, end = path.with_name(f".{path.name}.lock"), time.monotonic() + PATIENCE
+    while True:
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
+            break
+        except FileExistsError:
+            if time.monotonic() > end:  # nobody needs it for so long: whoever made it was killed
+                lock.unlink(missing_ok=True)
+            time.sleep(0.01)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _note(number: str, path: Path) -> None:
+    """Add an exercise to the file; a damaged file is put aside under a name that is said."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(path):
+        try:
+            done = _read(path)
+        except ValueError as error:
+            aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+            path.rename(aside)
+            print(f"{path} could not be read ({error}); it is kept as {aside.name}, and a new one "
+                  "begins.", file=sys.stderr)
+            done = {}
+        if number not in done:
+            done[number] = date.today().isoformat()
+            write_whole(path, json.dumps(done, indent=1, sort_keys=True) + "\n")
 
 
 def remember(report: Report) -> Report:
     """Note a pass of all steps in the file, and hand the report on, so that a cell shows it."""
-    path = progress_file()
-    if report.passed and report.step is None and path:
-        done = _read()
-        if str(report.exercise) not in done:
-            done[str(report.exercise)] = date.today().isoformat()
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(done, indent=1, sort_keys=True) + "\n", "utf-8")
-            except OSError as error:  # a read-only home: the pass is still a pass
-                print(f"The pass could not be noted in {path}: {error}", file=sys.stderr)
+    if report.passed and report.step is None:
+        path = None
+        try:
+            if path := progress_file():
+                _note(str(report.exercise), path)
+        except (OSError, RuntimeError) as error:  # a read-only or no home: the pass is still a pass
+            print(f"The pass could not be noted in {path or 'your home folder'}: {error}",
+                  file=sys.stderr)
     return report
 
 
@@ -66,7 +124,12 @@ class Progress:
 
 def progress() -> Progress:
     """What was passed on this machine, and the file that says so: copy it to export it."""
-    return Progress(_read(), progress_file())
+    path = progress_file()
+    try:
+        return Progress(_read(path), path)
+    except (OSError, ValueError) as error:
+        print(f"{path} could not be read: {error}", file=sys.stderr)
+        return Progress({}, path)
 
 
 def clear_progress() -> None:
