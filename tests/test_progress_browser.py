@@ -101,8 +101,10 @@ def test_what_notebooks_in_this_browser_noted_is_ticked_once(page):
     assert ticked(page) == []  # what the reader says stays
 
 
-def test_what_was_stored_badly_does_no_harm(page):
-    page.evaluate("localStorage.setItem('peft-book-progress', 'no list')")
+@pytest.mark.parametrize("stored", ["no list", "[]", "null", '["2026-01-01"]',
+                                    '{"1": "9999-99-99"}', '{"1": "2026-02-30"}', '{"1": true}'])
+def test_what_was_stored_badly_does_no_harm(page, stored):
+    page.evaluate("(text) => localStorage.setItem('peft-book-progress', text)", stored)
     page.reload()
     assert ticked(page) == []
     page.locator(BOX.format(1)).check()

@@ -1,11 +1,13 @@
 """The repository itself: what its files promise each other."""
 
+import ast
 import json
 import re
 import subprocess
 import tomllib
 
 import book_extension
+import colab
 import links
 import notebooks
 import prose
@@ -126,10 +128,27 @@ def test_notebooks_are_committed_in_one_form_with_outputs(path):
     ("/home/me/book", None),
     ("https://github.com", None),
     ("file:///home/me/book", None),
+    ("https://example.org/a/book<script>alert(1)</script>", None),
+    ("https://example.org/a/book';fetch('//x')//", None),
+    ("https://example.org/a/$(id)", None),
 ])
 def test_the_repository_address_is_public_or_absent(monkeypatch, remote, expected):
     monkeypatch.setenv("REPOSITORY_URL", remote)
     assert book_extension.repository_url() == expected
+
+
+def test_a_branch_is_a_name(monkeypatch):
+    monkeypatch.setenv("REPOSITORY_BRANCH", "feature/second-edition")
+    assert book_extension.branch() == "feature/second-edition"
+    monkeypatch.setenv("REPOSITORY_BRANCH", "--upload-pack=id")
+    with pytest.raises(ValueError, match="upload-pack"):
+        book_extension.branch()
+
+
+def test_the_cell_for_colab_gives_no_shell_a_line():
+    source = "".join(colab.first_cell("https://example.org/a/b", "x' $(id)", "book")["source"])
+    assert "!" not in source and ast.literal_eval(
+        re.search(r'"--branch", (".*?"),', source)[1]) == "x' $(id)"
 
 
 def test_only_github_itself_has_binder_and_colab(monkeypatch):

@@ -35,7 +35,17 @@ def git(*question):
 
 
 def branch():
-    return os.environ.get("REPOSITORY_BRANCH", "main")
+    """REPOSITORY_BRANCH, or main.
+
+    Raises
+    ------
+    ValueError
+        It is no name of a branch.
+    """
+    name = os.environ.get("REPOSITORY_BRANCH") or "main"
+    if not re.fullmatch(r"\w[\w./+-]*", name):
+        raise ValueError(f"REPOSITORY_BRANCH is {name!r}: no name of a branch")
+    return name
 
 
 def commit():
@@ -49,7 +59,8 @@ def repository_url():
     address = re.sub(r"^(ssh://)?git@([^:/]+)[:/]", r"https://\2/", address)
     address = re.sub(r"//[^/]+@", "//", address)  # never publish a user or token from a remote
     address = re.sub(r"(\.git)?/?$", "", address)
-    return address if re.fullmatch(r"https://[^/]+\.[^/]+/[^/]+/.+", address) else None
+    names = r"https://[\w-]+(\.[\w-]+)+(:\d+)?(/[\w.~+-]+){2,}"  # nothing that a page could run
+    return address if re.fullmatch(names, address) else None
 
 
 def set_repository(app, config):
@@ -156,6 +167,15 @@ MENDED_MARKUP = {
     'onclick="window.print()"': 'data-does="print"',
 }
 
+#: Words that every object of JavaScript has, "constructor", say, are no words of the book.
+MENDED_SEARCH = {
+    "{ files: terms[word],": "{ files: Object.hasOwn(terms, word) ? terms[word] : undefined,",
+    "{ files: titleTerms[word],":
+        "{ files: Object.hasOwn(titleTerms, word) ? titleTerms[word] : undefined,",
+    "(terms[term] || [])": "(Object.hasOwn(terms, term) ? terms[term] : [])",
+    "(titleTerms[term] || [])": "(Object.hasOwn(titleTerms, term) ? titleTerms[term] : [])",
+}
+
 
 def mend_markup(app, error):
     if error or app.builder.name != "html":
@@ -163,6 +183,13 @@ def mend_markup(app, error):
     import content_policy
 
     out = Path(app.outdir)
+    search = out / "_static" / "searchtools.js"
+    text = search.read_text("utf-8")
+    for wrong, right in MENDED_SEARCH.items():
+        if wrong not in text and right not in text:
+            raise ValueError(f"Sphinx's search no longer says {wrong!r}: look at MENDED_SEARCH")
+        text = text.replace(wrong, right)
+    search.write_text(text, "utf-8")
     pages = [page for page in out.glob("*.html") if page.name != "index.html"]  # Jupyter Book's
     for page in [*pages, *out.joinpath("book").rglob("*.html")]:
         before = text = page.read_text("utf-8")

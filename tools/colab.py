@@ -19,11 +19,13 @@ def first_cell(url, branch, folder):
     """A cell that brings the repository's files and enters the notebook's folder."""
     source = f"""\
 # Colab has only this file: fetch the rest of the course, and go to the notebook's folder.
-import os
+import os, subprocess, sys
 if not os.path.exists("/content/course"):
-    !git clone --quiet --depth 1 --branch {branch} {url} /content/course
-    !pip install --quiet anywidget safetensors tokenizers tqdm
-os.chdir("/content/course/{folder}")"""
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", {branch!r},
+                    "--", {url!r}, "/content/course"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet",
+                    "anywidget", "safetensors", "tokenizers", "tqdm"], check=True)
+os.chdir({"/content/course/" + folder!r})"""
     return {"cell_type": "code", "execution_count": None, "id": "fetch-the-course",
             "metadata": {}, "outputs": [], "source": source.splitlines(keepends=True)}
 

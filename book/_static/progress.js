@@ -6,10 +6,22 @@
   const TAKEN = "peft-book-progress-taken";  // what came from notebooks: unticked, it stays so
   const NOTEBOOKS = "peft-book contents";  // the files of the notebooks run in this browser
 
+  /** Whether this is a day of the calendar, as 2026-11-24. */
+  function isDay(text) {
+    const time = typeof text === "string" && /^\d{4}-\d\d-\d\d$/.test(text) && Date.parse(text);
+    return Number.isFinite(time) && new Date(time).toISOString().startsWith(text);
+  }
+
+  /** The days in a list, by number of the exercise; whatever else it holds does not count. */
+  function days(list) {
+    const entries = list && typeof list === "object" && !Array.isArray(list)
+      ? Object.entries(list) : [];
+    return Object.fromEntries(entries.filter(([number, day]) => /^\d+$/.test(number) && isDay(day)));
+  }
+
   function read(key = KEY) {
     try {
-      const done = JSON.parse(localStorage.getItem(key) || "{}");
-      return done && typeof done === "object" ? done : {};
+      return days(JSON.parse(localStorage.getItem(key) || "{}"));
     } catch {
       return {};
     }
@@ -92,8 +104,8 @@
 
     /** Adds what a list of another origin names; how many exercises those are. */
     function take(list, but = {}) {
-      const entries = Object.entries(list).filter(([number, day]) => !(number in but)
-        && boxes.some((box) => box.number === number) && /^\d{4}-\d\d-\d\d$/.test(day));
+      const entries = Object.entries(days(list)).filter(([number]) => !(number in but)
+        && boxes.some((box) => box.number === number));
       for (const [number, day] of entries) done[number] ||= day;
       return entries.length;
     }
