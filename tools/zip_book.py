@@ -31,9 +31,8 @@ open http://localhost:8000 and choose "Run in the browser" on a page. Nothing el
 def packed_files(html=HTML):
     """The files of the book by their names in the archive; what a link leads to is not the book."""
     files = {f"{TOP}/{path.relative_to(html).as_posix()}": path for path in html.rglob("*")
-             if path.is_file() and not path.is_symlink()
-             and path.resolve().is_relative_to(html.resolve()) and path.suffix not in SKIPPED and path.name not in SKIPPED
-             and path != html / "README.md"}  # that of the vendored files
+             if path.is_file() and not path.is_symlink() and path.suffix not in SKIPPED
+             and path.name not in SKIPPED and path != html / "README.md"}  # that of the vendored files
     return dict(sorted(files.items()))
 
 
