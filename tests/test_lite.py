@@ -190,6 +190,34 @@ def test_menu_leads_to_the_notebook(visit, site):
     assert faults == []
 
 
+HOSTILE = """async (address) => {
+    const script = "localStorage.setItem('ran', 'yes'); fetch('" + address + "');"
+        + "new Image().src = '" + address + "';";
+    const output = (data) => ({ output_type: "display_data", metadata: {}, data });
+    const content = { nbformat: 4, nbformat_minor: 5,
+        metadata: { kernelspec: { name: "python", display_name: "Python (Pyodide)" } }, cells: [{
+        cell_type: "code", execution_count: 1, id: "a", metadata: { trusted: true }, source: "1",
+        outputs: [output({ "text/html": `<img src="${address}"><script>${script}</` + "script>" }),
+                  output({ "application/javascript": script })] }] };
+    const { serviceManager, commands } = window.jupyterapp;
+    await serviceManager.contents.save("hostile.ipynb",
+        { type: "notebook", format: "json", content });
+}"""
+
+
+def test_a_notebook_that_calls_itself_trusted_reaches_no_other_host(visit, site):
+    page, _ = visit
+    lite_tools.open_notebook(page, site, EXERCISE)
+    with lite_tools.served(HTML) as elsewhere:  # another port is another origin
+        page.evaluate(HOSTILE, f"{elsewhere}/README.md")
+        asked = []
+        page.on("requestfinished", lambda request: asked.append(request.url))
+        page.goto(f"{site}/lite/notebooks/index.html?path=hostile.ipynb")
+        page.wait_for_function(lite_tools.IDLE, timeout=180_000)
+        page.wait_for_timeout(1000)
+        assert [url for url in asked if url.startswith(elsewhere)] == []
+
+
 def test_from_disk_the_menu_says_what_to_do(chromium, html):
     page = chromium.new_page()
     page.goto(f"{html.as_uri()}/{EXERCISE.replace('.ipynb', '.html')}")

@@ -42,6 +42,17 @@ def test_page_has_a_tight_policy_before_its_first_script(html, page):
     assert not [word for word in words if "*" in word or "//" in word or word == "https:"]
 
 
+def test_jupyterlites_pages_reach_nobody_else(site):
+    found = sorted((HTML / "lite").rglob("*.html"))
+    assert len(found) >= 4
+    for page in found:
+        allowed = rules(page.read_text("utf-8"))
+        assert allowed["default-src"] == "'none'", page
+        words = {word for rule in allowed.values() for word in rule.split()}
+        assert "'unsafe-inline'" not in allowed["script-src"].split(), page
+        assert not [word for word in words if "*" in word or "//" in word or word == "https:"], page
+
+
 @pytest.mark.parametrize("page", all_pages())
 def test_page_has_no_script_in_an_attribute(html, page):
     found = [f"{tag.name} {name}" for tag in

@@ -21,6 +21,20 @@ SOURCES = {
     "form-action": "'self' file:",  # the search box
     "base-uri": "'none'",
 }
+#: JupyterLite's pages besides: they compile schemas and Python, make workers and show what cells
+#: made. A notebook that somebody sends may run its stored scripts there when it is opened, as in
+#: any Jupyter; it cannot ask or tell another host anything.
+JUPYTERLITE = {
+    "script-src": "'self' blob: 'unsafe-eval'",
+    "style-src": "'self' 'unsafe-inline'",
+    "img-src": "'self' data: blob:",
+    "font-src": "'self' data:",
+    "media-src": "'self' data: blob:",
+    "connect-src": "'self' data: blob:",
+    "worker-src": "'self' blob:",
+    "manifest-src": "'self'",
+    "form-action": "'none'",
+}
 SCRIPT = re.compile(r"<script\b([^>]*)>(.*?)</script>", re.DOTALL | re.IGNORECASE)
 META = re.compile(r'\s*<meta http-equiv="Content-Security-Policy"[^>]*>')
 CHARSET = re.compile(r"<meta charset=[^>]*>", re.IGNORECASE)
@@ -38,16 +52,18 @@ def inline_hashes(text):
     return list(found)
 
 
-def policy(text):
-    scripts = [SOURCES["script-src"], *inline_hashes(text)]
+def policy(text, more):
+    scripts = [(SOURCES | more)["script-src"], *inline_hashes(text)]
     if "embed-amd.js" in text:
         scripts.append("'unsafe-eval'")  # Jupyter's widget manager compiles a schema by eval
-    sources = SOURCES | {"script-src": " ".join(scripts)}
+    sources = SOURCES | more | {"script-src": " ".join(scripts)}
     return "; ".join(f"{kind} {where}" for kind, where in sources.items())
 
 
-def with_policy(text):
+def with_policy(text, more=()):
     """The page with its policy, right behind the declaration of its character set.
+
+    `more` holds what differs from SOURCES.
 
     Raises
     ------
@@ -58,5 +74,5 @@ def with_policy(text):
     found = CHARSET.search(text)
     if not found:
         raise ValueError("a page without <meta charset>: where should its policy stand?")
-    tag = f'\n    <meta http-equiv="Content-Security-Policy" content="{policy(text)}">'
+    tag = f'\n    <meta http-equiv="Content-Security-Policy" content="{policy(text, dict(more))}">'
     return text[:found.end()] + tag + text[found.end():]

@@ -32,7 +32,8 @@ def packed_files(html=HTML):
     """The files of the book by their names in the archive; what a link leads to is not the book."""
     files = {f"{TOP}/{path.relative_to(html).as_posix()}": path for path in html.rglob("*")
              if path.is_file() and not path.is_symlink() and path.suffix not in SKIPPED
-             and path.name not in SKIPPED and path != html / "README.md"}  # that of the vendored files
+             and path.name not in SKIPPED
+             and path != html / "README.md"}  # that of the vendored files
     return dict(sorted(files.items()))
 
 

@@ -23,6 +23,7 @@ import zipfile
 from pathlib import Path
 
 import node_js
+from content_policy import CHARSET, JUPYTERLITE, with_policy
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -356,7 +357,8 @@ def run_first(folder, app, script, **constants):
 def digest_of_inputs():
     """Hash of all that the result depends on."""
     total = hashlib.sha256(sys.version.encode())
-    inputs = [*HERE.rglob("*"), ROOT / "constraints.txt", *code_files(), *book_files()]
+    inputs = [*HERE.rglob("*"), HERE.parent / "content_policy.py", ROOT / "constraints.txt",
+              *code_files(), *book_files()]
     for path in sorted(path for path in inputs if path.is_file() and path.suffix != ".pyc"):
         total.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return total.hexdigest()
@@ -402,6 +404,11 @@ def build():
              if path.suffix in (".md", ".ipynb")]
     run_first(LITE, "notebooks", "to-book.js", BOOK=pages)
     shutil.copyfile(HERE / "start-again.html", LITE / "start-again.html")
+    for page in LITE.rglob("*.html"):
+        text = page.read_text("utf-8")
+        if not CHARSET.search(text):  # a page that only leads on
+            text = text.replace("<head>", '<head>\n    <meta charset="utf-8" />', 1)
+        page.write_text(with_policy(text, JUPYTERLITE), "utf-8")
     for path in [*LITE.rglob("*.map"), *LITE.rglob("*.doit.db")]:
         path.unlink()
     stamp.write_text(inputs)
