@@ -60,11 +60,13 @@ class LlamaConfig:
         d, H, K = self.hidden_size, self.num_attention_heads, self.num_key_value_heads
         for name in ("num_attention_heads", "num_key_value_heads"):
             check_count(name, getattr(self, name))
-        if self.head_dim is None and d % H == 0:
+        if self.head_dim is None:
+            if d % H or (d // H) % 2:
+                raise ValueError("hidden_size must be num_attention_heads times an even head "
+                                 f"width, got {d} and {H} heads")
             object.__setattr__(self, "head_dim", d // H)  # the class is frozen for all others
-        if self.head_dim is None or self.head_dim % 2:
-            raise ValueError(f"hidden_size must be num_attention_heads times an even head width, "
-                             f"got {d} and {H} heads; or head_dim must be even")
+        if check_count("head_dim", self.head_dim) % 2:
+            raise ValueError(f"head_dim must be even, got {self.head_dim}")
         if H % K:
             raise ValueError(f"num_attention_heads must be a multiple of num_key_value_heads, "
                              f"got {H} and {K}")
