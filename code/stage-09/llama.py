@@ -20,7 +20,9 @@ The slots, all empty at first, are where fine-tuning methods plug in
     model.soft_prompt                        embeddings before those of the input
 The model never asks which method it holds: a slot needs forward, backward, parameters, gradients.
 
-Left out on purpose: biases, dropout, scaled RoPE variants, padding on the left.
+Relatives differ in a few lines, which name the family: Llama 3.1 slows rotations down, Qwen2 adds
+biases, Qwen3 norms queries and keys, SmolLM3 does not rotate in every layer.
+Left out on purpose: other biases, dropout, other scaled RoPE variants, padding on the left.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,17 +32,17 @@ from typing import Any
 
 import numpy as np
 
-from llama_config import LAYER_MODULES, LlamaConfig, read_config
-from llama_config import PROJECTIONS as PROJECTIONS
+from llama_config import LAYER_MODULES, PROJECTIONS, QK_NORMS, LlamaConfig, read_config
 from tensorfile import about, read_arrays
 from validation import check_weights
 
 
 def random_weights(config: LlamaConfig, rng: np.random.Generator, std: float = 0.05,
                    dtype: Any = np.float32) -> dict[str, np.ndarray]:
-    """An untrained model: Gaussian matrices, norms of one."""
-    return {name: (np.ones(shape) if len(shape) == 1 else std * rng.standard_normal(shape)
-                   ).astype(dtype) for name, shape in config.weight_shapes().items()}
+    """An untrained model: Gaussian matrices, norms of one, biases of zero."""
+    return {name: (np.full(shape, not name.endswith("bias")) if len(shape) == 1 else
+                   std * rng.standard_normal(shape)).astype(dtype)
+            for name, shape in config.weight_shapes().items()}
 
 
 # -------------------------------------------------------------------------- layers with weights
@@ -49,30 +51,35 @@ def random_weights(config: LlamaConfig, rng: np.random.Generator, std: float = 0
 class Weighted:
     """A module with one pretrained weight: frozen, unless declared trainable."""
 
-    def __init__(self, weight: np.ndarray):
-        self.weight, self.trainable = weight, False
+    def __init__(self, weight: np.ndarray, bias: np.ndarray | None = None):
+        self.weight, self.bias, self.trainable = weight, bias, False
         self.weight_grad: np.ndarray | None = None
+        self.bias_grad: np.ndarray | None = None
         self.cache: tuple = ()
 
     def parameters(self) -> dict[str, np.ndarray]:
-        return {"weight": self.weight} if self.trainable else {}
+        own = {"weight": self.weight} if self.bias is None else {
+            "weight": self.weight, "bias": self.bias}
+        return own if self.trainable else {}
 
     def gradients(self) -> dict[str, np.ndarray]:
         if self.trainable and self.weight_grad is None:
             raise RuntimeError(f"{type(self).__name__} has no gradient: call backward first")
-        return {"weight": self.weight_grad} if self.trainable else {}
+        return {name: getattr(self, f"{name}_grad") for name in self.parameters()}
 
 
 class Linear(Weighted):
-    """`x W^T`, the weight as (out, in)."""
+    """`x W^T`, the weight as (out, in); Qwen2's q, k and v add a bias, (out,)."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         self.cache = (x,)
-        return x @ self.weight.T  # (n, out)
+        h = x @ self.weight.T  # (n, out)
+        return h if self.bias is None else h + self.bias
 
     def backward(self, g: np.ndarray) -> np.ndarray:
         if self.trainable:
             self.weight_grad = g.T @ self.cache[0]  # (out, in)
+            self.bias_grad = None if self.bias is None else g.sum(axis=0)  # (out,)
         return g @ self.weight  # (n, in): through the weight, frozen or not
 
 
@@ -103,23 +110,24 @@ class RMSNorm(Weighted):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         wide = x.astype(np.float32) if x.dtype == np.float16 else x  # 256 squared is too much
-        rms = np.sqrt(row_dot(wide, wide) / x.shape[-1] + self.eps)  # (n, 1)
+        rms = np.sqrt(row_dot(wide, wide) / x.shape[-1] + self.eps)  # (..., 1)
         if np.isinf(rms).any():  # x / inf would be a zero that looks like an answer
             raise FloatingPointError(f"activations of {np.abs(x).max():.3g} overflow {wide.dtype} "
                                      "when squared: the run has diverged; lower the learning rate")
-        normed = (x / rms).astype(x.dtype, copy=False)  # (n, d)
+        normed = (x / rms).astype(x.dtype, copy=False)  # (..., d)
         self.cache = (normed, rms)
-        return normed * self.weight  # (n, d)
+        return normed * self.weight  # (..., d)
 
     def backward(self, g: np.ndarray) -> np.ndarray:
         normed, rms = self.cache
         if self.trainable:
-            self.weight_grad = (g * normed).sum(axis=0, dtype=rms.dtype)  # (d,)
-        g = g * self.weight  # (n, d): now the gradient of `normed`
+            rows = (g * normed).reshape(-1, g.shape[-1])  # (n, d)
+            self.weight_grad = rows.sum(axis=0, dtype=rms.dtype)  # (d,)
+        g = g * self.weight  # (..., d): now the gradient of `normed`
         # x enters its row's rms too: that removes the part of g that points along x
         g -= normed * (row_dot(g, normed) / g.shape[-1])
         g /= rms
-        return g  # (n, d)
+        return g  # (..., d)
 
 
 def row_dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -175,6 +183,27 @@ class Rotation:
         return g * self.cos - swap_halves(g) * self.sin
 
 
+def rotary_frequencies(config: LlamaConfig) -> np.ndarray:
+    """By how much each pair of a head turns from one token to the next, in radians: (dh/2,).
+
+    For longer texts than it was pretrained on, Llama 3.1 divides by a factor what turns seldom in
+    those, leaves what turns often, and goes from the one to the other in a straight line.
+
+    References
+    ----------
+    Grattafiori et al., "The Llama 3 Herd of Models", arXiv 2407.21783, trains on 128,000 tokens;
+    the factors are published in each `config.json`.
+    """
+    half = config.head_dim // 2
+    frequencies = config.rope_theta ** (-np.arange(half) / half)  # (dh/2,)
+    if (scaling := config.rope_scaling) is None:
+        return frequencies
+    turns = frequencies * scaling.original_max_position_embeddings / (2 * np.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    keep = np.clip((turns - low) / (high - low), 0, 1)  # (dh/2,)
+    return frequencies * (keep + (1 - keep) / scaling.factor)
+
+
 def swap_halves(x: np.ndarray) -> np.ndarray:
     """(a, b) -> (b, a) along the last axis."""
     half = x.shape[-1] // 2
@@ -205,12 +234,17 @@ class Attention:
         self.index, self.dh, self.K = index, config.head_dim, config.num_key_value_heads
         self.q_proj, self.k_proj, self.v_proj, self.o_proj = map(Linear, (q, k, v, o))
         self.scale = self.dh ** -0.5
+        self.rotates = config.rotates(index)  # all layers do but some of SmolLM3
+        self.q_norm = self.k_norm = None  # Qwen3's, one for all heads
 
     def forward(self, x: np.ndarray, run: Run) -> np.ndarray:
         q, k, v = (split_heads(projection.forward(x), run.B, self.dh)  # (B, T, H or K, dh)
                    for projection in (self.q_proj, self.k_proj, self.v_proj))
-        q, k = run.rotation.forward(q), run.rotation.forward(k)
-        q *= self.scale
+        if self.q_norm is not None:
+            q, k = self.q_norm.forward(q), self.k_norm.forward(k)
+        if self.rotates:
+            q, k = run.rotation.forward(q), run.rotation.forward(k)
+        q = q * self.scale
         if run.prefix is not None:  # not rotated: learned where it stands
             k, v = run.prefix.forward(k, v, self.index)  # (B, P+T, K, dh)
         if run.cache is not None:
@@ -238,8 +272,11 @@ class Attention:
         gk, gv = gk.transpose(0, 2, 1, 3), gv.transpose(0, 2, 1, 3)  # (B, S, K, dh)
         if run.prefix is not None:
             gk, gv = run.prefix.backward(gk, gv, self.index)  # (B, T, K, dh)
-        gq, gk = run.rotation.backward(gq), run.rotation.backward(gk)
+        if self.rotates:
+            gq, gk = run.rotation.backward(gq), run.rotation.backward(gk)
         gq *= self.scale
+        if self.q_norm is not None:
+            gq, gk = self.q_norm.backward(gq), self.k_norm.backward(gk)
         gq, gk, gv = (y.reshape(run.B * run.T, -1) for y in (gq, gk, gv))  # (n, heads*dh)
         gx = self.q_proj.backward(gq) + self.k_proj.backward(gk)
         return gx + self.v_proj.backward(gv)  # (n, d)
@@ -296,6 +333,13 @@ class DecoderLayer:
         self.input_layernorm = RMSNorm(norm_1, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(norm_2, config.rms_norm_eps)
         self.after_attention = self.after_mlp = self.parallel_mlp = None
+        if config.qkv_bias:
+            for name in PROJECTIONS[:3]:
+                _follow(self, name).bias = weights[f"model.layers.{index}.{name}.bias"]
+        if config.qk_norm:
+            self.self_attn.q_norm, self.self_attn.k_norm = (
+                RMSNorm(weights[f"model.layers.{index}.{name}.weight"], config.rms_norm_eps)
+                for name in QK_NORMS)
 
     def forward(self, x: np.ndarray, run: Run) -> np.ndarray:
         out = self.self_attn.forward(self.input_layernorm.forward(x), run)  # (n, d)
@@ -349,10 +393,8 @@ class Llama:
         tied = config.tie_word_embeddings
         self.lm_head = Linear(self.embed_tokens.weight if tied else weights["lm_head.weight"])
         self.kv_prefix = self.soft_prompt = None
-        half = config.head_dim // 2
-        frequencies = config.rope_theta ** (-np.arange(half) / half)  # (dh/2,)
-        positions = np.arange(config.max_position_embeddings)
-        self.angles = np.outer(positions, frequencies)  # (max_position, dh/2), float64
+        positions = np.arange(config.longest_input)
+        self.angles = np.outer(positions, rotary_frequencies(config))  # (longest, dh/2), float64
         self.run: Run | None = None
 
     @classmethod
@@ -383,7 +425,7 @@ class Llama:
         """Every module that may hold parameters, by name; an empty slot holds None."""
         found = {"model.embed_tokens": self.embed_tokens}
         for i, layer in enumerate(self.layers):
-            for name in LAYER_MODULES:
+            for name in LAYER_MODULES + (QK_NORMS if self.config.qk_norm else ()):
                 found[f"model.layers.{i}.{name}"] = _follow(layer, name)
         found |= {"model.norm": self.norm, "lm_head": self.lm_head,
                   "kv_prefix": self.kv_prefix, "soft_prompt": self.soft_prompt}
@@ -403,6 +445,10 @@ class Llama:
         if name not in self._places():
             raise ValueError(f"no module or slot is called {name!r}; the modules are "
                              f"{list(self.modules())}; slots in a layer are {LAYER_MODULES[-3:]}")
+        bias = getattr(self._places()[name], "bias", None)  # of Qwen2
+        if bias is not None and getattr(module, "bias", None) is None:
+            raise ValueError(f"{name} adds a bias, which the module in its place would drop: give "
+                             "it that as well, as in LoRALinear(old.weight, old.bias)")
         *path, last = name.removeprefix("model.").split(".")
         setattr(_follow(self, ".".join(path)), last, module)
 
@@ -415,8 +461,8 @@ class Llama:
     def weights(self) -> dict[str, np.ndarray]:
         """All pretrained weights, frozen or not, by Hugging Face name: the arrays themselves."""
         modules = self.modules()
-        return {name: modules[name.removesuffix(".weight")].weight
-                for name in self.config.weight_shapes()}
+        return {f"{name}.{key}": getattr(modules[name], key) for name, _, key in (
+            full.rpartition(".") for full in self.config.weight_shapes())}
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Trainable arrays: `<module>.<array>`, e.g. `model.layers.0.self_attn.q_proj.A`."""
@@ -463,10 +509,10 @@ class Llama:
         B, T, d = x.shape
         prefix = self.kv_prefix if first else None
         start = cache[0][0].shape[1] if cache else getattr(prefix, "prefix_length", 0)
-        if start + T > self.config.max_position_embeddings:
+        if start + T > (longest := self.config.longest_input):
             raise ValueError(f"{ids.shape[1]} tokens after {start + T - ids.shape[1]} earlier or "
-                             f"virtual ones exceed max_position_embeddings = "
-                             f"{self.config.max_position_embeddings}")
+                             "virtual ones exceed max_position_embeddings, or a sliding_window "
+                             f"that is shorter = {longest}")
         mask = np.triu(np.full((T, start + T), -np.inf, x.dtype), start + 1)  # (T, S)
         angles = self.angles[start:start + T]  # (T, dh/2)
         run = Run(B, T, mask, Rotation(angles, x.dtype), prefix, cache)

@@ -20,11 +20,25 @@ PROJECTIONS = tuple(f"self_attn.{p}_proj" for p in "qkvo") + tuple(
     f"mlp.{p}_proj" for p in ("gate", "up", "down"))
 LAYER_MODULES = (*PROJECTIONS, "input_layernorm", "post_attention_layernorm",
                  "after_attention", "after_mlp", "parallel_mlp")
+QK_NORMS = ("self_attn.q_norm", "self_attn.k_norm")  # of Qwen3 alone
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3.1's scaling of the rotary angles; the fields are those of `rope_parameters`."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
 
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """Shape of a model; the fields are those of Hugging Face's `config.json`."""
+    """Shape of a model; the fields are those of Hugging Face's `config.json`.
+
+    The first ten say all of a plain Llama.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -36,38 +50,72 @@ class LlamaConfig:
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
     tie_word_embeddings: bool = True
+    model_type: str = "llama"
+    head_dim: int | None = None  # hidden_size / num_attention_heads, if nothing is said
+    rope_scaling: RopeScaling | None = None
+    sliding_window: int | None = None  # of Mistral; inputs may be as long as that, and no longer
+    no_rope_layers: tuple[int, ...] = ()  # of SmolLM3: a 0 for each layer that is not rotated
 
     def __post_init__(self):
         d, H, K = self.hidden_size, self.num_attention_heads, self.num_key_value_heads
         for name in ("num_attention_heads", "num_key_value_heads"):
             check_count(name, getattr(self, name))
-        if d % H or (d // H) % 2:
-            raise ValueError(f"hidden_size must be num_attention_heads times an even head width, "
-                             f"got {d} and {H} heads")
+        if self.head_dim is None:
+            if d % H or (d // H) % 2:
+                raise ValueError("hidden_size must be num_attention_heads times an even head "
+                                 f"width, got {d} and {H} heads")
+            object.__setattr__(self, "head_dim", d // H)  # the class is frozen for all others
+        if check_count("head_dim", self.head_dim) % 2:
+            raise ValueError(f"head_dim must be even, got {self.head_dim}")
         if H % K:
             raise ValueError(f"num_attention_heads must be a multiple of num_key_value_heads, "
                              f"got {H} and {K}")
 
     @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
+    def qkv_bias(self) -> bool:
+        return self.model_type == "qwen2"
+
+    @property
+    def qk_norm(self) -> bool:
+        return self.model_type == "qwen3"
+
+    @property
+    def longest_input(self) -> int:
+        return min(self.max_position_embeddings,
+                   self.sliding_window or self.max_position_embeddings)
+
+    def rotates(self, layer: int) -> bool:
+        return not self.no_rope_layers or bool(self.no_rope_layers[layer])
 
     def to_hugging_face(self) -> dict[str, Any]:
-        """The content of a `config.json` that `transformers` loads as LlamaForCausalLM."""
-        return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", **asdict(self),
-                "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
-                "head_dim": self.head_dim, "hidden_act": "silu", "attention_bias": False,
-                "mlp_bias": False, "attention_dropout": 0.0}
+        """The content of a `config.json` that `transformers` loads as `XForCausalLM`."""
+        stored = {key: value for key, value in asdict(self).items() if value not in (None, ())}
+        scaling = stored.pop("rope_scaling", {})
+        if self.model_type == "mistral":
+            stored["sliding_window"] = self.sliding_window  # left out, it would be 4096
+        if self.no_rope_layers:
+            stored["no_rope_layers"] = list(self.no_rope_layers)
+        if not self.qkv_bias:
+            stored |= {"attention_bias": False, "mlp_bias": False}
+        return {"architectures": [ARCHITECTURES[self.model_type]], **stored,
+                "rope_parameters": {"rope_type": "llama3" if scaling else "default",
+                                    "rope_theta": self.rope_theta, **scaling},
+                "hidden_act": "silu", "attention_dropout": 0.0}
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every weight by its Hugging Face name."""
-        d, m, kv = self.hidden_size, self.intermediate_size, self.num_key_value_heads
-        kv *= self.head_dim
+        d, m, dh = self.hidden_size, self.intermediate_size, self.head_dim
+        q, kv = self.num_attention_heads * dh, self.num_key_value_heads * dh
         shapes = {"model.embed_tokens.weight": (self.vocab_size, d)}
         for i in range(self.num_hidden_layers):
-            for name, shape in zip(LAYER_MODULES, [(d, d), (kv, d), (kv, d), (d, d), (m, d),
+            for name, shape in zip(LAYER_MODULES, [(q, d), (kv, d), (kv, d), (d, q), (m, d),
                                                    (m, d), (d, m), (d,), (d,)]):
                 shapes[f"model.layers.{i}.{name}.weight"] = shape
+            if self.qkv_bias:
+                for name, size in zip(PROJECTIONS, (q, kv, kv)):
+                    shapes[f"model.layers.{i}.{name}.bias"] = (size,)
+            if self.qk_norm:
+                shapes |= {f"model.layers.{i}.{name}.weight": (dh,) for name in QK_NORMS}
         shapes["model.norm.weight"] = (d,)
         if not self.tie_word_embeddings:
             shapes["lm_head.weight"] = (self.vocab_size, d)
@@ -83,18 +131,49 @@ LARGEST_SIZE = 2 ** 24  # of any other size
 RANGES = {"rms_norm_eps": (1e-12, 1.0), "rope_theta": (1.0, 1e12)}  # beyond them, NaN is near
 ROPE = ("rope_parameters", "rope_scaling")  # today's name and that of transformers 4
 
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM",
+                 "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
+                 "smollm3": "SmolLM3ForCausalLM"}
 # What transformers may leave out of the file since it equals the default of the family.
-DEFAULTS = {"llama": {"num_key_value_heads": None, "max_position_embeddings": 2048,
-                      "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": False}}
-READ = {*SIZES, *RANGES, *ROPE, "model_type", "architectures", "tie_word_embeddings", "head_dim",
-        "sliding_window"}
+LLAMA = {"num_key_value_heads": None, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
+         "rope_theta": 10000.0, "tie_word_embeddings": False, "head_dim": None,
+         "sliding_window": None, "no_rope_layer_interval": 4}
+DEFAULTS = {
+    "llama": LLAMA,
+    "mistral": LLAMA | {"num_key_value_heads": 8, "max_position_embeddings": 131072,
+                        "sliding_window": 4096},
+    "qwen2": LLAMA | {"num_key_value_heads": 32, "max_position_embeddings": 32768},
+    "qwen3": LLAMA | {"num_key_value_heads": 32, "max_position_embeddings": 32768, "head_dim": 128},
+    "smollm3": LLAMA | {"num_key_value_heads": 4, "max_position_embeddings": 32768,
+                        "rope_theta": 2e6, "tie_word_embeddings": True}}
+MISSING = {  # what other families have that llama.py does not compute
+    "gemma": "norms that multiply by 1 + weight, scaled embeddings, a GELU",
+    "gemma2": "norms after each sublayer, capped scores and logits, sliding windows, a GELU",
+    "gemma3": "pictures, norms after each sublayer, windows and two rotary bases by layer, a GELU",
+    "gemma3_text": "norms after each sublayer, windows and two rotary bases by layer, a GELU",
+    "gpt2": "learned positions, LayerNorm, an MLP without a gate",
+    "gpt_neox": "LayerNorm, attention beside the MLP, rotation of a part of each head",
+    "gpt_oss": "experts, attention sinks, windows by layer",
+    "granite": "multipliers of embeddings, scores, residuals and logits",
+    "mixtral": "experts", "qwen2_moe": "experts", "qwen3_moe": "experts",
+    "qwen3_next": "experts, linear attention",
+    "deepseek_v3": "experts, compressed keys and values",
+    "llama4": "pictures, experts", "llama4_text": "experts",
+    "mistral3": "pictures", "mllama": "pictures", "qwen2_vl": "pictures", "qwen2_5_vl": "pictures",
+    "olmo2": "norms after each sublayer, norms of whole queries and keys",
+    "phi": "LayerNorm, attention beside the MLP, biases, rotation of a part of each head",
+    "phi3": "q, k and v in one weight, gate and up in one"}
+WINDOW = ("use_sliding_window", "max_window_layers", "layer_types")  # of Qwen and SmolLM3
+READ = {*SIZES, *RANGES, *ROPE, *WINDOW, "model_type", "architectures", "tie_word_embeddings",
+        "head_dim", "sliding_window"}
+NO_ROPE = {"no_rope_layers", "no_rope_layer_interval"}  # of SmolLM3 alone
 ONLY = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "is_causal": True,
         "rope_interleaved": False, "partial_rotary_factor": 1.0, "use_mrope": False,
         "use_bidirectional_attention": False, "is_encoder_decoder": False,
         "add_cross_attention": False}
 # Of training, of generation, of a file's origin, of how fast it is computed.
 HARMLESS = set("""
-    attention_dropout attn_implementation auto_map bad_words_ids begin_suppress_tokens
+    attention_dropout attn_implementation bad_words_ids begin_suppress_tokens
     bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
     diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
     exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
@@ -120,34 +199,67 @@ def read_config(path: str | Path) -> LlamaConfig:
 def from_hugging_face(stored: dict[str, Any]) -> LlamaConfig:
     """The model that the content of a `config.json` describes, with Hugging Face's defaults.
 
-    A sliding window bites only on longer inputs than itself, so it becomes the longest input.
     Raises ValueError, TypeError.
     """
-    stored = {key: value for key, value in stored.items() if value is not None}
     family = stored.get("model_type")
     if not isinstance(family, str) or family not in DEFAULTS:
-        raise ValueError(f"model_type is {short(family)}; llama.py computes {list(DEFAULTS)}")
+        lacks = MISSING.get(family, "") if isinstance(family, str) else ""
+        raise ValueError(f"model_type is {short(family)}; llama.py computes {list(DEFAULTS)}"
+                         f"{lacks and f', and lacks what this family has: {lacks}'}")
+    null = {key: None for key in ("num_key_value_heads", "head_dim", "sliding_window")
+            if key in stored}  # here null is a value: no such number is given
+    stored = {key: value for key, value in stored.items() if value is not None}
     refuse_unknown(stored)
-    rope = read_rope(stored)
-    given = DEFAULTS[family] | stored | rope
+    given = DEFAULTS[family] | null | stored | {"rope_scaling": None} | read_rope(stored)
     for key in SIZES:
         if key == "num_key_value_heads" and given[key] is None:
             given[key] = given["num_attention_heads"]
         if check_count(key, given.get(key)) > (limit := LARGEST.get(key, LARGEST_SIZE)):
             raise ValueError(f"{key} is above {limit:,}: no such model")
-    if "sliding_window" in given:
-        window = check_count("sliding_window", given["sliding_window"])
-        given["max_position_embeddings"] = min(window, given["max_position_embeddings"])
+    for key in ("head_dim", "sliding_window"):
+        if given[key] is not None and check_count(key, given[key]) > LARGEST_SIZE:
+            raise ValueError(f"{key} is above {LARGEST_SIZE:,}: no such model")
     for key, (low, high) in RANGES.items():
         check_between(key, given[key], low, high)
     if not isinstance(given["tie_word_embeddings"], bool):
         raise ValueError("tie_word_embeddings must be true or false, got "
                          f"{short(given['tie_word_embeddings'])}")
-    config = LlamaConfig(**{key: given[key] for key in LlamaConfig.__dataclass_fields__})
-    if given.get("head_dim", config.head_dim) != config.head_dim:
-        raise ValueError(f"head_dim is {short(given['head_dim'])}; llama.py computes only "
-                         f"hidden_size / num_attention_heads = {config.head_dim}")
-    return config
+    given["sliding_window"] = read_window(given)
+    given["no_rope_layers"] = read_no_rope(given)
+    return LlamaConfig(**{key: given[key] for key in LlamaConfig.__dataclass_fields__})
+
+
+def read_window(given: dict[str, Any]) -> int | None:
+    """The window of Mistral's layers. ValueError for another family's that could be exceeded."""
+    window, used = given["sliding_window"], given.get("use_sliding_window")
+    kinds = given.get("layer_types", ["full_attention"])
+    if not isinstance(kinds, list) or not set(map(str, kinds)) <= {"full_attention",
+                                                                   "sliding_attention"}:
+        raise ValueError(f"layer_types is {short(kinds)}; llama.py computes full_attention only")
+    if used not in (None, True, False):
+        raise ValueError(f"use_sliding_window must be true or false, got {short(used)}")
+    if given["model_type"] in ("llama", "mistral"):  # whose window no other setting turns off
+        return window
+    if not used and "sliding_attention" not in kinds:
+        return None
+    if window is None or window < given["max_position_embeddings"]:
+        raise ValueError(f"some layers see only a sliding_window of {short(window)} tokens; "
+                         "llama.py computes that of Mistral alone, for inputs within it")
+    return None
+
+
+def read_no_rope(given: dict[str, Any]) -> tuple[int, ...]:
+    """For each layer of SmolLM3, 1 if it rotates and 0 if not; empty for all other families."""
+    if given["model_type"] != "smollm3":
+        return ()
+    count, every = given["num_hidden_layers"], given["no_rope_layer_interval"]
+    check_count("no_rope_layer_interval", every)
+    layers = given.get("no_rope_layers", [int((i + 1) % every != 0) for i in range(count)])
+    if not isinstance(layers, list) or len(layers) != count or any(
+            type(n) is not int or n not in (0, 1) for n in layers):
+        raise ValueError(f"no_rope_layers must have a 0 or 1 for each of {count} layers, got "
+                         f"{short(layers)}")
+    return tuple(layers)
 
 
 def refuse_unknown(stored: dict[str, Any]) -> None:
@@ -155,44 +267,66 @@ def refuse_unknown(stored: dict[str, Any]) -> None:
     if stored.get("quantization_config"):
         raise ValueError("the weights are quantized (quantization_config); take the original "
                          "checkpoint")
+    if stored.get("auto_map"):
+        raise ValueError(f"auto_map is {short(stored['auto_map'])}: the checkpoint brings code of "
+                         "its own, which may compute another model than its model_type says")
     made_for = stored.get("architectures", [])
     if made_for and not any(str(name).endswith("ForCausalLM") for name in made_for):
         raise ValueError(f"architectures is {short(made_for)}: that is no language model with an "
                          "output for every token, such as LlamaForCausalLM")
+    read = READ | NO_ROPE if stored["model_type"] == "smollm3" else READ
     for key, value in stored.items():
         if key in ONLY:
             ours = ONLY[key]
             if value != ours or isinstance(value, bool) != isinstance(ours, bool):
                 raise ValueError(f"{key} is {short(value)}; llama.py computes only {ours!r}")
-        elif key not in READ | HARMLESS and not key.startswith("_"):
+        elif key not in read | HARMLESS | {"auto_map"} and not key.startswith("_"):
             raise ValueError(f"{short(key)} is {short(value)}, which llama.py does not know: it "
                              "would be another model without it. If you are sure that it changes "
                              "nothing, take it out of the file")
 
 
 def read_rope(stored: dict[str, Any]) -> dict[str, Any]:
-    """The rotary angles from a `config.json`, which may give their base in three places.
+    """The rotary angles' base and scaling, which a `config.json` may give in several places.
 
-    ValueError if they disagree, or if the angles are scaled: our model has plain RoPE only.
+    ValueError if those disagree, or for another scaling than that of Llama 3.1.
     """
-    places = [stored]
+    given = {"rope_theta": [stored[key] for key in stored if key == "rope_theta"],
+             "rope_scaling": []}
     for key in ROPE:
         if rope := stored.get(key):
             if not isinstance(rope, dict):
                 raise ValueError(f"{key} must be an object, got {short(rope)}")
-            scaled = {name: value for name, value in rope.items() if name != "rope_theta"
-                      and (name not in ("rope_type", "type") or value != "default")}
-            if scaled:
-                kind = rope.get("rope_type", rope.get("type", "default"))
-                raise ValueError(f"the rotary angles are of type {short(kind)}; llama.py computes "
-                                 f"only plain RoPE, not {short(scaled)}")
-            places.append(rope)
-    given = [place["rope_theta"] for place in places if place.get("rope_theta") is not None]
-    for theta in given:
-        if theta != given[0]:
-            raise ValueError(f"rope_theta is given twice, as {short(given[0])} and {short(theta)}: "
-                             "which one counts?")
-    return {"rope_theta": given[0]} if given else {}
+            if rope.get("rope_theta") is not None:
+                given["rope_theta"].append(rope["rope_theta"])
+            given["rope_scaling"].append(read_scaling(
+                {name: value for name, value in rope.items() if name != "rope_theta"}))
+    for key, found in given.items():
+        for value in found:
+            if value != found[0]:
+                raise ValueError(f"{key} is given twice, as {short(found[0])} and {short(value)}: "
+                                 "which one counts?")
+    return {key: found[0] for key, found in given.items() if found}
+
+
+def read_scaling(rope: dict[str, Any]) -> RopeScaling | None:
+    """How the rotary angles are scaled: not at all, or as in Llama 3.1."""
+    kinds = [rope[key] for key in ("rope_type", "type") if key in rope] or ["default"]
+    numbers = {key: value for key, value in rope.items() if key not in ("rope_type", "type")}
+    names = RopeScaling.__dataclass_fields__.keys()
+    if kinds[0] == kinds[-1] == "llama3" and numbers.keys() == names:
+        for key in names:
+            check_between(key, numbers[key], 1e-3, LARGEST["max_position_embeddings"])
+        check_count("original_max_position_embeddings", numbers["original_max_position_embeddings"])
+        if not numbers["low_freq_factor"] < numbers["high_freq_factor"]:
+            raise ValueError("low_freq_factor must be below high_freq_factor, got "
+                             f"{numbers['low_freq_factor']} and {numbers['high_freq_factor']}")
+        return RopeScaling(**numbers)
+    if numbers or kinds[0] != "default" or kinds[-1] != "default":
+        unlike = sorted(numbers.keys() ^ names) if kinds[0] == "llama3" else rope
+        raise ValueError(f"llama.py computes only plain RoPE, and llama3 with just {list(names)}, "
+                         f"not {short(kinds[0])} with {short(unlike)}")
+    return None
 
 
 def check_between(key: str, value: Any, low: float, high: float) -> float:

@@ -331,7 +331,7 @@ def _plan_lora(model: Llama, config: dict[str, Any]) -> Plan:
             a *= sqrt(r)
         rows, columns = modules[name].weight.shape
         key = f"base_model.model.{name}.lora_"
-        plan[name] = (partial(LoRALinear, modules[name].weight, lora_rank=r, lora_alpha=a),
+        plan[name] = (partial(LoRALinear, modules[name].weight, modules[name].bias, r, a),
                       {"A": (f"{key}A.weight", (r, columns)), "B": (f"{key}B.weight", (rows, r))})
     return plan
 
@@ -404,7 +404,8 @@ def _plan_virtual(model: Llama, config: dict[str, Any]) -> Plan:
         raise ValueError(f"num_virtual_tokens is {P}, but the model has only "
                          f"{c.max_position_embeddings} positions")
     for key, ours in (("num_layers", c.num_hidden_layers), ("num_attention_heads", heads),
-                      ("token_dim", heads * c.head_dim), ("num_transformer_submodules", 1)):
+                      ("token_dim", heads * c.head_dim if prefix else c.hidden_size),
+                      ("num_transformer_submodules", 1)):
         if config.get(key) not in (None, ours):
             raise ValueError(f"{key} is {short(config[key])}, but it is {ours} for this model: "
                              "the adapter belongs to another base model")

@@ -1,11 +1,13 @@
 """The model against finite differences, and against itself: cache, masks, frozen weights."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from llama import PROJECTIONS, Llama, LlamaConfig, Rotation, random_weights
+from llama import PROJECTIONS, Llama, LlamaConfig, Rotation, random_weights, rotary_frequencies
+from llama_config import QK_NORMS, RopeScaling
 from names import BOUNDARY, make_batch
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
 from training import cross_entropy
@@ -23,7 +25,7 @@ def full(model, rng):
 def lora(model, rng):
     for name, module in model.modules().items():
         if name.endswith(PROJECTIONS):
-            model.replace(name, LoRALinear(module.weight, lora_rank=3, lora_alpha=6, rng=rng))
+            model.replace(name, LoRALinear(module.weight, module.bias, 3, 6, rng=rng))
 
 
 def houlsby(model, rng):
@@ -54,13 +56,24 @@ def everything(model, rng):
 
 METHODS = (full, lora, houlsby, parallel, prefix, prompt, everything)
 CASES = pytest.mark.parametrize("plug", METHODS, ids=lambda f: f.__name__)
-CONFIGS = pytest.mark.parametrize("config", (PLAIN, GROUPED), ids=("plain", "grouped"))
+RELATIVES = {  # the head's width is not 16 / 4 where a family lets them differ
+    "llama3": replace(GROUPED, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 16)),
+    "mistral": replace(GROUPED, model_type="mistral", sliding_window=32, head_dim=6),
+    "qwen2": replace(GROUPED, model_type="qwen2"),
+    "qwen3": replace(GROUPED, model_type="qwen3", head_dim=6),
+    "smollm3": replace(PLAIN, model_type="smollm3", no_rope_layers=(0, 1))}
+EVERY = {"plain": PLAIN, "grouped": GROUPED} | RELATIVES
+CONFIGS = pytest.mark.parametrize("config", EVERY.values(), ids=EVERY)
 
 
 def make(config, plug=None, seed=0):
     """A random float64 model; trainable arrays moved away from their special starting values."""
     rng = np.random.default_rng(seed)
-    model = Llama(config, random_weights(config, rng, std=0.3, dtype=F64))
+    weights = random_weights(config, rng, std=0.3, dtype=F64)
+    for name in weights:  # at their start, one and zero, they would do nothing
+        if name.endswith(("bias", "q_norm.weight", "k_norm.weight")):
+            weights[name] += 0.2 * rng.standard_normal(weights[name].shape)
+    model = Llama(config, weights)
     if plug is not None:
         plug(model, rng)
         for array in model.parameters().values():
@@ -145,6 +158,52 @@ def test_angles_are_position_times_theta_to_the_minus_2j_over_dh():
     assert angles.shape == (64, 2)
     for position, j in ((0, 0), (1, 0), (3, 1), (63, 1)):
         assert angles[position, j] == pytest.approx(position * 500.0 ** (-2 * j / 4), rel=1e-12)
+
+
+def test_llama3_slows_what_turns_seldom_and_leaves_what_turns_often():
+    config = LlamaConfig(27, 256, 20, 1, 1, 1, rope_theta=500_000.0)
+    plain, slow = (rotary_frequencies(c) for c in (
+        config, replace(config, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 8192))))
+    wavelengths = 2 * np.pi / plain  # tokens; as published, 8192 / 4 and 8192 / 1 are the limits
+    often, seldom = wavelengths < 2048, wavelengths > 8192
+    assert (slow[often] == plain[often]).all() and often.sum() > 20
+    assert np.allclose(slow[seldom], plain[seldom] / 8, rtol=1e-14) and seldom.sum() > 20
+    between = (slow / plain)[~often & ~seldom]
+    assert (np.diff(between) < 0).all() and 1 / 8 < between[-1] < between[0] < 1
+
+
+def test_a_layer_that_does_not_rotate_sees_no_order():
+    model = make(replace(PLAIN, num_hidden_layers=1, model_type="smollm3", no_rope_layers=(0,)))
+    one, two = model.forward(np.array([[3, 5, 8, 9], [5, 8, 3, 9]]))[:, -1]
+    assert np.allclose(one, two, rtol=0, atol=1e-12)
+
+
+def test_an_input_may_be_as_long_as_the_window_and_no_longer():
+    model = make(RELATIVES["mistral"])
+    model.forward(np.zeros((1, 32), int))
+    with pytest.raises(ValueError, match="33 tokens after 0 earlier.*sliding_window.* = 32"):
+        model.forward(np.zeros((1, 33), int))
+
+
+def test_what_takes_the_place_of_a_bias_must_bring_one():
+    model = make(RELATIVES["qwen2"])
+    for name in ("q", "k", "v"):
+        path = f"model.layers.1.self_attn.{name}_proj"
+        module = model.modules()[path]
+        with pytest.raises(ValueError, match=f"{path} adds a bias"):
+            model.replace(path, LoRALinear(module.weight, lora_rank=2))
+        before = model.forward(np.zeros((1, 3), int))
+        model.replace(path, LoRALinear(module.weight, module.bias, 2))
+        assert (model.forward(np.zeros((1, 3), int)) == before).all()
+    assert model.weights().keys() == RELATIVES["qwen2"].weight_shapes().keys()
+
+
+def test_norms_of_queries_and_keys_are_qwen3_s_alone():
+    assert all(make(PLAIN).modules().get(f"model.layers.0.{name}") is None for name in QK_NORMS)
+    with pytest.raises(ValueError, match="no module or slot is called .*q_norm"):
+        make(PLAIN).replace("model.layers.0.self_attn.q_norm", None)
+    model = make(RELATIVES["qwen3"], full)
+    assert model.parameters()["model.layers.0.self_attn.q_norm.weight"].shape == (6,)
 
 
 def test_prefix_is_visible_to_every_token_and_shifts_positions():

@@ -7,6 +7,8 @@ import pytest
 from llama_config import SIZES, LlamaConfig, from_hugging_face, read_config
 
 PLAIN = LlamaConfig(27, 16, 20, 2, 4, 4)
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 16}
 GROUPED = LlamaConfig(27, 16, 20, 2, 4, 2, rope_theta=500.0, tie_word_embeddings=False)
 
 
@@ -15,7 +17,7 @@ def test_config_refuses_what_it_cannot_compute(tmp_path):
     stored = PLAIN.to_hugging_face()
     path.write_text(json.dumps(stored))
     assert read_config(path) == PLAIN
-    plain = ".*only plain RoPE, not "
+    plain = ".*only plain RoPE.* not "
     for change, named in [
             ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}},
              f"{plain}.*llama3"),
@@ -23,6 +25,15 @@ def test_config_refuses_what_it_cannot_compute(tmp_path):
              f"{plain}.*linear"),
             ({"rope_scaling": {"rope_type": "yarn"}, "rope_parameters": {}}, f"{plain}.*yarn"),
             ({"rope_scaling": {"type": "linear", "factor": 2.0}}, f"{plain}.*factor"),
+            ({"rope_parameters": LLAMA3 | {"attention_factor": 2.0}}, f"{plain}.*attention_f"),
+            ({"rope_parameters": LLAMA3 | {"type": "yarn"}}, f"{plain}.*"),
+            ({"rope_parameters": LLAMA3 | {"factor": 0}}, "factor must be from"),
+            ({"rope_parameters": LLAMA3 | {"factor": "8"}}, "factor must be a number, got '8'"),
+            ({"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}, "low_freq_factor must be"),
+            ({"rope_parameters": LLAMA3 | {"original_max_position_embeddings": 8.5}},
+             "original_max_position_embeddings must be an integer"),
+            ({"rope_parameters": LLAMA3 | {"rope_theta": 1e4}, "rope_scaling": {"type": "default"}},
+             "rope_scaling is given twice"),
             ({"rope_parameters": {"partial_rotary_factor": 0.5}}, f"{plain}.*partial"),
             ({"rope_parameters": [1]}, "rope_parameters must be an object"),
             ({"rope_theta": 300.0}, r"rope_theta is given twice, as 300.0 and 10000.0"),
@@ -31,7 +42,19 @@ def test_config_refuses_what_it_cannot_compute(tmp_path):
             ({"hidden_act": "gelu"}, "hidden_act is 'gelu'.* only 'silu'"),
             ({"attention_bias": True}, "attention_bias is True.* only False"),
             ({"mlp_bias": True}, "mlp_bias is True.* only False"),
-            ({"head_dim": 8}, "head_dim is 8.* = 4"), ({"head_dim": "4"}, "head_dim is '4'.* = 4"),
+            ({"head_dim": 5}, "head_dim must be even"), ({"head_dim": 0}, "head_dim must be at"),
+            ({"head_dim": "4"}, "head_dim must be an integer, got '4'"),
+            ({"head_dim": 2 ** 25}, "head_dim is above"),
+            ({"auto_map": {"AutoModelForCausalLM": "my.Model"}}, "auto_map is .*my.Model"),
+            ({"no_rope_layers": [1, 0]}, "'no_rope_layers' is"),  # SmolLM3's alone
+            ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types is .*linear"),
+            ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 63},
+             ".*sliding_window of 63"),
+            ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * 2}, ".*window of None"),
+            ({"model_type": "qwen2", "use_sliding_window": 3}, "use_sliding_window must be true"),
+            ({"model_type": "smollm3", "no_rope_layers": [1]}, "no_rope_layers .* 2 layers"),
+            ({"model_type": "smollm3", "no_rope_layers": [1, 2]}, "no_rope_layers .* 2 layers"),
+            ({"model_type": "smollm3", "no_rope_layer_interval": 0}, "no_rope_layer_interval must"),
             ({"is_causal": False}, "is_causal is False"),  # it sees the future
             ({"sliding_window": 0}, "sliding_window must be at least 1"),
             ({"embedding_multiplier": 12.0}, "'embedding_multiplier' is 12.0"),  # a Granite's
@@ -44,7 +67,11 @@ def test_config_refuses_what_it_cannot_compute(tmp_path):
             ({"rms_norm_eps": 1e-300}, "rms_norm_eps must be from 1e-12 to 1, got 1e-300"),
             ({"rope_theta": 10 ** 400, "rope_parameters": None},
              "rope_theta must be from 1 to 1e.12, got 1000.*"),
-            ({"model_type": "granite"}, "model_type is 'granite'.*llama")]:
+            ({"model_type": ["llama"]}, "model_type is .'llama'."),
+            ({"model_type": "gemma2"}, "model_type is 'gemma2'.*capped scores"),
+            ({"model_type": "gemma3_text"}, "model_type is 'gemma3_text'.*two rotary bases"),
+            ({"model_type": "novelty"}, "model_type is 'novelty'; llama.py computes .*smollm3'.$"),
+            ({"model_type": "granite"}, "model_type is 'granite'.*llama.*multipliers")]:
         path.write_text(json.dumps(stored | change))
         with pytest.raises(ValueError, match=f"config.json: {named}"):
             read_config(path)
@@ -59,6 +86,29 @@ def test_the_config_written_is_all_that_transformers_needs():
         "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "head_dim": 4,
         "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0}
     assert PLAIN.tie_word_embeddings and PLAIN.rope_theta == 10000.0
+
+
+DEFAULTS = {  # type(config)() of transformers 5.23, where it is not Llama's
+    "mistral": {"num_key_value_heads": 8, "max_position_embeddings": 131072, "head_dim": 4,
+                "sliding_window": 4096},
+    "qwen2": {"num_key_value_heads": 32, "max_position_embeddings": 32768},
+    "qwen3": {"num_key_value_heads": 32, "max_position_embeddings": 32768, "head_dim": 128},
+    "smollm3": {"num_key_value_heads": 4, "max_position_embeddings": 32768, "rope_theta": 2e6,
+                "tie_word_embeddings": True, "no_rope_layers": (1, 1, 1, 0, 1)}}
+
+
+@pytest.mark.parametrize("family", DEFAULTS)
+def test_each_family_leaves_out_its_own_defaults(family):
+    sizes = {"vocab_size": 27, "hidden_size": 128, "intermediate_size": 20, "num_hidden_layers": 5,
+             "num_attention_heads": 32}
+    config = from_hugging_face({"model_type": family} | sizes)
+    for key, value in ({"tie_word_embeddings": False, "rope_theta": 1e4, "sliding_window": None}
+                       | DEFAULTS[family]).items():
+        assert getattr(config, key) == value, key
+    assert from_hugging_face(config.to_hugging_face()) == config
+    null = {"num_key_value_heads": None, "head_dim": None, "sliding_window": None}
+    config = from_hugging_face({"model_type": family} | sizes | null)
+    assert (config.num_key_value_heads, config.head_dim, config.sliding_window) == (32, 4, None)
 
 
 @pytest.mark.parametrize("theta, given", [
@@ -104,5 +154,16 @@ def test_what_published_models_say_of_themselves_is_known(name):
 def test_a_window_that_would_bite_limits_the_input():
     stored = PLAIN.to_hugging_face()
     for window, longest in ((63, 63), (64, 64), (4096, 64), (None, 64)):
-        config = from_hugging_face(stored | {"sliding_window": window})
-        assert config.max_position_embeddings == longest
+        for more in ({}, {"model_type": "mistral"}, {"model_type": "mistral", "layer_types": []},
+                     {"model_type": "mistral", "use_sliding_window": False}):
+            config = from_hugging_face(stored | {"sliding_window": window} | more)
+            assert (config.longest_input, config.max_position_embeddings) == (longest, 64)
+            assert from_hugging_face(config.to_hugging_face()) == config
+
+
+def test_a_window_that_is_off_or_never_exceeded_is_none():
+    stored = PLAIN.to_hugging_face() | {"model_type": "qwen2", "max_window_layers": 1}
+    for more in ({"sliding_window": 8, "use_sliding_window": False}, {"sliding_window": 8},
+                 {"sliding_window": 64, "use_sliding_window": True},
+                 {"layer_types": ["full_attention"] * 2}):
+        assert from_hugging_face(stored | more).longest_input == 64

@@ -4,7 +4,8 @@
 
 Each job of the list names a checkpoint's folder and what to `do` with it:
 
-    run     load it, with the adapter if there is one; logits, greedy tokens, merged checkpoint
+    run     load it, with the adapter if there is one; logits, gradients of all weights, greedy
+            tokens, merged checkpoint
     make    draw a random checkpoint and let `save_pretrained` write it
     adapt   put a PEFT method with random values on it and let `save_pretrained` write the adapter
     train   go on training a saved adapter with torch.optim.AdamW, and write what comes out
@@ -35,7 +36,7 @@ def load(job: dict, precision: str, *, trainable: bool = False) -> torch.nn.Modu
     """The checkpoint, with its adapter; whatever PEFT or transformers warns of is an error."""
     dtype = torch.float32 if precision == "float32" else torch.float64
     torch.set_default_dtype(dtype)  # PEFT makes its arrays in it
-    model = transformers.LlamaForCausalLM.from_pretrained(
+    model = transformers.AutoModelForCausalLM.from_pretrained(
         job["base"], dtype=dtype, attn_implementation="eager")
     if trainable:  # PeftModel.from_pretrained refuses to train a loaded prefix or prompt
         config = peft.PeftConfig.from_pretrained(job["adapter"], inference_mode=False)
@@ -74,6 +75,13 @@ def run(job: dict) -> dict:
         with casts_lifted() if precision == "exact" else nullcontext(), torch.no_grad():
             model = load(job, precision).eval()
             results[precision] = logits(model, ids).numpy()
+    if job.get("gradients"):
+        with casts_lifted():
+            model = load(job, "exact")
+            tokens = torch.from_numpy(ids)
+            torch.nn.functional.cross_entropy(logits(model, ids)[:, :-1].flatten(0, 1),
+                                              tokens[:, 1:].flatten()).backward()
+        results |= {f"gradient/{n}": p.grad.numpy() for n, p in model.named_parameters()}
     if "new_tokens" in job:  # in float32, the last precision
         prompt = torch.from_numpy(ids)
         new = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt),
@@ -89,7 +97,8 @@ def run(job: dict) -> dict:
 
 def make(job: dict) -> dict:
     torch.set_default_dtype(torch.float64)
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**job["config"]))
+    config = transformers.AutoConfig.for_model(**{"model_type": "llama"} | job["config"])
+    model = transformers.AutoModelForCausalLM.from_config(config)
     draw(model.parameters())
     model.to(getattr(torch, job["dtype"])).save_pretrained(
         job["base"], max_shard_size=job.get("max_shard_size", "5GB"))

@@ -23,7 +23,7 @@ This folder's parent holds our `peft`: it must never be on the path here.
 import json
 import re
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -31,10 +31,17 @@ import numpy as np
 import torch
 import transformers
 from torch import nn
+from transformers import modeling_rope_utils
 from transformers.models.llama import modeling_llama
+from transformers.models.mistral import modeling_mistral
+from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.qwen3 import modeling_qwen3
+from transformers.models.smollm3 import modeling_smollm3
 
 import peft
 
+CASTING = (modeling_rope_utils, modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3,
+           modeling_smollm3)
 FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "parity"
 
 MODELS = {
@@ -67,7 +74,7 @@ PROBES = {"model.embed_tokens.weight", "model.layers.0.input_layernorm.weight"}
 
 @contextmanager
 def casts_lifted():
-    """Inside, `transformers`' Llama runs unchanged, but its word float32 means float64."""
+    """Inside, `transformers`' Llama and its relatives run unchanged, but float32 means float64."""
 
     class Torch:
         float32 = float = torch.float64
@@ -75,8 +82,10 @@ def casts_lifted():
         def __getattr__(self, name):
             return getattr(torch, name)
 
-    with (mock.patch.object(modeling_llama, "torch", Torch()),  # RMSNorm, softmax, RoPE
-          mock.patch.object(torch.Tensor, "float", torch.Tensor.double)):  # RoPE, loss
+    with ExitStack() as stack:
+        for module in CASTING:  # RMSNorm, softmax, RoPE
+            stack.enter_context(mock.patch.object(module, "torch", Torch()))
+        stack.enter_context(mock.patch.object(torch.Tensor, "float", torch.Tensor.double))  # loss
         yield
 
 

@@ -851,7 +851,7 @@ WRONG_CONFIGS = {
     "RoPE as a list": ({"rope_parameters": [1]}, "must be an object"),
     "activation": ({"hidden_act": "gelu"}, "hidden_act"),
     "bias": ({"attention_bias": True}, "attention_bias"),
-    "head_dim": ({"head_dim": 128}, "head_dim"),
+    "head_dim": ({"head_dim": 128}, "q_proj.weight has shape .8, 8., .* need .512, 8."),
     "absurd layers": ({"num_hidden_layers": 10 ** 12}, "num_hidden_layers is above"),
     "absurd positions": ({"max_position_embeddings": 10 ** 12}, "max_position_embeddings is above"),
     "absurd width": ({"hidden_size": 10 ** 30}, "hidden_size is above"),

@@ -18,7 +18,7 @@ import training
 from experiments import small_llama
 from gradcheck import relative_error
 from llama import Linear, Llama, LlamaConfig, random_weights
-from llama_config import read_config
+from llama_config import RopeScaling, read_config
 from peft import LoRALinear
 from real_models import hub, twins
 
@@ -33,6 +33,14 @@ CONFIGS = {
     "gqa": LlamaConfig(50, 32, 48, 2, 8, 2, tie_word_embeddings=False),
     "long rope": LlamaConfig(50, 32, 48, 2, 2, 2, rope_theta=1e6, rms_norm_eps=1e-5),
     "odd sizes": LlamaConfig(101, 30, 17, 3, 3, 1, max_position_embeddings=37),
+    "llama3": LlamaConfig(50, 32, 48, 2, 4, 2, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 32)),
+    "mistral": LlamaConfig(50, 32, 48, 2, 4, 2, model_type="mistral", head_dim=6,
+                           sliding_window=16),
+    "mistral without a window": LlamaConfig(50, 32, 48, 2, 4, 2, model_type="mistral"),
+    "qwen2": LlamaConfig(50, 32, 48, 2, 4, 2, model_type="qwen2"),
+    "qwen3": LlamaConfig(50, 32, 48, 2, 4, 2, model_type="qwen3", head_dim=10,
+                         tie_word_embeddings=False),
+    "smollm3": LlamaConfig(50, 32, 48, 3, 4, 2, model_type="smollm3", no_rope_layers=(1, 0, 1)),
 }
 THEIRS = {  # what their `save_pretrained` writes: config, dtype of the file, shards or not
     "float32": ({}, "float32", "5GB"),
@@ -41,6 +49,18 @@ THEIRS = {  # what their `save_pretrained` writes: config, dtype of the file, sh
                  {"rope_type": "default", "rope_theta": 5e5}}, "float16", "5GB"),
     "float64 shards": ({"num_hidden_layers": 3}, "float64", "20KB"),
 }
+FAMILY = {"num_key_value_heads": 2, "bos_token_id": None, "eos_token_id": None,
+          "pad_token_id": None}
+FAMILIES = {  # as THEIRS; the gradients of all weights and greedy tokens are compared, too
+    "llama3": {"rope_parameters": {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0,
+                                   "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                   "original_max_position_embeddings": 16}},
+    "mistral": {"model_type": "mistral", "head_dim": 8, "sliding_window": 14},  # just reached
+    "qwen2": {"model_type": "qwen2"},
+    "qwen2.5": {"model_type": "qwen2", "tie_word_embeddings": True, "sliding_window": 5,
+                "max_window_layers": 1, "use_sliding_window": False},
+    "qwen3": {"model_type": "qwen3", "head_dim": 8, "tie_word_embeddings": True},
+    "smollm3": {"model_type": "smollm3", "num_hidden_layers": 5}}
 METHODS = {
     "lora": {"kind": "lora", "r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "down_proj"]},
     "lora all-linear": {"kind": "lora", "r": 2, "target_modules": "all-linear"},
@@ -114,6 +134,16 @@ def jobs_for(root):
                      "config": shape | changes, "dtype": dtype, "max_shard_size": shard,
                      "precisions": ["exact", "float32"],
                      "ids": np.random.default_rng(4).integers(0, 29, (2, 7))})
+    for name, changes in FAMILIES.items():
+        for dtype, shard in (("float64", "5GB"), ("bfloat16", "8KB")):
+            place = f"{name}/{dtype}"
+            jobs.append({"do": "make", "name": place, "base": root / "families" / place,
+                         "config": shape | FAMILY | changes, "dtype": dtype,
+                         "max_shard_size": shard, "new_tokens": 8, "gradients": True,
+                         "ids": np.random.default_rng(4).integers(0, 29, (2, 7))})
+        jobs.append({"do": "adapt", "name": f"{name}/adapted", "save": root / "adapted" / name,
+                     "base": root / "families" / name / "float64", "precisions": ["exact"],
+                     "method": METHODS["lora all-linear"], "ids": ids_for(CONFIGS["gqa"]) % 27})
     for name, base in PLACES:
         folder = BASE if base == "base" else root / "gqa" / "single"
         jobs.append({"do": "adapt", "name": f"peft/{base}/{name}", "base": folder,
@@ -210,6 +240,31 @@ def test_their_checkpoints_agree(name, oracle):
     folder = oracle[0] / "theirs" / name
     assert (folder / "model.safetensors.index.json").exists() == ("shards" in name)
     check_logits(oracle, f"theirs/{name}", lambda dtype: hub.load_llama(folder, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_computes_and_learns_what_transformers_does(family, dtype, oracle):
+    root, jobs, results = oracle
+    name, folder = f"{family}/{dtype}", root / "families" / family / dtype
+    assert (folder / "model.safetensors.index.json").exists() == (dtype == "bfloat16")
+    check_logits(oracle, name, lambda d: hub.load_llama(folder, d))
+    model, ids = hub.load_llama(folder, np.float64), np.array(jobs[name]["ids"])
+    model.set_trainable()
+    _, grad = training.cross_entropy(model.forward(ids[:, :-1]), ids[:, 1:])
+    model.backward(grad)
+    start = f"{name}/gradient/"
+    theirs = {key.removeprefix(start) for key in results if key.startswith(start)}
+    assert theirs == model.gradients().keys()
+    for key, ours in model.gradients().items():
+        assert relative_error(ours, results[start + key]) < 1e-9, key
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_takes_adapters_by_peft(family, oracle):
+    root, jobs, _ = oracle
+    name = f"{family}/adapted"
+    check_logits(oracle, name, with_adapter(root / "adapted" / family, jobs[name]["base"]))
 
 
 @pytest.mark.parametrize(("method", "base"), PLACES)
