@@ -6,6 +6,7 @@ from exercises.exercise_tools import solution
 
 import llama
 import peft
+from family import dora
 
 LEADS = pytest.mark.parametrize("lead", [(), (2,)], ids=["one sequence", "a batch"])
 CONFIG = llama.LlamaConfig(11, 8, 6, 2, 2, 1)
@@ -103,6 +104,8 @@ CASES = {
     "Embedding": (lambda: trainable(llama.Embedding(W)), embedding),
     **{f"Llama, {name}": (lambda name=name: model(name), whole)
        for name in ("full", "lora", "adapter", "prefix", "prompt")},
+    "DoRA": (lambda: dora.DoRALinear(W, W[0], 2), layer),
+    "DoRA, norm kept": (lambda: dora.DoRALinear(W, W[0], 2, detach_norm=False), layer),
     "exercise 1": (lambda: solution("ex1_lora_feed_forward", "LoRAFeedForward")(W, W, W, 2), layer),
     "exercise 2": (lambda: solution("ex2_lora_dropout", "LoRADropoutLayer")(8, 8, 2, **F64), layer),
     "exercise 3": (lambda: solution("ex3_parallel_adapter", "ParallelAdapter")(
