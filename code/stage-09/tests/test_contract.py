@@ -6,6 +6,7 @@ from exercises.exercise_tools import solution
 
 import llama
 import peft
+from family import dora, ia3, loreft, oft, pissa, scale_and_rate, vera
 
 LEADS = pytest.mark.parametrize("lead", [(), (2,)], ids=["one sequence", "a batch"])
 CONFIG = llama.LlamaConfig(11, 8, 6, 2, 2, 1)
@@ -103,6 +104,15 @@ CASES = {
     "Embedding": (lambda: trainable(llama.Embedding(W)), embedding),
     **{f"Llama, {name}": (lambda name=name: model(name), whole)
        for name in ("full", "lora", "adapter", "prefix", "prompt")},
+    "DoRA": (lambda: dora.DoRALinear(W, W[0], 2), layer),
+    "DoRA, norm kept": (lambda: dora.DoRALinear(W, W[0], 2, detach_norm=False), layer),
+    "rsLoRA": (lambda: scale_and_rate.RsLoRALinear(W, W[0], 2), layer),
+    "PiSSA": (lambda: pissa.PiSSALinear(W, W[0], 2), layer),
+    "VeRA": (lambda: vera.VeRALinear(W, W[0], *vera.shared_matrices(2, 8, 8, **F64)), layer),
+    "(IA)3": (lambda: ia3.IA3Linear(W, W[0]), layer),
+    "(IA)3, feed-forward": (lambda: ia3.IA3Linear(W, W[0], feedforward=True), layer),
+    "OFT": (lambda: oft.OFTLinear(W, W[0], 4), layer),
+    "LoReFT": (lambda: loreft.LoReFT(8, 3, **F64), layer),
     "exercise 1": (lambda: solution("ex1_lora_feed_forward", "LoRAFeedForward")(W, W, W, 2), layer),
     "exercise 2": (lambda: solution("ex2_lora_dropout", "LoRADropoutLayer")(8, 8, 2, **F64), layer),
     "exercise 3": (lambda: solution("ex3_parallel_adapter", "ParallelAdapter")(

@@ -8,7 +8,7 @@ import pytest
 
 CODE = Path(peft.__file__).resolve().parent
 #: A room may use those above it. The shelf is the lesson; `checks` is the door to the exercises.
-FLOORS = ("shelf", "real_models", "experiments", "book_pages", "exercises", "door")
+FLOORS = ("shelf", "family", "real_models", "experiments", "book_pages", "exercises", "door")
 LONGEST = {"real_models.accounting": 77}  # lines of a function; elsewhere 60
 MODULES = sorted(path for path in CODE.rglob("*.py") if "tests" not in path.parts
                  and "data" not in path.parts and "huggingface" not in path.parts)

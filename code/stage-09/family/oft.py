@@ -1,0 +1,60 @@
+"""OFT: the input is rotated before the frozen layer; lengths and angles between rows stay."""
+
+import numpy as np
+
+from family.frozen_linear import FrozenLinear
+from validation import check_count
+
+
+class OFTLinear(FrozenLinear):
+    """h = (x R) W^T + b with R orthogonal, in blocks of `block_size` along the diagonal. Cayley's
+    map makes each from a skew-symmetric Q, for which any numbers above the diagonal will do:
+
+        R = (I + Q) (I - Q)^-1 = 2 K - I with K = (I - Q)^-1
+
+    It trains q (blocks, block_size (block_size - 1) / 2), from zero, where R = I. PEFT's exact form
+    has -Q for Q; its default is five terms of *our* series, I + 2Q + 2Q^2 + 2Q^3 + Q^4, and nearly
+    orthogonal. Parameters: block_size, a divisor of `in`; others see FrozenLinear.
+    Source: Qiu et al., arXiv 2306.07280.
+    """
+
+    trainable = ("q",)
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray | None = None, block_size: int = 32):
+        super().__init__(weight, bias)
+        self.block_size = check_count("block_size", block_size)
+        if self.in_features % block_size:
+            raise ValueError(f"block_size must divide {self.in_features}, got {block_size}")
+        self.above = np.triu_indices(block_size, 1)  # where q stands in Q
+        self.q = np.zeros((self.in_features // block_size, len(self.above[0])), weight.dtype)
+
+    def _rotation(self) -> tuple[np.ndarray, np.ndarray]:
+        """R and K, (blocks, size, size) each, K at least in float32."""
+        I = np.eye(self.block_size, dtype=np.result_type(self.q, np.float32))  # noqa: E741
+        Q = np.zeros((len(self.q), *I.shape), I.dtype)
+        Q[:, *self.above] = self.q
+        K = np.linalg.inv(I - (Q - Q.swapaxes(1, 2)))
+        return (2 * K - I).astype(self.q.dtype), K
+
+    def _forward(self, x: np.ndarray) -> np.ndarray:
+        R, K = self._rotation()
+        self.cache |= {"R": R, "K": K}
+        return _turn(x, R) @ self.weight.T + self.b  # (n, out)
+
+    def _backward(self, G: np.ndarray) -> np.ndarray:
+        """With D = dLoss/dR:  dLoss/dQ = 2 K^T D K^T, and q hears from above minus from below."""
+        x, R, K = self._remembered("x", "R", "K")
+        GW = G @ self.weight  # (n, in)
+        blocks = (len(x), *R.shape[:2])  # (n, blocks, size)
+        D = np.einsum("nbi,nbj->bij", x.reshape(blocks), GW.reshape(blocks), dtype=K.dtype)
+        dQ = 2 * K.swapaxes(1, 2) @ D @ K.swapaxes(1, 2)
+        self.q_grad = (dQ - dQ.swapaxes(1, 2))[:, *self.above]
+        return _turn(GW, R.swapaxes(1, 2))
+
+    def merge(self) -> tuple[np.ndarray, np.ndarray | None]:
+        R = self._rotation()[0].swapaxes(1, 2)
+        return _turn(self.weight, R), None if self.bias is None else self.bias.copy()
+
+
+def _turn(x: np.ndarray, R: np.ndarray) -> np.ndarray:  # x R, block by block
+    return np.einsum("nbi,bij->nbj", x.reshape(len(x), *R.shape[:2]), R).reshape(x.shape)
