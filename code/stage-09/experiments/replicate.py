@@ -41,10 +41,10 @@ def unfinished(claim: Callable, rows: list[dict]) -> list[dict]:
 
 
 def again(job: dict) -> dict:
-    """One run as it is recorded here: no curve; for full fine-tuning the losses of its cuts."""
+    """One run as it is recorded here: no curve, and of spectra only what claims ask."""
     row = small_llama.run(job | ({"kind": "report"} if job["method"] == "full" else {}))
     if spectra := row.pop("spectra", None):
-        row["cut_test"] = {moment: found["cut_test"] for moment, found in spectra.items()}
+        row |= claims.brief(spectra)
     return {key: value for key, value in row.items() if key != "curve"} | {"kind": job["kind"]}
 
 
@@ -76,6 +76,24 @@ def write(folder: Path) -> None:
     held = sum(row["holds"] for row in found)
     print(f"{held} of {len(found)} replicated claims held; {len(claims.CLAIMS) - len(found)} of "
           f"{len(claims.CLAIMS)} are not replicated yet")
+
+
+def table() -> list[list[str]]:
+    """For the page: each claim, whether it held for the other seeds, and what they say."""
+    found, rows = load(), []
+    for claim in claims.CLAIMS:
+        row = found.get(claim.__name__)
+        word = "not yet run" if row is None else "held" if row["holds"] else "fell"
+        rows.append([(claim.__doc__ or "").splitlines()[0], word, row["found"] if row else "–"])
+    return rows
+
+
+def sentence() -> str:
+    """For the page: how many claims were asked of other seeds, and how many held."""
+    words = [word for _, word, _ in table()]
+    ran = len(words) - words.count("not yet run")
+    return (f"Of the {len(words)} claims, {ran} have been asked of seeds {SEEDS[0]} to "
+            f"{SEEDS[-1]}. Of these, {words.count('held')} held and {words.count('fell')} fell.")
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ def test_no_claim_holds_whatever_was_measured(claim):
         if "cut_test" in row:
             row["cut_test"] = {moment: [-loss for loss in losses]
                                for moment, losses in row["cut_test"].items()}
+            row["energy"] = {part: -share for part, share in row["energy"].items()}
         if "best_test" in row:
             row["final_test"] -= 1.0
             row["best_test"] += row["method"].endswith(("alpha=8", "alpha=2"))

@@ -74,3 +74,13 @@ def test_what_is_written_down_is_what_the_recorded_runs_say():
     for name, row in replicate.load().items():
         assert replicate.verdict(getattr(claims, name), record) == row
     assert json.loads(path.read_text())["seeds"] == list(replicate.SEEDS)
+
+
+def test_the_page_says_of_each_claim_whether_it_was_run_and_held(monkeypatch):
+    names = [claim.__name__ for claim in claims.CLAIMS[:2]]
+    found = {name: {"holds": holds, "found": name} for name, holds in zip(names, (True, False),
+                                                                          strict=True)}
+    monkeypatch.setattr(replicate, "load", lambda: found)
+    words = [word for _, word, _ in replicate.table()]
+    assert words == ["held", "fell"] + (len(claims.CLAIMS) - 2) * ["not yet run"]
+    assert f"{len(claims.CLAIMS)} claims, 2 have" in replicate.sentence()
