@@ -383,8 +383,8 @@ def own_rate_makes_rank_16_better(record: Record) -> str:
     grown, held = (record("alpha", f"lora-mlp alpha={rule}", 16) for rule in ("2r", "8"))
     leads = better(grown, four), better(held, four)
     better(four, record("alpha", "lora-mlp alpha=8", 1))
-    return (f"With a rate of its own, rank 16 is *ahead* of rank 4 ({_losses(four)}): by "
-            f"{_errors(leads[0])} with alpha = 2r ({_losses(grown)}) and by {_errors(leads[1])} "
+    return (f"On the MLP, with a rate of its own, rank 16 is *ahead* of rank 4 ({_losses(four)}): "
+            f"by {_errors(leads[0])} with alpha = 2r ({_losses(grown)}) and by {_errors(leads[1])} "
             f"with alpha held ({_losses(held)})")
 
 
@@ -401,12 +401,12 @@ def shared_rate_leaves_rank_1_alone_with_few_names(record: Record) -> str:
 @claim
 def shared_rate_turns_the_ranks_round(record: Record) -> str:
     """At that rate, rank 4 is ahead of rank 1 with 400 names, and rank 16 of 4 with 1,600."""
-    some, many = ({rank: record("subset", "lora-all", rank, train_names=count)
-                   for rank in (1, 4, 16)} for count in (400, 1600))
-    lead = min(better(some[4], some[1]), better(many[16], many[4]))
-    return (f"With 400 names rank 4 ({_losses(some[4])}) is ahead of rank 1 ({_losses(some[1])}), "
-            f"with 1,600 rank 16 ({_losses(many[16])}) of rank 4 ({_losses(many[4])}), by "
-            f"{_errors(lead)} or more")
+    one, four = (record("subset", "lora-all", rank, train_names=400) for rank in (1, 4))
+    low, high = (record("subset", "lora-all", rank, train_names=1600) for rank in (4, 16))
+    lead = min(better(four, one), better(high, low))
+    return (f"With 400 names rank 4 ({_losses(four)}) is ahead of rank 1 ({_losses(one)}), with "
+            f"1,600 rank 16 ({_losses(high)}) of rank 4 ({_losses(low)}), by {_errors(lead)} or "
+            f"more")
 
 
 @claim
