@@ -112,7 +112,7 @@ mutants: env  ## break the code in one place at a time; 95 % must be noticed (MO
 pretrain: env  ## train the small base model again from nothing (writes code/stage-09/data/base)
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.pretrain
 
-experiments: env  ## run every experiment of section 9.7 again from nothing (under an hour on 2 cores)
+experiments: env  ## run every experiment of section 9.7 again from nothing (under 90 minutes on 2 cores)
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama run --fresh
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama timing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama table
