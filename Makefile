@@ -10,7 +10,7 @@ PIP    := -m pip --disable-pip-version-check --require-virtualenv
 QUIETLY := > >(sed '/already satisfied/d')
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments smollm2 experiments-smollm2 distributed bench bench-checkpoints bench-browser zip colab vendor constraints matrix links lab clean
+.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments replicate smollm2 experiments-smollm2 distributed bench bench-checkpoints bench-browser zip colab vendor constraints matrix links lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
@@ -112,10 +112,13 @@ mutants: env  ## break the code in one place at a time; 95 % must be noticed (MO
 pretrain: env  ## train the small base model again from nothing (writes code/stage-09/data/base)
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.pretrain
 
-experiments: env  ## run every experiment of section 9.7 again from nothing (under an hour on 2 cores)
+experiments: env  ## run every experiment of section 9.7 again from nothing (under 90 minutes on 2 cores)
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama run --fresh
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama timing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama table
+
+replicate: env  ## ask section 9.7's claims of five other seeds; resumes, an hour from nothing
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.replicate
 
 distributed: env oracle  ## train on 1, 2 and 4 processes (DDP, FSDP2), killed and resumed too
 	@$(BIN)/python -m pytest code/stage-09/tests/real_models/test_distributed.py -v

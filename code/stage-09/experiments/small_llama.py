@@ -18,7 +18,11 @@ forget, and what does it cost? Procedure, the same for every method and size:
 4. Alpha: steps 1 and 2 with alpha = 2 rank, and with alpha held while the rank changes. Everything
    else is the same, and rates are swept for each rank and each alpha anew. On Icelandic: LoRA on
    the MLP, and LoRA on all linear layers with 100 names.
-5. Spectra: the singular values of what full fine-tuning added to every weight, and the loss with
+5. Own rates: every size of every method with a sweep of its own and LoRA's alpha held at 8. A sweep
+   starts at the rate of step 1 and goes on, by factors of about 3, until a worse rate stands on
+   each side of the best one. Runs that another step has made are not made twice.
+6. Gentle: full fine-tuning on Icelandic at a third of its rate, where it forgets less.
+7. Spectra: the singular values of what full fine-tuning added to every weight, and the loss with
    these updates cut down to rank r.
 
 A seed fixes the order of batches (the same for all methods) and the method's random start. Two
@@ -93,13 +97,12 @@ def plug_prompt(model: Llama, length: int, rng: np.random.Generator) -> None:
 
 
 MLP = tuple(name for name in PROJECTIONS if name.startswith("mlp"))
+PLACES = {"lora-qv": ("q_proj", "v_proj"), "lora-mlp": MLP, "lora-all": PROJECTIONS}
 SMALL, LARGE = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 VIRTUAL = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 METHODS = {  # name: (what plugs it in, its sizes, the size of the sweep, learning rates swept)
     "full": (plug_full, (0,), 0, SMALL),
-    "lora-qv": (plug_lora("q_proj", "v_proj"), (1, 2, 4, 8, 16), 4, LARGE),
-    "lora-mlp": (plug_lora(*MLP), (1, 2, 4, 8, 16), 4, LARGE),
-    "lora-all": (plug_lora(*PROJECTIONS), (1, 2, 4, 8, 16), 4, LARGE),
+    **{name: (plug_lora(*places), (1, 2, 4, 8, 16), 4, LARGE) for name, places in PLACES.items()},
     "houlsby": (plug_adapters("after_attention", "after_mlp"), (2, 4, 8, 16), 8, LARGE),
     "pfeiffer": (plug_adapters("after_mlp"), (2, 4, 8, 16), 8, LARGE),
     "parallel": (plug_adapters("parallel_mlp", residual=False, scale=4.0), (2, 4, 8, 16), 8, LARGE),
@@ -115,12 +118,19 @@ ALPHAS = {  # name: (what plugs it in, ranks, names to train on); at the ranks l
     "lora-all alpha=2r": (plug_lora(*PROJECTIONS), (1, 4, 16), FEW),
     "lora-all alpha=2": (plug_lora(*PROJECTIONS, alpha=2.0), (4, 16), FEW),
 }
-KINDS = ("sweep", "report", "subset", "alpha-sweep", "alpha")
+OWN = {  # name: (what plugs it in, its sizes, the size that has been swept first)
+    (f"{name} alpha=8" if name in PLACES else name):
+    (plug_lora(*PLACES[name], alpha=8.0) if name in PLACES else plug, sizes, middle)
+    for name, (plug, sizes, middle, _) in METHODS.items()
+}
+GRID = tuple(float(f"{digit}e{power}") for power in range(-5, 3) for digit in (1, 3))  # own sweeps
+GENTLE = ("icelandic", "full", 0, 1e-3)  # target, method, size, rate
+KINDS = ("sweep", "report", "subset", "alpha-sweep", "alpha", "own-sweep", "own", "gentle")
 
 
 def make_model(method: str, size: int, seed: int) -> Llama:
     """The pretrained base model with a method plugged in."""
-    known = METHODS | ALPHAS
+    known = METHODS | ALPHAS | OWN
     if method not in known:
         raise ValueError(f"method must be one of {list(known)}, got {method!r}")
     model = Llama.load(DATA / "base")
@@ -170,8 +180,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         optimizer = fit(model, batches(data["train"][:job["train_names"]], BATCH,
                                        np.random.default_rng([seed, 0])),
                         steps=job["steps"], lr=job["lr"], warmup=WARMUP,
-                        every=FEW_EVERY if job["kind"].startswith("alpha") and
-                        job["train_names"] == FEW else EVERY,
+                        every=_every(job),
                         evaluations=evaluations, callbacks=[recorder, keep_best])
     except FloatingPointError as error:  # a rate of the sweep that is too high is a finding
         return row | {"diverged": str(error)}
@@ -182,7 +191,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             "final_validation": losses["validation"][-1],
             "final_test": evaluate(model, data["test"]),
             "final_base": evaluate(model, base_names)}
-    spectra = {"final": spectrum(model, started, data["test"])} if _wants_spectra(job) else {}
+    spectra = {"final": spectrum(model, started, data["test"])} if wants_spectra(job) else {}
     for name, array in model.parameters().items():
         array[...] = best["arrays"][name]  # back to the best step
     row |= {"best_test": evaluate(model, data["test"]),
@@ -202,7 +211,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _wants_spectra(job: dict[str, Any]) -> bool:
+def wants_spectra(job: dict[str, Any]) -> bool:
     return job["kind"] == "report" and job["method"] == "full"
 
 
@@ -242,6 +251,39 @@ def _key(job: dict[str, Any]) -> tuple:
                                   "train_names"))
 
 
+def _every(job: dict[str, Any]) -> int:
+    """Steps from one look at the validation loss to the next."""
+    early = job["kind"].startswith("alpha") and job["train_names"] == FEW
+    return FEW_EVERY if early else EVERY
+
+
+def same(job: dict[str, Any]) -> tuple:
+    """All that decides what a run gives: jobs of different kinds that agree in it are one run."""
+    method, _, rule = job["method"].partition(" alpha=")
+    alpha = float(rule) if rule not in ("", "2r") else 2.0 * job["size"]
+    return (method, alpha if method in PLACES else None, _every(job),
+            *(job[k] for k in ("target", "size", "lr", "seed", "steps", "train_names")))
+
+
+def next_rates(tried: dict[float, float], start: float) -> list[float]:
+    """Rates of `GRID` to try until the best has a worse one on each side; none once it has.
+
+    `tried` maps a rate to its validation loss; while it is empty `start` counts as the best.
+    """
+    best = GRID.index(min(tried, key=tried.__getitem__) if tried else start)
+    return [rate for rate in GRID[best - 1:best + 2] if rate not in tried]
+
+
+def own_sweep(done: dict[tuple, dict], target: str, method: str, size: int,
+              steps: int = STEPS) -> dict[float, float]:
+    """Rates tried at one size, with alpha held: validation losses, inf where it diverged.
+
+    `done` holds recorded runs by `same`.
+    """
+    keys = {lr: same(_job("own-sweep", target, method, size, lr, SWEEP_SEED, steps)) for lr in GRID}
+    return {lr: done[key].get("best_validation", np.inf) for lr, key in keys.items() if key in done}
+
+
 def chosen_rate(rows: Iterable[dict], target: str, method: str, size: int | None = None) -> float:
     """The learning rate with the lowest validation loss: of the sweep, or of a rank's own one."""
     kind = "sweep" if size is None else "alpha-sweep"
@@ -254,11 +296,19 @@ def chosen_rate(rows: Iterable[dict], target: str, method: str, size: int | None
 
 def planned(kind: str, rows: Sequence[dict], targets: Sequence[str] = TARGETS,
             methods: Iterable[str] = METHODS, seeds: Sequence[int] = SEEDS,
-            steps: int = STEPS) -> list[dict[str, Any]]:
+            steps: int = STEPS, sizes: Sequence[int] | None = None) -> list[dict[str, Any]]:
     """All jobs of one kind, seed by seed, so that a partial set is a fair one.
 
-    Those of kind "report" and "subset" use the rates that the sweep in `rows` has chosen.
+    Those of kind "report" and "subset" use the rates that the sweep in `rows` has chosen. Those of
+    kind "own-sweep" are the rates to try next, so that this list grows with `rows`; those of kind
+    "own" belong to the settings whose sweep is finished. `sizes` limits these two.
     """
+    if kind == "gentle":
+        target, method, size, lr = GENTLE
+        return [_job(kind, target, method, size, lr, seed, steps) for seed in seeds
+                if target in targets and method in methods]
+    if kind.startswith("own"):
+        return _planned_own(kind, rows, targets, methods, seeds, steps, sizes)
     if kind.startswith("alpha"):
         settings = [(method, size, count) for method, (_, sizes, count) in ALPHAS.items()
                     for size in sizes if "icelandic" in targets]
@@ -281,10 +331,33 @@ def planned(kind: str, rows: Sequence[dict], targets: Sequence[str] = TARGETS,
             for size in sizes.get(m, ()) for count in SUBSETS]
 
 
+def _planned_own(kind: str, rows: Sequence[dict], targets: Sequence[str], methods: Iterable[str],
+                 seeds: Sequence[int], steps: int, sizes: Sequence[int] | None) -> list[dict]:
+    done = {same(row): row for row in rows}
+    jobs = []
+    for target in targets:
+        for name, first in OWN.items():
+            method = name.partition(" ")[0]
+            for size in first[1] if method in methods else ():
+                if sizes is not None and size not in sizes:
+                    continue
+                tried = own_sweep(done, target, name, size, steps)
+                start = chosen_rate(rows, target, method)
+                following = next_rates(tried, start)
+                if kind == "own-sweep":
+                    jobs += [_job(kind, target, name, size, lr, SWEEP_SEED, steps)
+                             for lr in [*tried, *following]]
+                elif not following:
+                    jobs += [_job(kind, target, name, size, min(tried, key=tried.__getitem__), seed,
+                                  steps) for seed in seeds]
+    return sorted(jobs, key=lambda job: job["seed"])  # stable: seed by seed
+
+
 def unfinished(kind: str, rows: Sequence[dict], **options: Any) -> list[dict[str, Any]]:
     """The planned jobs that `rows` does not hold yet; options as for `planned`."""
-    done = {_key(row) for row in rows}
-    return [job for job in planned(kind, rows, **options) if _key(job) not in done]
+    done = {same(row) for row in rows} if kind.startswith("own") else {_key(row) for row in rows}
+    key = same if kind.startswith("own") else _key
+    return [job for job in planned(kind, rows, **options) if key(job) not in done]
 
 
 def run_all(args: argparse.Namespace) -> None:
@@ -297,21 +370,21 @@ def run_all(args: argparse.Namespace) -> None:
     if args.fresh:
         log.unlink(missing_ok=True)
         spectra_log.unlink(missing_ok=True)
-    (args.output / "before.json").write_text(json.dumps(_rounded(before()), indent=1) + "\n")
+    (args.output / "before.json").write_text(json.dumps(rounded(before()), indent=1) + "\n")
     rows = read_lines(log)
     with get_context("spawn").Pool(args.workers) as pool:
         for kind in args.rounds:
-            todo = unfinished(kind, rows, targets=args.targets, methods=args.methods,
-                              seeds=args.seeds, steps=args.steps)
-            for row in tqdm(pool.imap_unordered(run, todo), total=len(todo), desc=kind,
-                            mininterval=1, file=sys.stdout):
-                spectra = row.pop("spectra", None)
-                row = _rounded(row)  # as it will be read again: the same rates get chosen
-                rows.append(row)
-                _append(log, row)
-                if spectra:
-                    _append(spectra_log,
-                            {"target": row["target"], "seed": row["seed"], **_rounded(spectra)})
+            while todo := unfinished(kind, rows, targets=args.targets, methods=args.methods,
+                                     seeds=args.seeds, steps=args.steps, sizes=args.sizes):
+                for row in tqdm(pool.imap_unordered(run, todo), total=len(todo), desc=kind,
+                                mininterval=1, file=sys.stdout):
+                    spectra = row.pop("spectra", None)
+                    row = rounded(row)  # as it will be read again: the same rates get chosen
+                    rows.append(row)
+                    append(log, row)
+                    if spectra:
+                        append(spectra_log,
+                                {"target": row["target"], "seed": row["seed"], **rounded(spectra)})
     write_table(args.output)
 
 
@@ -324,16 +397,16 @@ def before() -> dict[str, Any]:
     return {"losses": losses, "names": sample(base)}
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Floats to 5 significant digits: what a file needs, at half its size."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
-def _append(path: Path, row: dict[str, Any]) -> None:
+def append(path: Path, row: dict[str, Any]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(row, separators=(",", ":")) + "\n")
 
@@ -364,7 +437,7 @@ def time_steps(args: argparse.Namespace) -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "timing.json").write_text(json.dumps(
         {"batch": BATCH, "tokens": 16, "threads": 1, "repeats": args.repeats,
-         "numpy": np.__version__, "rows": _rounded(rows)}, indent=1) + "\n")
+         "numpy": np.__version__, "rows": rounded(rows)}, indent=1) + "\n")
 
 
 # ------------------------------------------------------- what the pages read; NumPy suffices
@@ -413,7 +486,7 @@ def summarise(rows: Iterable[dict]) -> list[dict]:
                 entry[key] = float(np.mean(values))
                 entry[f"{key}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
         table.append(entry)
-    order = [*METHODS, *ALPHAS]
+    order = [*dict.fromkeys([*METHODS, *ALPHAS, *OWN])]
     return sorted(table, key=lambda e: (e["kind"], e["target"], order.index(e["method"]),
                                         e["size"], e["train_names"], e["lr"]))
 
@@ -426,7 +499,7 @@ def write_table(folder: Path) -> None:
     with (folder / "summary.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(_rounded(table))
+        writer.writerows(rounded(table))
 
     def pair(entry: dict, key: str) -> str:
         sd = entry.get(f"{key}_sd")
@@ -453,6 +526,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--rounds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--sizes", nargs="+", type=int, help="limits the rounds own-sweep and own")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--workers", type=int, default=2)

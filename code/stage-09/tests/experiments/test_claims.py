@@ -5,9 +5,42 @@ import pytest
 from experiments import claims, small_llama
 
 
-@pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: claim.__name__)
-def test_the_record_bears_the_claim_out(claim):
-    claim()
+@pytest.fixture
+def record():
+    return claims.recorded()
+
+
+@pytest.fixture(params=claims.CLAIMS, ids=lambda claim: claim.__name__)
+def claim(request, record):
+    try:
+        request.param(record)
+    except claims.NotRecorded as waiting:  # no page prints it: there it would stop the build
+        pytest.skip(f"{waiting}")
+    except claims.ClaimFails:
+        pass  # the test says so
+    return request.param
+
+
+def test_the_record_bears_the_claim_out(claim, record):
+    assert claim(record) and claim.__doc__
+
+
+def test_no_claim_holds_whatever_was_measured(claim):
+    """Turn the order of all losses round, and set apart what is level."""
+    def turned(row):
+        row = row | {key: -value for key, value in row.items()
+                     if key.endswith(("_base", "_step", "best_test", "final_test"))}
+        if "cut_test" in row:
+            row["cut_test"] = {moment: [-loss for loss in losses]
+                               for moment, losses in row["cut_test"].items()}
+            row["energy"] = {part: -share for part, share in row["energy"].items()}
+        if "best_test" in row:
+            row["final_test"] -= 1.0
+            row["best_test"] += row["method"].endswith(("alpha=8", "alpha=2"))
+        return row
+
+    with pytest.raises(claims.ClaimFails):
+        claim(claims.Record(map(turned, claims.recorded().rows), sweeps=small_llama.load_runs()))
 
 
 def entry(mean, sd=0.01, seeds=5):
@@ -22,6 +55,8 @@ def test_a_difference_counts_from_three_standard_errors_on():
         claims.better(entry(1.0), entry(1.0 + 2.9 * error))
     with pytest.raises(claims.ClaimFails, match="-3.1"):
         claims.better(entry(1.0 + 3.1 * error), entry(1.0))
+    with pytest.raises(claims.ClaimFails, match="nan"):
+        claims.better(entry(1.0), entry(float("nan")))
 
 
 def test_level_means_less_than_one_standard_error():
@@ -31,11 +66,21 @@ def test_level_means_less_than_one_standard_error():
         claims.level(entry(1.0 + 1.1 * error), entry(1.0))
 
 
-def test_a_claim_rests_on_one_recorded_setting():
-    with pytest.raises(ValueError, match="0 settings"):
-        claims.mean_of("report", "lora-qv", 3)
+def test_without_any_spread_only_equal_means_are_level():
+    claims.level(entry(1.0, sd=0.0), entry(1.0, sd=0.0))
+    assert claims.better(entry(1.0, sd=0.0), entry(1.1, sd=0.0)) == float("inf")
+
+
+def test_an_answer_rests_on_one_recorded_setting_with_all_its_seeds(record):
+    with pytest.raises(claims.NotRecorded, match="lora-qv, 3"):
+        record("report", "lora-qv", 3)
     with pytest.raises(ValueError, match="3 settings"):
-        claims.mean_of("subset", "lora-all", 1)
+        record("subset", "lora-all", 1)
+    rows = small_llama.load_runs("report") + small_llama.load_runs("sweep")
+    short = claims.Record([row for row in rows if (row["method"], row["seed"]) != ("full", 3)])
+    assert short("report", "lora-qv", 4)["seeds"] == 5
+    with pytest.raises(claims.NotRecorded, match="1 of 5"):
+        short("report", "full", 0)
 
 
 def test_swept_rates_have_their_minimum_inside():

@@ -130,11 +130,64 @@ def test_what_is_recorded_was_planned_and_nothing_twice(kind):
     assert len(set(keys)) == len(keys)
     assert set(keys) <= {small_llama._key(job) for job in planned(kind, rows)}
     todo = unfinished(kind, rows)
-    assert len(todo) + len(keys) == len(planned(kind, rows))
-    assert not (kind.endswith("sweep") and todo)  # all that follows rests on it
+    if kind.startswith("own"):  # what another kind has recorded is not recorded again
+        assert len({small_llama.same(row) for row in rows if row["kind"] == kind}) == len(keys)
+        assert not {small_llama.same(row) for row in rows} & {small_llama.same(j) for j in todo}
+    else:
+        assert len(todo) + len(keys) == len(planned(kind, rows))
+    assert kind == "own-sweep" or not (kind.endswith("sweep") and todo)  # the rest stands on it
     if todo:
         pytest.skip(f"{len(todo)} runs of kind {kind} are not recorded yet: "
                     "`make experiments` adds them")
+
+
+def test_jobs_that_are_the_same_run_gave_the_same_result():
+    """A rank's own sweep and the shared one, say: only then may one stand for the other."""
+    found = {}
+    for row in load_runs():
+        found.setdefault(small_llama.same(row), []).append(row)
+    twins = [rows for rows in found.values() if len(rows) > 1]
+    assert len(twins) >= 10
+    for first, *others in twins:
+        for other in others:
+            assert (other["best_test"], other["final_base"]) == (first["best_test"],
+                                                                 first["final_base"])
+
+
+def test_what_decides_a_run_makes_it_another():
+    job = small_llama._job("report", "icelandic", "lora-mlp", 4, 1e-2, 0, 400)
+    alike = [job | {"method": f"lora-mlp alpha={rule}", "kind": "own"} for rule in ("8", "2r")]
+    assert {small_llama.same(other) for other in alike} == {small_llama.same(job)}
+    changes = [{"method": "lora-mlp alpha=2"}, {"method": "lora-all"}, {"lr": 3e-2}, {"seed": 1},
+               {"size": 8}, {"target": "turkish"}, {"steps": 300}, {"train_names": 100}]
+    few = {"kind": "alpha", "train_names": small_llama.FEW}  # looked at every 10 steps, not 50
+    assert len({small_llama.same(job | change) for change in [{}, *changes, few]}) == 10
+
+
+def test_a_sweep_of_its_own_goes_on_until_its_minimum_is_inside():
+    losses = dict(zip(small_llama.GRID, [9, 8, 7, 6, 5, 4, 3, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+                      strict=True))
+    tried, start = {}, small_llama.GRID[4]
+    while rates := small_llama.next_rates(tried, start):
+        tried |= {rate: losses[rate] for rate in rates}
+    best = min(tried, key=tried.get)
+    assert losses[best] == 2 and min(tried) < best < max(tried)
+    assert len(tried) == 6  # from below the start to above the best, and nothing else
+
+
+def test_a_size_is_reported_once_its_sweep_is_finished():
+    options = {"targets": ["icelandic"], "methods": ["lora-mlp"], "sizes": [2]}
+    rows = load_runs("sweep")
+    assert planned("own", rows, **options) == []
+    for lr, loss in ((1e-2, 2.0), (3e-2, 1.0), (1e-1, np.inf)):
+        job = small_llama._job("own-sweep", "icelandic", "lora-mlp alpha=8", 2, lr,
+                               small_llama.SWEEP_SEED, small_llama.STEPS)
+        assert small_llama._key(job) in map(small_llama._key,
+                                            unfinished("own-sweep", rows, **options))
+        rows.append(job | ({"diverged": "…"} if loss == np.inf else {"best_validation": loss}))
+    assert unfinished("own-sweep", rows, **options) == []
+    assert [(j["lr"], j["seed"]) for j in planned("own", rows, **options)] == [
+        (3e-2, seed) for seed in SEEDS]
 
 
 def test_spectra_belong_to_recorded_runs_of_full_fine_tuning():
