@@ -3,8 +3,21 @@
 
 const SETTING = ["method", "size", "lr", "seed"];
 
-const ofAll = (count, of) => (count === undefined ? "\u2013" : `${count} of ${of}`);
+/** "0 \u2192 33 of 60"; a dash for what was not measured. */
+const shown = (before, after, of) => `${before ?? "\u2013"} \u2192 ${after ?? "\u2013"} of ${of}`;
 const nats = (value) => value.toFixed(2);
+
+/** The run that fits best, and what each choice leaves open: an earlier choice binds a later. */
+function chosenRun(runs, wanted) {
+  let left = runs;
+  const open = {};
+  for (const name of SETTING) {
+    open[name] = [...new Set(left.map((run) => run[name]))];
+    const value = open[name].includes(wanted[name]) ? wanted[name] : open[name][0];
+    left = left.filter((run) => run[name] === value);
+  }
+  return { run: left[0], open };
+}
 
 /** A drop-down list whose options depend on the choices before it; hidden where there is one. */
 function narrowed({ prefix, name, label, onPick }) {
@@ -29,20 +42,9 @@ function render({ model, el }) {
   const methods = get("_methods");
   const groups = get("_groups");
 
-  /** The run that fits best, and what each choice leaves open: an earlier choice binds a later. */
-  const find = (wanted) => {
-    let left = runs;
-    const open = {};
-    for (const name of SETTING) {
-      open[name] = [...new Set(left.map((run) => run[name]))];
-      const value = open[name].includes(wanted[name]) ? wanted[name] : open[name][0];
-      left = left.filter((run) => run[name] === value);
-    }
-    return { run: left[0], open };
-  };
   const wanted = () => Object.fromEntries(SETTING.map((name) => [name, get(name)]));
   const change = (values) => {
-    const { run } = find({ ...wanted(), ...values });
+    const { run } = chosenRun(runs, { ...wanted(), ...values });
     for (const name of SETTING) model.set(name, run[name]);
     model.save_changes();
   };
@@ -59,17 +61,15 @@ function render({ model, el }) {
     onPick: (text) => change({ [name]: name === "method" ? text : Number(text) }),
   })]));
 
-  const cells = (count) => Array.from({ length: count }, () => h("td", {}));
   const countRows = groups.map(([name, title]) => {
-    const found = cells(6);
+    const found = ["exact", "form", "choice"].map((what) => h("td", { "data-what": what }));
     return { name, found, row: h("tr", { "data-group": name }, h("th", { scope: "row" }, title),
       found) };
   });
   const counts = h("div", { class: "pw-scroll" }, h("table", { class: "pw-table" },
     h("caption", {}, "Right: runs at the same minutes of a year. Form: is a cron expression at "
       + "all. Choice: finds the right expression likelier than a wrong one."),
-    h("thead", {}, h("tr", {}, ["Schedules", "Right, before", "Right, after", "Form, before",
-      "Form, after", "Choice, before", "Choice, after"]
+    h("thead", {}, h("tr", {}, ["Schedules, before \u2192 after", "Right", "Form", "Choice"]
       .map((text) => h("th", { scope: "col" }, text)))),
     h("tbody", {}, countRows.map(({ row }) => row))));
   const facts = h("dl", { class: "pw-facts" });
@@ -105,7 +105,7 @@ function render({ model, el }) {
   };
 
   const draw = () => {
-    const { run, open } = find(wanted());
+    const { run, open } = chosenRun(runs, wanted());
     const base = before.find(({ method }) => method === get("before"));
     const { label, unit, color } = methods[run.method];
     colour(root, color);
@@ -118,8 +118,8 @@ function render({ model, el }) {
     }
     for (const { name, found } of countRows) {
       const of = groups.find(([group]) => group === name)[2];
-      ["exact", "form", "choice"].forEach((what, i) => [base, run].forEach((row, j) =>
-        setText(found[2 * i + j], ofAll(row[what]?.[name], of))));
+      found.forEach((cell) => setText(cell, shown(...[base, run].map(
+        (row) => row[cell.dataset.what]?.[name]), of)));
     }
     facts.replaceChildren(...[
       ["Loss on everyday answers, before and after",

@@ -8,6 +8,7 @@ from book_pages.widgets import explorer
 from experiments import smollm2
 
 _STYLE = """
+.pw-answers .pw-field[hidden] { display: none; }
 .pw-answers .pw-table :is(th, td) { text-align: left; vertical-align: top; }
 .pw-answers .pw-table tbody :is(th, td) { white-space: normal; overflow-wrap: anywhere; }
 .pw-answers .pw-table tbody th { font-weight: 400; }
