@@ -95,10 +95,10 @@ def load(folder: str | Path = FOLDER, dtype: Any = np.float32) -> "tuple[Llama, 
     HubError
         Damaged files, a tokenizer that belongs to another model, too little memory.
     """
-    from tokenizers import Tokenizer
     folder = Path(folder)
     if not is_there(folder):
         raise FileNotFoundError(f"{folder} holds no model; `make smollm2` fetches it (93 MB)")
+    from tokenizers import Tokenizer
     config = read_config(folder / "config.json")
     count = sum(int(np.prod(shape)) for shape in config.weight_shapes().values())
     check_memory(f"the model in {np.dtype(dtype)}", count * np.dtype(dtype).itemsize + 200_000_000)
