@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 import peft
-from book_pages.widgets import explorer
+from book_pages.widgets import answers, explorer
 from real_models import accounting
 
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 375, "height": 800}}
@@ -38,11 +38,28 @@ def recorded_runs():
     return explorer.RunExplorer(rows, {"names": ["anna"], "losses": losses})
 
 
+def speaking_answers():
+    def row(kind, method, right, **more):
+        said = [{"group": group, "words": f"At {i}:00 AM", "cron": f"0 {i} * * *",
+                 "said": f"0 {i} * * *" if i < right else "<b>noon</b>", "right": i < right}
+                for group in ("test", "shapes", "phrasings") for i in range(5)]
+        return {"kind": kind, "method": method, "general": 0.7 + right / 10, "answers": said,
+                "exact": dict.fromkeys(("test", "shapes", "phrasings"), right),
+                "form": dict.fromkeys(("test", "shapes", "phrasings"), 5), **more}
+
+    cost = {"trainable": 2_442_240, "file_bytes": 9_811_008, "validation": 0.1}
+    return answers.AnswerExplorer(
+        [row("before", "zero", 0), row("before", "three", 1)]
+        + [row("after", method, right, lr=lr, seed=0, size=8, **cost) for method, lr, right in (
+            ("lora-all", 1e-3, 4), ("lora-all", 3e-3, 5), ("lora-qv", 1e-3, 3))])
+
+
 @pytest.fixture(scope="module")
 def widgets():
     return {"explorer": explorer.parameter_explorer(), "rank": explorer.rank_widget(),
             "bottleneck": explorer.bottleneck_widget(), "lengths": explorer.lengths_widget(),
-            "runs": recorded_runs(), "memory": explorer.memory_explorer()}
+            "runs": recorded_runs(), "memory": explorer.memory_explorer(),
+            "answers": speaking_answers()}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +110,7 @@ def open_page(chromium, address):
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or trouble.append(request.url))
         page.goto(address)
-        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 6")
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 7")
         return page
 
     yield open_
@@ -315,6 +332,41 @@ def test_recorded_runs_show_the_run_that_is_chosen(open_page, widgets):
                 points = page.locator("#runs .pw-curve path.pw-validation").get_attribute("d")
                 assert points.count("L") == len(run["steps"]) - 1 and "NaN" not in points
     assert "<b>ece</b>" in page.locator("#runs .pw-names").nth(1).text_content()
+
+
+# ------------------------------------------------------------------ answers of the speaking model
+
+
+def test_the_answers_are_those_of_the_run_that_is_chosen(open_page, widgets):
+    page, root = open_page(), "#answers"
+    for run in widgets["answers"]._runs:
+        page.select_option(f"{root} select[data-name=method]", run["method"])
+        settle(page)
+        if run["method"] == "lora-all":  # the other one has a single rate, and offers none
+            page.select_option(f"{root} select[data-name=lr]", str(run["lr"]))
+        for before in widgets["answers"]._before:
+            page.select_option(f"{root} select[data-name=before]", before["method"])
+            settle(page)
+            for column, shown in ((3, before), (4, run)):
+                marked = page.locator(f"{root} td:nth-child({column}) .pw-right")
+                assert marked.count() == sum(answer["right"] for answer in shown["answers"])
+            cells = page.locator(f"{root} tr[data-group=test] td").all_text_contents()
+            right = [row["exact"]["test"] for row in (before, run)]
+            assert cells == [f"{right[0]} \u2192 {right[1]} of 60", "5 \u2192 5 of 60",
+                             "\u2013 \u2192 \u2013 of 60"]
+            facts = page.locator(f"{root} .pw-facts").text_content()
+            assert f"{run['general']:.2f}" in facts and f"{before['general']:.2f}" in facts
+    assert page.locator(f"{root} select[data-name=lr]").is_hidden()
+    assert "<b>noon</b>" in page.locator(f"{root} .pw-said").all_text_contents()
+
+
+def test_the_keyboard_alone_chooses_a_training(open_page):
+    page = open_page()
+    page.locator("#answers select[data-name=lr]").focus()
+    page.keyboard.press("ArrowUp")
+    page.wait_for_function(
+        "document.querySelector('#answers output').textContent.includes('12 of')")
+    assert page.evaluate("document.activeElement.dataset.name") == "lr"
 
 
 # --------------------------------------------------------------------- memory of real models

@@ -26,16 +26,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # before NumPy loads; time is recorded for one thread
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from experiments.schedules import GROUPS, Schedule, is_cron, load_schedules, same
 from experiments.small_llama import METHODS, cost, read_lines
@@ -44,10 +43,14 @@ from names import IGNORE, batch_rows
 from real_models import smollm2
 from training import Event, ProgressBar, cross_entropy, fit
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "experiments" / "smollm2"
 RATES = (1e-3, 3e-4, 3e-3)  # the middle one first
 SEED = 0
 STEPS, BATCH, WARMUP = 120, 8, 10
+HELD_BACK = 50  # of the training schedules, for choosing the rate
 TEST = GROUPS[1:]
 BEFORE = ("zero", "three", "three-chat")
 RUNS = {"lora-all": (8,), "lora-qv": (8,)}  # methods of small_llama.METHODS, and their sizes
@@ -107,7 +110,7 @@ def make_batch(pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[np.ndarray
     return inputs, targets
 
 
-def encode(tokenizer: Tokenizer, rows: Iterable[Schedule]) -> list[tuple[list[int], list[int]]]:
+def encode(tokenizer: "Tokenizer", rows: Iterable[Schedule]) -> list[tuple[list[int], list[int]]]:
     """(prompt, answer) ids of schedules; the answer ends with `<|im_end|>`."""
     return [(tokenizer.encode(prompt_of(row.words)).ids,
              [*tokenizer.encode(" " + row.cron).ids, smollm2.STOP]) for row in rows]
@@ -170,7 +173,7 @@ def mean_loss(model: Llama, pairs: list) -> float:
 # --------------------------------------------------------------------------------------- measuring
 
 
-def ask(model: Llama, tokenizer: Tokenizer, texts: Sequence[str], tokens: int = 32) -> list[str]:
+def ask(model: Llama, tokenizer: "Tokenizer", texts: Sequence[str], tokens: int = 32) -> list[str]:
     """The likeliest continuation of each text, its first line; those of equal length together."""
     ids = [tokenizer.encode(text).ids for text in texts]
     said = [""] * len(texts)
@@ -201,7 +204,7 @@ def everyday(folder: Path, output: Path) -> list[list[list[int]]]:
     return [row["ids"] for row in json.loads(file.read_text(encoding="utf-8"))]
 
 
-def measure(model: Llama, tokenizer: Tokenizer, way: str, general: list) -> dict[str, Any]:
+def measure(model: Llama, tokenizer: "Tokenizer", way: str, general: list) -> dict[str, Any]:
     """What the module's docstring names, for each group of schedules, and 20 answers."""
     found: dict[str, Any] = {"exact": {}, "form": {}}
     if way == "zero":
@@ -226,39 +229,52 @@ def measure(model: Llama, tokenizer: Tokenizer, way: str, general: list) -> dict
     return found | {"general": mean_loss(model, general), "answers": shown}
 
 
-def make_model(folder: Path) -> tuple[Llama, Tokenizer]:
+def make_model(folder: Path) -> "tuple[Llama, Tokenizer]":
     model, tokenizer = smollm2.load(folder)
     smollm2.check_memory("training", 1_300_000_000)
     model.lm_head = ScoredHead(model.lm_head.weight)
     return model, tokenizer
 
 
-def run(job: dict[str, Any], folder: Path, output: Path) -> dict[str, Any]:
-    """One row of runs.jsonl: the base model asked in one way, or one training and its measures."""
+def teach(job: dict[str, Any], folder: Path = smollm2.FOLDER,
+          prepare: Callable[[Llama], Any] = lambda model: None
+          ) -> "tuple[Llama, Tokenizer, dict[str, Any]]":
+    """One training, as `planned` names it: the model, its tokenizer, what training cost.
+
+    `prepare` changes the base model first, say to weights of four bits. FloatingPointError if
+    training diverges: the rate is too high.
+    """
     model, tokenizer = make_model(folder)
-    if job["kind"] == "before":
-        return job | measure(model, tokenizer, job["method"], everyday(folder, output))
+    prepare(model)
     METHODS[job["method"]][0](model, job["size"], np.random.default_rng([job["seed"], 1]))
     pairs = encode(tokenizer, load_schedules("train"))
-    train, validation = pairs[50:], pairs[:50]
+    train, validation = pairs[HELD_BACK:], pairs[:HELD_BACK]
     curve: list[float] = []
 
-    def keep(event: Event) -> None:
+    def note(event: Event) -> None:
         if event.loss is not None:
             curve.append(event.loss)
 
     start = time.process_time()  # of this process alone: a busy machine doesn't count
+    optimizer = fit(model, batches(model, train, np.random.default_rng([job["seed"], 0])),
+                    steps=job["steps"], lr=job["lr"], warmup=WARMUP, callbacks=[
+                        note, ProgressBar(f"{job['method']} {job['lr']:g}")])
+    seconds = time.process_time() - start
+    return model, tokenizer, cost(model, optimizer.nbytes()) | {
+        "cpu_seconds": seconds, "validation": mean_loss(model, validation),
+        "curve": [float(np.mean(part)) for part in np.array_split(curve, job["steps"] // 10)]}
+
+
+def run(job: dict[str, Any], folder: Path, output: Path) -> dict[str, Any]:
+    """One row of runs.jsonl: the base model asked in one way, or one training and its measures."""
+    if job["kind"] == "before":
+        model, tokenizer = make_model(folder)
+        return job | measure(model, tokenizer, job["method"], everyday(folder, output))
     try:
-        optimizer = fit(model, batches(model, train, np.random.default_rng([job["seed"], 0])),
-                        steps=job["steps"], lr=job["lr"], warmup=WARMUP, callbacks=[
-                            keep, ProgressBar(f"{job['method']} {job['lr']:g}")])
+        model, tokenizer, found = teach(job, folder)
     except FloatingPointError as error:  # a rate that is too high is a finding
         return job | {"diverged": str(error)}
-    seconds = time.process_time() - start
-    return job | cost(model, optimizer.nbytes()) | {
-        "cpu_seconds": seconds, "validation": mean_loss(model, validation),
-        "curve": [float(np.mean(part)) for part in np.array_split(curve, job["steps"] // 10)]
-        } | measure(model, tokenizer, "zero", everyday(folder, output))
+    return job | found | measure(model, tokenizer, "zero", everyday(folder, output))
 
 
 # ------------------------------------------------------------------------------------- all runs
@@ -294,10 +310,14 @@ def run_all(args: argparse.Namespace) -> None:
                 or job.get("lr", args.rates[0]) not in args.rates):
             continue
         print(", ".join(f"{key} {value}" for key, value in job.items()), flush=True)
-        row = rounded(run(job, args.folder, args.output))
-        with log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n")
+        keep(run(job, args.folder, args.output), log)
     write_table(args)
+
+
+def keep(row: dict[str, Any], log: Path) -> None:
+    """Append a row to a record."""
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(rounded(row), separators=(",", ":")) + "\n")
 
 
 def load_runs(kind: str | None = None, folder: Path = RESULTS) -> list[dict[str, Any]]:

