@@ -1,0 +1,37 @@
+"""The tables that pages make of the recorded runs say what is recorded."""
+
+import re
+
+import pytest
+
+from book_pages import records
+from experiments import small_llama
+
+
+def cells(table):
+    rows = re.findall(r"<tr>(.*?)</tr>", table.data)
+    return [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in rows]
+
+
+def test_the_same_model_before_and_after():
+    _, base, lora = cells(records.same_model(("lora-all", 4), names=2))
+    before = small_llama.before()
+    assert base[1:] == ["0", f"{before['losses']['icelandic test']:.2f}",
+                        ", ".join(before["names"][:2])]
+    runs = small_llama.load_runs("report", target="icelandic", method="lora-all", size=4)
+    assert lora[0] == "LoRA on all linear layers, rank 4"
+    assert lora[1] == f"{runs[0]['trainable']:,}"
+    assert float(lora[2]) == pytest.approx(sum(r["best_test"] for r in runs) / len(runs), abs=0.006)
+    assert lora[3].count(",") == 1
+    with pytest.raises(ValueError, match="'lora-all', 5"):
+        records.same_model(("lora-all", 5))
+
+
+def test_the_best_rate_is_the_one_with_the_lowest_loss():
+    head, *rows = cells(records.rates(["full", "lora-all"]))
+    assert len(rows) == 4
+    for name, *losses in rows:
+        found = {float(rate): float(loss.split()[0]) for rate, loss in zip(head[1:], losses)
+                 if loss}
+        [best] = [float(rate) for rate, loss in zip(head[1:], losses) if "best" in loss]
+        assert found[best] == min(found.values()), name
