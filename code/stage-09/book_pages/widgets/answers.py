@@ -10,7 +10,7 @@ from experiments import smollm2
 _STYLE = """
 .peft-widget.pw-answers .pw-field[hidden] { display: none; }
 .peft-widget.pw-answers .pw-table :is(th, td) { text-align: left; vertical-align: top; }
-.peft-widget.pw-answers .pw-table tbody :is(th, td) { white-space: normal; overflow-wrap: anywhere; }
+.peft-widget.pw-answers tbody :is(th, td) { white-space: normal; overflow-wrap: anywhere; }
 .peft-widget.pw-answers .pw-table tbody th { font-weight: 400; }
 .peft-widget.pw-answers .pw-said {
   font: 0.8125rem/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
