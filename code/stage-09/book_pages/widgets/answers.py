@@ -8,16 +8,16 @@ from book_pages.widgets import explorer
 from experiments import smollm2
 
 _STYLE = """
-.pw-answers .pw-field[hidden] { display: none; }
-.pw-answers .pw-table :is(th, td) { text-align: left; vertical-align: top; }
-.pw-answers .pw-table tbody :is(th, td) { white-space: normal; overflow-wrap: anywhere; }
-.pw-answers .pw-table tbody th { font-weight: 400; }
-.pw-answers .pw-said { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
-  font-size: 0.8125rem; }
-.pw-answers .pw-right { font-weight: 700; border-radius: 3px; padding: 0 0.2rem;
+.peft-widget.pw-answers .pw-field[hidden] { display: none; }
+.peft-widget.pw-answers .pw-table :is(th, td) { text-align: left; vertical-align: top; }
+.peft-widget.pw-answers tbody :is(th, td) { white-space: normal; overflow-wrap: anywhere; }
+.peft-widget.pw-answers .pw-table tbody th { font-weight: 400; }
+.peft-widget.pw-answers .pw-said {
+  font: 0.8125rem/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+.peft-widget.pw-answers .pw-right { font-weight: 700; border-radius: 3px; padding: 0 0.2rem;
   background: color-mix(in oklab, var(--series) 22%, transparent); }
-.pw-answers .pw-right::before { content: "\\2713\\a0"; }
-.pw-answers .pw-group-row th { font-weight: 600; padding-top: 0.9rem; }
+.peft-widget.pw-answers .pw-right::before { content: "\\2713\\a0"; }
+.peft-widget.pw-answers .pw-group-row th { font-weight: 600; padding-top: 0.9rem; }
 """
 
 
