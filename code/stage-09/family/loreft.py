@@ -10,10 +10,10 @@ class LoReFT(Method):
     """h' = h + (h W^T + b - h R^T) R: what h says along R's rows gives way to what W says.
 
     R (rank, d_model) has orthonormal rows: R^T is the Q of V = Q U, with V (d_model, rank) free
-    and U's diagonal positive. It trains V, W (rank, d_model) and b (rank,). Here W starts as R and
-    b as zero, so that nothing changes at first; the authors' pyreft starts W at random. The paper
-    edits the residual stream at the first and last tokens, and picks layers; a slot of llama.py
-    gives one sublayer's output, at all tokens.
+    and U's diagonal positive. It trains V, W (rank, d_model) and b (rank,). W starts as R and b as
+    zero, so that nothing changes at first, as in the LoreftIntervention_IdentityInit of the
+    authors' pyreft; their LoreftIntervention starts W at random. The paper edits the residual
+    stream at the first and last tokens; a slot of llama.py gives a sublayer's output, at all.
 
     Parameters: d_model, rank: int; dtype, rng: see peft.LoRALayer.
 

@@ -291,6 +291,54 @@ def test_galore_loses_nothing_of_a_gradient_of_its_rank():
     assert relative_error(weight, -0.1 * gradient) < 1e-6  # its first step has all entries +-lr
 
 
+@pytest.mark.parametrize(("gradient", "error", "words"), [
+    (np.ones((3, 2)), ValueError, r"gradient of W .*\(2, 3\).*\(3, 2\)"),
+    (np.full((2, 3), np.nan), FloatingPointError, "gradient of W"),
+    (np.full((2, 3), 1e200), FloatingPointError, "gradient of W")])
+def test_galore_refuses_gradients_before_it_changes_a_weight(gradient, error, words):
+    arrays = {"V": np.ones((2, 2)), "W": np.ones((2, 3)), "x": np.ones(4)}
+    optimizer = galore.GaLoreAdamW(arrays, rank=1)
+    with pytest.raises(error, match=words):
+        optimizer.step({"V": np.eye(2), "W": gradient, "x": np.ones(4)})
+    assert all((array == 1).all() for array in arrays.values())
+    arrays["W"].flags.writeable = False
+    with pytest.raises(ValueError, match="W: read-only"):
+        galore.GaLoreAdamW(arrays)
+
+
+def test_galore_trains_a_whole_model_and_loreft_one_in_its_slots():
+    config = llama.LlamaConfig(11, 8, 6, 2, 2, 1)
+    ids = np.random.default_rng(1).integers(0, 11, (4, 6))
+    for method in ("galore", "loreft"):
+        model = llama.Llama(config, llama.random_weights(config, np.random.default_rng(0), 0.3))
+        if method == "galore":
+            model.set_trainable()
+            optimizer = galore.GaLoreAdamW(model.parameters(), 0.1, rank=2, every=5)
+        else:
+            for layer in model.layers:
+                layer.after_mlp = loreft.LoReFT(8, 2, rng=np.random.default_rng(0))
+            assert model.num_parameters() == 2 * (2 * 8 + 2 * 8 + 2)
+            optimizer = training.AdamW(model.parameters(), 0.01)
+        losses = []
+        for _ in range(20):
+            loss, grad = training.cross_entropy(model.forward(ids), np.roll(ids, -1, axis=1))
+            model.backward(grad)
+            optimizer.step(model.gradients())
+            losses.append(loss)
+        assert losses[-1] < losses[0] - 0.01, method
+
+
+def test_pefts_default_oft_is_a_part_of_our_series():
+    want = expected("oft, default")
+    layer = oft.OFTLinear(want["weight"], block_size=3)
+    layer.q[...] = want["q"]
+    above = np.zeros((2, 3, 3))
+    above[:, *layer.above] = layer.q
+    Q = above - above.swapaxes(1, 2)
+    layer._rotation = lambda: (np.eye(3) + 2 * Q + 2 * Q @ Q + 2 * Q @ Q @ Q + Q @ Q @ Q @ Q, Q)
+    assert relative_error(layer.forward(want["x"]), want["h"]) < TOLERANCE
+
+
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 11,
           "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 2,
           "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True}

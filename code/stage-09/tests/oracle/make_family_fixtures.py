@@ -212,6 +212,8 @@ def main(file: Path) -> None:
                          bias=True),
         "oft": mirrored(run_peft(peft.OFTConfig(oft_block_size=3, use_cayley_neumann=False,
                                                 target_modules=["linear"]), oft_arrays, bias=True)),
+        "oft, default": run_peft(peft.OFTConfig(oft_block_size=3, target_modules=["linear"]),
+                                 oft_arrays),
         "oft, the paper": run_formula(oft_paper, frozen(rng, False), {"q": draw(rng, 2, 3)}),
         "loreft": run_formula(loreft_paper, {"x": draw(rng, 2, 5, 6), "g": draw(rng, 2, 5, 6)}, {
             "V": draw(rng, 6, 2), "W": draw(rng, 2, 6), "b": draw(rng, 2)}),
