@@ -56,7 +56,10 @@ def about(where: Any) -> Iterator[None]:
     except OSError as error:  # its text has the name once more
         raise HubError(f"{where}: {error.strerror or error}") from error
     except (ValueError, TypeError, OverflowError) as error:
-        raise HubError(f"{where}: {error}") from error
+        text = str(error)  # may hold a value of the file, however long that is
+        if len(text) > 600:
+            text = f"{text[:400]} ... {text[-100:]}"
+        raise HubError(f"{where}: {text}") from error
 
 
 # ------------------------------------------------------------------------------- reading, trustless
