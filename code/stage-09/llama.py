@@ -416,10 +416,9 @@ class Llama:
         """
         folder = Path(folder)
         config = read_config(folder / "config.json")
-        tied = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {}
         with about(folder):  # the model looks at every value
-            return cls(config, read_arrays(folder, config.weight_shapes(), dtype, copies=tied,
-                                           progress=progress))
+            return cls(config, read_arrays(folder, config.weight_shapes(), dtype,
+                                           copies=config.copies, progress=progress))
 
     def _places(self) -> dict[str, Any]:
         """Every module that may hold parameters, by name; an empty slot holds None."""

@@ -84,6 +84,11 @@ class LlamaConfig:
         return min(self.max_position_embeddings,
                    self.sliding_window or self.max_position_embeddings)
 
+    @property
+    def copies(self) -> dict[str, str]:
+        """Weights that a file may hold once more: of each, the one that it equals."""
+        return {"lm_head.weight": "model.embed_tokens.weight"} if self.tie_word_embeddings else {}
+
     def rotates(self, layer: int) -> bool:
         return not self.no_rope_layers or bool(self.no_rope_layers[layer])
 

@@ -57,7 +57,10 @@ def about(where: Any) -> Iterator[None]:
     except OSError as error:  # its text has the name once more
         raise HubError(f"{where}: {error.strerror or error}") from error
     except (ValueError, TypeError, OverflowError) as error:
-        raise HubError(f"{where}: {error}") from error
+        text = str(error)  # may hold a value of the file, however long that is
+        if len(text) > 600:
+            text = f"{text[:400]} ... {text[-100:]}"
+        raise HubError(f"{where}: {text}") from error
 
 
 # ------------------------------------------------------------------------------- reading, trustless
@@ -327,6 +330,16 @@ def find_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def check_checkpoint(folder: Path, shapes: Mapping[str, tuple], copies: Mapping[str, str]
+                     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The arrays of a checkpoint that are needed, and the copies; see read_arrays. None is read."""
+    tensors = {name: tensor for name, tensor in find_tensors(folder).items()
+               if not name.endswith(".rotary_emb.inv_freq")}  # old files store what is computed
+    stored = {name: tensors.pop(name) for name in copies if name in tensors}
+    check_fit(folder, tensors, shapes)
+    return tensors, stored
+
+
 def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float32, *,
                 copies: Mapping[str, str] | None = None,
                 progress: Callable[[Iterable[str]], Iterable[str]] = iter) -> dict[str, np.ndarray]:
@@ -345,10 +358,7 @@ def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float
     HubError
         Files that are damaged or do not fit each other or the shapes; a copy that differs.
     """
-    tensors = {name: tensor for name, tensor in find_tensors(folder).items()
-               if not name.endswith(".rotary_emb.inv_freq")}  # old files store what is computed
-    stored = {name: tensors.pop(name) for name in copies or {} if name in tensors}
-    check_fit(folder, tensors, shapes)
+    tensors, stored = check_checkpoint(folder, shapes, copies or {})
     arrays = {name: read_tensor(tensors[name], dtype) for name in progress(shapes)}
     for name, tensor in stored.items():
         same = arrays[copies[name]]

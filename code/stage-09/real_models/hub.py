@@ -2,7 +2,8 @@
 
     save_adapter(model, folder)          the plugged-in method: adapter_model.safetensors and
     load_adapter(model, folder)          adapter_config.json
-    load_llama(folder)                   a checkpoint, one file or sharded, mapped into memory
+    load_llama(folder)                   a checkpoint, one file or sharded, mapped into memory:
+                                         Llama, Mistral, Qwen2, Qwen3, SmolLM3
     save_llama(model, folder)            the same way back, LoRA merged if there is any
 
 PEFT reads what we write of LoRA, prefix and prompt tuning, and we read what it writes. It has no

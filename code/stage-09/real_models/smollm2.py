@@ -158,13 +158,14 @@ def answer(model: Llama, tokenizer: "Tokenizer", prompt: str, max_new_tokens: in
             said = text
 
 
-def check_memory(what: str, needed: int) -> None:
-    """HubError, before it is used, if the machine lacks this many bytes of memory."""
+def check_memory(what: str, needed: int) -> int:
+    """The bytes of free memory. HubError, before it is used, if they are fewer than needed."""
     import psutil  # ipykernel brings it
     free = psutil.virtual_memory().available
     if free < needed:
         raise HubError(f"{what} needs {needed / 1e9:.2f} GB of memory, but {free / 1e9:.2f} GB are "
                        "free: close other programs or notebooks first")
+    return free
 
 
 # ------------------------------------------------------------------------------------- fetching it

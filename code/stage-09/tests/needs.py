@@ -1,8 +1,12 @@
 """What a test needs beyond Python's own packages: a user's run skips it, CI's fails."""
 
+import json
 import os
+import subprocess
+from pathlib import Path
 
 import node_js
+import numpy as np
 import pytest
 
 from real_models import twins
@@ -25,3 +29,16 @@ def oracle():
     if not twins.ORACLE.exists():
         missing(f"{twins.ORACLE} is missing: `make oracle` installs PyTorch and Hugging Face there")
     return twins.ORACLE
+
+
+def ask_hub_oracle(jobs, root):
+    """Let oracle/hub_oracle.py do its jobs on the files in a folder; its answers by name."""
+    python, script = oracle(), Path(__file__).parent / "oracle" / "hub_oracle.py"
+    (root / "jobs.json").write_text(json.dumps(
+        jobs, default=lambda x: x.tolist() if isinstance(x, np.ndarray) else str(x)))
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([python, script, root / "jobs.json", root / "results.npz"],
+                          env=environment, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    return dict(np.load(root / "results.npz"))

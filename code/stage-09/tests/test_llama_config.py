@@ -77,6 +77,16 @@ def test_config_refuses_what_it_cannot_compute(tmp_path):
             read_config(path)
 
 
+@pytest.mark.parametrize("key", ["num_attention_heads", "head_dim", "sliding_window", "hidden_act",
+                                 "rope_parameters", "layer_types", "model_type", "auto_map"])
+def test_a_long_value_is_not_printed_whole(key, tmp_path):  # found by test_fuzz.py
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(PLAIN.to_hugging_face() | {key: "x" * 5000}))
+    with pytest.raises(ValueError, match=f"config.json: .*{key}") as caught:
+        read_config(path)
+    assert len(str(caught.value)) < 1000
+
+
 def test_the_config_written_is_all_that_transformers_needs():
     assert GROUPED.to_hugging_face() == {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 27,

@@ -9,6 +9,7 @@ Each job of the list names a checkpoint's folder and what to `do` with it:
     make    draw a random checkpoint and let `save_pretrained` write it
     adapt   put a PEFT method with random values on it and let `save_pretrained` write the adapter
     train   go on training a saved adapter with torch.optim.AdamW, and write what comes out
+    mixed   load several adapters, and compute one batch whose rows take one or another
     refuse  try to load an adapter that is none of PEFT's, and report the error
 
 Precisions: "exact" and "cast" are float64, with transformers' inner float32 casts lifted or not.
@@ -125,6 +126,20 @@ def train(job: dict) -> dict:
     return results | {"losses": np.array(losses)}
 
 
+def mixed(job: dict) -> dict:
+    """Several adapters in one batch: a name, or None for the base model, for each sequence."""
+    with casts_lifted(), torch.no_grad():
+        model = load({"base": job["base"]}, "exact")
+        for name, folder in job["adapters"].items():
+            if isinstance(model, peft.PeftModel):
+                model.load_adapter(folder, adapter_name=name)
+            else:
+                model = peft.PeftModel.from_pretrained(model, folder, adapter_name=name)
+        found = model.eval()(input_ids=torch.tensor(job["ids"]),
+                             adapter_names=[name or "__base__" for name in job["names"]])
+        return {"exact": found.logits.numpy()}
+
+
 def refuse(job: dict) -> dict:
     try:
         load(job, "float32")
@@ -139,7 +154,8 @@ def main(jobs: Path, results: Path) -> None:
     found = {}
     for job in json.loads(jobs.read_text(encoding="utf-8")):
         print(job["name"], flush=True)
-        do = {"run": run, "adapt": run, "make": make, "train": train, "refuse": refuse}[job["do"]]
+        do = {"run": run, "adapt": run, "make": make, "train": train, "mixed": mixed,
+              "refuse": refuse}[job["do"]]
         done = do(job)
         found |= {f"{job['name']}/{key}": array for key, array in done.items()}
     np.savez(results, **found)

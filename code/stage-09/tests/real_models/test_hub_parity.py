@@ -4,11 +4,6 @@ Everything is done anew by real PyTorch, transformers and PEFT, in one process o
 hub_oracle.py. Tolerances are relative to the largest entry of each array.
 """
 
-import json
-import os
-import subprocess
-from pathlib import Path
-
 import needs
 import numpy as np
 import pytest
@@ -24,7 +19,6 @@ from real_models import hub, twins
 
 # One worker asks the oracle for all of them, if pytest-xdist is told `--dist loadgroup`.
 pytestmark = pytest.mark.xdist_group("hub oracle")
-SCRIPT = Path(__file__).resolve().parents[1] / "oracle" / "hub_oracle.py"
 BASE = twins.BASE
 TOLERANCE = {"exact": 1e-9, "cast": 1e-6, "float32": 1e-5}
 STEPS, LR, DECAY = 20, 5e-3, 0.01
@@ -185,17 +179,10 @@ def jobs_for(root):
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory):
     """The folder with everybody's files, the jobs by name, and the oracle's answers."""
-    python = needs.oracle()
+    needs.oracle()
     root = tmp_path_factory.mktemp("hub")
     jobs = jobs_for(root)
-    (root / "jobs.json").write_text(json.dumps(
-        jobs, default=lambda x: x.tolist() if isinstance(x, np.ndarray) else str(x)))
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([python, SCRIPT, root / "jobs.json", root / "results.npz"],
-                          env=environment, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
-    return root, {job["name"]: job for job in jobs}, dict(np.load(root / "results.npz"))
+    return root, {job["name"]: job for job in jobs}, needs.ask_hub_oracle(jobs, root)
 
 
 def check_logits(oracle, name, load):
