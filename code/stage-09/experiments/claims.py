@@ -414,6 +414,16 @@ def alpha_does_not_matter_once_the_rate_is_swept(record: Record) -> str:
 
 
 @claim
+def alpha_matters_at_rank_16_on_all_layers(record: Record) -> str:
+    """On all linear layers, rank 16 with alpha = 2r is ahead of alpha held at its own rate."""
+    grown, held = record("report", "lora-all", 16), record.own("lora-all", 16)
+    lead = better(grown, held)
+    return (f"On all linear layers with all names, rank 16 reaches {_losses(grown)} with alpha = "
+            f"2r (rate {grown['lr']:g}) and {_losses(held)} with alpha held at 8 (rate "
+            f"{held['lr']:g}, the best of its sweep), {_errors(lead)} apart")
+
+
+@claim
 def more_rank_overfits_few_names_sooner(record: Record) -> str:
     """With 100 names, rank 16's best step comes before rank 1's, and its last step is worse."""
     one, sixteen = (record("alpha", "lora-all alpha=2r", rank) for rank in (1, 16))
