@@ -71,7 +71,7 @@ def write(folder: Path) -> None:
         try:
             if not unfinished(claim, rows):  # else a claim may fall before it has asked for all
                 found.append(verdict(claim, record))
-        except claims.NotRecorded:
+        except (claims.NotRecorded, claims.ClaimFails):  # of the first seeds: no claim yet
             continue
     (folder / HELD).write_text(json.dumps({"seeds": SEEDS, "claims": found}, indent=1) + "\n")
     held = sum(row["holds"] for row in found)
@@ -115,8 +115,8 @@ def main() -> None:
                 continue
             try:
                 todo = unfinished(claim, small_llama.read_lines(log))
-            except claims.NotRecorded as waiting:
-                print(f"{claim.__name__} has no first seeds yet: {waiting}")
+            except (claims.NotRecorded, claims.ClaimFails) as reason:
+                print(f"{claim.__name__} does not hold for its first seeds: {reason}")
                 continue
             for row in tqdm(pool.imap_unordered(again, todo), total=len(todo), mininterval=1,
                             desc=claim.__name__, file=sys.stdout):
