@@ -117,7 +117,7 @@ experiments: env  ## run every experiment of section 9.7 again from nothing (und
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama timing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama table
 
-replicate: env  ## ask section 9.7's claims of five other seeds; resumes, an hour from nothing
+replicate: env  ## ask section 9.7's claims of five other seeds; resumes, half an hour from nothing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.replicate
 
 distributed: env oracle  ## train on 1, 2 and 4 processes (DDP, FSDP2), killed and resumed too

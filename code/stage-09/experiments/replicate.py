@@ -31,10 +31,10 @@ def replica(rows: list[dict]) -> claims.Record:
 
 def unfinished(claim: Callable, rows: list[dict]) -> list[dict]:
     """The runs that a claim still needs beside `rows`, seed by seed."""
-    asked = claims.recorded()
-    del asked.asked[:]
+    asked, others = claims.recorded(), replica(rows)
+    asked.asked.clear()
     claim(asked)
-    jobs = [job for setting in asked.asked for job in replica(rows).jobs(*setting)]
+    jobs = [job for setting in asked.asked for job in others.jobs(*setting)]
     done = {small_llama.same(row) for row in rows}
     todo = {small_llama.same(job): job for job in jobs if small_llama.same(job) not in done}
     return sorted(todo.values(), key=lambda job: job["seed"])
@@ -65,12 +65,13 @@ def load(folder: Path = small_llama.RESULTS) -> dict[str, dict]:
 
 def write(folder: Path) -> None:
     """Ask every claim whose runs are complete, and write replicated.json."""
-    record = replica(small_llama.read_lines(folder / RUNS))
-    found = []
+    rows = small_llama.read_lines(folder / RUNS)
+    record, found = replica(rows), []
     for claim in claims.CLAIMS:
         try:
-            found.append(verdict(claim, record))
-        except claims.NotRecorded:
+            if not unfinished(claim, rows):  # else a claim may fall before it has asked for all
+                found.append(verdict(claim, record))
+        except (claims.NotRecorded, claims.ClaimFails):  # of the first seeds: no claim yet
             continue
     (folder / HELD).write_text(json.dumps({"seeds": SEEDS, "claims": found}, indent=1) + "\n")
     held = sum(row["holds"] for row in found)
@@ -114,8 +115,8 @@ def main() -> None:
                 continue
             try:
                 todo = unfinished(claim, small_llama.read_lines(log))
-            except claims.NotRecorded as waiting:
-                print(f"{claim.__name__} has no first seeds yet: {waiting}")
+            except (claims.NotRecorded, claims.ClaimFails) as reason:
+                print(f"{claim.__name__} does not hold for its first seeds: {reason}")
                 continue
             for row in tqdm(pool.imap_unordered(again, todo), total=len(todo), mininterval=1,
                             desc=claim.__name__, file=sys.stdout):

@@ -56,6 +56,15 @@ def test_only_complete_claims_are_judged(tmp_path):
     assert held[CLAIM.__name__]["holds"] and "23.9" in held[CLAIM.__name__]["found"]
     fallen = judged(stand_ins(CLAIM, final_test=2.18))[CLAIM.__name__]
     assert not fallen["holds"] and "3 are asked for" in fallen["found"]
+    # the first comparison of this claim falls; of the runs for its second one none is there
+    leads = claims.full_leads_with_more_data
+    rows = [job | dict.fromkeys(("best_test", "final_test", "best_base", "final_base", "best_step",
+                                 "trainable", "file_bytes", "memory_bytes"), 2.0)
+            for job in replicate.unfinished(leads, [])
+            if job["method"] in ("full", "lora-all alpha=8")]
+    with pytest.raises(claims.ClaimFails):
+        leads(replicate.replica(rows))
+    assert leads.__name__ not in judged(rows)
 
 
 def test_a_run_keeps_the_losses_of_its_cuts_and_no_curve():
