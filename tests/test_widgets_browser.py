@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 import peft
-from book_pages.widgets import explorer
+from book_pages.widgets import explorer, outlier
 from real_models import accounting
 
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 375, "height": 800}}
@@ -42,7 +42,8 @@ def recorded_runs():
 def widgets():
     return {"explorer": explorer.parameter_explorer(), "rank": explorer.rank_widget(),
             "bottleneck": explorer.bottleneck_widget(), "lengths": explorer.lengths_widget(),
-            "runs": recorded_runs(), "memory": explorer.memory_explorer()}
+            "runs": recorded_runs(), "memory": explorer.memory_explorer(),
+            "outlier": outlier.OutlierExplorer()}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def open_page(chromium, address):
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or trouble.append(request.url))
         page.goto(address)
-        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 6")
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 7")
         return page
 
     yield open_
@@ -423,3 +424,20 @@ def test_no_target_modules_train_nothing_and_say_so(open_page):
     set_targets(page, [])
     assert memory_shown(page)["trainable"] == 0
     assert "at least one target module" in page.locator("#memory .pw-headline").text_content()
+
+
+# ------------------------------------------------------------------------------------ outlier
+
+
+def test_an_outlier_takes_the_levels_of_its_neighbours(open_page):
+    page = open_page()
+    page.locator("#outlier summary").click()
+    for levels, (position, times) in product(("nf4", "even"), enumerate(outlier.TIMES)):
+        page.locator(f"#outlier input[value={levels}]").check(force=True)
+        move(page, "outlier", "times", position)
+        found = outlier.OutlierExplorer()._grid[f"{levels},{times}"]
+        rows = page.locator("#outlier tbody tr").all()
+        shown = [[cell.text_content() for cell in row.locator("td").all()] for row in rows]
+        assert [int(code) for _, code, _ in shown] == found["codes"], (levels, times)
+        assert [float(value) for *_, value in shown] == pytest.approx(found["restored"], abs=0.006)
+        assert f"use {found['used']} level" in page.locator("#outlier .pw-headline").text_content()
