@@ -9,8 +9,8 @@ from conftest import ROOT
 BOOK = ROOT / "book"
 USERS = sorted([*BOOK.glob("0[1-6]-*.ipynb"), *BOOK.glob("exercises/ex*.ipynb"),
                 BOOK / "shrinking-the-base.ipynb"])
-GREEK = ("alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|lambda|mu|nu|xi|pi|rho|sigma|tau|"
-         "phi|varphi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega|ell")
+GREEK = ("alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|lambda|mu|nu|xi|pi|rho|sigma|"
+         "tau|phi|varphi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega|ell")
 
 
 def letters(text):

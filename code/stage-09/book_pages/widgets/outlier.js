@@ -33,7 +33,7 @@ function render({ model, el }) {
     model.save_changes();
   };
   const outlier = get("_outlier");
-  const count = get("_grid")[`nf4,${get("_times")[0]}`].weights.length;
+  const count = get("_grid")[`${get("levels")},${get("_times")[0]}`].weights.length;
 
   const size = colour(slider({
     id: `${prefix}-times`, name: "times", label: "Outlier, times the largest other weight",

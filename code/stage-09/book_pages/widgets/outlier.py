@@ -5,12 +5,9 @@ import traitlets
 
 from book_pages.figures import COLORS
 from book_pages.widgets import explorer
-from exercises.ex6_qlora.levels import NF4
 
 #: What the slider offers: the outlier in units of the block's largest other weight.
 TIMES = [1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30]
-#: Key, name and levels of the two tables.
-LEVELS = [("nf4", "NF4", NF4), ("even", "even levels", np.arange(-7, 8) / 7)]
 OUTLIER = 5  # its place in the block
 
 _STYLE = """
@@ -35,29 +32,34 @@ class OutlierExplorer(explorer.Widget):
 
     Python quantizes the block for every position; the front end picks and draws.
 
+    Parameters
+    ----------
+    tables : dict of str to array
+        Name -> sorted levels between -1 and 1, the one shown first at the start.
+
     Attributes
     ----------
     times : int
         The outlier, in units of the largest other weight; one of `TIMES`.
     levels : str
-        "nf4" or "even".
+        Name of the table that is shown.
     """
 
     _esm = explorer.front_end("outlier")
     _css = explorer.Widget._css + _STYLE
 
     times = traitlets.Int(1).tag(sync=True)
-    levels = traitlets.Enum([key for key, *_ in LEVELS], "nf4").tag(sync=True)
+    levels = traitlets.Unicode().tag(sync=True)
     _grid = traitlets.Dict().tag(sync=True)
     _choices = traitlets.List().tag(sync=True)
     _times = traitlets.List(TIMES).tag(sync=True)
     _outlier = traitlets.Int(OUTLIER).tag(sync=True)
     _color = traitlets.Unicode(COLORS["lora"]).tag(sync=True)
 
-    def __init__(self):
-        super().__init__(_choices=[[key, name] for key, name, _ in LEVELS],
-                         _grid={f"{key},{times}": self.quantized(levels, times)
-                                for key, _, levels in LEVELS for times in TIMES})
+    def __init__(self, tables: dict[str, np.ndarray]):
+        super().__init__(_choices=[[name, name] for name in tables], levels=next(iter(tables)),
+                         _grid={f"{name},{times}": self.quantized(levels, times)
+                                for name, levels in tables.items() for times in TIMES})
 
     @traitlets.validate("times")
     def _listed(self, proposal):
@@ -79,12 +81,13 @@ class OutlierExplorer(explorer.Widget):
         others = np.arange(len(weights)) != OUTLIER
         error = np.linalg.norm((restored - weights)[others]) / np.linalg.norm(weights[others])
         return {"weights": weights.round(4).tolist(), "codes": codes.tolist(),
-                "restored": restored.round(4).tolist(), "lines": (levels * absmax).round(4).tolist(),
+                "restored": restored.round(4).tolist(),
+                "lines": (levels * absmax).round(4).tolist(),
                 "error": round(float(error), 4), "used": len(set(codes[others].tolist()))}
 
     def fallback(self):
-        key, name, _ = LEVELS[0]
+        (name, _), *_ = self._choices
         return (f"An outlier in a block of sixteen weights, {name}",
                 ["outlier", "levels that the others use", "error of the others"],
                 [[f"{times} times the largest", str(found["used"]), f"{found['error']:.0%}"]
-                 for times in TIMES for found in [self._grid[f"{key},{times}"]]])
+                 for times in TIMES for found in [self._grid[f"{name},{times}"]]])
