@@ -17,7 +17,8 @@ import yaml
 from conftest import ROOT
 
 #: Cell tags that the book and its tests know.
-TAGS = {"remove-input", "hide-input", "remove-output", "nbval-ignore-output", "raises-exception"}
+TAGS = {"remove-input", "hide-input", "hide-cell", "remove-output", "nbval-ignore-output",
+        "raises-exception"}
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 

@@ -12,12 +12,14 @@ import pytest
 from conftest import ROOT
 
 import peft
-from book_pages.widgets import answers, explorer
+from book_pages.widgets import answers, explorer, outlier
+from exercises.ex6_qlora.levels import NF4
 from real_models import accounting
 
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 375, "height": 800}}
 # anywidget says this after 2 s on a busy machine; the widget comes all the same, as each test sees.
 TOLERATED = {"[anywidget] Failed to initialize model."}
+LEVELS = {"NF4": NF4, "even levels": np.arange(-7, 8) / 7}
 LOOKS = list(product(["light", "dark"], SIZES))
 
 
@@ -59,7 +61,7 @@ def widgets():
     return {"explorer": explorer.parameter_explorer(), "rank": explorer.rank_widget(),
             "bottleneck": explorer.bottleneck_widget(), "lengths": explorer.lengths_widget(),
             "runs": recorded_runs(), "memory": explorer.memory_explorer(),
-            "answers": speaking_answers()}
+            "answers": speaking_answers(), "outlier": outlier.OutlierExplorer(LEVELS)}
 
 
 @pytest.fixture(scope="module")
@@ -475,3 +477,20 @@ def test_no_target_modules_train_nothing_and_say_so(open_page):
     set_targets(page, [])
     assert memory_shown(page)["trainable"] == 0
     assert "at least one target module" in page.locator("#memory .pw-headline").text_content()
+
+
+# ------------------------------------------------------------------------------------ outlier
+
+
+def test_an_outlier_takes_the_levels_of_its_neighbours(open_page):
+    page = open_page()
+    page.locator("#outlier summary").click()
+    for levels, (position, times) in product(LEVELS, enumerate(outlier.TIMES)):
+        page.locator(f"#outlier input[value='{levels}']").check(force=True)
+        move(page, "outlier", "times", position)
+        found = outlier.OutlierExplorer(LEVELS)._grid[f"{levels},{times}"]
+        rows = page.locator("#outlier tbody tr").all()
+        shown = [[cell.text_content() for cell in row.locator("td").all()] for row in rows]
+        assert [int(code) for _, code, _ in shown] == found["codes"], (levels, times)
+        assert [float(value) for *_, value in shown] == pytest.approx(found["restored"], abs=0.006)
+        assert f"use {found['used']} level" in page.locator("#outlier .pw-headline").text_content()

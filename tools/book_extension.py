@@ -4,6 +4,7 @@
   no launch, edit or repository button: each would lead nowhere.
 - A notebook's page has a menu that runs it: in the browser (tools/lite), on Binder, in Colab; or
   gives the file. The hosted ones need the repository's address.
+- A notebook's line on its reading time gets its number from what the page holds (reading_time.py).
 - Markup of the theme and of docutils that screen readers stumble over is mended, and each page gets
   its Content-Security-Policy (content_policy.py).
 - Thebe is left out. It would fetch its code from another host, and Jupyter Book adds its
@@ -212,9 +213,18 @@ def place_extra_files(app):
             sheet.unlink()  # MyST-NB puts it back in the end
 
 
+def set_reading_time(app, docname, source):
+    """The number in a notebook's line on its reading time, from what it holds by now."""
+    if Path(app.env.doc2path(docname)).suffix == ".ipynb":
+        import reading_time
+
+        source[0] = reading_time.timed(source[0])
+
+
 def setup(app):
     app.connect("config-inited", set_repository)
     app.connect("builder-inited", place_extra_files)
+    app.connect("source-read", set_reading_time)
     app.connect("html-page-context", add_buttons, priority=800)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", mend_markup)
