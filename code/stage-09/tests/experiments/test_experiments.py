@@ -138,7 +138,7 @@ def test_what_is_recorded_was_planned_and_nothing_twice(kind):
     assert kind == "own-sweep" or not (kind.endswith("sweep") and todo)  # the rest stands on it
     if todo:
         pytest.skip(f"{len(todo)} runs of kind {kind} are not recorded yet: "
-                    "`make experiments` adds them")
+                    "`python -m experiments.small_llama run` adds them")
 
 
 def test_jobs_that_are_the_same_run_gave_the_same_result():
