@@ -112,7 +112,7 @@ def open_page(chromium, address):
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or trouble.append(request.url))
         page.goto(address)
-        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 7")
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 8")
         return page
 
     yield open_
