@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before NumPy loads: two processes of one thread be
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 from experiments import claims, small_llama
+from experiments.records import append, only_runner, read_lines, write_record
 
 SEEDS = (5, 6, 7, 8, 9)
 RUNS, HELD = "replicated.jsonl", "replicated.json"
@@ -65,7 +66,7 @@ def load(folder: Path = small_llama.RESULTS) -> dict[str, dict]:
 
 def write(folder: Path) -> None:
     """Ask every claim whose runs are complete, and write replicated.json."""
-    rows = small_llama.read_lines(folder / RUNS)
+    rows = read_lines(folder / RUNS)
     record, found = replica(rows), []
     for claim in claims.CLAIMS:
         try:
@@ -73,7 +74,7 @@ def write(folder: Path) -> None:
                 found.append(verdict(claim, record))
         except (claims.NotRecorded, claims.ClaimFails):  # of the first seeds: no claim yet
             continue
-    (folder / HELD).write_text(json.dumps({"seeds": SEEDS, "claims": found}, indent=1) + "\n")
+    write_record(folder / HELD, {"seeds": SEEDS, "claims": found})
     held = sum(row["holds"] for row in found)
     print(f"{held} of {len(found)} replicated claims held; {len(claims.CLAIMS) - len(found)} of "
           f"{len(claims.CLAIMS)} are not replicated yet")
@@ -107,20 +108,19 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=small_llama.RESULTS)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
     log = args.output / RUNS
-    with get_context("spawn").Pool(args.workers) as pool:
+    with only_runner(log), get_context("spawn").Pool(args.workers) as pool:
         for claim in claims.CLAIMS:
             if claim.__name__ not in args.claims:
                 continue
             try:
-                todo = unfinished(claim, small_llama.read_lines(log))
+                todo = unfinished(claim, read_lines(log))
             except (claims.NotRecorded, claims.ClaimFails) as reason:
                 print(f"{claim.__name__} does not hold for its first seeds: {reason}")
                 continue
             for row in tqdm(pool.imap_unordered(again, todo), total=len(todo), mininterval=1,
                             desc=claim.__name__, file=sys.stdout):
-                small_llama.append(log, small_llama.rounded(row))
+                append(log, row)
             write(args.output)
 
 

@@ -30,7 +30,6 @@ processes with one thread each; every finished run is appended to runs.jsonl at 
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -43,9 +42,18 @@ if __name__ == "__main__":  # before NumPy loads: two processes of one thread be
 
 import numpy as np
 
+from experiments.records import (
+    append,
+    only_runner,
+    read_lines,
+    rounded,
+    set_aside,
+    write_record,
+)
 from llama import PROJECTIONS, Llama
 from names import BOUNDARY, batches, decode, load_names
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
+from tensorfile import write_whole
 from training import AdamW, Event, Recorder, clip_gradients, cross_entropy, evaluate, fit
 
 DATA = Path(__file__).parents[1] / "data"
@@ -365,14 +373,12 @@ def run_all(args: argparse.Namespace) -> None:
     from multiprocessing import get_context
 
     from tqdm import tqdm
-    args.output.mkdir(parents=True, exist_ok=True)
     log, spectra_log = args.output / "runs.jsonl", args.output / "spectra.jsonl"
-    if args.fresh:
-        log.unlink(missing_ok=True)
-        spectra_log.unlink(missing_ok=True)
-    (args.output / "before.json").write_text(json.dumps(rounded(before()), indent=1) + "\n")
-    rows = read_lines(log)
-    with get_context("spawn").Pool(args.workers) as pool:
+    with only_runner(log), get_context("spawn").Pool(args.workers) as pool:
+        if args.fresh:
+            set_aside(log, spectra_log)
+        write_record(args.output / "before.json", before())
+        rows = read_lines(log)
         for kind in args.rounds:
             while todo := unfinished(kind, rows, targets=args.targets, methods=args.methods,
                                      seeds=args.seeds, steps=args.steps, sizes=args.sizes):
@@ -384,7 +390,7 @@ def run_all(args: argparse.Namespace) -> None:
                     append(log, row)
                     if spectra:
                         append(spectra_log,
-                                {"target": row["target"], "seed": row["seed"], **rounded(spectra)})
+                               {"target": row["target"], "seed": row["seed"], **spectra})
     write_table(args.output)
 
 
@@ -395,20 +401,6 @@ def before() -> dict[str, Any]:
     losses = {f"{language} {split}": evaluate(base, load_names(language, split))
               for language, splits in parts.items() for split in splits}
     return {"losses": losses, "names": sample(base)}
-
-
-def rounded(value: Any) -> Any:
-    """Floats to 5 significant digits: what a file needs, at half its size."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [rounded(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
-def append(path: Path, row: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(row, separators=(",", ":")) + "\n")
 
 
 # ------------------------------------------------------------------------------------- timing
@@ -434,18 +426,12 @@ def time_steps(args: argparse.Namespace) -> None:
             times[setup].append(1e3 * (time.perf_counter() - start))
     rows = [{"method": m, "size": size, "ms_median": float(np.median(times[m, size])),
              "ms_fastest": float(np.min(times[m, size]))} for m, size in setups]
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "timing.json").write_text(json.dumps(
-        {"batch": BATCH, "tokens": 16, "threads": 1, "repeats": args.repeats,
-         "numpy": np.__version__, "rows": rounded(rows)}, indent=1) + "\n")
+    write_record(args.output / "timing.json", {
+        "batch": BATCH, "tokens": 16, "threads": 1, "repeats": args.repeats,
+        "numpy": np.__version__, "rows": rows})
 
 
 # ------------------------------------------------------- what the pages read; NumPy suffices
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Rows of a `.jsonl` file; none if there is no file yet."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def load_runs(kind: str | None = None, folder: Path = RESULTS, **wanted: Any) -> list[dict]:
@@ -477,7 +463,7 @@ def summarise(rows: Iterable[dict]) -> list[dict]:
     table = []
     for (kind, target, method, size, train_names, lr), runs in groups.items():
         entry = {"kind": kind, "target": target, "method": method, "size": size,
-                 "train_names": train_names, "lr": lr, "seeds": len(runs)}
+                 "train_names": train_names, "lr": lr, "seeds": len({run["seed"] for run in runs})}
         entry |= {key: runs[0][key] for key in ("trainable", "file_bytes", "memory_bytes")}
         for key in ("best_test", "final_test", "best_base", "final_base", "best_step",
                     "detached_base"):
@@ -494,12 +480,14 @@ def summarise(rows: Iterable[dict]) -> list[dict]:
 def write_table(folder: Path) -> None:
     """Print the summary and write it as summary.csv."""
     import csv
+    import io
     table = summarise(load_runs(folder=folder))
     columns = list(dict.fromkeys(key for entry in table for key in entry))
-    with (folder / "summary.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rounded(table))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rounded(table))
+    write_whole(folder / "summary.csv", text.getvalue())
 
     def pair(entry: dict, key: str) -> str:
         sd = entry.get(f"{key}_sd")
@@ -522,7 +510,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=["run", "timing", "table"])
     parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--fresh", action="store_true", help="forget earlier runs")
+    parser.add_argument("--fresh", action="store_true",
+                        help="begin anew; the old record gets another name")
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--rounds", nargs="+", choices=KINDS, default=KINDS)

@@ -36,8 +36,9 @@ if __name__ == "__main__":  # before NumPy loads; time is recorded for one threa
 
 import numpy as np
 
+from experiments.records import append, only_runner, read_lines, write_record
 from experiments.schedules import GROUPS, Schedule, is_cron, load_schedules, same
-from experiments.small_llama import METHODS, cost, read_lines
+from experiments.small_llama import METHODS, cost
 from llama import Linear, Llama
 from names import IGNORE, batch_rows
 from real_models import smollm2
@@ -199,8 +200,8 @@ def everyday(folder: Path, output: Path) -> list[list[list[int]]]:
         base, tokenizer = smollm2.load(folder)
         asked = [tokenizer.encode(smollm2.chat(question)).ids for question in QUESTIONS]
         said = [list(smollm2.stream(base, ids, 30)) for ids in asked]
-        file.write_text(json.dumps([{"question": q, "answer": tokenizer.decode(a), "ids": [i, a]}
-                                    for q, i, a in zip(QUESTIONS, asked, said)]), encoding="utf-8")
+        write_record(file, [{"question": q, "answer": tokenizer.decode(a), "ids": [i, a]}
+                            for q, i, a in zip(QUESTIONS, asked, said)])
     return [row["ids"] for row in json.loads(file.read_text(encoding="utf-8"))]
 
 
@@ -292,32 +293,17 @@ def is_done(job: dict, rows: Iterable[dict]) -> bool:
     return any(job.items() <= row.items() for row in rows)
 
 
-def rounded(value: Any) -> Any:
-    """Floats to 5 significant digits."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
 def run_all(args: argparse.Namespace) -> None:
     """Whatever is planned and not recorded yet; interrupted, it goes on with the run it was in."""
-    args.output.mkdir(parents=True, exist_ok=True)
     log = args.output / "runs.jsonl"
-    for job in planned():
-        if (is_done(job, read_lines(log)) or job["method"] not in args.methods
-                or job.get("lr", args.rates[0]) not in args.rates):
-            continue
-        print(", ".join(f"{key} {value}" for key, value in job.items()), flush=True)
-        keep(run(job, args.folder, args.output), log)
+    with only_runner(log):
+        for job in planned():
+            if (is_done(job, read_lines(log)) or job["method"] not in args.methods
+                    or job.get("lr", args.rates[0]) not in args.rates):
+                continue
+            print(", ".join(f"{key} {value}" for key, value in job.items()), flush=True)
+            append(log, run(job, args.folder, args.output))
     write_table(args)
-
-
-def keep(row: dict[str, Any], log: Path) -> None:
-    """Append a row to a record."""
-    with log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(rounded(row), separators=(",", ":")) + "\n")
 
 
 def load_runs(kind: str | None = None, folder: Path = RESULTS) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from exercises.ex6_qlora.solution import (
     _nearest, _scale, dequantize_absmax, quantize_absmax,
 )
 from experiments import smollm2 as runner
-from experiments.small_llama import read_lines
+from experiments.records import append, read_lines
 from llama import PROJECTIONS, Llama
 from real_models import smollm2
 
@@ -96,15 +96,15 @@ def main() -> None:
         found, windows = quantize(model, form), text_windows(tokenizer)
         losses = sum(float(runner.losses(model, [window])[0]) for window in windows)
         tokens = sum(len(rest) for _, rest in windows)
-        runner.keep(job | found | {
+        append(log, job | found | {
             "text": losses / tokens, "text_tokens": tokens,
-            "general": runner.mean_loss(model, runner.everyday(args.folder, args.output))}, log)
+            "general": runner.mean_loss(model, runner.everyday(args.folder, args.output))})
     job = {"kind": "qlora", "form": "NF4, double quantization"} | TRAINED
     if args.train and not runner.is_done(job, read_lines(log)):
         model, tokenizer, found = runner.teach(
             job, args.folder, lambda model: quantize(model, job["form"]))
-        runner.keep(job | found | runner.measure(
-            model, tokenizer, "zero", runner.everyday(args.folder, args.output)), log)
+        append(log, job | found | runner.measure(
+            model, tokenizer, "zero", runner.everyday(args.folder, args.output)))
 
 
 if __name__ == "__main__":

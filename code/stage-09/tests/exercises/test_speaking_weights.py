@@ -5,7 +5,7 @@ import pytest
 
 from exercises.ex6_qlora import solution, speaking
 from experiments import smollm2
-from experiments.small_llama import read_lines
+from experiments.records import read_lines
 
 WEIGHT = np.random.default_rng(0).standard_normal((48, 64)).astype(np.float32)
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from experiments import claims, replicate, small_llama
+from experiments.records import read_lines
 
 CLAIM = claims.full_overfits_turkish
 
@@ -79,7 +80,7 @@ def test_what_is_written_down_is_what_the_recorded_runs_say():
     """replicated.json can be written again from replicated.jsonl, and holds nothing else."""
     if not (path := small_llama.RESULTS / replicate.HELD).exists():
         pytest.skip("no claim has been replicated yet: `make replicate`")
-    record = replicate.replica(small_llama.read_lines(small_llama.RESULTS / replicate.RUNS))
+    record = replicate.replica(read_lines(small_llama.RESULTS / replicate.RUNS))
     for name, row in replicate.load().items():
         assert replicate.verdict(getattr(claims, name), record) == row
     assert json.loads(path.read_text())["seeds"] == list(replicate.SEEDS)
