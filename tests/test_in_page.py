@@ -18,7 +18,7 @@ NAMES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rgl
                if ".ipynb_checkpoints" not in path.parts)
 TOLERANCE = 1e-6  # relative, of each number that a cell prints
 CHAPTER, EXERCISE = "book/02-lora", "book/exercises/ex2-lora-dropout"
-PATIENCE = 300_000  # milliseconds, on a machine that does much else
+PATIENCE = 600_000  # milliseconds, on a machine that does much else
 #: Notes what goes to the worker and what comes back, from before the page's first script.
 LISTEN = """window.said = [];
 window.Worker = class extends Worker {

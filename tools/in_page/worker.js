@@ -16,7 +16,7 @@ self.fetch = async (...asked) => {
   const answer = await plainFetch(...asked);
   if (!answer.ok) throw new Error(`${answer.url} is missing (${answer.status})`);
   bytes += Number(answer.headers.get("Content-Length"));
-  say("loading", { text: `Loading Python: ${(bytes / 1e6).toFixed(0)} MB` });
+  say("loading", { text: `Loading ${reader ? "packages" : "Python"}: ${(bytes / 1e6).toFixed(0)} MB` });
   return answer;
 };
 
