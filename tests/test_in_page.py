@@ -87,7 +87,7 @@ def outputs_by_source(said):
     for message in said:
         if message["type"] == "run":
             runs.append((message["source"], []))
-        elif message["type"] == "output":
+        elif message["type"] == "output" and message["output"]["output_type"] != "progress":
             outputs, new = runs[-1][1], message["output"]
             if (outputs and new["output_type"] == "stream" == outputs[-1]["output_type"]
                     and outputs[-1]["name"] == new["name"]):
@@ -190,6 +190,7 @@ def test_the_keyboard_alone_is_enough(visit):
     cell = Cell(page, 0)
     cell.box.get_by_role("button", name="Edit and run").focus()
     page.keyboard.press("Enter")
+    page.wait_for_selector("textarea:focus")
     page.keyboard.press("Control+a")
     page.keyboard.type("for i in range(2):\nprint(i)")
     page.keyboard.press("Enter")
@@ -206,7 +207,7 @@ def test_the_keyboard_alone_is_enough(visit):
     assert page.evaluate("document.activeElement.tagName") == "BUTTON", "no way out of the editor"
 
 
-def test_an_exercise_is_checked_on_its_page(visit):
+def test_an_exercise_is_checked_on_its_page(visit, site):
     page = visit(EXERCISE)
     task, check = Cell(page, 1), Cell(page, 6)
     check.press("Edit and run")
@@ -219,6 +220,8 @@ def test_an_exercise_is_checked_on_its_page(visit):
     check.says("Done")
     assert "not yet" not in check.output.text_content()
     assert "passed" in check.output.text_content()
+    page.goto(f"{site}/book/exercises/index.html")
+    assert page.locator("[data-exercise]:checked").count() == 1, "the pass is not ticked"
 
 
 def test_it_works_from_a_plain_address_in_a_classroom(visit, site, chromium):

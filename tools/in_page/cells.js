@@ -27,6 +27,7 @@ class Python {
       this.worker.addEventListener("message", ({ data }) => {
         if (data.type === "loading") this.onLoading(data.text);
         else if (data.type === "ready") resolve();
+        else if (data.output?.output_type === "progress") note(data.output.done);
         else if (data.type === "output") this.outputs?.add(data.output);
         else if (data.type === "done") this.finish?.(data.failure);
         else this.end(new Error(data.reason));
@@ -50,6 +51,14 @@ class Python {
   }
 }
 
+/** Tick on the page of the exercises what was passed here; progress.js reads it there. */
+function note(passed) {
+  try {
+    const key = "peft-book-progress", done = JSON.parse(localStorage.getItem(key)) ?? {};
+    localStorage.setItem(key, JSON.stringify({ ...passed, ...done }));
+  } catch { /* a browser that keeps nothing */ }
+}
+
 function button(parent, text, act) {
   const made = parent.appendChild(document.createElement("button"));
   made.type = "button";
@@ -68,9 +77,13 @@ class Cell {
     this.ran = null;  // the text with which this cell has run in the Python that is there
   }
 
+  get isOpen() {
+    return Boolean(this.editor && !this.editor.hidden);
+  }
+
   /** The text that a run takes: the reader's while it is open, else the printed one. */
   get text() {
-    return this.editor && !this.editor.hidden ? this.area.value : this.known.source;
+    return this.isOpen ? this.area.value : this.known.source;
   }
 
   makeTools() {
@@ -186,15 +199,15 @@ class Cell {
       this.outputs = outputs;
       this.element.append(outputs.box);
       const failure = await this.page.python.run(text, outputs);
-      if (failure) outputs.fail(failure, this.editor && !this.editor.hidden ? (line) => this.goTo(line) : null);
-      this.ran = failure ? null : text;
-      if (!failure || this.known.raises) return true;
-      return false;
+      if (failure) outputs.fail(failure, this.isOpen && ((line) => this.goTo(line)));
+      this.ran = failure && !this.known.raises ? null : text;
+      return this.ran !== null;
     } finally {
       this.element.classList.remove("in-page-running");
       outputs.finish();
-      if (this.printed) this.printed.hidden = !outputs.keepsPrinted;
-      if (outputs.box.childElementCount) this.makeTools();
+      const made = outputs.box.childElementCount > 0;
+      if (made) this.makeTools();
+      if (this.printed) this.printed.hidden = !outputs.keepsPrinted && (made || this.isOpen);
       if (this.status) this.show();
     }
   }
@@ -223,7 +236,7 @@ class Cell {
 
   /** Which buttons make sense now. */
   show() {
-    const open = Boolean(this.editor && !this.editor.hidden), runs = this.page.target === this;
+    const open = this.isOpen, runs = this.page.target === this;
     if (this.editButton) this.editButton.hidden = open;
     this.runButton.hidden = !open || runs;
     this.stopButton.hidden = !runs;
@@ -236,11 +249,7 @@ class Page {
   constructor(notebook, elements, known) {
     this.key = `peft-book edits ${notebook}`;
     this.python = new Python(notebook.replace(/[^/]*$/, ""));
-    try {
-      this.edits = JSON.parse(localStorage.getItem(this.key)) ?? {};
-    } catch {
-      this.edits = {};
-    }
+    this.edits = this.read();
     const names = new Map();
     this.cells = elements.map((element, index) => {
       const cell = new Cell(this, element, known[index], index + 1);
@@ -253,11 +262,20 @@ class Page {
     for (const cell of this.cells) if (cell.code && this.kept(cell) !== undefined) cell.open();
   }
 
+  read() {
+    try {
+      return JSON.parse(localStorage.getItem(this.key)) ?? {};
+    } catch {  // a browser that keeps nothing
+      return this.edits ?? {};
+    }
+  }
+
   kept(cell) {
     return this.edits[cell.name];
   }
 
   keep(cell, text) {
+    this.edits = this.read();  // another tab may have changed another cell
     if (text === null || text === cell.known.source) delete this.edits[cell.name];
     else this.edits[cell.name] = text;
     try {

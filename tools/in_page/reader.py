@@ -116,6 +116,8 @@ async def run(source):
         result = await pyodide_kernel.kernel_instance.run(source)
     finally:
         OUTPUTS.end()
+    if (passed := Path("peft-book-progress.json")).exists():  # what checks.remember() has noted
+        OUTPUTS.send({"output_type": "progress", "done": json.loads(passed.read_text("utf-8"))})
     return None if result["status"] == "ok" else json.dumps(failure(sys.last_value, source))
 
 

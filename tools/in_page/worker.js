@@ -11,12 +11,15 @@ let reader;
 
 // What has arrived so far is all that can be said of a start: a cache may hold any of the files.
 const plainFetch = fetch;
-let bytes = 0;
+let bytes = 0, told = 0;
 self.fetch = async (...asked) => {
   const answer = await plainFetch(...asked);
   if (!answer.ok) throw new Error(`${answer.url} is missing (${answer.status})`);
   bytes += Number(answer.headers.get("Content-Length"));
-  say("loading", { text: `Loading ${reader ? "packages" : "Python"}: ${(bytes / 1e6).toFixed(0)} MB` });
+  if (bytes - told > 4e6) {  // not too often, since screen readers read it out
+    told = bytes;
+    say("loading", { text: `Loading ${reader ? "packages" : "Python"}: ${(bytes / 1e6).toFixed(0)} MB` });
+  }
   return answer;
 };
 
