@@ -142,6 +142,7 @@ def test_a_reader_edits_fails_stops_and_finds_the_edit_again(visit):
     cell = Cell(page, 0)
     printed = cell.box.locator(".cell_input")
     cell.press("Edit and run")
+    cell.text.wait_for()
     assert not printed.is_visible()
     shown = cell.run("a = 1\nb = [a,\n     a / 0]\nprint(b)", says="error")
     assert "ZeroDivisionError" in shown and "Line 3 of this cell" in shown
@@ -183,6 +184,7 @@ def test_a_reader_edits_fails_stops_and_finds_the_edit_again(visit):
     cell.press("Forget my edit")
     page.reload()
     assert printed.is_visible() and cell.text.count() == 0
+    assert page.evaluate("Object.keys(localStorage).every((key) => !key.includes('edits'))")
 
 
 def test_the_keyboard_alone_is_enough(visit):
