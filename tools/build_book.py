@@ -26,6 +26,7 @@ from pathlib import Path
 import notebooks
 from book_extension import IN_BROWSER, branch, commit, repository_url
 from content_policy import with_policy
+from in_page import build as in_page
 from lite import build as lite
 from PIL import Image
 from tensorfile import write_whole
@@ -197,6 +198,7 @@ def publish(runs_in_browser):
     shutil.copytree(MADE, fresh)
     if runs_in_browser:
         place_lite(fresh)
+        in_page.add(fresh)
     first = fresh / "index.html"  # Jupyter Book has just written it; it leads to book/index.html
     first.write_text(with_policy('<meta charset="utf-8">\n' + first.read_text("utf-8")), "utf-8")
     if HTML.exists():

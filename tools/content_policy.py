@@ -18,6 +18,7 @@ SOURCES = {
     "img-src": "'self' file: data: blob:",
     "font-src": "'self' file: data:",  # the icons' font is inside its style sheet
     "connect-src": "'self' file:",
+    "worker-src": "'self'",  # Python in the page
     "form-action": "'self' file:",  # the search box
     "base-uri": "'none'",
 }

@@ -1,9 +1,9 @@
 /* The menu that runs a page. A page opened straight from disk cannot start Python in the browser, which
-   needs an address: say how to get one, instead of leading nowhere. */
+   needs an address: say how to get one, instead of leading nowhere. So too for what a script marks with
+   data-needs-server, the path of the page from the book's root. */
 
 (() => {
-  function explain(link) {
-    const target = link.getAttribute("href").replace(/^(\.\.\/)+/, "");
+  function explain(target, name) {
     const dialog = document.createElement("dialog");
     dialog.className = "launch-help";
     dialog.setAttribute("aria-labelledby", "launch-help-title");
@@ -18,7 +18,7 @@
       + "machine; nothing is installed and nothing leaves it. In the folder of the book that holds lite/, run");
     add(dialog, "pre", "python -m http.server 8000 --bind 127.0.0.1");
     const line = add(dialog, "p", "and open ");
-    add(line, "a", "the notebook there", { href: `http://localhost:8000/${target}`, target: "_blank" });
+    add(line, "a", name, { href: `http://localhost:8000/${target}`, target: "_blank" });
     line.append(".");
     const close = add(dialog, "button", "Close", { type: "button", class: "btn btn-sm btn-outline-secondary" });
     close.addEventListener("click", () => dialog.close());
@@ -36,10 +36,12 @@
 
   document.addEventListener("click", (event) => {
     does[event.target.closest?.("[data-does]")?.dataset.does]?.();
-    const link = event.target.closest?.("a.btn-launch-lite");
-    if (link && location.protocol === "file:") {
+    const asked = event.target.closest?.("a.btn-launch-lite, [data-needs-server]");
+    if (asked && location.protocol === "file:") {
       event.preventDefault();
-      explain(link);
+      const page = asked.dataset.needsServer;
+      if (page) explain(page, "this page there");
+      else explain(asked.getAttribute("href").replace(/^(\.\.\/)+/, ""), "the notebook there");
     }
   });
 })();

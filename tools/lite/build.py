@@ -8,7 +8,6 @@ file must have the SHA-256 that pyodide.json and pyodide-lock.json pin, wherever
 pyodide-lock.json is Pyodide's own, cut down to what the notebooks need; wheels.txt adds widgets.
 """
 
-import ast
 import hashlib
 import json
 import os
@@ -25,6 +24,8 @@ from pathlib import Path
 import node_js
 from content_policy import CHARSET, JUPYTERLITE, with_policy
 
+from lite.imports import hidden_imports
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / ".cache" / "pyodide"
@@ -36,8 +37,6 @@ LEFT_OUT = {
         "its tokenizer library is compiled code that does not exist for the browser, and a browser "
         "has no room for a checkpoint of a billion weights",
 }
-#: Packages that modules of code/stage-09 import; in the browser a cell has to name them.
-HIDDEN = ("matplotlib.pyplot", "anywidget", "tqdm")
 #: Packages of the kernel's own, fetched together with Python instead of one after the other. The
 #: last is an empty stand-in for what ipywidgets asks for.
 CARRIED = ("piplite", "ipykernel", "pyodide_kernel", "widgetsnbextension")
@@ -168,24 +167,6 @@ def runs_in_browser(name):
     return name not in LEFT_OUT
 
 
-def hidden_imports(source):
-    """Which of HIDDEN the modules import, directly or through each other, that a source imports."""
-    found, waiting, seen = set(), [source], set()
-    while waiting:
-        for node in ast.walk(ast.parse(waiting.pop())):
-            names = ({alias.name for alias in node.names} if isinstance(node, ast.Import) else
-                     {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-                     if isinstance(node, ast.ImportFrom) else set())
-            for name in names - seen:
-                seen.add(name)
-                top = name.partition(".")[0]
-                found |= {hidden for hidden in HIDDEN if hidden.partition(".")[0] == top}
-                module = ROOT / CODE / f"{name.replace('.', '/')}.py"
-                if module.exists():
-                    waiting.append(module.read_text("utf-8"))
-    return [name for name in HIDDEN if name in found]
-
-
 def for_browser(notebook):
     """The notebook as the browser opens it: its own kernel's name, no outputs, imports named.
 
@@ -196,7 +177,8 @@ def for_browser(notebook):
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             source = "".join(cell["source"])
-            extra = [name for name in hidden_imports(source) if name not in named]
+            extra = [name for name in hidden_imports(source, ROOT / CODE)
+                     if name not in named]
             named.update(extra)
             if extra:
                 source = (f"import {', '.join(extra)}  # the browser loads what a cell names\n\n"

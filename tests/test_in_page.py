@@ -1,0 +1,285 @@
+"""Python in the page: cells edited and run where they stand, with no outside network.
+
+What a cell shows there must be what the committed notebook shows, as in test_lite.py.
+"""
+
+import json
+import zipfile
+
+import content_policy
+import lite_tools
+import pytest
+from conftest import CHROMIUM, ROOT
+from in_page import build as in_page
+from lite import build as lite
+from test_accessibility import violations
+
+NAMES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rglob("*.ipynb")
+               if ".ipynb_checkpoints" not in path.parts)
+TOLERANCE = 1e-6  # relative, of each number that a cell prints
+CHAPTER, EXERCISE = "book/02-lora", "book/exercises/ex2-lora-dropout"
+PATIENCE = 600_000  # milliseconds, on a machine that does much else
+#: Notes what goes to the worker and what comes back, from before the page's first script.
+LISTEN = """window.said = [];
+window.Worker = class extends Worker {
+    constructor(...all) {
+        super(...all);
+        this.addEventListener("message", ({ data }) => said.push(data));
+    }
+    postMessage(data) {
+        said.push(data);
+        super.postMessage(data);
+    }
+};"""
+
+
+@pytest.fixture
+def visit(site, chromium):
+    """Opens a page of the book by its name; nothing may be asked of another host, or fail."""
+    faults, contexts = [], []
+
+    def visit(name, address=site, browser=chromium, **settings):
+        context = browser.new_context(**settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.add_init_script(LISTEN)
+        here = (address, "data:", "blob:", "about:")
+        page.on("request", lambda asked: asked.url.startswith(here)
+                or faults.append(f"asked the network: {asked.url}"))
+        page.on("pageerror", lambda error: faults.append(f"exception: {error}"))
+        page.goto(f"{address}/{name}.html")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+class Cell:
+    """A cell of a page that shows its code, as a reader meets it; `number` counts all cells."""
+
+    def __init__(self, page, number):
+        self.box = page.locator("div.cell").nth(number)
+        self.text = self.box.locator("textarea")
+        self.status = self.box.get_by_role("status")
+        self.output = self.box.locator(".in-page-output")
+
+    def press(self, name):
+        self.box.get_by_role("button", name=name, exact=True).click()
+
+    def says(self, *parts):
+        for part in parts:
+            self.status.get_by_text(part).wait_for()
+
+    def run(self, text, says="Done"):
+        """Type, run, wait for the end, and return what the cell shows."""
+        self.text.fill(text)
+        self.press("Run")
+        self.says(says)
+        return self.output.text_content()
+
+
+def outputs_by_source(said):
+    """The outputs of each run, pieces of a stream joined as a notebook has them."""
+    runs = []
+    for message in said:
+        if message["type"] == "run":
+            runs.append((message["source"], []))
+        elif message["type"] == "output" and message["output"]["output_type"] != "progress":
+            outputs, new = runs[-1][1], message["output"]
+            if (outputs and new["output_type"] == "stream" == outputs[-1]["output_type"]
+                    and outputs[-1]["name"] == new["name"]):
+                outputs[-1]["text"] += new["text"]
+            else:
+                outputs.append(new)
+        elif message["type"] == "done" and message["failure"]:
+            runs[-1][1].append({"output_type": "error", "ename": message["failure"]["name"],
+                                "evalue": message["failure"]["message"]})
+    return runs
+
+
+def test_a_chapters_cells_give_the_committed_outputs(visit):
+    page = visit(CHAPTER)
+    cells = [cell for cell in lite_tools.load(ROOT / f"{CHAPTER}.ipynb")["cells"]
+             if cell["cell_type"] == "code"]
+    shown = [number for number, cell in enumerate(cells)
+             if "remove-input" not in cell["metadata"].get("tags", [])]
+    last = Cell(page, shown[-1])
+    last.press("Edit and run")
+    last.press("Run")
+    last.says("Done")
+    runs = outputs_by_source(page.evaluate("said"))
+    assert [source for source, _ in runs] == ["".join(cell["source"])
+                                              for cell in cells[:shown[-1] + 1]]
+    wrong = []
+    for number, (cell, (_, outputs)) in enumerate(zip(cells, runs)):
+        if "nbval-ignore-output" not in cell["metadata"].get("tags", []):
+            found = lite_tools.differences(lite_tools.text_of(cell["outputs"]),
+                                           lite_tools.text_of(outputs), TOLERANCE)
+            if found:
+                wrong.append((number, found[:3]))
+    assert wrong == []
+    for number, cell in enumerate(cells[:shown[-1] + 1]):  # and what the reader sees of them
+        here, kinds = Cell(page, number), set()
+        for output in cell["outputs"]:
+            kinds |= set(output.get("data", {"stream": 1}))
+        printed = here.box.locator(":scope > .cell_output:not(.in-page-output)")
+        if any("widget-view" in kind for kind in kinds):
+            assert printed.is_visible() and "stays as the book has it" in here.output.inner_text()
+        elif "image/png" in kinds:
+            assert here.output.locator("img[alt]").count() and not printed.is_visible()
+        elif "text/markdown" in kinds:  # the same text: the page's own rendering stays
+            assert printed.is_visible() and not here.output.is_visible()
+        elif kinds:
+            assert here.output.inner_text().strip() and not printed.is_visible()
+
+
+def test_a_reader_edits_fails_stops_and_finds_the_edit_again(visit):
+    page = visit(EXERCISE)
+    assert page.evaluate("said") == [], "Python starts before anybody asks"
+    cell = Cell(page, 0)
+    printed = cell.box.locator(".cell_input")
+    cell.press("Edit and run")
+    cell.text.wait_for()
+    assert not printed.is_visible()
+    shown = cell.run("a = 1\nb = [a,\n     a / 0]\nprint(b)", says="error")
+    assert "ZeroDivisionError" in shown and "Line 3 of this cell" in shown
+    cell.press("Go to line 3")
+    marked = cell.text.evaluate("area => area.value.slice(area.selectionStart, area.selectionEnd)")
+    assert marked == "     a / 0]"
+    assert "SyntaxError" in cell.run("a = 1\nb = = 2", says="error")
+    assert "Line 2 of this cell" in cell.output.text_content()
+
+    cell.text.fill("print('begun')\nwhile True:\n    pass")
+    cell.press("Run")
+    cell.output.get_by_text("begun").wait_for()
+    cell.press("Stop")
+    cell.says("Stopped")
+    assert "while True" in cell.text.input_value()
+
+    assert cell.run("print(6 * 7)") == "42\n", "no Python after a stop"
+    assert "input()" in cell.run("name = input('? ')", says="error")
+    long = cell.run("for _ in range(3000):\n    print('x' * 99)")
+    assert 100_000 <= len(long) < 101_000 and "200,000 further" in long
+    assert page.evaluate("performance.getEntriesByType('resource')"
+                         ".every(({ name }) => !name.includes('matplotlib'))")
+    cell.run("import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.show()\nprint('x' * 999)")
+    assert cell.output.locator("img[alt]").count() == 1
+
+    for width in (1280, 360):
+        page.set_viewport_size({"width": width, "height": 800})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    page.reload()
+    assert Cell(page, 0).text.input_value().startswith("import matplotlib")
+    assert page.evaluate("said") == [], "an edit that is kept starts no Python"
+    cell.press("Back to the printed result")
+    assert printed.is_visible() and not cell.text.is_visible()
+    cell.press("Edit and run")
+    cell.press("Forget my edit")
+    page.reload()
+    assert printed.is_visible() and cell.text.count() == 0
+    assert page.evaluate("Object.keys(localStorage).every((key) => !key.includes('edits'))")
+
+
+def test_the_keyboard_alone_is_enough(visit):
+    page = visit(EXERCISE)
+    cell = Cell(page, 0)
+    cell.box.get_by_role("button", name="Edit and run").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("textarea:focus")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("for i in range(2):\nprint(i)")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.type("x = 1")
+    assert cell.text.input_value() == "for i in range(2):\n    print(i)\n        x = 1"
+    page.keyboard.press("Shift+Tab")
+    assert cell.text.input_value() == "for i in range(2):\n    print(i)\n    x = 1"
+    page.keyboard.press("Control+z")
+    assert cell.text.input_value().endswith("        x = 1"), "the browser's undo is lost"
+    page.keyboard.press("Control+Shift+z")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.tagName") == "BUTTON", "no way out of the editor"
+
+
+def test_an_exercise_is_checked_on_its_page(visit, site):
+    page = visit(EXERCISE)
+    task, check = Cell(page, 1), Cell(page, 6)
+    check.press("Edit and run")
+    check.press("Run")
+    check.says("Done")
+    assert "not yet" in check.output.text_content()
+    task.press("Edit and run")
+    task.text.fill("from exercises.ex2_lora_dropout.solution import LoRADropoutLayer")
+    check.press("Run")  # the edit above it is run again by itself
+    check.says("Done")
+    assert "not yet" not in check.output.text_content()
+    assert "passed" in check.output.text_content()
+    page.goto(f"{site}/book/exercises/index.html")
+    assert page.locator("[data-exercise]:checked").count() == 1, "the pass is not ticked"
+
+
+def test_it_works_from_a_plain_address_in_a_classroom(visit, site, chromium):
+    browser = chromium.browser_type.launch(executable_path=CHROMIUM, args=[
+        "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        "--host-resolver-rules=MAP classroom.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"])
+    page = visit(EXERCISE, site.replace("127.0.0.1", "classroom.test"), browser)
+    assert not page.evaluate("isSecureContext")
+    cell = Cell(page, 0)
+    cell.press("Edit and run")
+    assert cell.run("import peft\nprint(6 * 7)", says="error")
+    assert cell.run("import sys\nsys.path.insert(0, '../../code/stage-09')\n"
+                    "import peft\nprint(6 * 7)") == "42\n"
+    browser.close()
+
+
+def test_a_page_opened_as_a_file_says_what_to_do(html, chromium):
+    context = chromium.new_context(offline=True)
+    page = context.new_page()
+    page.goto(f"{html.as_uri()}/{CHAPTER}.html")
+    page.get_by_role("button", name="Edit and run").last.click()
+    dialog = page.locator("dialog.launch-help[open]")
+    assert "python -m http.server" in dialog.inner_text()
+    there = dialog.get_by_role("link").get_attribute("href")
+    assert there == f"http://localhost:8000/{CHAPTER}.html"
+    assert page.locator("textarea").count() == 0
+    context.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_notebooks_that_run_get_the_script_and_little_else(html, site, name):
+    page = html / name.replace("ipynb", "html")
+    text = page.read_text("utf-8")
+    assert (f'data-notebook="{name}"' in text) == lite.runs_in_browser(name)
+    assert text == content_policy.with_policy(text), "the policy is of another state"
+    early = sum((html / in_page.PLACE / name).stat().st_size
+                for name in ("start.js", "in-page.css"))
+    assert early + 1000 <= 15_000  # bytes; and the tags
+
+
+def test_adding_it_twice_changes_nothing_and_needs_the_notebooks_own_cells(tmp_path):
+    name = f"{EXERCISE}.ipynb"
+    cells = in_page.cells_of(ROOT / name)
+    made = '<meta charset="utf-8"></head>' + '<div class="cell docutils">' * len(cells)
+    page = tmp_path / f"{EXERCISE}.html"
+    page.parent.mkdir(parents=True)
+    page.write_text(made)
+    in_page.add(tmp_path)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    in_page.add(tmp_path)
+    assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    kept = json.loads((tmp_path / in_page.PLACE / "cells" / f"{EXERCISE}.json").read_text("utf-8"))
+    assert kept == cells
+    with zipfile.ZipFile(tmp_path / in_page.PLACE / "code.zip") as archive:
+        names = set(archive.namelist())
+    assert {"code/stage-09/peft.py", "in-page/reader.py", "in-page/imports.py"} <= names
+    assert not [name for name in names if name.endswith(("mistakes.py", ".pyc"))]
+    with pytest.raises(RuntimeError, match=name):
+        in_page.with_start(made, name, cells[1:])

@@ -1,0 +1,103 @@
+"""Python in the page: let the cells of a built book be edited and run where they stand.
+
+    PYTHONPATH=tools python tools/in_page/build.py FOLDER      a built book, with lite/ in it
+
+Each notebook's page gets a small script (start.js) that puts a button below every cell; all else
+is loaded at the first click. The Python is the one that lite/ carries. It runs in a worker, so a
+server needs no special headers, and an address in a classroom no certificate.
+"""
+
+import io
+import json
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+from content_policy import with_policy
+from lite import build as lite
+
+HERE = Path(__file__).resolve().parent
+PLACE = "in-page"  # the folder in the built book
+SCRIPTS = ("start.js", "cells.js", "outputs.js", "worker.js", "in-page.css")
+#: The worker's own modules, in the archive beside the course's code.
+READER = {"in-page/reader.py": HERE / "reader.py",
+          "in-page/imports.py": lite.HERE / "imports.py"}
+
+
+def notebooks():
+    """The notebooks that run in a browser, by their path from the root."""
+    return {name: path for path in lite.book_files() if path.suffix == ".ipynb"
+            and lite.runs_in_browser(name := path.relative_to(lite.ROOT).as_posix())}
+
+
+def code_archive():
+    """What a cell can read, as one zip, the same bytes for the same files."""
+    files = READER | {path.relative_to(lite.ROOT).as_posix(): path for path in lite.code_files()}
+    stand_in = lite.HERE / "safetensors"
+    files |= {f"{lite.CODE}/safetensors/{path.relative_to(stand_in).as_posix()}": path
+              for path in stand_in.rglob("*.py")}
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, path in sorted(files.items()):
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, path.read_bytes())
+    return made.getvalue()
+
+
+def cells_of(path):
+    """What the page must know of the code cells: their text, also where it shows none."""
+    found = []
+    for cell in json.loads(path.read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            known = {"source": "".join(cell["source"])}
+            if "raises-exception" in cell["metadata"].get("tags", []):
+                known["raises"] = True
+            texts = ["".join(output.get("data", {}).get("text/markdown", ""))
+                     for output in cell["outputs"]]
+            if any(texts):  # so that the page knows its own rendering of it, and keeps that
+                known["markdown"] = list(filter(None, texts))
+            found.append(known)
+    return found
+
+
+def with_start(text, name, cells):
+    """The page with the script and the style sheet, and its policy made anew.
+
+    Raises
+    ------
+    RuntimeError
+        The page's cells are not the notebook's: a button would run another cell's code.
+    """
+    if (shown := text.count('<div class="cell ')) != len(cells):
+        raise RuntimeError(f"{name} has {len(cells)} code cells and its page {shown}: does MyST-NB "
+                           "mark them otherwise now?")
+    up = "../" * name.count("/")
+    tags = (f'<link rel="stylesheet" href="{up}{PLACE}/in-page.css" />\n'
+            f'<script src="{up}{PLACE}/start.js" data-notebook="{name}" defer></script>\n')
+    return with_policy(text.replace("</head>", f"{tags}</head>", 1))
+
+
+def add(folder):
+    """Add Python in the page to a built book that has lite/; done twice, it is as done once."""
+    place = folder / PLACE
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    for script in SCRIPTS:
+        shutil.copyfile(HERE / script, place / script)
+    (place / "code.zip").write_bytes(code_archive())
+    for name, path in notebooks().items():
+        page, cells = folder / name.replace(".ipynb", ".html"), cells_of(path)
+        if not page.exists():  # a notebook that no table of contents names
+            continue
+        text = page.read_text("utf-8")
+        if f'data-notebook="{name}"' not in text:
+            page.write_text(with_start(text, name, cells), "utf-8")
+        known = place / "cells" / name.replace(".ipynb", ".json")
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.write_text(json.dumps(cells, ensure_ascii=False), "utf-8")
+
+
+if __name__ == "__main__":
+    add(Path(sys.argv[1]))

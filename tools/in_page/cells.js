@@ -1,0 +1,351 @@
+/* The cells of a page that can be edited and run: one Python for the page, in a worker (worker.js). */
+
+import { Outputs } from "./outputs.js";
+
+const BASE = new URL(".", import.meta.url);
+const STOPPED = new Error("stopped by the reader");
+
+/** Python in its worker. It is replaced when the reader stops it, or when it breaks. */
+class Python {
+  constructor(folder) {
+    this.folder = folder;
+    this.onLoading = () => {};
+  }
+
+  /** Start it unless it is there; resolves when cells can run. */
+  start() {
+    this.ready ??= new Promise((resolve, reject) => {
+      this.worker = new Worker(new URL("worker.js", BASE));
+      this.end = (error) => {
+        this.worker.terminate();
+        this.worker = this.ready = null;
+        reject(error);
+        this.fail?.(error);
+      };
+      this.worker.addEventListener("error", (event) =>
+        this.end(new Error(event.message || "its file is missing")));
+      this.worker.addEventListener("message", ({ data }) => {
+        if (data.type === "loading") this.onLoading(data.text);
+        else if (data.type === "ready") resolve();
+        else if (data.output?.output_type === "progress") note(data.output.done);
+        else if (data.type === "output") this.outputs?.add(data.output);
+        else if (data.type === "done") this.finish?.(data.failure);
+        else this.end(new Error(data.reason));
+      });
+      this.worker.postMessage({ type: "start", folder: this.folder });
+    });
+    return this.ready;
+  }
+
+  /** Run a cell; resolves with what went wrong in it, or null. */
+  run(source, outputs) {
+    this.outputs = outputs;
+    return new Promise((finish, fail) => {
+      Object.assign(this, { finish, fail });
+      this.worker.postMessage({ type: "run", source });
+    });
+  }
+
+  stop() {
+    if (this.worker) this.end(STOPPED);
+  }
+}
+
+/** Tick on the page of the exercises what was passed here; progress.js reads it there. */
+function note(passed) {
+  try {
+    const key = "peft-book-progress", done = JSON.parse(localStorage.getItem(key)) ?? {};
+    localStorage.setItem(key, JSON.stringify({ ...passed, ...done }));
+  } catch { /* a browser that keeps nothing */ }
+}
+
+function button(parent, text, act) {
+  const made = parent.appendChild(document.createElement("button"));
+  made.type = "button";
+  made.className = "btn btn-sm btn-outline-secondary";
+  made.textContent = text;
+  made.addEventListener("click", act);
+  return made;
+}
+
+class Cell {
+  constructor(page, element, known, number) {
+    Object.assign(this, { page, element, known, number });
+    this.code = element.querySelector(":scope > .cell_input, :scope > details");
+    this.printed = element.querySelector(":scope > .cell_output");
+    this.tools = element.querySelector(":scope > .in-page-tools");
+    this.ran = null;  // the text with which this cell has run in the Python that is there
+  }
+
+  get isOpen() {
+    return Boolean(this.editor && !this.editor.hidden);
+  }
+
+  /** The text that a run takes: the reader's while it is open, else the printed one. */
+  get text() {
+    return this.isOpen ? this.area.value : this.known.source;
+  }
+
+  makeTools() {
+    if (this.status) return;
+    this.tools ??= this.element.appendChild(Object.assign(document.createElement("div"),
+      { className: "in-page-tools" }));
+    const editButton = this.tools.querySelector(".in-page-edit");
+    this.runButton = button(this.tools, "Run", () => this.page.run(this));
+    this.stopButton = button(this.tools, "Stop", () => this.page.stop());
+    this.backButton = button(this.tools, "Back to the printed result", () => this.back());
+    this.forgetButton = button(this.tools, "Forget my edit", () => this.forget());
+    this.status = this.tools.appendChild(document.createElement("span"));
+    this.status.className = "in-page-status";
+    this.status.setAttribute("role", "status");
+    this.editButton = editButton;
+    this.show();
+  }
+
+  makeEditor() {
+    if (this.editor) return;
+    this.editor = document.createElement("div");
+    this.editor.className = "in-page-editor";
+    this.editor.hidden = true;
+    const help = this.editor.appendChild(document.createElement("p"));
+    help.id = `in-page-help-${this.number}`;
+    help.className = "in-page-note";
+    help.textContent = "Ctrl+Enter runs. Tab indents; press Escape first to leave with Tab.";
+    this.area = this.editor.appendChild(document.createElement("textarea"));
+    Object.assign(this.area, { spellcheck: false, autocapitalize: "off", autocomplete: "off", wrap: "off" });
+    this.area.setAttribute("aria-label", `Code of cell ${this.number}`);
+    this.area.setAttribute("aria-describedby", help.id);
+    this.area.value = this.page.kept(this) ?? this.known.source;
+    this.area.addEventListener("input", () => this.changed());
+    this.area.addEventListener("keydown", (event) => this.key(event));
+    this.code.after(this.editor);
+    this.size();
+  }
+
+  open() {
+    this.makeTools();
+    this.makeEditor();
+    this.editor.hidden = false;
+    this.code.hidden = true;
+    this.size();
+    this.show();
+  }
+
+  /** What a click on "Edit and run" does: the editor is there, and Python on its way. */
+  edit() {
+    this.open();
+    this.area.focus();
+    this.page.warmUp(this);
+  }
+
+  size() {
+    this.area.rows = Math.max(2, this.area.value.split("\n").length);
+  }
+
+  changed() {
+    this.size();
+    this.page.keep(this, this.area.value);
+    if (this.ran !== null && this.ran !== this.text) this.say("Changed since it ran.");
+    this.show();
+  }
+
+  /** Insert as typing does, so that the browser's own undo knows of it. */
+  insert(text) {
+    if (!document.execCommand("insertText", false, text)) {
+      this.area.setRangeText(text, this.area.selectionStart, this.area.selectionEnd, "end");
+      this.changed();
+    }
+  }
+
+  key(event) {
+    const { area } = this, leaving = this.leaving;
+    if (event.key !== "Shift") this.leaving = event.key === "Escape";
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey || event.shiftKey)) {
+      event.preventDefault();
+      this.page.run(this);
+    } else if (event.key === "Enter") {
+      event.preventDefault();
+      const line = area.value.slice(0, area.selectionStart).split("\n").pop();
+      this.insert(`\n${line.match(/^ */)[0]}${/:\s*(#.*)?$/.test(line) ? "    " : ""}`);
+    } else if (event.key === "Tab" && !leaving) {
+      event.preventDefault();
+      const start = area.value.lastIndexOf("\n", area.selectionStart - 1) + 1;
+      const lines = area.value.slice(start, area.selectionEnd);
+      if (!event.shiftKey && area.selectionStart === area.selectionEnd) {
+        this.insert(" ".repeat(4 - (area.selectionStart - start) % 4));
+      } else {
+        const moved = lines.replace(/^.*/gm, event.shiftKey
+          ? (line) => line.replace(/^ {1,4}/, "") : (line) => line && `    ${line}`);
+        area.setSelectionRange(start, area.selectionEnd);
+        if (moved !== lines) this.insert(moved);
+        area.setSelectionRange(start, start + moved.length);
+      }
+    }
+  }
+
+  goTo(line) {
+    const lines = this.area.value.split("\n");
+    const start = lines.slice(0, line - 1).join("\n").length + (line > 1);
+    this.area.focus();
+    this.area.setSelectionRange(start, start + lines[line - 1].length);
+  }
+
+  /** Run in the page's Python; resolves with whether the cells below may run. */
+  async execute() {
+    const { text } = this, outputs = new Outputs(this.printed, this.known);
+    this.element.classList.add("in-page-running");
+    try {
+      this.outputs?.box.remove();
+      this.outputs = outputs;
+      this.element.append(outputs.box);
+      const failure = await this.page.python.run(text, outputs);
+      if (failure) outputs.fail(failure, this.isOpen && ((line) => this.goTo(line)));
+      this.ran = failure && !this.known.raises ? null : text;
+      return this.ran !== null;
+    } finally {
+      this.element.classList.remove("in-page-running");
+      outputs.finish();
+      const made = outputs.box.childElementCount > 0;
+      if (made) this.makeTools();
+      if (this.printed) this.printed.hidden = !outputs.keepsPrinted && (made || this.isOpen);
+      if (this.status) this.show();
+    }
+  }
+
+  back() {
+    if (this.editor) this.editor.hidden = true;
+    if (this.code) this.code.hidden = false;
+    if (this.printed) this.printed.hidden = false;
+    this.outputs?.box.remove();
+    this.outputs = null;
+    this.say("");
+    this.show();
+    this.editButton?.focus();
+  }
+
+  forget() {
+    this.page.keep(this, null);
+    this.area.value = this.known.source;
+    this.back();
+    this.say("Your edit is forgotten.");
+  }
+
+  say(text) {
+    if (this.status && this.status.textContent !== text) this.status.textContent = text;
+  }
+
+  /** Which buttons make sense now. */
+  show() {
+    const open = this.isOpen, runs = this.page.target === this;
+    if (this.editButton) this.editButton.hidden = open;
+    this.runButton.hidden = !open || runs;
+    this.stopButton.hidden = !runs;
+    this.backButton.hidden = runs || !(open || this.outputs?.box.childElementCount);
+    this.forgetButton.hidden = runs || !open || this.page.kept(this) === undefined;
+  }
+}
+
+class Page {
+  constructor(notebook, elements, known) {
+    this.key = `peft-book edits ${notebook}`;
+    this.python = new Python(notebook.replace(/[^/]*$/, ""));
+    this.edits = this.read();
+    const names = new Map();
+    this.cells = elements.map((element, index) => {
+      const cell = new Cell(this, element, known[index], index + 1);
+      // An edit belongs to the text that it changes: a new edition may have moved the cell.
+      const count = (names.get(cell.known.source) ?? 0) + 1;
+      names.set(cell.known.source, count);
+      cell.name = `${count}\n${cell.known.source}`;
+      return cell;
+    });
+    for (const cell of this.cells) if (cell.code && this.kept(cell) !== undefined) cell.open();
+  }
+
+  read() {
+    try {
+      return JSON.parse(localStorage.getItem(this.key)) ?? {};
+    } catch {  // a browser that keeps nothing
+      return this.edits ?? {};
+    }
+  }
+
+  kept(cell) {
+    return this.edits[cell.name];
+  }
+
+  keep(cell, text) {
+    this.edits = this.read();  // another tab may have changed another cell
+    if (text === null || text === cell.known.source) delete this.edits[cell.name];
+    else this.edits[cell.name] = text;
+    try {
+      if (Object.keys(this.edits).length) localStorage.setItem(this.key, JSON.stringify(this.edits));
+      else localStorage.removeItem(this.key);
+    } catch {
+      cell.say("This browser does not keep your edit: copy it before you leave.");
+    }
+  }
+
+  /** Python starts; the cell that asked for it says how far it is. */
+  async warmUp(cell) {
+    if (this.target || this.python.ready) return;
+    this.python.onLoading = (text) => cell.say(`${text} …`);
+    cell.say("Loading Python …");
+    try {
+      await this.python.start();
+      if (!this.target) cell.say("Python is ready.");
+    } catch (error) {
+      if (!this.target) cell.say(`Python could not start: ${error.message}`);
+    }
+  }
+
+  /** Run a cell, before it those above it that have not run as they stand. */
+  async run(cell) {
+    if (this.target) {
+      cell.say(`Cell ${this.target.number} is running: stop it first, or wait.`);
+      return;
+    }
+    this.target = cell;
+    cell.show();
+    this.python.onLoading = (text) => cell.say(`${text} …`);
+    let ended = "";
+    try {
+      await this.python.start();
+      const above = this.cells.slice(0, this.cells.indexOf(cell)).filter((one) => one.ran !== one.text);
+      for (const [index, one] of above.entries()) {
+        cell.say(`Running the cells above: ${index + 1} of ${above.length} …`);
+        if (!await one.execute()) {
+          ended = `Not run, because cell ${one.number} above fails.`;
+          return;
+        }
+      }
+      cell.say("Running …");
+      const began = performance.now();
+      const fine = await cell.execute();
+      const seconds = ((performance.now() - began) / 1000).toFixed(1);
+      ended = fine ? `Done in ${seconds} s.` : "It ended with an error.";
+    } catch (error) {
+      this.forgetRuns();
+      ended = error === STOPPED ? "Stopped. The next run starts Python anew, and your text is kept."
+        : `Python has broken down (${error.message}). The next run starts it anew.`;
+    } finally {
+      this.target = null;
+      cell.say(ended);
+      cell.show();
+    }
+  }
+
+  forgetRuns() {
+    for (const cell of this.cells) cell.ran = null;
+  }
+
+  stop() {
+    this.python.stop();
+  }
+}
+
+/** The page's cells in their order, each ready to be edited. */
+export async function take(notebook) {
+  const answer = await fetch(new URL(`cells/${notebook.replace(/ipynb$/, "json")}`, BASE));
+  return new Page(notebook, [...document.querySelectorAll("div.cell")], await answer.json()).cells;
+}

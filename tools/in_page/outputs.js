@@ -1,0 +1,131 @@
+/* What a cell's run shows, as the page's own outputs look. */
+
+function element(name, className = "", text = "") {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+const WIDGET = "application/vnd.jupyter.widget-view+json";
+
+/** The little Markdown that the course's cells make: paragraphs, code, emphasis, formulas. */
+function markdown(text) {
+  const box = element("div", "text_markdown");
+  const inline = (line) => line.replace(/[&<>]/g, (sign) => `&#${sign.charCodeAt(0)};`)
+    .replace(/`([^`]+)`/g, "<code>$1</code>").replace(/\*\*(.+?)\*\*/g, "<strong>$1</strong>")
+    .replace(/\*(\S.*?)\*/g, "<em>$1</em>").replace(/\$([^$]+)\$/g, '<span class="math">\\($1\\)</span>');
+  for (const [at, part] of text.split(/^```.*$/m).entries()) {
+    if (at % 2) {
+      box.append(element("pre", "", part.replace(/^\n|\n$/g, "")));
+    } else {
+      for (const block of part.split(/\n\s*\n/).filter((some) => some.trim())) {
+        box.append(element("p"));
+        box.lastChild.innerHTML = inline(block);
+      }
+    }
+  }
+  for (const formula of box.querySelectorAll(".math")) {
+    window.renderMathInElement?.(formula, {
+      delimiters: [{ left: "\\(", right: "\\)", display: false }], throwOnError: false });
+  }
+  return box;
+}
+
+function picture(source, metadata, printed) {
+  const image = element("img");
+  image.src = source;
+  image.alt = printed ? `Drawn by your run. The printed figure: ${printed}` : "A figure drawn by your run";
+  if (metadata?.width) image.width = metadata.width;
+  return image;
+}
+
+function shown({ data, metadata }, printedAlt) {
+  const box = element("div", "output");
+  if (data["image/png"]) {
+    box.append(picture(`data:image/png;base64,${data["image/png"]}`, metadata["image/png"], printedAlt));
+  } else if (data["image/svg+xml"]) {
+    const svg = encodeURIComponent(data["image/svg+xml"]);
+    box.append(picture(`data:image/svg+xml,${svg}`, null, printedAlt));
+  } else if (data["text/html"]) {
+    box.classList.add("text_html");
+    box.innerHTML = data["text/html"];
+  } else if (data["text/markdown"]) {
+    box.append(markdown(data["text/markdown"]));
+  } else {
+    box.append(element("pre", "", data["text/plain"] ?? ""));
+  }
+  return box;
+}
+
+/** A place for the outputs of one run of a cell. */
+export class Outputs {
+  constructor(printed, known) {
+    this.box = element("div", "cell_output in-page-output");
+    this.alt = printed?.querySelector("img[alt]")?.alt;
+    this.known = new Set(known.markdown);
+    this.keepsPrinted = false;  // a live widget, or text that is already there, rendered
+    this.waits = false;
+    this.named = new Map();
+  }
+
+  add(output) {
+    if (output.output_type === "clear") {
+      if (output.wait) this.waits = true;
+      else this.box.replaceChildren();
+      return;
+    }
+    if (this.waits) this.box.replaceChildren();
+    this.waits = false;
+    if (output.output_type === "stream") {
+      const kind = `stream-${output.name}`;
+      let last = this.box.lastElementChild;
+      if (!last?.classList.contains(kind)) {
+        last = this.box.appendChild(element("div", `output stream ${kind}`));
+        last.append(element("pre"));
+      }
+      last.firstChild.append(output.text);
+      return;
+    }
+    const { data, id } = output;
+    if (this.known.has(data["text/markdown"])) {
+      this.keepsPrinted = true;
+      return;
+    }
+    const box = shown(output, this.alt);
+    if (data[WIDGET]) {
+      this.keepsPrinted = true;
+      box.prepend(element("p", "in-page-note", "The live widget above stays as the book has it. As text, "
+        + "your run made this:"));
+    }
+    const earlier = id && this.named.get(id);
+    if (earlier?.isConnected) earlier.replaceWith(box);
+    else if (output.output_type !== "update") this.box.append(box);
+    if (id) this.named.set(id, box);
+  }
+
+  fail({ name, message, line, text, traceback }, goTo) {
+    const box = this.box.appendChild(element("div", "in-page-error"));
+    box.append(element("p"));
+    box.firstChild.append(element("strong", "", name), message ? `: ${message}` : "");
+    if (line) {
+      const place = box.appendChild(element("p", "", `Line ${line} of this cell: `));
+      place.append(element("code", "", text));
+      if (goTo) {
+        const button = element("button", "btn btn-sm btn-outline-secondary", `Go to line ${line}`);
+        button.type = "button";
+        button.addEventListener("click", () => goTo(line));
+        place.append(" ", button);
+      }
+    }
+    const all = box.appendChild(element("details"));
+    all.append(element("summary", "", "Every step to the error"), element("pre", "", traceback));
+  }
+
+  /** Whether wide boxes scroll is known only now: let the keyboard reach these. */
+  finish() {
+    for (const box of this.box.querySelectorAll("pre, .text_html")) {
+      if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
+    }
+  }
+}

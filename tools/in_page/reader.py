@@ -1,0 +1,138 @@
+"""What a page's worker asks of Python: run a cell, hand on what it shows, say where it failed.
+
+IPython and the formats of outputs are those of JupyterLite's kernel (pyodide_kernel). This adds
+what a page needs: outputs in bounds, the reader's own line of an error, and a reason for input().
+"""
+
+import builtins
+import json
+import linecache
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import imports  # tools/lite/imports.py
+import pyodide_kernel
+import pyodide_js
+
+HOME = Path("/home/pyodide")
+CODE = HOME / "code" / "stage-09"
+SHELL = pyodide_kernel.ipython_shell
+#: Of one cell: characters of text, characters of figures and tables, and their number.
+TEXT, RICH, COUNT = 100_000, 20_000_000, 100
+CELL = "<ipython-input"  # how IPython's names of cells begin
+
+
+class Outputs:
+    """The outputs of the cell that runs, on their way to the page, no more than it can show."""
+
+    def __init__(self):
+        self.publish = None
+        self.begin()
+
+    def begin(self):
+        self.text, self.rich, self.count, self.dropped = 0, 0, 0, 0
+        self.waiting, self.said = [], 0.0
+
+    def stream(self, name, text):
+        """Text in pieces: at once if there was a pause, else with what follows."""
+        room = max(0, TEXT - self.text)
+        self.text += len(text)
+        self.dropped += len(text) - len(text[:room])
+        if text[:room]:
+            if self.waiting and self.waiting[-1][0] != name:
+                self.flush()
+            self.waiting.append((name, text[:room]))
+            if time.monotonic() - self.said > 0.05:
+                self.flush()
+
+    def flush(self):
+        if self.waiting:
+            text = "".join(text for _, text in self.waiting)
+            self.send({"output_type": "stream", "name": self.waiting[0][0], "text": text})
+            self.waiting, self.said = [], time.monotonic()
+
+    def show(self, data, metadata=None, transient=None, kind="display_data"):
+        self.flush()
+        self.count += 1
+        self.rich += sum(len(str(value)) for value in data.values())
+        if self.count > COUNT or self.rich > RICH:
+            self.dropped += 1
+        else:
+            self.send({"output_type": kind, "data": data, "metadata": metadata or {},
+                       "id": (transient or {}).get("display_id")})
+
+    def clear(self, wait=False):
+        self.flush()
+        self.send({"output_type": "clear", "wait": wait})
+
+    def end(self):
+        self.flush()
+        if self.dropped:
+            self.send({"output_type": "stream", "name": "stderr", "text":
+                       f"\n[The page shows no more of this cell: {self.dropped:,} further "
+                       f"characters, figures or tables are left out.]\n"})
+
+    def send(self, output):
+        self.publish(json.dumps(output, default=str))
+
+
+OUTPUTS = Outputs()
+
+
+def refuse_input(*_):
+    raise RuntimeError("input() cannot ask you here, since Python in the page cannot wait. "
+                       "Write the value into the cell instead.")
+
+
+def begin(publish, folder):
+    """Connect Python with the page and go to the folder in which its notebook lies."""
+    OUTPUTS.publish = publish
+    for stream in (pyodide_kernel.stdout_stream, pyodide_kernel.stderr_stream):
+        stream.publish_stream_callback = OUTPUTS.stream
+    SHELL.display_pub.display_data_callback = OUTPUTS.show
+    SHELL.display_pub.update_display_data_callback = (
+        lambda data, metadata, transient: OUTPUTS.show(data, metadata, transient, "update"))
+    SHELL.display_pub.clear_output_callback = OUTPUTS.clear
+    SHELL.displayhook.publish_execution_result = (
+        lambda count, data, metadata: OUTPUTS.show(data, metadata, kind="execute_result"))
+    SHELL.send_comm = lambda *_: None  # widgets of this Python have no front end in the page
+    builtins.input = refuse_input
+    (HOME / folder).mkdir(parents=True, exist_ok=True)
+    os.chdir(HOME / folder)
+
+
+async def run(source):
+    """Run a cell. Returns None, or as JSON what went wrong: name, message, line, traceback."""
+    OUTPUTS.begin()
+    try:
+        try:
+            needed = imports.hidden_imports(source, CODE)
+        except SyntaxError:
+            needed = []  # IPython's own syntax, or a mistake, which running it names
+        await pyodide_js.loadPackage([name.partition(".")[0] for name in needed])
+        result = await pyodide_kernel.kernel_instance.run(source)
+    finally:
+        OUTPUTS.end()
+    if (passed := Path("peft-book-progress.json")).exists():  # what checks.remember() has noted
+        OUTPUTS.send({"output_type": "progress", "done": json.loads(passed.read_text("utf-8"))})
+    return None if result["status"] == "ok" else json.dumps(failure(sys.last_value, source))
+
+
+def failure(error, source):
+    """What to tell the reader of an error; its line counts in the reader's own cell."""
+    here, first = None, error.__traceback__
+    while first and not first.tb_frame.f_code.co_filename.startswith(CELL):
+        first = first.tb_next
+    for frame in traceback.extract_tb(first):
+        if "".join(linecache.getlines(frame.filename)).rstrip() == source.rstrip():
+            here = frame.lineno
+    if isinstance(error, SyntaxError) and (error.filename or "").startswith(CELL):
+        here = error.lineno
+    lines = source.splitlines()
+    said = "".join(traceback.format_exception(type(error), error, first))
+    return {"name": type(error).__name__, "message": str(error)[:2000], "line": here,
+            "text": lines[here - 1].strip() if here and here <= len(lines) else "",
+            "traceback": said if len(said) < 20_000 else f"{said[:8000]}\n...\n{said[-8000:]}"}

@@ -1,0 +1,54 @@
+/* Python for one page of the book, in a worker: Pyodide and the course's code, from the book's own files.
+
+   In:  {type: "start", folder}, {type: "run", source}
+   Out: {type: "loading", text}, {type: "ready"}, {type: "output", output}, {type: "done", failure},
+        {type: "broken", reason} */
+
+const PYODIDE = new URL("../lite/static/pyodide/", location).href;
+const PACKAGES = ["ipykernel", "comm", "pyodide_kernel", "ipython", "numpy"];
+const say = (type, rest = {}) => postMessage({ type, ...rest });
+let reader;
+
+// What has arrived so far is all that can be said of a start: a cache may hold any of the files.
+const plainFetch = fetch;
+let bytes = 0, told = 0;
+self.fetch = async (...asked) => {
+  const answer = await plainFetch(...asked);
+  if (!answer.ok) throw new Error(`${answer.url} is missing (${answer.status})`);
+  bytes += Number(answer.headers.get("Content-Length"));
+  if (bytes - told > 4e6) {  // not too often, since screen readers read it out
+    told = bytes;
+    say("loading", { text: `Loading ${reader ? "packages" : "Python"}: ${(bytes / 1e6).toFixed(0)} MB` });
+  }
+  return answer;
+};
+
+async function start(folder) {
+  say("loading", { text: "Loading Python" });
+  importScripts(`${PYODIDE}pyodide.js`);
+  const code = fetch(new URL("code.zip", location)).then((answer) => answer.arrayBuffer());
+  const [python, archive] = await Promise.all([
+    loadPyodide({ indexURL: PYODIDE, packages: PACKAGES, stdout: () => {}, stderr: () => {} }), code]);
+  python.unpackArchive(archive, "zip", { extractDir: "/home/pyodide" });
+  say("loading", { text: "Starting Python" });
+  await python.runPythonAsync(`import sys
+sys.path.insert(0, "/home/pyodide/in-page")
+import numpy, reader
+sys.path.remove("/home/pyodide/in-page")`);
+  reader = python.pyimport("reader");
+  reader.begin((output) => say("output", { output: JSON.parse(output) }), folder);
+  say("ready");
+}
+
+onmessage = async ({ data }) => {
+  try {
+    if (data.type === "start") {
+      await start(data.folder);
+    } else {
+      const failure = await reader.run(data.source);
+      say("done", { failure: failure ? JSON.parse(failure) : null });
+    }
+  } catch (error) {
+    say("broken", { reason: String(error.message ?? error).slice(0, 2000) });
+  }
+};
