@@ -1,4 +1,4 @@
-"""Records of runs: a JSON object a line, added as each run ends, so that a stopped runner resumes."""
+"""Records of runs: a JSON object a line, added as a run ends, so that a stopped runner resumes."""
 
 import json
 import os
