@@ -7,8 +7,10 @@ is loaded at the first click. The Python is the one that lite/ carries. It runs 
 server needs no special headers, and an address in a classroom no certificate.
 """
 
+import hashlib
 import io
 import json
+import re
 import shutil
 import sys
 import zipfile
@@ -19,6 +21,8 @@ from lite import build as lite
 
 HERE = Path(__file__).resolve().parent
 PLACE = "in-page"  # the folder in the built book
+TAGS = re.compile(rf'<link[^>]* href="[./]*{PLACE}/[^>]*>\n'
+                  rf'<script src="[./]*{PLACE}/[^>]*></script>\n')
 SCRIPTS = ("start.js", "cells.js", "outputs.js", "worker.js", "in-page.css")
 #: The worker's own modules, in the archive beside the course's code.
 READER = {"in-page/reader.py": HERE / "reader.py",
@@ -62,7 +66,7 @@ def cells_of(path):
     return found
 
 
-def with_start(text, name, cells):
+def with_start(text, name, cells, place):
     """The page with the script and the style sheet, and its policy made anew.
 
     Raises
@@ -74,29 +78,33 @@ def with_start(text, name, cells):
         raise RuntimeError(f"{name} has {len(cells)} code cells and its page {shown}: does MyST-NB "
                            "mark them otherwise now?")
     up = "../" * name.count("/")
-    tags = (f'<link rel="stylesheet" href="{up}{PLACE}/in-page.css" />\n'
-            f'<script src="{up}{PLACE}/start.js" data-notebook="{name}" defer></script>\n')
-    return with_policy(text.replace("</head>", f"{tags}</head>", 1))
+    tags = (f'<link rel="stylesheet" href="{up}{place}/in-page.css" />\n'
+            f'<script src="{up}{place}/start.js" data-notebook="{name}" defer></script>\n')
+    return with_policy(TAGS.sub("", text).replace("</head>", f"{tags}</head>", 1))
 
 
 def add(folder):
-    """Add Python in the page to a built book that has lite/; done twice, it is as done once."""
-    place = folder / PLACE
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    for script in SCRIPTS:
-        shutil.copyfile(HERE / script, place / script)
-    (place / "code.zip").write_bytes(code_archive())
-    for name, path in notebooks().items():
-        page, cells = folder / name.replace(".ipynb", ".html"), cells_of(path)
-        if not page.exists():  # a notebook that no table of contents names
-            continue
-        text = page.read_text("utf-8")
-        if f'data-notebook="{name}"' not in text:
-            page.write_text(with_start(text, name, cells), "utf-8")
-        known = place / "cells" / name.replace(".ipynb", ".json")
-        known.parent.mkdir(parents=True, exist_ok=True)
-        known.write_text(json.dumps(cells, ensure_ascii=False), "utf-8")
+    """Add Python in the page to a built book that has lite/; done twice, it is as done once.
+
+    All of it lies in a folder that is named by what is in it: no browser mixes two editions.
+    """
+    known = {name: cells_of(path) for name, path in notebooks().items()
+             if (folder / name.replace(".ipynb", ".html")).exists()}  # else no contents name it
+    files = {script: (HERE / script).read_bytes() for script in SCRIPTS}
+    files["code.zip"] = code_archive()
+    files |= {f"cells/{name.replace('.ipynb', '.json')}":
+              json.dumps(cells, ensure_ascii=False).encode() for name, cells in known.items()}
+    digest = hashlib.sha256()
+    for name, content in files.items():
+        digest.update(name.encode() + content)
+    place = f"{PLACE}/{digest.hexdigest()[:12]}"
+    shutil.rmtree(folder / PLACE, ignore_errors=True)
+    for name, content in files.items():
+        (folder / place / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place / name).write_bytes(content)
+    for name, cells in known.items():
+        page = folder / name.replace(".ipynb", ".html")
+        page.write_text(with_start(page.read_text("utf-8"), name, cells, place), "utf-8")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
    Out: {type: "loading", text}, {type: "ready"}, {type: "output", output}, {type: "done", failure},
         {type: "broken", reason} */
 
-const PYODIDE = new URL("../lite/static/pyodide/", location).href;
+const PYODIDE = new URL("../../lite/static/pyodide/", location).href;
 const PACKAGES = ["ipykernel", "comm", "pyodide_kernel", "ipython", "numpy"];
 const say = (type, rest = {}) => postMessage({ type, ...rest });
 let reader;
