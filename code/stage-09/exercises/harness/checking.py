@@ -18,9 +18,10 @@ from exercises.harness.contract import Trial
 from exercises.harness.general import GENERAL, TIME_LIMIT, Found, NotYet
 from exercises.harness.report import Diagnosis, Report, Row
 from exercises.harness.run import Outcome, safely
+from exercises.harness.terms import Terms
 
 __all__ = ["GENERAL", "KINDS", "TIME_LIMIT", "Diagnosis", "Exercise", "Found", "NotYet", "Report",
-           "Test", "Trial"]
+           "Terms", "Test", "Trial"]
 
 #: Order of the kinds of test, which is also the order in which mistakes are easiest to find.
 KINDS = ("interface", "shapes", "start", "values", "gradients", "behaviour")
