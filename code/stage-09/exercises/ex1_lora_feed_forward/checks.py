@@ -409,6 +409,15 @@ def _gradient_shapes(trial: Trial) -> None:
             trial.expect(f"the gradient of {key}", grad, shape=arrays[key].shape)
 
 
+def example_terms(trial: Trial) -> Terms:
+    """The terms on the check's own numbers."""
+    arrays = {f"{name}.{matrix}": np.empty((RANK, i) if matrix == "A" else (o, RANK), trial.dtype)
+              for name, (o, i) in PROJECTIONS.items() for matrix in "AB"}
+    _fill(trial, arrays)
+    *_, (x, G) = trial.inputs(4, D)
+    return _terms(_weights(trial), arrays, x, G)
+
+
 def _right(weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray) -> Arrays:
     """The output and all gradients, that of the input under "x"."""
     return _terms(weights, arrays, x, G).right

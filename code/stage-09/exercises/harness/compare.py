@@ -54,7 +54,7 @@ class Comparisons(Calls):
 
     def measure(self, found: dict[str, np.ndarray], terms: Terms,
                 twins: dict[str, list[tuple[Diagnosis, np.ndarray]]] | None = None,
-                reasons: dict[str, Diagnosis] | None = None) -> None:
+                reasons: dict[str, Diagnosis] | None = None, when: str = "") -> None:
         """Raise `Found` unless all that was found is right, and say what it is instead.
 
         Parameters
@@ -62,6 +62,7 @@ class Comparisons(Calls):
         found : arrays by the names that they have in `terms`, which may have more
         twins : by name of an array, what known mistakes of structure make of it
         reasons : diagnoses of what is measured: by the change, or by the node or way it is about
+        when : in words, where that is not plain from the test
         """
         right = {name: array for name, array in terms.right.items() if name in found}
         for name, array in right.items():
@@ -79,13 +80,14 @@ class Comparisons(Calls):
         def measured() -> tuple[Diagnosis, str]:
             stories = terms.explain(found, TOLERANCE.get(size, TOLERANCE[8]))
             told = {name: story for names, story in stories for name in names}
-            lines = [f"{called(*names)}: {story.change}" + f", that is {story.measured}" * bool(
-                story.measured) for names, story in stories]
-            for name in wrong:
-                if name not in told:
-                    lines.insert(0 if name == first else len(lines), f"{called(name)} is off by "
-                                 f"{_error(found[name], right[name]):.2g}, relative to its largest "
-                                 "entry")
+            lines = []
+            for names, story in stories:
+                table = f", that is {story.measured}" if story.measured else ""
+                lines.append(f"{called(*names)}{when}: {story.change}{table}")
+            for name in (name for name in wrong if name not in told):
+                error = f"{_error(found[name], right[name]):.2g}, relative to its largest entry"
+                lines.insert(0 if name == first else len(lines),
+                             f"{called(name)}{when} is off by {error}")
             lines.append(f"Right already: {', '.join(good) or 'none'}.")
             seen = ". ".join(map(_capital, lines))
             if first not in told:

@@ -64,7 +64,7 @@ class Terms:
         used = {name for _, terms in sums.values() for _, product in terms
                 for name in product.split()}
         self.used = [name for name in nodes if name in used]
-        self.right = {name: self._shaped(axes, sum(self._products(name))) for name, (axes, _)
+        self.right = {name: self._shaped(axes, sum(self.products(name))) for name, (axes, _)
                       in sums.items()}
 
     def _flat(self, axes: str, array: np.ndarray) -> np.ndarray:
@@ -73,7 +73,7 @@ class Terms:
     def _shaped(self, axes: str, array: np.ndarray) -> np.ndarray:
         return array.reshape(*self.lead, *array.shape[1:]) if axes[:1] == ROWS else array
 
-    def _products(self, name: str, changed: Arrays | None = None) -> list[np.ndarray]:
+    def products(self, name: str, changed: Arrays | None = None) -> list[np.ndarray]:
         """The terms of an array, with some nodes `changed`."""
         axes, terms = self.sums[name]
         nodes = self.nodes | (changed or {})
@@ -101,7 +101,7 @@ class Terms:
 
     def changed(self, name: str, nodes: Arrays) -> np.ndarray:
         """What becomes of an array if some of its nodes are others; for twins."""
-        return self._shaped(self.sums[name][0], sum(self._products(name, nodes)))
+        return self._shaped(self.sums[name][0], sum(self.products(name, nodes)))
 
     def explain(self, found: Arrays, tolerance: float) -> list[tuple[list[str], Story]]:
         """What the wrong arrays among `found` are: the names that a story is true of, the story.
@@ -177,7 +177,7 @@ class Terms:
 
     def _coefficients(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                       ) -> Iterator[Story]:
-        terms, products = self.sums[name][1], self._products(name)
+        terms, products = self.sums[name][1], self.products(name)
         live = [i for i, product in enumerate(products) if product.any()]
         if len(live) < 2 or value.size < 2 * len(live):
             return
@@ -209,7 +209,7 @@ class Terms:
 
     def _operands(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                   ) -> Iterator[Story]:
-        (axes, terms), products = self.sums[name], self._products(name)
+        (axes, terms), products = self.sums[name], self.products(name)
         for node in self.used:
             where = [i for i, (_, product) in enumerate(terms)
                      if node in product.split() and products[i].any()]
@@ -297,39 +297,33 @@ class Terms:
 
     def _turned(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                 ) -> Iterator[Story]:
-        for what, turned in _rearranged(right, self.lead if self.sums[name][0][:1] == ROWS else ()):
+        value, right = (self._shaped(self.sums[name][0], array) for array in (value, right))
+        for what, turned in _rearranged(right):
             if turned.shape == value.shape:
-                c = _fit(value, turned)
-                called = self._called(c)
-                if _same(value, c * turned, tolerance) and called in ("1", "-1"):
+                called = self._called(_fit(value, turned))
+                if called in ("1", "-1") and _same(value, float(called) * turned, tolerance):
                     yield Story("turned", what + ", and negated" * (called == "-1"))
 
     def _partly(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                 ) -> Iterator[Story]:
-        close = np.abs(value - right) <= 1e-4 * np.abs(right).max(initial=1e-12)
-        shaped = self._shaped(self.sums[name][0], close)
-        for axis in range(shaped.ndim):
-            good = shaped.all(axis=tuple(i for i in range(shaped.ndim) if i != axis))
+        value, right = (self._shaped(self.sums[name][0], array) for array in (value, right))
+        close = np.abs(value - right) <= tolerance * np.abs(right).max(initial=1e-12)
+        wrong, most = value[~close], np.abs(value).max()
+        if close.mean() > 0.1 and most and (np.abs(np.abs(wrong) - most) < 1e-6 * most).all() and (
+                np.abs(right[~close]) >= most).all():
+            yield Story("partly", f"clipped at {most:.3g}")
+            return
+        for axis in range(close.ndim):
+            good = close.all(axis=tuple(i for i in range(close.ndim) if i != axis))
             if 0 < good.sum() < good.size:
-                bad = self._shaped(self.sums[name][0], value)
-                bad = np.compress(~good, bad, axis=axis)
-                rest = ", and zero in the others" if not bad.any() else ""
-                change = (f"right only for {_indices(good)} of the {good.size} along axis {axis}"
-                          f"{rest}")
-                yield Story("partly", change)
+                zero = not np.compress(~good, value, axis=axis).any()
+                yield Story("partly", f"right only for {_indices(good)} of the {good.size} along "
+                            f"axis {axis}" + ", and zero for the others" * zero)
                 return
-        wrong = value[~close]
         if close.mean() > 0.1:
-            if len(np.unique(np.round(np.abs(wrong), 6))) == 1 and (
-                    np.abs(right[~close]) >= np.abs(wrong) - 1e-6).all():
-                most = np.abs(wrong[0])
-                how = "zero where it is wrong" if not most else f"clipped at {most:.3g}"
-            elif (right[~close] < 0).all() and (wrong >= 0).all():
-                how = "wrong only where the right one is negative"
-            else:
-                how = "no pattern in which"
-            change = f"right in {close.sum()} of {close.size} entries, {how}"
-            yield Story("partly", change)
+            how = ("zero where it is wrong" if not wrong.any() else "wrong only where the right "
+                   "one is negative" if (right[~close] < 0).all() else "no pattern in which")
+            yield Story("partly", f"right in {close.sum()} of {close.size} entries, {how}")
 
 
 def _same(value: np.ndarray, reference: np.ndarray, tolerance: float) -> bool:
@@ -343,36 +337,26 @@ def _fit(value: np.ndarray, base: np.ndarray) -> float:
     return float(np.vdot(base, value) / max(np.vdot(base, base), 1e-300))
 
 
-def _rearranged(right: np.ndarray, lead: tuple) -> Iterator[tuple[str, np.ndarray]]:
-    """A right array (rows flattened) with its entries in other places."""
-    for axes in permutations(range(right.ndim)):
-        if list(axes) != sorted(axes):
-            yield "transposed", right.transpose(axes)
-            yield "transposed and reshaped", right.transpose(axes).reshape(right.shape)
+def _rearranged(right: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """A right array with its entries in other places, or with some for all."""
+    for axes in list(permutations(range(right.ndim)))[1:] if right.ndim < 5 else ():
+        yield f"its axes in the order {axes}", right.transpose(axes)
+        yield f"its axes in the order {axes}, and reshaped", right.transpose(axes).reshape(
+            right.shape)
     for axis in range(right.ndim):
-        yield f"reversed along axis {axis - right.ndim}", np.flip(right, axis)
+        yield f"reversed along axis {axis}", np.flip(right, axis)
         for step in (1, -1):
-            yield f"shifted by one along axis {axis - right.ndim}", np.roll(right, step, axis)
+            yield f"shifted by one along axis {axis}", np.roll(right, step, axis)
         for what, one in (("the mean", right.mean(axis, keepdims=True)),
                           ("the sum", right.sum(axis, keepdims=True)),
-                          ("the first", np.take(right, [0], axis))):
-            yield (f"{what} along axis {axis - right.ndim} for all",
-                   np.broadcast_to(one, right.shape))
-    if len(lead) > 1:
-        batch = right.reshape(*lead, -1)
-        yield "with its first two axes swapped", batch.swapaxes(0, 1).reshape(right.shape)
-        for what, one in (("the first of the batch for all", batch[:1]),
-                          ("the mean over the batch for all", batch.mean(0, keepdims=True)),
-                          ("the last of the batch for all", batch[-1:])):
-            yield what, np.broadcast_to(one, batch.shape).reshape(right.shape)
-        yield "with its batch reversed", batch[::-1].reshape(right.shape)
-    if right.ndim == 2:
-        yield "sorted", np.sort(right, axis=-1)
+                          ("the first", np.take(right, [0], axis)),
+                          ("the last", np.take(right, [-1], axis))):
+            yield f"{what} along axis {axis} for all", np.broadcast_to(one, right.shape)
 
 
 def _verb(called: str) -> str:
     words = {"0": "missing", "2": "twice", "-1": "with the wrong sign"}
-    return words.get(called, f"{called} times")
+    return words.get(called.partition(" or ")[0], f"{called} times")
 
 
 def _indices(good: np.ndarray) -> str:
