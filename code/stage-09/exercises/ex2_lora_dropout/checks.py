@@ -240,19 +240,6 @@ def _masked_layer(trial: Trial, lead: tuple[int, ...] = LEAD) -> tuple:
     return layer, arrays, *_data(trial, N, N, lead), M
 
 
-def _update(arrays: Arrays, x: np.ndarray) -> np.ndarray:
-    return x @ arrays["A"].T @ arrays["B"].T
-
-
-def _gradients(arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray, s: float = S,
-               M: Any = 1) -> Arrays:
-    """The gradients of X, B and A by the statement's formulas; `M` is divided by 1 - p already."""
-    A, B = arrays["A"], arrays["B"]
-    rows, g = (x * M).reshape(-1, x.shape[-1]), G.reshape(-1, G.shape[-1])  # (n, in), (n, out)
-    return {"X": G @ W + s * (G @ B @ A) * M, "B": s * g.T @ (rows @ A.T),
-            "A": s * (g @ B).T @ rows}
-
-
 def _terms(arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray | None = None,
            M: np.ndarray | None = None, p: float = RATE) -> Terms:
     """Output, merged weight and gradients as sums; `M` is divided by 1 - p already."""
@@ -567,7 +554,7 @@ def _masked_gradients(trial: Trial) -> None:
         layer, arrays, x, W, G, M = _masked_layer(each)
         x[..., ::3] = 0  # a mask says nothing of which inputs are zero
         each.call(layer.forward, x, W)
-        plain, found, frozen = _gradients(arrays, x, W, G), _backward(each, layer, G), G @ W
+        plain, found, frozen = _terms(arrays, x, W, G).right, _backward(each, layer, G), G @ W
         seems_kept = np.abs(found["X"] - frozen) > np.abs(plain["X"] - frozen) / 2
         other = frozen + (plain["X"] - frozen) * seems_kept / (1 - RATE)
         each.measure(found, _terms(arrays, x, W, G, M), {
@@ -611,8 +598,8 @@ def _replaced(trial: Trial) -> None:
 
 def _right(arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray) -> Arrays:
     """Output and gradients of plain LoRA, that of the input under "x"."""
-    found = _gradients(arrays, x, W, G)
-    return {"output": x @ W.T + S * _update(arrays, x), "x": found["X"], **found}
+    right = _terms(arrays, x, W, G).right
+    return right | {"x": right["X"]}
 
 
 def _follows(trial: Trial) -> None:
@@ -661,7 +648,7 @@ def _merge_between(trial: Trial) -> None:
         raise Found(MERGED_MASK, "A forward pass in training changed the merged weight.")
     if layer.training is not True:
         raise Found(MERGE_CHANGES, f"training was True, and is {layer.training} after the merge.")
-    if not trial.agrees(trial.call(layer.backward, G), _gradients(arrays, x, W, G, M=M)["X"]):
+    if not trial.agrees(trial.call(layer.backward, G), _terms(arrays, x, W, G, M).right["X"]):
         raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient of X "
                                    "is another one.")
     arrays["A"] *= 2

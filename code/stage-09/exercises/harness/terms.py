@@ -153,7 +153,8 @@ class Terms:
         scalars = {name: float(array) for name, array in self.nodes.items() if not array.ndim}
         for key, number in {f"({key})": size for key, size in sizes.items()}.items():
             found |= {key: number, f"1/{key}": 1 / number}
-        for which, power in {"{}": 1, "1/{}": -1, "{}²": 2, "√{}": 0.5, "1/√{}": -0.5}.items():
+        for which, power in {"{}": 1, "1/{}": -1, "{}²": 2, "1/{}²": -2, "√{}": 0.5,
+                             "1/√{}": -0.5}.items():
             found |= {which.format(key): number ** power for key, number in scalars.items()}
         return found
 
