@@ -17,6 +17,7 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 ROWS = "n"  # the axis letter that stands for all leading axes
 TABLE = 4  # terms of a sum that is written out
+ROOTS = ("r", "d")  # numbers of which a root is taken in some formulas
 EXACT = 1e-3  # relative: coefficients that differ by less are the same
 
 
@@ -155,7 +156,8 @@ class Terms:
             found |= {key: number, f"1/{key}": 1 / number}
         for which, power in {"{}": 1, "1/{}": -1, "{}²": 2, "1/{}²": -2, "√{}": 0.5,
                              "1/√{}": -0.5}.items():
-            found |= {which.format(key): number ** power for key, number in scalars.items()}
+            found |= {which.format(key): number ** power for key, number in scalars.items()
+                      if "√" not in which or key in ROOTS}
         return found
 
     def _called(self, c: float) -> str:
@@ -251,7 +253,8 @@ class Terms:
                 yield f"{other} transposed in the place of {node}", its.T
         yield f"{node} squared", array * array
         yield f"|{node}|", np.abs(array)
-        yield f"{node} > 0 in the place of {node}", (array > 0).astype(float)
+        if not (array > 0).all():
+            yield f"{node} > 0 in the place of {node}", (array > 0).astype(float)
         yield f"1 - {node} in the place of {node}", 1 - array
         yield f"the positive part of {node}", np.maximum(array, 0)
         if array.ndim == 2 and array.shape[0] == array.shape[1]:
