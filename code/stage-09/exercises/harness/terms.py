@@ -51,12 +51,14 @@ class Terms:
         blanks between. What is not an axis of the array is summed over.
     known : further arrays that a wrong answer may hold in the place of a node, by what they are
     lead : the leading axes' shape
+    fixed : nodes that only say which rows are meant: another known array may stand there instead
     """
 
     def __init__(self, nodes: dict[str, tuple[str, Any]],
                  sums: dict[str, tuple[str, list[tuple[tuple[str, ...], str]]]],
-                 known: Arrays | None = None, lead: tuple[int, ...] = ()):
-        self.lead, self.sums = lead, sums
+                 known: Arrays | None = None, lead: tuple[int, ...] = (),
+                 fixed: tuple[str, ...] = ()):
+        self.lead, self.sums, self.fixed = lead, sums, fixed
         self.axes = {name: axes for name, (axes, _) in nodes.items()}
         self.nodes = {name: self._flat(axes, np.asarray(array, np.float64))
                       for name, (axes, array) in nodes.items()}
@@ -219,7 +221,7 @@ class Terms:
             if not where or not self.nodes[node].ndim:
                 continue
             beside = [self._beside(name, terms[i][1], node) for i in where]
-            whats, arrays = zip(*self._changes(node), strict=True)
+            whats, arrays = zip(("", 0 * self.nodes[node]), *self._changes(node), strict=True)
             stack, its = np.stack(arrays), self.axes[node]
             new = [np.einsum(f"{kept},Z{its}->Z{axes}", array, stack) for kept, array in beside]
             if set(axes) <= set(beside[0][0]):  # what is left has all axes without the node
@@ -251,14 +253,16 @@ class Terms:
                 yield f"{other} in the place of {node}", its
             elif array.ndim == 2 and its.shape == array.shape[::-1] and other != node:
                 yield f"{other} transposed in the place of {node}", its.T
+        if node in self.fixed:
+            return
         yield f"{node} squared", array * array
         yield f"|{node}|", np.abs(array)
         if not (array > 0).all():
             yield f"{node} > 0 in the place of {node}", (array > 0).astype(float)
         yield f"1 - {node} in the place of {node}", 1 - array
         yield f"the positive part of {node}", np.maximum(array, 0)
-        if array.ndim == 2 and array.shape[0] == array.shape[1]:
-            yield f"{node} transposed", array.T
+        if array.ndim > 1 and array.shape[-1] == array.shape[-2]:
+            yield f"{node} transposed", array.swapaxes(-1, -2)
         if axes[:1] == ROWS and len(self.lead) > 1:
             batch = array.reshape(*self.lead, *array.shape[1:])
             yield f"the first two axes of {node} swapped", batch.swapaxes(

@@ -28,7 +28,7 @@ def wrong_answers(terms):
                 wrong = right + (c - 1) * products[i]
                 yield f"term {i} of {name} times {c}", (told,), {name: wrong}
         nodes = {node for _, product in sums for node in product.split()}
-        for node in sorted(nodes):
+        for node in sorted(nodes.difference(terms.fixed)):
             array = terms.nodes[node]
             if not array.ndim:
                 yield f"no {node} in {name}", (node, "1/2"), {
