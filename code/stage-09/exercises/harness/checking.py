@@ -4,8 +4,9 @@ An `Exercise` is a list of tests. A test is a function of a `Trial`, through whi
 student's work; it returns if all is well and raises `Found` with a `Diagnosis` if it is not.
 `Exercise.check` runs the tests in order and returns a `Report`. Nothing is kept between checks.
 
-`run` calls a student's work safely, `compare` compares arrays, `contract` tests what all exercises
-share; `general` holds the diagnoses of all three, `report` says what was found.
+`run` calls a student's work safely, `compare` compares arrays, `terms` measures what a wrong one
+is instead, `contract` tests what all exercises share; `general` holds the diagnoses of all of them,
+`report` says what was found.
 """
 
 from collections.abc import Callable

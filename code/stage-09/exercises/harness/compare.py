@@ -1,8 +1,5 @@
 """Compare what a student's work gives with what is right, and say what differs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
 from exercises.harness.general import GENERAL, Found, Measured
@@ -37,20 +34,6 @@ class Comparisons(Calls):
                 raise Found(diagnosis, f"{what} equals what this mistake gives.")
         raise Found(GENERAL["values"], f"{what} is off by {_error(value, right):.2g}, relative to "
                                        "its largest entry.")
-
-    @contextmanager
-    def telling_others(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray]
-                       ) -> Iterator[None]:
-        """Comparisons of several results: an unknown mistake is told with those that are right."""
-        try:
-            yield
-        except Found as error:
-            if error.diagnosis.mistake != "values":
-                raise
-            good = [name for name, array in right.items() if name in found
-                    and found[name].shape == array.shape and self.agrees(found[name], array)]
-            raise Found(GENERAL["values"], f"{error.diagnosis.seen} Right already: "
-                                           f"{', '.join(good) or 'none'}.") from None
 
     def measure(self, found: dict[str, np.ndarray], terms: Terms,
                 twins: dict[str, list[tuple[Diagnosis, np.ndarray]]] | None = None,

@@ -450,6 +450,16 @@ def test_a_twin_of_another_shape_is_no_twin():
     assert found(run, np.ones(4))[0] == "wrong-shape"
 
 
+def test_tests_that_were_not_tried_are_one_line():
+    exercise = Exercise(3, "a trial")
+    exercise.test(1, "values", "one")(lambda trial: trial.expect("x", [1]))
+    for name in ("two", "three", "four"):
+        exercise.test(1, "values", name)(lambda trial: None)
+    report = exercise.check(None)
+    assert str(report).count("not tried  ") == 1 and "3 tests after it" in str(report)
+    assert len(report.rows) == 4  # a grading tool sees them all
+
+
 def test_a_report_says_each_thing_once_and_where_to_read():
     exercise = Exercise(3, "a <trial>", Diagnosis("m", "m", "m", "9.2"))
 
