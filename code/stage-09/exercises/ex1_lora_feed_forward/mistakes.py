@@ -120,7 +120,7 @@ MISTAKES = [
             {OUTPUT: "out = self.down.forward(silu * u)\n"
                      "return np.broadcast_to(out[0], out.shape) if x.ndim == 3 else out"},
             at="each of the three updates acts, with s = alpha / r",
-            seen="The output: the first of the batch for all."),
+            seen="The output: the first along axis 0 for all."),
     Mistake("ClipsInput", "changes-input",  # keeps the exponential small
             {"z, u = self.gate": "np.clip(x, -100, 100, out=x)\nz, u = self.gate"},
             at="large inputs stay finite; dtypes stay as they are"),
