@@ -1,10 +1,11 @@
 """Exercise 1, LoRA on the feed-forward block: the tests. Reading them spoils the exercise."""
 
+import itertools
 from typing import Any
 
 import numpy as np
 
-from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Trial
+from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Terms, Trial
 
 TWO_OF_THREE = Diagnosis(
     "two-of-three", "an update on only two of the three projections",
@@ -175,10 +176,9 @@ def _frozen_kept(trial: Trial, weights: Arrays, when: str) -> None:
         trial.same_bits(f"the frozen {name} {when}", weights[name], array, FROZEN_CHANGED)
 
 
-def _whole(weights: Arrays, arrays: Arrays, s: float = S, without: str = "") -> Arrays:
-    """Each projection as one dense weight W + s B A; `without` the update of one of them."""
-    return {name: W if name == without else W + s * arrays[f"{name}.B"] @ arrays[f"{name}.A"]
-            for name, W in weights.items()}
+def _whole(weights: Arrays, arrays: Arrays, s: float = S) -> Arrays:
+    """Each projection as one dense weight W + s B A."""
+    return {name: W + s * arrays[f"{name}.B"] @ arrays[f"{name}.A"] for name, W in weights.items()}
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:
@@ -193,8 +193,56 @@ def _slope(z: np.ndarray) -> np.ndarray:
     return _sigmoid(z) + _silu(z) * (1 - _sigmoid(z))
 
 
-def _output(w: Arrays, x: np.ndarray, gate=_silu) -> np.ndarray:
-    return (gate(x @ w["gate"].T) * (x @ w["up"].T)) @ w["down"].T
+def _output(w: Arrays, x: np.ndarray) -> np.ndarray:
+    return (_silu(x @ w["gate"].T) * (x @ w["up"].T)) @ w["down"].T
+
+
+def _terms(weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray | None = None) -> Terms:
+    """The output and, if there is G, all gradients as sums.
+
+    Each projection is two ways, W and s B A.
+    """
+    w = _whole(weights, arrays)
+    z, u = x @ w["gate"].T, x @ w["up"].T
+    nodes = {"s": ("", S), "alpha": ("", ALPHA_VALUE), "r": ("", RANK), "x": ("ni", x),
+             "u": ("nf", u), "silu(z)": ("nf", _silu(z))}
+    letters = {"gate": "fir", "up": "fiq", "down": "ofp"}  # of out, in, rank
+    ways = {}
+    for name, (o, i, r) in letters.items():
+        nodes |= {f"W_{name}": (o + i, weights[name]), f"A_{name}": (r + i, arrays[f"{name}.A"]),
+                  f"B_{name}": (o + r, arrays[f"{name}.B"])}
+        ways[name] = {(f"the frozen weight of {name}",): f"W_{name}",
+                      (f"the update of {name}",): f"s B_{name} A_{name}"}
+
+    def sums(product: str, *which: dict) -> list:
+        """Each {} of the product filled with each of its ways."""
+        return [(sum(words, ()), product.format(*(way[key] for way, key in zip(
+            which, words, strict=True)))) for words in itertools.product(*which)]
+
+    right = {"output": ("no", sums("silu(z) x {} {}", ways["up"], ways["down"]))}
+    known = {"z": z, "sigmoid(z)": _sigmoid(z), "relu(z)": np.maximum(z, 0), "silu(u)": _silu(u),
+             "silu(z) without gate's update": _silu(x @ weights["gate"].T),
+             "silu(silu(z))": _silu(_silu(z))}
+    if G is not None:
+        frozen, update = (f"the {what} of gate and up" for what in ("frozen weights", "updates"))
+        to_x = {name: {(f"the path through {name}", frozen): f"W_{name}",
+                       (f"the path through {name}", update): f"s B_{name} A_{name}"}
+                for name in ("gate", "up")}
+        down, gate, up = ways["down"], "G {} u silu'(z) ", "G {} silu(z) "
+        nodes |= {"G": ("no", G), "silu'(z)": ("nf", _slope(z))}
+        right |= {"down.B": ("op", [((), "s G silu(z) u A_down")]),  # the order of backward
+                  "down.A": ("pf", [((), "s G B_down silu(z) u")]),
+                  "up.B": ("fq", sums(up + "s x A_up", down)),
+                  "up.A": ("qi", sums(up + "s B_up x", down)),
+                  "gate.B": ("fr", sums(gate + "s x A_gate", down)),
+                  "gate.A": ("ri", sums(gate + "s B_gate x", down)),
+                  "x": ("ni", sums(gate + "{}", down, to_x["gate"])
+                        + sums(up + "{}", down, to_x["up"]))}
+        s = _sigmoid(z)
+        known |= {"z sigmoid'(z)": z * s * (1 - s), "sigmoid'(z)": s * (1 - s),
+                  "sigmoid(z) - z sigmoid'(z)": s - z * s * (1 - s), "u silu'(z)": u * _slope(z),
+                  "sigmoid(z) + z (1 - sigmoid(z))": s + z * (1 - s)}
+    return Terms(nodes, right, known, x.shape[:-1])
 
 
 # ---- Step 1: the block and its start ----------------------------------------------------------
@@ -279,36 +327,35 @@ def _leading(trial: Trial) -> None:
 
 @EXERCISE.test(2, "start", "a fresh block equals the frozen one")
 def _frozen_start(trial: Trial) -> None:
-    block, weights, _ = _block(trial, fill=False)
-    _compare_output(trial, "the output at the start", block, weights, trial.normal(4, D, seed=2))
+    block, weights, arrays = _block(trial, fill=False)
+    _compare_output(trial, block, weights, arrays, trial.normal(4, D, seed=2))
 
 
-def _compare_output(trial: Trial, what: str, block: Any, w: Arrays, x: np.ndarray,
-                    more: dict[Diagnosis, np.ndarray] | None = None) -> None:
+def _compare_output(trial: Trial, block: Any, weights: Arrays, arrays: Arrays, x: np.ndarray
+                    ) -> None:
+    w = _whole(weights, arrays)
     z, u = x @ w["gate"].T, x @ w["up"].T
-    twins = {NO_ACTIVATION: (z * u) @ w["down"].T, SIGMOID: _output(w, x, _sigmoid),
-             RELU: _output(w, x, lambda z: np.maximum(z, 0)), SUM: (_silu(z) + u) @ w["down"].T,
-             SWAPPED: (z * _silu(u)) @ w["down"].T,
-             SILU_TWICE: (_silu(z) * _silu(u)) @ w["down"].T, RESIDUAL: _output(w, x) + x}
-    trial.compare(what, trial.call(block.forward, x), _output(w, x), twins | (more or {}))
+    other = {"gate": "up", "up": "gate", "down": "down"}
+    crossed = {f"{name}.{matrix}": arrays[f"{other[name]}.{matrix}"]
+               for name in other for matrix in "AB"}
+    twins = [(SUM, (_silu(z) + u) @ w["down"].T), (SWAPPED, (z * _silu(u)) @ w["down"].T),
+             (SILU_TWICE, (_silu(z) * _silu(u)) @ w["down"].T),
+             (NAMES_SWAPPED, _output(_whole(weights, crossed), x)),
+             (ALPHA, _output(_whole(weights, arrays, ALPHA_VALUE), x)),
+             (ALPHA_LOST, _output(_whole(weights, arrays, 16.0 / RANK), x))]
+    trial.measure({"output": trial.call(block.forward, x)}, _terms(weights, arrays, x),
+                  {"output": twins}, {
+        "the update of up": TWO_OF_THREE, "the update of down": TWO_OF_THREE,
+        "silu(z) without gate's update in the place of silu(z)": TWO_OF_THREE,
+        "z in the place of silu(z)": NO_ACTIVATION, "sigmoid(z) in the place of silu(z)": SIGMOID,
+        "relu(z) in the place of silu(z)": RELU, "the right one plus x": RESIDUAL})
 
 
 @EXERCISE.test(2, "values", "each of the three updates acts, with s = alpha / r")
 def _values(trial: Trial) -> None:
     block, weights, arrays = _block(trial)
-    other = {"gate": "up", "up": "gate", "down": "down"}
-    crossed = {f"{name}.{matrix}": arrays[f"{other[name]}.{matrix}"]
-               for name in other for matrix in "AB"}
     for x, _ in trial.inputs(4, D):
-        value = trial.call(block.forward, x)
-        for name in PROJECTIONS:
-            if trial.agrees(value, _output(_whole(weights, arrays, without=name), x)):
-                raise Found(TWO_OF_THREE, f"The output is that of a block whose {name} has no "
-                                          "update.")
-        _compare_output(trial, "the output", block, _whole(weights, arrays), x,
-                        {NAMES_SWAPPED: _output(_whole(weights, crossed), x),
-                         ALPHA: _output(_whole(weights, arrays, ALPHA_VALUE), x),
-                         ALPHA_LOST: _output(_whole(weights, arrays, 16.0 / RANK), x)})
+        _compare_output(trial, block, weights, arrays, x)
     plain = trial.make(*weights.values())
     arrays = _parameters(trial, plain)
     _fill(trial, arrays)
@@ -362,72 +409,44 @@ def _gradient_shapes(trial: Trial) -> None:
             trial.expect(f"the gradient of {key}", grad, shape=arrays[key].shape)
 
 
-def _lora_gradients(arrays: Arrays, name: str, x: np.ndarray, g: np.ndarray) -> Arrays:
-    """Gradients of one projection's A and B: input x, gradient g of its output, both (n, ...)."""
-    A, B = arrays[f"{name}.A"], arrays[f"{name}.B"]
-    return {f"{name}.B": S * g.T @ (x @ A.T), f"{name}.A": S * (g @ B).T @ x}
-
-
-def _way_back(w: Arrays, x: np.ndarray, G: np.ndarray) -> tuple[dict, dict]:
-    """By projection what it multiplies in forward and the gradient of its output, (n, ...) each."""
-    x, G = x.reshape(-1, D), G.reshape(-1, D)
-    z, u, a = x @ w["gate"].T, x @ w["up"].T, G @ w["down"]  # a: of silu(z) * u
-    return ({"down": _silu(z) * u, "up": x, "gate": x},
-            {"down": G, "up": a * _silu(z), "gate": a * u * _slope(z)})
+def example_terms(trial: Trial) -> Terms:
+    """The terms on the check's own numbers."""
+    arrays = {f"{name}.{matrix}": np.empty((RANK, i) if matrix == "A" else (o, RANK), trial.dtype)
+              for name, (o, i) in PROJECTIONS.items() for matrix in "AB"}
+    _fill(trial, arrays)
+    *_, (x, G) = trial.inputs(4, D)
+    return _terms(_weights(trial), arrays, x, G)
 
 
 def _right(weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray) -> Arrays:
     """The output and all gradients, that of the input under "x"."""
-    w = _whole(weights, arrays)
-    inner, back = _way_back(w, x, G)
-    right = {"output": _output(w, x),
-             "x": (back["gate"] @ w["gate"] + back["up"] @ w["up"]).reshape(x.shape)}
-    for name in reversed(PROJECTIONS):  # the order in which backward comes to them
-        right |= _lora_gradients(arrays, name, inner[name], back[name])
-    return right
+    return _terms(weights, arrays, x, G).right
+
+
+REASONS = {  # what measuring finds, where it has a name of its own
+    "the frozen weight of down": FROZEN_LOST, "the frozen weights of gate and up": FROZEN_LOST,
+    "the update of down": UPDATE_LOST, "the updates of gate and up": UPDATE_LOST,
+    "the path through gate": ONE_PATH, "the path through up": ONE_PATH,
+    "silu'(z)": SLOPE,
+    **{f"gate.{key}: u left out": NO_U for key in "AB"},
+    **{f"up.{key}: silu(z) left out": NO_SILU for key in "AB"},
+    "silu'(z) in the place of silu(z)": SLOPE, "sigmoid(z) in the place of silu(z)": UP_SIGMOID,
+    "u silu'(z) in the place of silu(z)": SWAPPED,
+    "silu(silu(z)) in the place of silu(z)": IN_PLACE}
 
 
 @EXERCISE.test(3, "gradients", "of the six arrays and of x")
 def _gradients(trial: Trial) -> None:
     for x, G in trial.inputs(4, D):
-        _compare_gradients(trial, x, G)
-
-
-def _compare_gradients(trial: Trial, x: np.ndarray, G: np.ndarray) -> None:
-    block, weights, arrays = _block(trial)
-    right, w = _right(weights, arrays, x, G), _whole(weights, arrays)
-    trial.call(block.forward, x)
-    back = trial.call(block.backward, G)
-    grads = trial.arrays(block, KEYS, "gradients")
-    inner, outer = _way_back(w, x, G)
-    z, u, G = inner["up"] @ w["gate"].T, inner["up"] @ w["up"].T, outer["down"]
-    a = G @ w["down"]
-    lost = G @ (w["down"] - weights["down"])  # the same without the frozen weight
-    half = G @ weights["down"]  # the same without the update
-
-    def compare(name: str, twins: list) -> None:
-        wrong = [(d, _lora_gradients(arrays, name, inner[name], twin)) for d, twin in twins]
-        for key in (f"{name}.B", f"{name}.A"):
-            for diagnosis, twin in wrong:
-                if not trial.agrees(grads[key], right[key]) and trial.agrees(grads[key], twin[key]):
-                    raise Found(diagnosis, f"The gradient of {key} equals what this mistake gives.")
-            trial.compare(f"the gradient of {key}", grads[key], right[key])
-
-    with trial.telling_others(grads | {"x": back}, right):
-        compare("down", [])
-        compare("up", [(NO_SILU, a), (FROZEN_LOST, lost * _silu(z)), (SLOPE, a * _slope(z)),
-                       (SWAPPED, outer["gate"]), (UP_SIGMOID, a * _sigmoid(z)),
-                       (IN_PLACE, a * _silu(_silu(z))), (UPDATE_LOST, half * _silu(z))])
-        s = _sigmoid(z)
-        compare("gate", [(NO_U, a * _slope(z)), (SWAPPED, outer["up"]), *(
-            (SLOPE, a * u * slope) for slope in (
-                s, 1, z * s, s - z * s * (1 - s), s * (1 - s), s + z * (1 - s)))])
-        for name in ("gate", "up"):
-            if trial.agrees(back, (outer[name] @ w[name]).reshape(x.shape)):
-                raise Found(ONE_PATH, "The gradient of x is what comes back along one projection.")
-        frozen = sum(outer[name] @ weights[name] for name in ("gate", "up")).reshape(x.shape)
-        trial.compare("the gradient of x", back, right["x"], {
-            FROZEN_LOST: right["x"] - frozen, UPDATE_LOST: frozen})
+        block, weights, arrays = _block(trial)
+        terms = _terms(weights, arrays, x, G)  # now: a wrong backward may write into the arrays
+        trial.call(block.forward, x)
+        back = trial.call(block.backward, G)
+        found = trial.arrays(block, KEYS, "gradients") | {"x": back}
+        silu = terms.nodes["silu(z)"]
+        trial.measure(found, terms, {name: [(SWAPPED, terms.changed(
+            name, {"u": np.ones_like(silu), "silu'(z)": silu}))] for name in ("gate.B", "gate.A")},
+                      REASONS)
 
 
 @EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes stay as they are")
@@ -484,19 +503,28 @@ def _merge(trial: Trial) -> None:
         _compare_merged(each)
 
 
+def _merged_terms(weights: Arrays, arrays: Arrays) -> Terms:
+    nodes = {"s": ("", S), "alpha": ("", ALPHA_VALUE), "r": ("", RANK)}
+    sums = {}
+    for name in PROJECTIONS:
+        nodes |= {f"W_{name}": ("oi", weights[name]), f"A_{name}": ("ri", arrays[f"{name}.A"]),
+                  f"B_{name}": ("or", arrays[f"{name}.B"])}
+        sums[f"merged {name}"] = "oi", [(("the frozen weight",), f"W_{name}"),
+                                        (("the update",), f"s B_{name} A_{name}")]
+    return Terms(nodes, sums)
+
+
 def _compare_merged(trial: Trial) -> None:
     block, _, arrays = _block(trial)
     weights = _weights(trial)  # not those of the block, which merge may have changed
-    right, no_s, too_much = (_whole(weights, arrays, s) for s in (S, 1.0, ALPHA_VALUE))
+    terms, right = _merged_terms(weights, arrays), _whole(weights, arrays)
     merged = dict(zip(PROJECTIONS, trial.call(block.merge, returns=(tuple, list)), strict=True))
     if trial.agrees(merged["gate"], right["up"]) and trial.agrees(merged["up"], right["gate"]):
         raise Found(MERGED_ORDER, "The first weight is that of up, the second that of gate.")
-    if all(trial.agrees(array, weights[name]) for name, array in merged.items()):
-        raise Found(MERGED_TWO, "All three are the frozen weights, without any update.")
+    trial.measure({f"merged {name}": array for name, array in merged.items()}, terms, None, {
+        "the update": MERGED_TWO, "1/s times: the update": MERGED_NO_S,
+        "r times: the update": ALPHA})
     for name, array in merged.items():
-        trial.compare(f"the merged {name}", array, right[name],
-                      {MERGED_TWO: weights[name], ALPHA: too_much[name],
-                       MERGED_NO_S: no_s[name]})
         trial.keeps_digits(f"the merged {name}", array, right[name])
 
 

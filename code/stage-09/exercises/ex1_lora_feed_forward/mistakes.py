@@ -101,7 +101,7 @@ MISTAKES = [
     Mistake("AlphaNotPassed", "alpha-not-passed", {", lora_alpha=alpha": ""}),
     Mistake("WholeScale", "values",  # right where alpha is a multiple of the rank
             start("for layer in self.projections.values(): layer.lora.scaling //= 1"),
-            seen="the output is off by"),
+            seen="The output is off by"),
     Mistake("NoActivation", "no-activation", {"silu = z * sig": "silu = z"},
             at="a fresh block equals the frozen one"),
     Mistake("Sigmoid", "sigmoid-for-silu", {"silu = z * sig": "silu = sig"}),
@@ -116,10 +116,11 @@ MISTAKES = [
             at="any leading axes"),
     Mistake("Squeezes", "wrong-shape", {OUTPUT: OUTPUT + ".squeeze()"},  # a batch of one is lost
             at="any leading axes"),
-    Mistake("FirstOfTheBatch", "values",  # takes the other sequences for copies of it
+    Mistake("FirstOfTheBatch", "turned",  # takes the other sequences for copies of it
             {OUTPUT: "out = self.down.forward(silu * u)\n"
                      "return np.broadcast_to(out[0], out.shape) if x.ndim == 3 else out"},
-            at="each of the three updates acts, with s = alpha / r", seen="the output is off by"),
+            at="each of the three updates acts, with s = alpha / r",
+            seen="The output: the first along axis 0 for all."),
     Mistake("ClipsInput", "changes-input",  # keeps the exponential small
             {"z, u = self.gate": "np.clip(x, -100, 100, out=x)\nz, u = self.gate"},
             at="large inputs stay finite; dtypes stay as they are"),
@@ -142,21 +143,22 @@ MISTAKES = [
     Mistake("SlopeSign", "wrong-silu-slope", {SLOPE: "(sig - silu * (1 - sig))"}),
     Mistake("SlopeOfAnotherProduct", "wrong-silu-slope", {SLOPE: "(sig + silu / sig * (1 - sig))"}),
     Mistake("SlopeIsSilu", "wrong-silu-slope", {SLOPE: "silu"},
-            seen="The gradient of gate.B equals"),
+            seen="The gradients of gate.B, gate.A and x: silu(z) in the place of"),
     Mistake("UpWithSlope", "wrong-silu-slope", {"grad_u = a * silu": f"grad_u = a * {SLOPE}"},
-            seen="The gradient of up.B equals"),
+            seen="The gradients of up.B, up.A and x: silu'(z) in the place of"),
     Mistake("UpWithoutSilu", "up-gradient-without-silu", {"grad_u = a * silu": "grad_u = a"}),
     Mistake("UpSigmoid", "up-gradient-sigmoid", {"grad_u = a * silu": "grad_u = a * sig"}),
     Mistake("GateWithoutUp", "gate-gradient-without-up", {"grad_z = a * u": "grad_z = a"}),
-    Mistake("GateNegated", "values", {"grad_z = a": "grad_z = -a"},
-            seen="the gradient of gate.B is off by 2, relative to its largest entry."),
+    Mistake("GateNegated", "factor", {"grad_z = a": "grad_z = -a"},
+            seen="The gradients of gate.B and gate.A: negated. The gradient of x: with the wrong "
+                 "sign: the path through gate."),
     Mistake("GradientsSwapped", "gate-and-up-swapped",
             {BACK: "return self.up.backward(grad_z) + self.gate.backward(grad_u)"}),
     Mistake("UpsGradientForBoth", "gate-and-up-swapped", {"backward(grad_z)": "backward(grad_u)"},
             seen="The gradient of gate.B equals"),
-    Mistake("DownSeesSiluOnly", "values",
+    Mistake("DownSeesSiluOnly", "operand",
             {"a = self.down": "self.down.forward(silu)\na = self.down"},
-            seen="the gradient of down.B is off by"),
+            seen="The gradients of down.B and down.A: u left out."),
     Mistake("SiluInPlace", "activation-in-place",  # what backward finds as z is silu(z) already
             {"silu = z * sig": "silu = z\nsilu *= sig", '"x": (u, sig, silu)': '"x": (u, z)',
              "u, sig, silu = self._remembered()":
@@ -167,30 +169,31 @@ MISTAKES = [
             {BACK: f"{BACK} - grad_z @ self.gate.weight - grad_u @ self.up.weight"}),
     Mistake("OnlyTheFrozenWayBack", "update-not-passed",
             {THROUGH_DOWN: f"{THROUGH_DOWN}\na = grad_output @ self.down.weight"},
-            seen="The gradient of up.B equals"),
+            seen="The gradients of up.B, up.A, gate.B, gate.A and x: missing: the update of down"),
     Mistake("OnlyTheFrozenWayToX", "update-not-passed",
             {BACK: "self.gate.backward(grad_z), self.up.backward(grad_u)\n"
                    "return grad_z @ self.gate.weight + grad_u @ self.up.weight"},
-            seen="the gradient of x equals"),
+            seen="The gradient of x: missing: the updates of gate and up"),
     Mistake("OnePath", "one-path-to-x",
             {BACK: "self.up.backward(grad_u)\nreturn self.gate.backward(grad_z)"}),
     Mistake("UpPathOnly", "one-path-to-x",
             {BACK: "self.gate.backward(grad_z)\nreturn self.up.backward(grad_u)"}),
-    Mistake("DifferenceOfPaths", "values", {"(grad_z) + self": "(grad_z) - self"},
-            seen="the gradient of x is off by"),
-    Mistake("HalfTheGradient", "values",  # matches no known mistake: the report says what is right
+    Mistake("DifferenceOfPaths", "terms", {"(grad_z) + self": "(grad_z) - self"},
+            seen="The gradient of x: with the wrong sign: the path through up"),
+    Mistake("HalfTheGradient", "factor",  # the report says what is right, too
             {BACK: "return 0.5 * self.gate.backward(grad_z) + 0.5 * self.up.backward(grad_u)"},
-            seen="the gradient of x is off by 0.5, relative to its largest entry. Right already: "
+            seen="The gradient of x: multiplied by 1/2. Right already: "
                  "down.B, down.A, up.B, up.A, gate.B, gate.A."),
-    Mistake("HalfOfAnArraysGradient", "values",
+    Mistake("HalfOfAnArraysGradient", "factor",
             around("gradients", 'right | {"gate.A": right["gate.A"] / 2}'),
-            seen="the gradient of gate.A is off by 0.5, relative to its largest entry. "
-                 "Right already: x, down.B, down.A, up.B, up.A, gate.B."),
-    Mistake("MeanOverTheBatch", "values",  # with two axes each row is a token already
+            seen="The gradient of gate.A: multiplied by 1/2. "
+                 "Right already: down.B, down.A, up.B, up.A, gate.B, x."),
+    Mistake("MeanOverTheBatch", "factor",  # with two axes each row is a token already
             around("gradients", "{key: grad / self.batch for key, grad in right.items()}")
             | {THROUGH_DOWN: "self.batch = len(grad_output) if grad_output.ndim == 3 else 1\n"
                              + THROUGH_DOWN},
-            seen="the gradient of down.B is off by"),
+            seen="The gradients of down.B, down.A, up.B, up.A, gate.B and gate.A: multiplied by "
+                 "1/2 or 1/(the batch)."),
     Mistake("GradientTransposed", "wrong-shape",
             around("gradients", "{key: grad.T for key, grad in right.items()}"),
             at="six gradients, each with the shape of its array",
@@ -240,9 +243,9 @@ MISTAKES = [
     # ---- Step 4: merging ----
     Mistake("MergesTwo", "merged-two", {MERGED: "return gate, up, self.down.weight.copy()"}),
     Mistake("MergesNothing", "merged-two", {"layer.merge()[0]": "layer.weight.copy()"},
-            seen="All three are the frozen weights"),
-    Mistake("MergesOneForBoth", "values",  # copied a line and forgot to change the name
-            {MERGED: "return gate, gate, down"}, seen="the merged up is off by"),
+            seen="The merged gate, the merged up, the merged down: missing: the update"),
+    Mistake("MergesOneForBoth", "another",  # copied a line and forgot to change the name
+            {MERGED: "return gate, gate, down"}, seen="The merged up: the right merged gate."),
     Mistake("MergesIntoTwo", "wrong-shape",  # as some checkpoints have them
             {MERGED: "return np.concatenate([gate, up]), down"},
             seen="merge() returned 2 things, expected 3."),
@@ -256,7 +259,7 @@ MISTAKES = [
             {"layer.merge()[0]": "layer.weight + layer.lora.B @ layer.lora.A"}),
     Mistake("MergesWithAlpha", "alpha-not-over-r",
             {"layer.merge()[0]": "layer.weight + layer.lora.rank * layer.lora.delta_weight()"},
-            seen="the merged gate equals"),
+            seen="The merged gate, the merged up, the merged down: r times: the update"),
     Mistake("MergesInDouble", "wrong-dtype",
             {"layer.merge()[0]": "layer.merge()[0].astype(np.float64)"},
             seen="the merged gate: float32 in gave float64 out."),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Trial
+from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Terms, Trial
 
 BOTH_ZERO = Diagnosis(
     "both-zero", "A and B both start at zero",
@@ -240,34 +240,43 @@ def _masked_layer(trial: Trial, lead: tuple[int, ...] = LEAD) -> tuple:
     return layer, arrays, *_data(trial, N, N, lead), M
 
 
-def _update(arrays: Arrays, x: np.ndarray) -> np.ndarray:
-    return x @ arrays["A"].T @ arrays["B"].T
-
-
-def _gradients(arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray, s: float = S,
-               M: Any = 1) -> Arrays:
-    """The gradients of X, B and A by the statement's formulas; `M` is divided by 1 - p already."""
+def _terms(arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray | None = None,
+           M: np.ndarray | None = None, p: float = RATE) -> Terms:
+    """Output, merged weight and gradients as sums; `M` is divided by 1 - p already."""
     A, B = arrays["A"], arrays["B"]
-    rows, g = (x * M).reshape(-1, x.shape[-1]), G.reshape(-1, G.shape[-1])  # (n, in), (n, out)
-    return {"X": G @ W + s * (G @ B @ A) * M, "B": s * g.T @ (rows @ A.T),
-            "A": s * (g @ B).T @ rows}
+    nodes = {"s": ("", S), "r": ("", len(A)), "alpha": ("", S * len(A)), "(1-p)": ("", 1 - p),
+             "16/alpha": ("", 16 / S / len(A)), "x": ("ni", x), "W": ("oi", W), "A": ("ri", A),
+             "B": ("or", B)}
+    dropped, known = "x", {}
+    if M is not None:
+        dropped, nodes["M"] = "x M", ("ni", M)
+        known["M without 1/(1-p)"] = M * (1 - p)
+    frozen, update = ("the frozen part",), ("the update",)
+    sums = {"output": ("no", [(frozen, "x W"), (update, f"s {dropped} A B")]),
+            "merged weight": ("oi", [(frozen, "W"), (update, "s B A")])}
+    if G is not None:
+        nodes["G"] = "no", G
+        sums |= {"X": ("ni", [(frozen, "G W"), (update, f"s G B A{dropped[1:]}")]),
+                 "B": ("or", [(update, f"s G {dropped} A")]),
+                 "A": ("ri", [(update, f"s G B {dropped}")])}
+    return Terms(nodes, sums, known, x.shape[:-1])
 
 
-def _compare_sum(trial: Trial, what: str, value: np.ndarray, frozen: np.ndarray,
-                 update: np.ndarray, rank: int = RANK, known: tuple = ()) -> None:
-    """`value` must be frozen + S update. Another factor than S is measured, and named if known."""
-    right = frozen + S * update
-    trial.expect(what, value, shape=right.shape)
-    if trial.agrees(value, right):
-        return
-    factor = float(np.vdot(value - frozen, update) / np.vdot(update, update))
-    if trial.agrees(value, frozen + factor * update):
-        known = (*known, (0, NO_UPDATE), (1, NO_S), (S * rank, ALPHA), (S * S, S_TWICE),
-                 (16 / rank, ALPHA_LOST))
-        name = next((d for number, d in known if abs(factor - number) < 1e-2), GENERAL["values"])
-        raise Found(name, f"{what} has {factor:.3g} times the update, expected {S} times "
-                          f"(alpha is {S * rank:g}, the rank {rank}).")
-    trial.compare(what, value, right, {NO_FROZEN: right - frozen})
+#: Names of their own for what is measured.
+IN_SUMS = {"the update": NO_UPDATE, "the frozen part": NO_FROZEN, "1/s times: the update": NO_S,
+           "s times: the update": S_TWICE, "r times: the update": ALPHA,
+           "16/alpha times: the update": ALPHA_LOST}
+IN_GRADIENTS = {
+    "the frozen part": NO_FROZEN_GRADIENT, "M left out": UNMASKED_X,
+    "A: M left out": UNMASKED_A, "B: M left out": UNMASKED_B,
+    "multiplied by (1-p)": NO_SCALE, "(1-p) times: the update": UNSCALED_X,
+    **dict.fromkeys(("multiplied by 1/(1-p)", "1/(1-p) times: the update", "M squared"),
+                    MASKED_TWICE),
+    **{f"multiplied by 1/{what}": AVERAGED for what in ("(the batch)", "(the number of rows)")},
+    "multiplied by 1/2 or 1/(the batch)": AVERAGED,
+    **{template.format(c): diagnosis for c, diagnosis in {
+        "1/s": NO_S_BACKWARD, "r": ALPHA, "s": S_TWICE}.items()
+       for template in ("multiplied by {}", "{} times: the update")}}
 
 
 def _backward(trial: Trial, layer: Any, G: np.ndarray) -> Arrays:
@@ -275,14 +284,11 @@ def _backward(trial: Trial, layer: Any, G: np.ndarray) -> Arrays:
     return {"X": trial.call(layer.backward, G), **trial.arrays(layer, ("A", "B"), "gradients")}
 
 
-def _compare_gradients(trial: Trial, found: Arrays, right: Arrays,
-                       twins: dict[Diagnosis, Arrays]) -> None:
-    """Compare what `_backward` found. A twin may leave gradients out."""
-    with trial.telling_others(found, right):
-        for name, array in right.items():
-            trial.compare(f"the gradient of {name}", found[name], array,
-                          {d: twin[name] for d, twin in twins.items() if name in twin})
-    trial.keeps_dtype("backward", *found.values())
+def example_terms(trial: Trial) -> Terms:
+    """The terms on the check's own kind of numbers."""
+    arrays = {"A": trial.normal(RANK, IN, seed=10), "B": trial.normal(OUT, RANK, seed=11)}
+    M = (trial.rng(5).random((*LEAD, IN)) >= RATE) / (1 - RATE)
+    return _terms(arrays, *_data(trial, IN, OUT), M)
 
 
 # ---- Step 1: the layer and its start ----------------------------------------------------------
@@ -360,7 +366,7 @@ def _leading(trial: Trial) -> None:
 @EXERCISE.test(2, "values", "with training = False, and with p = 0, it is plain LoRA")
 def _plain(trial: Trial) -> None:
     x, W, _ = _data(trial, IN, OUT)
-    for dropout, training in ((0.0, False), (0.0, True), (0.5, False)):
+    for dropout, training in ((0.0, False), (0.0, True), (0.4, False)):
         layer, arrays = _layer(trial, dropout)
         layer.training = training
         try:
@@ -369,15 +375,15 @@ def _plain(trial: Trial) -> None:
             if found.diagnosis.mistake == "not-finite" and dropout == 0:
                 raise Found(WRONG_FACTOR, "At a rate of 0 " + found.diagnosis.seen) from None
             raise
-        known = ((0, KEEP_RATE),) if training else ()  # nothing was kept, though nothing may drop
+        reasons = IN_SUMS | ({"the update": KEEP_RATE} if training else {})  # nothing was kept
         if dropout:
             again = trial.call(layer.forward, x, W)
             if not trial.agrees(value, again):
                 raise Found(IN_EVALUATION, "Two outputs for the same input differ.")
-            known = tuple((S * share, EVALUATION_SCALED)
-                          for share in (1 - dropout, 1 / (1 - dropout)))
-        _compare_sum(trial, f"the output at p = {dropout}, training = {training},", value, x @ W.T,
-                     _update(arrays, x), known=known)
+            reasons |= {f"{c} times: the update": EVALUATION_SCALED
+                        for c in ("(1-p)", "1/(1-p)")}
+        trial.measure({"output": value}, _terms(arrays, x, W, p=dropout), None, reasons,
+                      f" at p = {dropout}, training = {training}")
 
 
 @EXERCISE.test(2, "behaviour", "wrong shapes of x and W are refused")
@@ -485,7 +491,7 @@ def _any_data(trial: Trial) -> None:
     for each in trial.each_dtype():
         layer, arrays, x, W, _, M = _masked_layer(each)
         value = each.call(layer.forward, x, W)
-        _compare_sum(each, "the output in training", value, x @ W.T, _update(arrays, x * M), N)
+        each.measure({"output": value}, _terms(arrays, x, W, M=M), None, IN_SUMS, " in training")
         each.keeps_dtype("forward in training", value)
 
 
@@ -534,14 +540,11 @@ def _plain_gradients(trial: Trial) -> None:
 
 def _check_plain_gradients(trial: Trial, layer: Any, arrays: Arrays, x: np.ndarray, W: np.ndarray,
                            G: np.ndarray) -> None:
-    kept = W.copy()
+    kept, terms = W.copy(), _terms(arrays, x, W, G)
     trial.call(layer.forward, x, W)
-    right = _gradients(arrays, x, W, G)
-    twins = {diagnosis: _gradients(arrays, x, W, G, s) for diagnosis, s in (
-        (NO_S_BACKWARD, 1), (ALPHA, S * RANK), (S_TWICE, S * S))}
-    _compare_gradients(trial, _backward(trial, layer, G), right, twins | {
-        NO_FROZEN_GRADIENT: {"X": right["X"] - G @ W},
-        AVERAGED: {name: grad / len(G) for name, grad in right.items()}})
+    found = _backward(trial, layer, G)
+    trial.measure(found, terms, None, IN_GRADIENTS)
+    trial.keeps_dtype("backward", *found.values())
     trial.same_bits("the frozen weight after backward", W, kept, GENERAL["changes-input"])
 
 
@@ -551,31 +554,30 @@ def _masked_gradients(trial: Trial) -> None:
         layer, arrays, x, W, G, M = _masked_layer(each)
         x[..., ::3] = 0  # a mask says nothing of which inputs are zero
         each.call(layer.forward, x, W)
-        right, plain, unscaled, twice = (_gradients(arrays, x, W, G, M=mask) for mask in (
-            M, 1, M * (1 - RATE), M / (1 - RATE)))
-        found, frozen = _backward(each, layer, G), G @ W
+        plain, found, frozen = _terms(arrays, x, W, G).right, _backward(each, layer, G), G @ W
         seems_kept = np.abs(found["X"] - frozen) > np.abs(plain["X"] - frozen) / 2
-        _compare_gradients(each, found, right, {
-            OTHER_MASK: {"X": frozen + (plain["X"] - frozen) * seems_kept / (1 - RATE)},
-            UNMASKED_X: {"X": plain["X"]}, UNSCALED_X: {"X": unscaled["X"]},
-            MASK_ON_ALL: {"X": plain["X"] * M}, NO_FROZEN_GRADIENT: {"X": right["X"] - frozen},
-            UNMASKED_B: {"B": plain["B"]}, UNMASKED_A: {"A": plain["A"]},
-            NO_SCALE: {"B": unscaled["B"], "A": unscaled["A"]}, MASKED_TWICE: twice,
-            NO_S_BACKWARD: _gradients(arrays, x, W, G, 1, M)})
+        other = frozen + (plain["X"] - frozen) * seems_kept / (1 - RATE)
+        each.measure(found, _terms(arrays, x, W, G, M), {
+            "X": [(MASK_ON_ALL, plain["X"] * M), (OTHER_MASK, other)]}, IN_GRADIENTS)
+        each.keeps_dtype("backward", *found.values())
 
 
 @EXERCISE.test(4, "behaviour", "backward follows the last forward, not the flag")
 def _flag(trial: Trial) -> None:
     layer, arrays, x, W, G, M = _masked_layer(trial)
-    masked, plain = (_gradients(arrays, x, W, G, M=mask) for mask in (M, 1))
+    masked, plain = (_terms(arrays, x, W, G, mask) for mask in (M, None))
     trial.call(layer.forward, x, W)
     layer.training = False
-    _compare_gradients(trial, _backward(trial, layer, G), masked, {FLAG_IN_BACKWARD: plain})
+    trial.measure(_backward(trial, layer, G), masked, _twins(FLAG_IN_BACKWARD, plain))
     layer, *_ = _masked_layer(trial)
     trial.call(layer.forward, x, W)
     layer.training = False
     trial.call(layer.forward, x, W)
-    _compare_gradients(trial, _backward(trial, layer, G), plain, {STALE_MASK: masked})
+    trial.measure(_backward(trial, layer, G), plain, _twins(STALE_MASK, masked))
+
+
+def _twins(diagnosis: Diagnosis, terms: Terms) -> dict:
+    return {name: [(diagnosis, array)] for name, array in terms.right.items()}
 
 
 @EXERCISE.test(4, "behaviour", "gradients are replaced; a wrong grad_output is refused")
@@ -596,8 +598,8 @@ def _replaced(trial: Trial) -> None:
 
 def _right(arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray) -> Arrays:
     """Output and gradients of plain LoRA, that of the input under "x"."""
-    found = _gradients(arrays, x, W, G)
-    return {"output": x @ W.T + S * _update(arrays, x), "x": found["X"], **found}
+    right = _terms(arrays, x, W, G).right
+    return right | {"x": right["X"]}
 
 
 def _follows(trial: Trial) -> None:
@@ -618,13 +620,13 @@ def _follows(trial: Trial) -> None:
 @EXERCISE.test(5, "values", "the merged weight is W + s B A")
 def _merge(trial: Trial) -> None:
     for each in trial.each_dtype():
-        layer, arrays = _layer(each, 0.5)
-        W = each.normal(OUT, IN, seed=3)
+        layer, arrays = _layer(each, 0.4)
+        x, W, _ = _data(each, IN, OUT)
         first, second = (each.call(layer.merge_weights, W, shape=W.shape) for _ in range(2))
         if not each.agrees(first, second):
             raise Found(MERGED_MASK, "Merging twice gave two different weights.")
-        _compare_sum(each, "the merged weight", first, W, arrays["B"] @ arrays["A"],
-                     known=((S * 0.5, MERGED_RATE), (S / 0.5, MERGED_RATE)))
+        each.measure({"merged weight": first}, _terms(arrays, x, W, p=0.4), None, IN_SUMS | {
+            f"{c} times: the update": MERGED_RATE for c in ("(1-p)", "1/(1-p)")})
         each.keeps_dtype("merge_weights", first)
 
 
@@ -646,7 +648,7 @@ def _merge_between(trial: Trial) -> None:
         raise Found(MERGED_MASK, "A forward pass in training changed the merged weight.")
     if layer.training is not True:
         raise Found(MERGE_CHANGES, f"training was True, and is {layer.training} after the merge.")
-    if not trial.agrees(trial.call(layer.backward, G), _gradients(arrays, x, W, G, M=M)["X"]):
+    if not trial.agrees(trial.call(layer.backward, G), _terms(arrays, x, W, G, M).right["X"]):
         raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient of X "
                                    "is another one.")
     arrays["A"] *= 2

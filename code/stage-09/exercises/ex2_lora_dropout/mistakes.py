@@ -105,23 +105,19 @@ MISTAKES = [
     # ---- Step 2: forward without dropout ----
     Mistake("AlphaNotOverR", "alpha-not-over-r",
             {"rank, alpha, dtype=": "rank, alpha * rank, dtype="},
-            seen="the output at p = 0.0, training = False, has 7.5 times the update, "
-                 "expected 2.5 times"),
+            seen="The output at p = 0.0, training = False: r times"),
     Mistake("AlphaLost", "alpha-not-passed", {"rank, alpha, dtype=": "rank, dtype="}),
-    Mistake("WholeS", "values", start("self.scaling //= 1"),
-            seen="the output at p = 0.0, training = False, has 2 times the update, "
-                 "expected 2.5 times"),
+    Mistake("WholeS", "terms", start("self.scaling //= 1"),
+            seen="The output at p = 0.0, training = False: 0.8 times"),
     Mistake("NoSInForward", "no-s", {UPDATE: "update = Ax @ self.B.T"},
-            seen="the output at p = 0.0, training = False, has 1 times the update, "
-                 "expected 2.5 times"),
+            seen="The output at p = 0.0, training = False: 1/s times"),
     Mistake("NoSInTraining", "no-s",  # two branches, and s in one of them
             {UPDATE: "update = (self.scaling * Ax if mask is None else Ax) @ self.B.T"},
-            seen="the output in training has 1 times the update, expected 2.5 times (alpha is 80, "
-                 "the r"),
+            seen="The output in training: 1/s times: the update"),
     Mistake("STwice", "s-twice", {UPDATE: "update = (self.scaling ** 2 * Ax) @ self.B.T"}),
     Mistake("NoUpdate", "update-missing", {OUTPUT: "return x @ W.T"}),
     Mistake("NoFrozenPath", "frozen-part-missing", {"return x @ W.T + update": "return update"},
-            seen="the output at p = 0.0, training = False, equals what this mistake gives."),
+            seen="The output at p = 0.0, training = False: missing"),
     Mistake("NoFrozenPathInTraining", "frozen-part-missing",
             {"return x @ W.T": "return (x @ W.T if mask is None else 0)"},
             seen="With B = 0 the output in training is zero."),
@@ -161,8 +157,8 @@ MISTAKES = [
             ELSEWHERE | {UPDATE: "update = (self.scaling * self.drop(Ax)) @ self.B.T"}),
     Mistake("MaskOnA", "on-weight", ELSEWHERE | {"rows @ self.A.T": "rows @ self.drop(self.A).T"}),
     Mistake("MaskOnB", "on-weight", ELSEWHERE | {"@ self.B.T": "@ self.drop(self.B).T"}),
-    Mistake("MaskForInput", "values", {"dropped = x * mask": "dropped = mask"},
-            seen="the output in training is off by "),
+    Mistake("MaskForInput", "operand", {"dropped = x * mask": "dropped = mask"},
+            seen="The output in training: M in the place of x"),
     Mistake("NoDropout", "no-dropout", {"dropped = x * mask": "dropped = x"},
             seen="No entry was dropped in 4,096 at a rate of 0.25."),
     Mistake("ActiveInEvaluation", "active-in-evaluation",
@@ -192,8 +188,7 @@ MISTAKES = [
             {">= self.dropout": "< self.dropout", "(1 - self.dropout)": "(self.dropout)"}),
     Mistake("LessForGreater", "rate-is-keep-rate",  # at a rate of 0 nothing is kept
             {">= self.dropout": "< self.dropout", "training and self.dropout": "training"},
-            seen="the output at p = 0.0, training = True, has 0 times the update, "
-                 "expected 2.5 times"),
+            seen="The output at p = 0.0, training = True: missing: the update"),
     Mistake("WrongRate", "wrong-rate",  # a Gaussian where a uniform belongs
             {"self.rng.random(": "self.rng.standard_normal("}),
     Mistake("FewerDropped", "wrong-rate", {">= self.dropout": ">= 0.8 * self.dropout"},
@@ -254,20 +249,20 @@ MISTAKES = [
             {"G.T @ (self.scaling * Ax)": "G.T @ Ax",
              "GB = self.scaling * (G @ self.B)": "GB = G @ self.B"}),
     Mistake("NoSForA", "no-s-in-backward", {"GB.T @ rows": "(G @ self.B).T @ rows"},
-            seen="the gradient of A equals what this mistake gives."),
+            seen="The gradient of A: multiplied by 1/s."),
     Mistake("NoSForX", "no-s-in-backward", {"(GB @ self.A)": "(G @ self.B @ self.A)"},
-            seen="the gradient of X equals what this mistake gives."),
+            seen="The gradient of X: 1/s times: the update"),
     Mistake("NoSInBackwardOfTraining", "no-s-in-backward",
             {"GB.T @ rows": "(GB if mask is None else G @ self.B).T @ rows"}, at=MASKED),
     Mistake("STwiceForA", "s-twice", {"GB.T @ rows": "self.scaling * GB.T @ rows"}),
     Mistake("AlphaForB", "alpha-not-over-r",
             {"G.T @ (self.scaling * Ax)": "G.T @ (self.scaling * self.rank * Ax)"},
-            seen="the gradient of B equals what this mistake gives."),
+            seen="The gradient of B: multiplied by r."),
     Mistake("AlphaForA", "alpha-not-over-r", {"GB.T @ rows": "self.rank * GB.T @ rows"},
-            seen="the gradient of A equals what this mistake gives."),
+            seen="The gradient of A: multiplied by r."),
     Mistake("AlphaForX", "alpha-not-over-r", {"(GB @ self.A)": "(self.rank * GB @ self.A)"},
-            seen="the gradient of X equals what this mistake gives."),
-    Mistake("AxesSwapped", "values",  # x and its gradient flattened in another order
+            seen="The gradient of X: r times: the update"),
+    Mistake("AxesSwapped", "operand",  # x and its gradient flattened in another order
             backward("turned = grad_output.swapaxes(0, max(grad_output.ndim - 2, 0))")
             | {"GB.T @ rows": "(turned.reshape(G.shape) @ self.B).T @ rows * self.scaling"},
             at=NO_MASK),
@@ -303,11 +298,11 @@ MISTAKES = [
             {'"x": rows': '"x": x.reshape(rows.shape)'}
             | backward("if self.training and mask is not None:\n"
                        "    rows = rows * mask.reshape(rows.shape)"),
-            seen="the gradient of A equals what this mistake gives."),
+            seen="The gradient of A equals"),
     Mistake("FlagForB", "flag-in-backward",
             {'"Ax": Ax': '"Ax": Ax, "unmasked": x.reshape(rows.shape) @ self.A.T'}
             | backward('Ax = Ax if self.training else self.cache["unmasked"]'),
-            seen="the gradient of B equals what this mistake gives."),
+            seen="The gradient of B equals"),
     Mistake("UnmaskedA", "unmasked-a-gradient", {'"x": rows': '"x": x.reshape(rows.shape)'}),
     Mistake("UnmaskedB", "unmasked-b-gradient",
             {'"Ax": Ax': '"Ax": x.reshape(rows.shape) @ self.A.T'}),
@@ -316,25 +311,24 @@ MISTAKES = [
             {"through_update * mask": "through_update * (mask > 0)"}),
     Mistake("UnscaledB", "no-inverted-scale",  # masked, but not divided by 1 - p
             backward("Ax = Ax if mask is None else Ax * (1 - self.dropout)"),
-            seen="the gradient of B equals what this mistake gives."),
+            seen="The gradient of B: multiplied by (1-p)."),
     Mistake("UnscaledA", "no-inverted-scale",
             backward("rows = rows if mask is None else rows * (1 - self.dropout)"),
-            seen="the gradient of A equals what this mistake gives."),
+            seen="The gradient of A: multiplied by (1-p)."),
     Mistake("MaskOnAll", "mask-on-whole-gradient",
             {BACK: "return grad_output @ W * (1 if mask is None else mask) + through_update"}),
-    Mistake("MaskForInputInBackward", "values",
+    Mistake("MaskForInputInBackward", "operand",
             backward("rows = rows if mask is None else mask.reshape(rows.shape)"),
-            seen="the gradient of A is off by "),
-    Mistake("MinusForA", "values",  # wrong, but not for a mask
+            seen="The gradient of A: M in the place of x"),
+    Mistake("MinusForA", "factor",  # wrong, but not for a mask
             {"GB.T @ rows": "(GB if mask is None else -GB).T @ rows"}, at=MASKED,
-            seen="the gradient of A is off by 2, relative to its largest entry. "
-                 "Right already: X, B."),
+            seen="The gradient of A: negated. Right already: X, B."),
     Mistake("MaskedTwice", "masked-twice",  # forward has kept the masked input
             backward("rows = rows if mask is None else rows * mask.reshape(rows.shape)"),
-            seen="the gradient of A equals what this mistake gives."),
+            seen="The gradient of A: multiplied by 1/(1-p)."),
     Mistake("MaskedTwiceForX", "masked-twice",
             {"through_update * mask": "through_update * mask * mask"},
-            seen="the gradient of X equals what this mistake gives."),
+            seen="The gradient of X: 1/(1-p) times: the update"),
     # ---- Step 5: merging ----
     Mistake("MergesCopy", "update-missing", merge("return W.copy()"), at=MERGED),
     Mistake("MergesUpdateOnly", "frozen-part-missing", merge("return self.delta_weight()"),

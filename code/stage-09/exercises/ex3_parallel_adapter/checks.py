@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Trial
+from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Terms, Trial
 
 TRANSPOSED = Diagnosis(
     "transposed", "W_down or W_up stored the other way round",
@@ -181,6 +181,34 @@ def _x(trial: Trial) -> np.ndarray:
     return trial.normal(ROWS, D, seed=2)
 
 
+def _terms(sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray | None = None) -> Terms:
+    """The output and, if there is G, the gradients as sums."""
+    own, (down, up) = Tanh(sublayer.W, sublayer.linear), (arrays[name] for name in NAMES)
+    f, z = own.forward(x), x @ down
+    nodes = {"c": ("", SCALE), "4/c": ("", 4 / SCALE), "x": ("ni", x), "f(x)": ("no", f),
+             "relu(z)": ("nm", np.maximum(z, 0)), "W_down": ("im", down), "W_up": ("mo", up)}
+    known = {"z": z, "relu(f(x) W_down)": np.maximum(f @ down, 0)}
+    sums = {"output": ("no", [(("the sublayer",), "f(x)"),
+                              (("the adapter",), "c relu(z) W_up")])}
+    if G is not None:
+        nodes |= {"G": ("no", G), "f.backward(G)": ("ni", own.pull(G)),
+                  "relu'(z)": ("nm", (z > 0).astype(x.dtype))}
+        known["G W"] = G @ sublayer.W
+        sums |= {"W_up": ("mo", [((), "c relu(z) G")]),
+                 "W_down": ("im", [((), "c x G W_up relu'(z)")]),
+                 "x": ("ni", [(("the sublayer",), "f.backward(G)"),
+                              (("the adapter",), "c G W_up relu'(z) W_down")])}
+    return Terms(nodes, sums, known, x.shape[:-1])
+
+
+def example_terms(trial: Trial) -> Terms:
+    """The terms on the check's own kind of numbers."""
+    arrays = {name: 0.5 * trial.normal(*shape, seed=30 + i)
+              for i, (name, shape) in enumerate({"W_down": (D, M), "W_up": (M, D)}.items())}
+    *_, (x, G) = trial.inputs(ROWS, D)
+    return _terms(_sublayer(trial), arrays, x, G)
+
+
 # ---- Step 1: the arrays and their start -------------------------------------------------------
 
 @EXERCISE.test(1, "interface", "the adapter can be made and trains W_down and W_up, nothing else")
@@ -260,11 +288,11 @@ def _leading(trial: Trial) -> None:
 
 @EXERCISE.test(2, "start", "a fresh adapter leaves the sublayer's output as it is")
 def _identity(trial: Trial) -> None:
-    adapter, sublayer, _ = _adapter(trial, fill=False)
+    adapter, sublayer, arrays = _adapter(trial, fill=False)
     x = _x(trial)
-    f = sublayer.forward(x).copy()
-    trial.compare("the output at the start", trial.call(adapter.forward, x), f, {
-        OWN_RESIDUAL: f + x, NO_SUBLAYER: np.zeros_like(f), SCALES_ALL: SCALE * f})
+    trial.measure({"output": trial.call(adapter.forward, x)}, _terms(sublayer, arrays, x), None, {
+        "the right one plus x": OWN_RESIDUAL, "zero everywhere": NO_SUBLAYER,
+        "multiplied by c": SCALES_ALL}, " at the start")
 
 
 @EXERCISE.test(2, "values", "the output is f(x) plus the scaled bottleneck of x")
@@ -275,16 +303,19 @@ def _values(trial: Trial) -> None:
     def bottleneck(h: np.ndarray) -> np.ndarray:
         return np.maximum(h @ down, 0) @ up
     for x, _ in trial.inputs(ROWS, D):
-        value, f, path = trial.call(adapter.forward, x), sublayer.untouched, bottleneck(x)
+        value, f = trial.call(adapter.forward, x), sublayer.untouched
         if not trial.agrees(sublayer.y, f):
             raise Found(IN_PLACE, "After your forward the array that the sublayer keeps has "
                                   "changed.")
-        trial.compare("the output", value, f + SCALE * path, {
-            SEQUENTIAL: f + SCALE * bottleneck(f), NO_SCALE: f + path,
-            BEFORE: np.tanh((x + SCALE * path) @ sublayer.W.T),
-            SCALE_TWICE: f + SCALE ** 2 * path, SCALE_DIVIDES: f + path / SCALE,
-            FIXED_SCALE: f + 4 * path, RELU_AFTER: f + SCALE * np.maximum(x @ down @ up, 0),
-            NO_RELU: f + SCALE * x @ down @ up})
+        after = f + SCALE * np.maximum(x @ down @ up, 0)
+        before = np.tanh((x + SCALE * bottleneck(x)) @ sublayer.W.T)
+        trial.measure({"output": value}, _terms(sublayer, arrays, x),
+                      {"output": [(BEFORE, before), (RELU_AFTER, after)]}, {
+            "relu(f(x) W_down) in the place of relu(z)": SEQUENTIAL,
+            "z in the place of relu(z)": NO_RELU,
+            **{f"{c} times: the adapter": diagnosis for c, diagnosis in {
+                "1/c": NO_SCALE, "c": SCALE_TWICE, "1/c²": SCALE_DIVIDES,
+                "4/c": FIXED_SCALE}.items()}})
     plain = trial.make(_sublayer(trial), D, M, dtype=trial.dtype)  # with the scale's default
     for name, array in trial.arrays(plain, NAMES).items():
         array[...] = {"W_down": down, "W_up": up}[name]
@@ -336,13 +367,18 @@ def _nonlinear(trial: Trial) -> None:
 
 def _right(sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray) -> Arrays:
     """The output and all gradients, that of the input under "x"."""
-    own, (down, up) = Tanh(sublayer.W, sublayer.linear), (arrays[name] for name in NAMES)
-    f, rows, g = own.forward(x), x.reshape(-1, D), G.reshape(-1, D)
-    a = np.maximum(rows @ down, 0)
-    Delta = SCALE * g @ up.T * (a > 0)
-    return {"W_up": SCALE * a.T @ g, "W_down": rows.T @ Delta,
-            "x": own.pull(G) + (Delta @ down.T).reshape(x.shape),
-            "output": f + (SCALE * a @ up).reshape(x.shape)}
+    return _terms(sublayer, arrays, x, G).right
+
+
+REASONS = {  # what measuring finds in the gradients, where it has a name of its own
+    "multiplied by 1/c": NO_SCALE_BACK, "1/c times: the adapter": NO_SCALE_BACK,
+    "multiplied by c": SCALE_TWICE, "c times: the adapter": SCALE_TWICE,
+    "c times: the sublayer": SCALES_ALL, "the sublayer": SUBLAYER_GRADIENT_LOST,
+    "the adapter": ADAPTER_GRADIENT_LOST, "the right one plus G": RESIDUAL_GRADIENT,
+    "G in the place of f.backward(G)": SUBLAYER_AS_IDENTITY,
+    "z in the place of relu(z)": BEFORE_RELU, "relu'(z) left out": NO_RELU_BACK,
+    "relu(z) in the place of relu'(z)": RELU_SLOPE, "f(x) in the place of x": DOWN_READS_OUTPUT,
+    "multiplied by 1/(the number of rows)": MEAN}
 
 
 def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None:
@@ -350,33 +386,14 @@ def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None
     if x.ndim > 1 and len(x) > 2:
         x = x.copy()
         x[0] = 0  # relu's input is exactly 0 there, and its slope is 0 as well
-    down, up = (arrays[name] for name in NAMES)
-    kept, right = sublayer.W.copy(), _right(sublayer, arrays, x, G)
+    kept, terms = sublayer.W.copy(), _terms(sublayer, arrays, x, G)
     trial.call(adapter.forward, x)
     back = trial.call(adapter.backward, G)
     trial.same_bits("the sublayer's weight", sublayer.W, kept, TRAINS_SUBLAYER)
-    grads, pulled = trial.arrays(adapter, NAMES, "gradients"), sublayer.pull(G)
-    if sublayer.back is not None and not trial.agrees(sublayer.back, pulled):
+    if sublayer.back is not None and not trial.agrees(sublayer.back, sublayer.pull(G)):
         raise Found(IN_PLACE, "After your backward the array that the sublayer's returned has "
                               "changed.")
-    path, f = right["x"] - pulled, sublayer.untouched.reshape(-1, D)
-    rows, g = x.reshape(-1, D), G.reshape(-1, D)
-    z = rows @ down
-    a, open_ = np.maximum(z, 0), SCALE * g @ up.T  # open_: what would come back without relu
-    Delta = open_ * (a > 0)
-    with trial.telling_others(grads | {"x": back}, right):
-        trial.compare("the gradient of W_up", grads["W_up"], right["W_up"], {
-            NO_SCALE_BACK: a.T @ g, BEFORE_RELU: SCALE * z.T @ g, MEAN: right["W_up"] / len(g)})
-        trial.compare("the gradient of W_down", grads["W_down"], right["W_down"], {
-            NO_SCALE_BACK: rows.T @ Delta / SCALE, NO_RELU_BACK: rows.T @ open_,
-            DOWN_READS_OUTPUT: f.T @ Delta, RELU_SLOPE: rows.T @ (open_ * a),
-            SCALE_TWICE: SCALE * rows.T @ Delta})
-        trial.compare("the gradient of x", back, right["x"], {
-            SUBLAYER_GRADIENT_LOST: path, SUBLAYER_AS_IDENTITY: G + path,
-            ADAPTER_GRADIENT_LOST: pulled, RESIDUAL_GRADIENT: pulled + path + G,
-            NO_SCALE_BACK: pulled + path / SCALE,
-            NO_RELU_BACK: pulled + (open_ @ down.T).reshape(x.shape),
-            SCALES_ALL: SCALE * pulled + path})
+    trial.measure(trial.arrays(adapter, NAMES, "gradients") | {"x": back}, terms, None, REASONS)
 
 
 @EXERCISE.test(3, "gradients", "in the first step that of W_down is zero and that of W_up is not")

@@ -113,14 +113,15 @@ MISTAKES = [
     Mistake("ScalesAll", "scale-on-sublayer",
             {OUTPUT: "return self.scale * (self.sublayer.forward(x) + a @ self.W_up)"}),
     Mistake("ScaleNotPassed", "fixed-scale",  # checks it, and uses the default
-            {CHECK_SCALE: f"{CHECK_SCALE} and 4.0"}, seen="the output equals"),
-    Mistake("WholeScale", "values", start("self.scale //= 1"), seen="the output is off by"),
+            {CHECK_SCALE: f"{CHECK_SCALE} and 4.0"}, seen="The output: 4/c times: the adapter"),
+    Mistake("WholeScale", "terms", start("self.scale //= 1"),
+            seen="The output: 0.8 times: the adapter"),
     Mistake("NoNonlinearity", "no-nonlinearity", {BOTTLENECK: "a = x @ self.W_down"}),
     Mistake("ReluBehindUp", "relu-after-up",
             {"(a @ self.W_up)": "np.maximum(x @ self.W_down @ self.W_up, 0)"}),
-    Mistake("FirstOfTheBatch", "values",  # the other sequences get its bottleneck
+    Mistake("FirstOfTheBatch", "operand",  # the other sequences get its bottleneck
             {BOTTLENECK: "a = np.maximum((x[:1] if x.ndim == 3 else x) @ self.W_down, 0)"},
-            seen="the output is off by"),
+            seen="The output: the first entry of the batch for all of relu(z)"),
     Mistake("RowsOnly", "wrong-shape", output("return out.reshape(-1, self.d_model)"),
             at="any leading axes"),
     Mistake("Squeezes", "wrong-shape", output("return out.squeeze()"),  # loses a batch of one
@@ -140,21 +141,21 @@ MISTAKES = [
     Mistake("NoScaleBack", "no-scale-in-backward",
             {"self.scale * (a.T @ G)": "a.T @ G", "D = self.scale * (G": "D = (G"}),
     Mistake("NoScaleForUp", "no-scale-in-backward", {"self.scale * (a.T @ G)": "a.T @ G"},
-            at=LINEAR, seen="the gradient of W_up equals"),
+            at=LINEAR, seen="The gradient of W_up: multiplied by 1/c."),
     Mistake("NoScaleForDown", "no-scale-in-backward", {"rows.T @ D": "rows.T @ D / self.scale"},
-            seen="the gradient of W_down equals"),
+            seen="The gradient of W_down: multiplied by 1/c."),
     Mistake("NoScaleForX", "no-scale-in-backward",
             {"(D @ self.W_down.T)": "(D / self.scale @ self.W_down.T)"},
-            seen="the gradient of x equals"),
+            seen="The gradient of x: 1/c times: the adapter"),
     Mistake("ScaleTwiceBack", "scale-twice", {"rows.T @ D": "self.scale * rows.T @ D"},
-            seen="the gradient of W_down equals"),
+            seen="The gradient of W_down: multiplied by c."),
     Mistake("ScalesAllBack", "scale-on-sublayer",
             {BACK: BACK.replace("self.sublayer", "self.scale * self.sublayer")},
-            seen="the gradient of x equals"),
+            seen="The gradient of x: c times: the sublayer"),
     Mistake("NoReluMask", "no-relu-mask", {" * (a > 0)": ""}),
     Mistake("NoReluMaskForX", "no-relu-mask",
             {"(D @ self.W_down.T)": "(self.scale * G @ self.W_up.T @ self.W_down.T)"},
-            seen="the gradient of x equals"),
+            seen="The gradient of x: relu'(z) left out"),
     Mistake("ReluSlope", "relu-slope", {"* (a > 0)": "* a"}),
     Mistake("BeforeRelu", "gradient-before-relu",
             {"self.scale * (a.T @ G)": "self.scale * ((rows @ self.W_down).T @ G)"}),
@@ -163,7 +164,7 @@ MISTAKES = [
     Mistake("SublayerGradientLost", "sublayer-gradient-lost", {BACK: "return through_adapter"}),
     Mistake("SublayerAsIdentity", "sublayer-as-identity",
             {BACK: "return grad_output + through_adapter"}),
-    Mistake("SublayerTakenAsLinear", "values",  # right only without a nonlinearity
+    Mistake("SublayerTakenAsLinear", "operand",  # right only without a nonlinearity
             {BACK: "return grad_output @ self.sublayer.W + through_adapter"},
             at="with a sublayer that has a nonlinearity"),
     Mistake("AdapterGradientLost", "adapter-gradient-lost", {" + through_adapter": ""}),
@@ -182,16 +183,15 @@ MISTAKES = [
                    "return back + through_adapter"}),
     Mistake("MeanOverRows", "mean-over-rows",
             {"(a.T @ G)": "(a.T @ G) / len(G)", "rows.T @ D": "rows.T @ D / len(G)"}),
-    Mistake("MeanOverTheBatch", "values",  # with two axes each row is a token already
+    Mistake("MeanOverTheBatch", "factor",  # with two axes each row is a token already
             {"(a.T @ G)": "(a.T @ G) / (len(x) if x.ndim == 3 else 1)"},
-            seen="the gradient of W_up is off by"),
-    Mistake("AxesExchanged", "values",  # brings time to the front for x alone: the shapes agree
+            seen="The gradient of W_up: multiplied by 1/2 or 1/(the batch)."),
+    Mistake("AxesExchanged", "operand",  # brings time to the front for x alone: the shapes agree
             {"rows.T @ D": "(x.swapaxes(0, 1) if x.ndim == 3 else x).reshape(rows.shape).T @ D"},
-            at=LINEAR, seen="the gradient of W_down is off by"),
-    Mistake("HalfOfAnArraysGradient", "values",  # the report says what is right all the same
+            at=LINEAR, seen="The gradient of W_down: the first two axes of x swapped"),
+    Mistake("HalfOfAnArraysGradient", "factor",  # the report says what is right all the same
             {"rows.T @ D": "rows.T @ D / 2"},
-            seen="the gradient of W_down is off by 0.5, relative to its largest entry. "
-                 "Right already: W_up, x."),
+            seen="The gradient of W_down: multiplied by 1/2. Right already: W_up, x."),
     Mistake("SkipsZeros", "values",  # saves the work while W_up is zero, and so it stays zero
             {"(a.T @ G)": "(a.T @ G) * self.W_up.any()"},
             seen="The gradient of W_up is zero, so nothing would be learned."),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import peft
-from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Trial
+from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Terms, Trial
 
 NO_LEARNING = Diagnosis(
     "zero-start", "a start from which most of it never learns",
@@ -360,41 +360,51 @@ def _gradient_shapes(trial: Trial) -> None:
             trial.expect(f"the gradient of {name}", grad, shape=shapes[name])
 
 
-def _right(a: Arrays, Q: np.ndarray, T: np.ndarray | None = None, slope: Any = None) -> Arrays:
-    """The gradients for a gradient of the output rows, (P, 2 L H dh)."""
-    T = np.tanh(_before_tanh(a)) if T is None else T
-    R = (Q @ a["W2"]) * (1 - T * T if slope is None else slope(T))
-    return {"b2": Q.sum(axis=0), "W2": Q.T @ T, "b1": R.sum(axis=0), "W1": R.T @ a["E"],
-            "E": R @ a["W1"]}  # from the output backwards: the first wrong one has the mistake
-
-
 def _in_rows(G: np.ndarray) -> np.ndarray:
     """(L, 2, P, H, dh) -> (P, 2 L H dh)."""
     return G.transpose(2, 0, 1, 3, 4).reshape(P, F)
+
+
+def _terms(a: Arrays, G: np.ndarray, T: np.ndarray | None = None) -> Terms:
+    """The gradients for that of the prefix. `T` is tanh's output, by default that of now."""
+    Z = _before_tanh(a)
+    T = np.tanh(Z) if T is None else T
+    nodes = {"P": ("", P), "G": ("pf", _in_rows(G)), "T": ("pk", T), "slope": ("pk", 1 - T * T),
+             "W2": ("fk", a["W2"]), "W1": ("ke", a["W1"]), "E": ("pe", a["E"])}
+    sums = {"b2": ("f", "G"), "W2": ("fk", "G T"), "b1": ("k", "G W2 slope"),
+            "W1": ("ke", "G W2 slope E"), "E": ("pe", "G W2 slope W1")}  # in backward's order
+    known = {"z": Z, "1 - z²": 1 - Z * Z, "1 - T": 1 - T, "1 + T²": 1 + T * T,
+             "1 - tanh(T)²": 1 - np.tanh(T) ** 2}
+    known |= {"G reshaped": G.reshape(P, F), "G reshaped and transposed": G.reshape(F, P).T,
+              "G with keys and values swapped": _in_rows(G[:, ::-1]),
+              "G moved as in forward": G.transpose(1, 2, 0, 3, 4).reshape(P, F)}
+    known |= {f"G with its axes as {axes}": G.transpose(2, *axes).reshape(P, F)
+              for axes in ((1, 0, 3, 4), (0, 3, 1, 4), (0, 1, 4, 3))}
+    return Terms(nodes, {name: (axes, [((), product)]) for name, (axes, product) in sums.items()},
+                 known)
+
+
+def example_terms(trial: Trial) -> Terms:
+    """The terms on the check's own kind of numbers."""
+    arrays = {name: np.empty(SHAPES[name]) for name in NAMES}
+    _fill(trial, arrays)
+    return _terms(arrays, trial.normal(*PREFIX, seed=3))
+
+
+REASONS = {  # what measuring finds, where it has a name of its own
+    "zero everywhere": ZERO_GRADIENT, "negated": WRONG_SIGN, "multiplied by 1/P": MEAN_OVER_TOKENS,
+    "slope left out": NO_SLOPE, "slope": WRONG_SLOPE, "z in the place of T": BEFORE_TANH,
+    "1 - z² in the place of slope": BEFORE_TANH, "G": BACKWARD_LAYOUT}
 
 
 @EXERCISE.test(3, "gradients", "the gradients of all five arrays")
 def _gradients(trial: Trial) -> None:
     mlp, a = _mlp(trial)
     G = trial.normal(*PREFIX, seed=3)
-    Q = _in_rows(G)
-    right = _right(a, Q)
+    terms = _terms(a, G)
     trial.call(mlp.forward)
     _call(trial, mlp, "backward", G, returns=None)
-    found = trial.arrays(mlp, NAMES, "gradients")
-    moved = [G.reshape(P, F), G.reshape(F, P).T, _in_rows(G[:, ::-1]),
-             G.transpose(1, 2, 0, 3, 4).reshape(P, F),  # forward's transpose once more
-             *(G.transpose(2, *axes).reshape(P, F)  # a wrong order within the row
-               for axes in ((1, 0, 3, 4), (0, 3, 1, 4), (0, 1, 4, 3)))]
-    slopes = (lambda T: 1 - T, lambda T: 1 - np.tanh(T) ** 2, lambda T: T, lambda T: 1 + T * T)
-    with trial.telling_others(found, right):
-        for name, grad in right.items():
-            trial.compare(f"the gradient of {name}", found[name], grad, {
-                ZERO_GRADIENT: np.zeros_like(grad), WRONG_SIGN: -grad,
-                MEAN_OVER_TOKENS: grad / P, BEFORE_TANH: _right(a, Q, _before_tanh(a))[name],
-                NO_SLOPE: _right(a, Q, slope=np.ones_like)[name],
-                **_each(WRONG_SLOPE, *(_right(a, Q, slope=slope)[name] for slope in slopes)),
-                **_each(BACKWARD_LAYOUT, *(_right(a, wrong)[name] for wrong in moved))})
+    trial.measure(trial.arrays(mlp, NAMES, "gradients"), terms, None, REASONS)
 
 
 @EXERCISE.test(3, "behaviour", "backward uses the last forward and replaces the gradients")
@@ -406,7 +416,7 @@ def _again(trial: Trial) -> None:
     grads = trial.arrays(mlp, NAMES, "gradients")
     first, T = {name: grad.copy() for name, grad in grads.items()}, np.tanh(_before_tanh(a))
     _fill(trial, a, seed=40)
-    right, old = (_right(a, _in_rows(second), kept) for kept in (None, T))
+    right, old = (_terms(a, second, kept).right for kept in (None, T))
     trial.call(mlp.forward)
     trial.call(mlp.backward, second, returns=None)
     found = trial.arrays(mlp, NAMES, "gradients")
@@ -417,7 +427,7 @@ def _again(trial: Trial) -> None:
     def build() -> tuple:
         mlp, a = _mlp(trial)
         return mlp, lambda x: mlp.forward(), lambda x, G: (
-            _right(a, _in_rows(G)) | {"output": _laid_out(_rows(a))})
+            _terms(a, G).right | {"output": _laid_out(_rows(a))})
 
     mlp, forward, wanted = build()
     trial.follows(mlp, NAMES, (PREFIX, PREFIX), wanted, forward)
@@ -486,9 +496,7 @@ def _batch(trial: Trial) -> None:
         prefix.forward(keys, keys, layer)
         prefix.backward(*grad[layer], layer)
     trial.call(mlp.backward, prefix.prefix_grad, returns=None)
-    found = trial.arrays(mlp, NAMES, "gradients")
-    for name, right in _right(a, _in_rows(prefix.prefix_grad)).items():
-        trial.compare(f"the gradient of {name}", found[name], right)
+    trial.measure(trial.arrays(mlp, NAMES, "gradients"), _terms(a, prefix.prefix_grad))
 
 
 @EXERCISE.test(4, "behaviour", "it is a copy that later training does not change")

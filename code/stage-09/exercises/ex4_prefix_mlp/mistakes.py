@@ -152,17 +152,16 @@ MISTAKES = [
     Mistake("WrongSign", "wrong-tanh-slope", {SLOPE: "(1 + T * T)"}),
     Mistake("SlopeIsT", "wrong-tanh-slope", {SLOPE: "T"}),
     Mistake("SlopeOfZ", "before-tanh", {SLOPE: "(1 - np.arctanh(T) ** 2)"},
-            seen="the gradient of b1 equals"),
+            seen="The gradients of b1, W1 and E: 1 - z² in the place of slope"),
     Mistake("KeepsZ", "before-tanh", {'"x": T': '"x": self.E @ self.W1.T + self.b1'},
-            seen="the gradient of W2 equals"),
+            seen="The gradient of W2: z in the place of T"),
     Mistake("WrongSignThroughout", "wrong-sign", {"Q = grad_prefix": "Q = -grad_prefix"},
-            seen="the gradient of b2 equals"),
+            seen="The gradients of b2, W2, b1, W1 and E: negated."),
     Mistake("ForgetsE", "zero-gradient",  # set to zeros in __init__, and then forgotten
-            {"R @ self.W1": "np.zeros_like(self.E)"}, seen="the gradient of E equals"),
-    Mistake("DoublesTheLast", "values",  # without a name: which gradients are right is said
+            {"R @ self.W1": "np.zeros_like(self.E)"}, seen="The gradient of E: zero everywhere."),
+    Mistake("DoublesTheLast", "factor",  # without a name: which gradients are right is said
             {"R @ self.W1": "2 * R @ self.W1"},
-            seen="the gradient of E is off by 1, relative to its largest entry. "
-                 "Right already: b2, W2, b1"),
+            seen="The gradient of E: multiplied by 2. Right already: b2, W2, b1"),
     Mistake("MeanOverTokens", "mean-over-tokens", {"Q.sum(": "Q.mean(", "R.sum(": "R.mean("}),
     Mistake("LayoutInBackward", "layout-in-backward", {LAID_BACK: "grad_prefix"}),
     Mistake("ReshapedAndTransposed", "layout-in-backward",
@@ -256,7 +255,7 @@ MISTAKES = [
              FILL: "prefix.prefix = self.forward()"},
             at="it is a copy that later training does not change",
             seen="The MLP changed when the prefix was trained on."),
-    Mistake("FreezesTheMLP", "values",  # takes it for finished once a prefix was made of it
+    Mistake("FreezesTheMLP", "factor",  # takes it for finished once a prefix was made of it
             {PREFIX: "self.frozen = True\nreturn prefix",
              "R = (Q": 'if hasattr(self, "frozen"): self.b2_grad[...] = 0\nR = (Q'},
             at="a whole batch that uses the prefix trains the MLP"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Trial
+from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Terms, Trial
 
 NAMES_COLLIDE = Diagnosis(
     "names-collide", "arrays of different methods under one name",
@@ -284,6 +284,47 @@ def _gradients(a: dict, weights: list, x: np.ndarray, G: np.ndarray, *, pull: fl
     return found
 
 
+def _terms(a: dict, weights: list, x: np.ndarray, G: np.ndarray, names: tuple = ()) -> Terms:
+    """The gradients as sums, those of `names` first. Rows t are queries, u are keys."""
+    (wq, wk, wv, wo), s, root = weights, ALPHA_VALUE / RANK, D ** -0.5
+    E = np.concatenate([np.broadcast_to(a["prompt"], (len(x), P, D)), x], axis=1)
+    Q, V = (E @ (w + s * a[f"{n}.B"] @ a[f"{n}.A"]).T for n, w in (("q", wq), ("v", wv)))
+    K, n = E @ wk.T, E.shape[1]
+    Pi = _softmax(np.where(np.tri(n) > 0, root * Q @ K.swapaxes(1, 2), -1e30))
+    Gamma = np.concatenate([np.zeros((len(x), P, D)), G], axis=1) @ wo  # (batch, P+T, d)
+    Phi = Gamma @ V.swapaxes(1, 2)
+    gS = root * Pi * (Phi - (Phi * Pi).sum(-1, keepdims=True))
+    nodes = {"s": ("", s), "alpha": ("", ALPHA_VALUE), "r": ("", RANK), "d": ("", D),
+             "batch": ("", len(x)), "gS": ("btu", gS), "gS'": ("but", gS), "Pi'": ("but", Pi),
+             "K": ("buj", K), "Q": ("buj", Q), "Gamma": ("buj", Gamma), "E": ("bti", E),
+             "behind": ("tl", np.eye(n)[:, P:]), "front": ("tp", np.eye(n)[:, :P]),
+             "W_q": ("ji", wq), "W_k": ("ji", wk), "W_v": ("ji", wv)}
+    back = {"q": "gS K", "k": "gS' Q", "v": "Pi' Gamma"}
+    ways = [(("the path through k", "the frozen weights"), f"{back['k']} W_k")]
+    sums = {}
+    for name in "vq":
+        nodes |= {f"A_{name}": ("ri", a[f"{name}.A"]), f"B_{name}": ("jr", a[f"{name}.B"])}
+        ways += [((f"the path through {name}", "the frozen weights"), f"{back[name]} W_{name}"),
+                 ((f"the path through {name}", "the updates"),
+                  f"s {back[name]} B_{name} A_{name}")]
+        sums |= {f"{name}.B": ("jr", [((), f"s {back[name]} E A_{name}")]),
+                 f"{name}.A": ("ri", [((), f"s {back[name]} B_{name} E")])}
+    sums |= {"prompt": ("pi", [(words, f"{way} front") for words, way in ways]),
+             "x": ("bli", [(words, f"{way} behind") for words, way in ways])}
+    known = {"gS without the pull": root * Pi * Phi, "gS without the root of d": gS / root,
+             "Phi": Phi, "the first rows": np.eye(n)[:, :n - P]}
+    return Terms(nodes, {name: sums[name] for name in dict.fromkeys((*names, *sums))}, known,
+                 fixed=("front", "behind"))
+
+
+def example_terms(trial: Trial) -> Terms:
+    """The terms on the check's own kind of numbers."""
+    arrays = {name: np.empty(SHAPES[name]) for name in NAMES}
+    _fill(trial, arrays)
+    return _terms(arrays, _weights(trial), trial.normal(BATCH, T, D, seed=2),
+                  trial.normal(BATCH, T, D, seed=3))
+
+
 # ---- Step 1: the layer ------------------------------------------------------------------------
 
 @EXERCISE.test(1, "interface", "the layer can be made, and one dictionary names all five arrays")
@@ -467,20 +508,21 @@ def _order(trial: Trial) -> None:
 
 
 def _backward(trial: Trial, shape: tuple) -> tuple:
-    """Found gradients with that of the input under "x", and a function that makes wrong twins."""
+    """Found gradients with that of the input under "x", and functions for wrong twins and terms."""
     layer, a, weights = _layer(trial)
     x, G = trial.normal(*shape, seed=2), trial.normal(*shape, seed=3)
     before = {name: array.copy() for name, array in a.items()}
     trial.call(layer.forward, x)
     back = trial.call(layer.backward, G, shape=x.shape)
     found = trial.arrays(layer, NAMES, "gradients") | {"x": back}
-    return found, lambda **mistake: _gradients(before, weights, x, G, **mistake)
+    return (found, lambda **mistake: _gradients(before, weights, x, G, **mistake),
+            lambda names: _terms(before, weights, x, G, names))
 
 
 @EXERCISE.test(3, "shapes", "gradients have the shapes of what they belong to")
 def _gradient_shapes(trial: Trial) -> None:
     for shape in INPUTS:
-        found, _ = _backward(trial, shape)
+        found, *_ = _backward(trial, shape)
         if found["prompt"].shape == (BATCH, P, D):
             raise Found(PROMPT_MEAN, f"The prompt's gradient has shape {found['prompt'].shape}.")
         for name in NAMES:
@@ -494,7 +536,7 @@ def _lora_gradients(trial: Trial) -> None:
 
 @EXERCISE.test(3, "gradients", "the prompt's gradient, summed over the batch")
 def _prompt_gradient(trial: Trial) -> None:
-    found, _ = _backward(trial, (BATCH, T, D))
+    found, *_ = _backward(trial, (BATCH, T, D))
     if not found["prompt"].any():
         raise Found(PROMPT_LOST, "It is zero everywhere.")
     _compare_gradients(trial, ("prompt",))
@@ -507,11 +549,13 @@ def _input_gradient(trial: Trial) -> None:
 
 def _compare_gradients(trial: Trial, names: tuple) -> None:
     for shape in INPUTS:
-        found, made = _backward(trial, shape)
-        _name_gradients(trial, found, made, names)
+        found, made, terms = _backward(trial, shape)
+        right = made()
+        if not all(trial.agrees(found[name], right[name]) for name in names):
+            _name_gradients(trial, found, made, terms(names))
 
 
-def _name_gradients(trial: Trial, found: dict, made: Any, names: tuple) -> None:
+def _name_gradients(trial: Trial, found: dict, made: Any, terms: Terms) -> None:
     right = made()
     mistakes = [(ROWS_BACK, made(put=slice(0, T))), (SOFTMAX_BACK, made(pull=0.0)),
                 (NO_SCALE_BACK, made(scale=1.0)), (FROZEN_LOST, made(through=0.0)),
@@ -524,10 +568,8 @@ def _name_gradients(trial: Trial, found: dict, made: Any, names: tuple) -> None:
     mistakes += [(OVERWRITTEN, {name: right[name.translate(QV)] for name in NAMES}),
                  *((PROMPT_MEAN, {"prompt": wrong}) for wrong in (
                      right["each"].mean(axis=0), *right["each"]))]
-    with trial.telling_others(found, {name: right[name] for name in (*NAMES, "x")}):
-        for name in names:
-            _compare(trial, f"the gradient of {'the input' if name == 'x' else name}", found[name],
-                     right[name], [(d, wrong[name]) for d, wrong in mistakes if name in wrong])
+    trial.measure(found, terms, {name: [(d, wrong[name]) for d, wrong in mistakes if name in wrong]
+                                 for name in found})
 
 
 @EXERCISE.test(3, "behaviour", "backward replaces the gradients")

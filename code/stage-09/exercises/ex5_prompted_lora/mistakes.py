@@ -227,16 +227,16 @@ MISTAKES = [
     Mistake("PromptPerSequence", "prompt-not-summed",
             back("self.prompt.prompt_grad = gE[..., :P, :]")),
     Mistake("FirstSequenceOnly", "prompt-not-summed", back("self.prompt.prompt_grad = gE[0, :P]")),
-    Mistake("NothingToSum", "values",  # takes a batch of one for none, and sums over the prompt
+    Mistake("NothingToSum", "turned",  # takes a batch of one for none, and sums over the prompt
             back("if len(gE) == 1:\n"
                  "    self.prompt.prompt_grad[:] = self.prompt.prompt_grad.sum(axis=0)"),
-            seen="the gradient of prompt is off by"),
-    Mistake("FrontRowsGoBack", "values",
+            seen="The gradient of prompt: the sum along axis 0 for all."),
+    Mistake("FrontRowsGoBack", "operand",
             {BACK: "self.prompt.backward(gE)\nreturn gE[..., :rows - P, :]"},
-            seen="the gradient of the input is off by"),
-    Mistake("NoSInA", "values",
+            seen="The gradient of x: the first rows in the place of behind."),
+    Mistake("NoSInA", "factor",
             back("self.v.lora.A_grad = self.v.lora.A_grad / self.v.lora.scaling"),
-            seen="the gradient of v.A is off by"),
+            seen="The gradient of v.A: multiplied by 1/s."),
     Mistake("GradientsOverwritten", "gradients-overwritten",
             {"self.q.gradients()": "self.v.gradients()"}),
     Mistake("KeepsAnAxis", "wrong-shape",

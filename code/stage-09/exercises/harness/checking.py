@@ -4,8 +4,9 @@ An `Exercise` is a list of tests. A test is a function of a `Trial`, through whi
 student's work; it returns if all is well and raises `Found` with a `Diagnosis` if it is not.
 `Exercise.check` runs the tests in order and returns a `Report`. Nothing is kept between checks.
 
-`run` calls a student's work safely, `compare` compares arrays, `contract` tests what all exercises
-share; `general` holds the diagnoses of all three, `report` says what was found.
+`run` calls a student's work safely, `compare` compares arrays, `terms` measures what a wrong one
+is instead, `contract` tests what all exercises share; `general` holds the diagnoses of all of them,
+`report` says what was found.
 """
 
 from collections.abc import Callable
@@ -18,9 +19,10 @@ from exercises.harness.contract import Trial
 from exercises.harness.general import GENERAL, TIME_LIMIT, Found, NotYet
 from exercises.harness.report import Diagnosis, Report, Row
 from exercises.harness.run import Outcome, safely
+from exercises.harness.terms import Terms
 
 __all__ = ["GENERAL", "KINDS", "TIME_LIMIT", "Diagnosis", "Exercise", "Found", "NotYet", "Report",
-           "Test", "Trial"]
+           "Terms", "Test", "Trial"]
 
 #: Order of the kinds of test, which is also the order in which mistakes are easiest to find.
 KINDS = ("interface", "shapes", "start", "values", "gradients", "behaviour")

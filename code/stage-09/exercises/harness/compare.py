@@ -1,13 +1,11 @@
 """Compare what a student's work gives with what is right, and say what differs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
-from exercises.harness.general import GENERAL, Found
+from exercises.harness.general import GENERAL, Found, Measured
 from exercises.harness.report import Diagnosis
 from exercises.harness.run import Calls
+from exercises.harness.terms import Terms
 
 #: Largest relative error of a right answer, by the bytes of its dtype. Mistakes are far larger.
 TOLERANCE = {2: 2e-2, 4: 2e-4, 8: 1e-5}
@@ -37,19 +35,52 @@ class Comparisons(Calls):
         raise Found(GENERAL["values"], f"{what} is off by {_error(value, right):.2g}, relative to "
                                        "its largest entry.")
 
-    @contextmanager
-    def telling_others(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray]
-                       ) -> Iterator[None]:
-        """Comparisons of several results: an unknown mistake is told with those that are right."""
-        try:
-            yield
-        except Found as error:
-            if error.diagnosis.mistake != "values":
-                raise
-            good = [name for name, array in right.items() if name in found
-                    and found[name].shape == array.shape and self.agrees(found[name], array)]
-            raise Found(GENERAL["values"], f"{error.diagnosis.seen} Right already: "
-                                           f"{', '.join(good) or 'none'}.") from None
+    def measure(self, found: dict[str, np.ndarray], terms: Terms,
+                twins: dict[str, list[tuple[Diagnosis, np.ndarray]]] | None = None,
+                reasons: dict[str, Diagnosis] | None = None, when: str = "") -> None:
+        """Raise `Found` unless all that was found is right, and say what it is instead.
+
+        Parameters
+        ----------
+        found : arrays by the names that they have in `terms`, which may have more
+        twins : by name of an array, what known mistakes of structure make of it
+        reasons : diagnoses of what is measured: by the change, or by the node or way it is about
+        when : in words, where that is not plain from the test
+        """
+        right = {name: array for name, array in terms.right.items() if name in found}
+        for name, array in right.items():
+            self.expect(called(name), found[name], shape=array.shape)
+        wrong = [name for name in right if not self.agrees(found[name], right[name])]
+        if not wrong:
+            return
+        first, found = wrong[0], {name: found[name].copy() for name in wrong}
+        for diagnosis, twin in (twins or {}).get(first, ()):
+            if twin.shape == found[first].shape and self.agrees(found[first], twin):
+                raise Found(diagnosis, f"{_capital(called(first))} equals what this mistake gives.")
+        good = [name for name in right if name not in wrong]
+        size = min(self.dtype.itemsize, *(array.dtype.itemsize for array in found.values()))
+
+        def measured() -> tuple[Diagnosis, str]:
+            stories = terms.explain(found, TOLERANCE.get(size, TOLERANCE[8]))
+            told = {name: story for names, story in stories for name in names}
+            lines = []
+            for names, story in stories:
+                table = f", that is {story.measured}" if story.measured else ""
+                lines.append(f"{called(*names)}{when}: {story.change}{table}")
+            for name in (name for name in wrong if name not in told):
+                error = f"{_error(found[name], right[name]):.2g}, relative to its largest entry"
+                lines.insert(0 if name == first else len(lines),
+                             f"{called(name)}{when} is off by {error}")
+            lines.append(f"Right already: {', '.join(good) or 'none'}.")
+            seen = ". ".join(map(_capital, lines))
+            if first not in told:
+                return GENERAL["values"], seen
+            story = told[first]
+            names = f"{first}: {story.change}", story.change, story.about
+            return next((reasons[name] for name in names if name in (reasons or {})),
+                        GENERAL[story.kind]), seen
+
+        raise Measured(measured)
 
     def same_bits(self, what: str, array: np.ndarray, copy: np.ndarray,
                   diagnosis: Diagnosis) -> None:
@@ -71,6 +102,19 @@ class Comparisons(Calls):
         if self.dtype == np.float64 and (error := _error(value, right)) > DIGITS:
             raise Found(GENERAL["wrong-dtype"], f"{what}: float64 in gave float64 out, but it is "
                                                 f"off by {error:.1g}, as after a narrower dtype.")
+
+
+def called(*names: str) -> str:
+    """Arrays of `Terms` in words: those of one word are gradients, but for the output."""
+    if any(name == "output" or " " in name for name in names):
+        return ", ".join(f"the {name}" if name == "output" or " " in name else called(name)
+                         for name in names)
+    *some, last = names
+    return f"the gradients of {', '.join(some)} and {last}" if some else f"the gradient of {last}"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _error(value: np.ndarray, reference: np.ndarray) -> float:

@@ -1,6 +1,8 @@
 """What can go wrong in any exercise, and how a test says that it did."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 
 from exercises.harness.report import Diagnosis, short
 
@@ -38,9 +40,26 @@ GENERAL = {d.mistake: d for d in (
     Diagnosis("not-finite", "NaN or infinity in a result",
               "Somewhere zero divides, or an exponential overflows. The input was harmless.",
               "9.6"),
-    Diagnosis("values", "a wrong value that matches no mistake known to this check",
+    Diagnosis("values", "a wrong value that this check does not recognise",
               "Work it out on paper for the smallest case that the statement allows, such as one "
               "row or width two, and compare line by line.", "statement"),
+    Diagnosis("factor", "the right array times a constant",
+              "All its entries are off by the same factor, so the formula is right but for that "
+              "number. Look for where it comes in, or where it was forgotten.", "statement"),
+    Diagnosis("terms", "a sum with a term missing, counted twice, or times a wrong number",
+              "The right array is a sum: each way from the input to the output brings one term, "
+              "once. The others are right already.", "statement"),
+    Diagnosis("operand", "a product with a wrong factor in it",
+              "Everything else in the formula is right. Compare this one factor with what forward "
+              "has used in its place.", "statement"),
+    Diagnosis("another", "another array than the one asked for",
+              "It is, or has in it, an array that belongs elsewhere.", "statement"),
+    Diagnosis("turned", "the right numbers in the wrong places",
+              "Where shapes agree by chance nothing complains. Follow the axes through a reshape, "
+              "a transpose or a mean one by one.", "statement"),
+    Diagnosis("partly", "an array that is right in some places only",
+              "What holds for one row holds for all. Look for an index, a mask or a limit that "
+              "treats some of them differently.", "statement"),
     Diagnosis("accepts-nonsense", "no check of the arguments",
               "A size or rate that makes no sense must be refused at once. Otherwise it becomes a "
               "silent wrong answer much later.", "9.6"),
@@ -82,6 +101,19 @@ class Found(Exception):
     def __init__(self, diagnosis: Diagnosis, seen: str = ""):
         self.diagnosis = replace(diagnosis, seen=short(seen or diagnosis.seen, 900))
         super().__init__(diagnosis.mistake)
+
+
+class Measured(Found):
+    """A test has found a wrong array. What it is instead is measured when somebody asks."""
+
+    def __init__(self, measure: Callable[[], tuple[Diagnosis, str]]):
+        Exception.__init__(self, "measured")
+        self.measure = measure
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis:
+        diagnosis, seen = self.measure()
+        return replace(diagnosis, seen=short(seen, 900))
 
 
 class NotYet(Exception):

@@ -99,7 +99,7 @@ class Report:
                 }[self.status]
 
     def _shown(self) -> list[Row]:
-        """The rows, with those of earlier steps summed up in one, and each note only once."""
+        """The rows, with those of earlier steps those not tried too; each note once."""
         early = [row for row in self.rows if self.step and row.step < self.step]
         rows = list(self.rows[len(early):])
         if early:
@@ -109,6 +109,9 @@ class Report:
             steps = "step 1" if self.step == 2 else f"steps 1-{self.step - 1}"
             rows.insert(0, Row(first.step, steps, f"{done} of {len(early)} earlier tests passed",
                                first.status, note.strip()))
+        late = [row for row in rows if row.status == "not tried"]  # these stand at the end
+        if len(late) > 1:
+            rows[-len(late):] = [Row(late[0].step, "", f"{len(late)} tests after it", "not tried")]
         notes = [row.note for row in rows]
         return [replace(row, note="" if row.note in notes[:i] else row.note)
                 for i, row in enumerate(rows)]

@@ -410,7 +410,8 @@ def test_the_hint_knows_every_array_of_peft(name, end):
 
 def test_general_diagnoses_send_to_where_the_matter_is_explained():
     by_page = {"statement": {"raised", "slip", "signature", "global-random", "wrong-type",
-                             "wrong-shape", "values", "start-size", "digits"},
+                             "wrong-shape", "values", "start-size", "digits", "factor", "terms",
+                             "operand", "another", "turned", "partly"},
                "9.6": {"too-long", "changes-input", "wrong-dtype", "not-finite", "accumulates",
                        "accepts-nonsense", "backward-first", "dead-parameters", "kept",
                        "writes-parameters", "shared", "handed-out"}}
@@ -447,6 +448,16 @@ def test_a_twin_of_another_shape_is_no_twin():
     run = lambda t: t.compare("it", t.student, right, {wrong: 2 * np.ones(4)})  # noqa: E731
     assert found(run, 2 * right) == ("values", "it is off by 1, relative to its largest entry.")
     assert found(run, np.ones(4))[0] == "wrong-shape"
+
+
+def test_tests_that_were_not_tried_are_one_line():
+    exercise = Exercise(3, "a trial")
+    exercise.test(1, "values", "one")(lambda trial: trial.expect("x", [1]))
+    for name in ("two", "three", "four"):
+        exercise.test(1, "values", name)(lambda trial: None)
+    report = exercise.check(None)
+    assert str(report).count("not tried  ") == 1 and "3 tests after it" in str(report)
+    assert len(report.rows) == 4  # a grading tool sees them all
 
 
 def test_a_report_says_each_thing_once_and_where_to_read():

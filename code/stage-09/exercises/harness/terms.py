@@ -1,0 +1,388 @@
+"""What a wrong array is instead: a measurement against the terms of the right one.
+
+Every right array of an exercise is a sum of terms, each a product of named nodes. `Terms` holds
+them as data, makes the right arrays from them, and says of a wrong one what it computes: the right
+one times a constant, the terms with other coefficients, a term with another factor, the right one
+turned, only a part of it, or another array that is known. A story is told only if it gives the
+array exactly, up to rounding, and changes one thing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations, permutations
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+ROWS = "n"  # the axis letter that stands for all leading axes
+TABLE = 4  # terms of a sum that is written out
+ROOTS = ("r", "d")  # numbers of which a root is taken in some formulas
+EXACT = 1e-3  # relative: coefficients that differ by less are the same
+
+
+@dataclass(frozen=True)
+class Story:
+    """One explanation of a wrong array.
+
+    Attributes
+    ----------
+    kind : key of `general.GENERAL`
+    change : what was changed, in words that are the same for each array that it explains
+    measured : what this array is, "" if `change` says it
+    about : the node that was changed, or the way that is missing
+    """
+
+    kind: str
+    change: str
+    measured: str = ""
+    about: str = ""
+
+
+class Terms:
+    """The right arrays of an exercise, each as a sum of products.
+
+    Parameters
+    ----------
+    nodes : by name (no blanks) the axes, one letter each, and the array or the number. An axis
+        "n", the first if present, stands for all leading axes.
+    sums : by name of the right array its axes and its terms: (ways, product), where `ways` is a
+        tuple that says in words what the term passes through, and `product` names the nodes with
+        blanks between. What is not an axis of the array is summed over.
+    known : further arrays that a wrong answer may hold in the place of a node, by what they are
+    lead : the leading axes' shape
+    fixed : nodes that only say which rows are meant: another known array may stand there instead
+    """
+
+    def __init__(self, nodes: dict[str, tuple[str, Any]],
+                 sums: dict[str, tuple[str, list[tuple[tuple[str, ...], str]]]],
+                 known: Arrays | None = None, lead: tuple[int, ...] = (),
+                 fixed: tuple[str, ...] = ()):
+        self.lead, self.sums, self.fixed = lead, sums, fixed
+        self.axes = {name: axes for name, (axes, _) in nodes.items()}
+        self.nodes = {name: self._flat(axes, np.asarray(array, np.float64))
+                      for name, (axes, array) in nodes.items()}
+        self.known = {name: array.reshape(-1, array.shape[-1]) if array.ndim > 1 else array
+                      for name, array in (known or {}).items()}
+        used = {name for _, terms in sums.values() for _, product in terms
+                for name in product.split()}
+        self.used = [name for name in nodes if name in used]
+        self.right = {name: self._shaped(axes, sum(self.products(name))) for name, (axes, _)
+                      in sums.items()}
+
+    def _flat(self, axes: str, array: np.ndarray) -> np.ndarray:
+        return array.reshape(-1, *array.shape[len(self.lead):]) if axes[:1] == ROWS else array
+
+    def _shaped(self, axes: str, array: np.ndarray) -> np.ndarray:
+        return array.reshape(*self.lead, *array.shape[1:]) if axes[:1] == ROWS else array
+
+    def products(self, name: str, changed: Arrays | None = None) -> list[np.ndarray]:
+        """The terms of an array, with some nodes `changed`."""
+        axes, terms = self.sums[name]
+        nodes = self.nodes | (changed or {})
+        found = []
+        for _, product in terms:
+            keys = product.split()
+            found.append(np.einsum(",".join(self.axes[key] for key in keys) + "->" + axes,
+                                   *(nodes[key] for key in keys)))
+        return found
+
+    def _beside(self, name: str, product: str, node: str) -> tuple[str, np.ndarray]:
+        """All of a product but one node: its axes, those of the array and of the node; the array.
+
+        Of a node that occurs more than once one is left out.
+        """
+        keys = product.split()
+        keys.remove(node)
+        if not keys:
+            return "", np.ones(())
+        letters = {letter for key in keys for letter in self.axes[key]}
+        kept = "".join(x for x in dict.fromkeys(self.sums[name][0] + self.axes[node])
+                       if x in letters)
+        subscripts = ",".join(self.axes[key] for key in keys) + "->" + kept
+        return kept, np.einsum(subscripts, *(self.nodes[key] for key in keys))
+
+    def changed(self, name: str, nodes: Arrays) -> np.ndarray:
+        """What becomes of an array if some of its nodes are others; for twins."""
+        return self._shaped(self.sums[name][0], sum(self.products(name, nodes)))
+
+    def explain(self, found: Arrays, tolerance: float) -> list[tuple[list[str], Story]]:
+        """What the wrong arrays among `found` are: the names that a story is true of, the story.
+
+        Arrays of which nothing is known are left out. Of several stories that are true of an array
+        those are kept that are true of the most arrays; where two are left, both are told.
+        """
+        stories = {}
+        for name, value in found.items():
+            if name in self.sums and value.shape == self.right[name].shape and not _same(
+                    value, self.right[name], tolerance):
+                axes = self.sums[name][0]
+                flat = self._flat(axes, np.asarray(value, np.float64))
+                right = self._flat(axes, self.right[name])
+                stories[name] = self._stories(name, flat, right, tolerance)
+        votes: dict[str, int] = {}
+        for told in stories.values():
+            for story in told:
+                votes[story.change] = votes.get(story.change, 0) + 1
+        merged: dict[str, tuple[list[str], Story]] = {}
+        for name, told in stories.items():
+            best = max((votes[story.change] for story in told), default=0)
+            kept = list({s.change: s for s in told if votes[s.change] == best}.values())[:2]
+            if kept:
+                change = ", or ".join(story.change for story in kept)
+                about = kept[0].about if len({story.about for story in kept}) == 1 else ""
+                merged.setdefault(change, ([], replace(kept[0], change=change, about=about)))
+                merged[change][0].append(name)
+        return list(merged.values())
+
+    # ---- The questions, in order --------------------------------------------------------------
+
+    def _stories(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
+                 ) -> list[Story]:
+        for question in (self._factor, self._coefficients, self._operands, self._another,
+                         self._turned, self._partly):
+            if stories := list(question(name, value, right, tolerance)):
+                return stories
+        return []
+
+    def _constants(self) -> dict[str, float]:
+        """The numbers that a coefficient may be, by what they are."""
+        sizes = {}
+        if self.lead:
+            sizes["the number of rows"] = float(np.prod(self.lead))
+        if len(self.lead) > 1:
+            sizes |= {"the batch": float(self.lead[0]), "the tokens": float(self.lead[-1])}
+        found = {"2": 2.0, "1/2": 0.5}
+        scalars = {name: float(array) for name, array in self.nodes.items() if not array.ndim}
+        for key, number in {f"({key})": size for key, size in sizes.items()}.items():
+            found |= {key: number, f"1/{key}": 1 / number}
+        for which, power in {"{}": 1, "1/{}": -1, "{}²": 2, "1/{}²": -2, "√{}": 0.5,
+                             "1/√{}": -0.5}.items():
+            found |= {which.format(key): number ** power for key, number in scalars.items()
+                      if "√" not in which or key in ROOTS}
+        return found
+
+    def _called(self, c: float) -> str:
+        """A coefficient by its name, by two if two are that large, or with three digits."""
+        for number in (0, 1, -1):
+            if abs(c - number) < EXACT:
+                return str(number)
+        names = [("-" if c < 0 else "") + name for name, number in self._constants().items()
+                 if abs(abs(c) - number) < EXACT * max(1.0, number)]
+        return " or ".join(names[:2]) or f"{c:.3g}"
+
+    def _factor(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
+                ) -> Iterator[Story]:
+        c = _fit(value, right)
+        if _same(value, c * right, tolerance):
+            called = self._called(c)
+            change = ("zero everywhere" if called == "0" else "negated" if called == "-1" else
+                      f"multiplied by {called}")
+            yield Story("factor", change)
+
+    def _coefficients(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
+                      ) -> Iterator[Story]:
+        terms, products = self.sums[name][1], self.products(name)
+        live = [i for i, product in enumerate(products) if product.any()]
+        if len(live) < 2 or value.size < 2 * len(live):
+            return
+        matrix = np.stack([products[i].ravel() for i in live], axis=1)
+        sizes = np.linalg.norm(matrix, axis=0)
+        fit, _, rank, _ = np.linalg.lstsq(matrix / sizes, value.ravel(), rcond=1e-8)
+        fit = fit / sizes
+        if rank < len(live) or not _same(
+                value, (matrix @ fit).reshape(value.shape), tolerance):
+            return
+        c = {i: self._called(number) for i, number in zip(live, fit, strict=True)}
+        measured = " + ".join(f"{c[i]}·({_pretty(terms[i][1])})" for i in live
+                              ) if len(live) <= TABLE else ""
+        wrong = {i for i in live if c[i] != "1"}
+        ways = [(way,) for i in live for way in terms[i][0]] + [
+            pair for i in live for pair in combinations(terms[i][0], 2)] + [
+            terms[i][0] for i in live]
+        for way in dict.fromkeys(ways):
+            through = {i for i in live if set(way) <= set(terms[i][0])}
+            if through == wrong and len({c[i] for i in wrong}) == 1:
+                one = c[min(wrong)]
+                break
+        else:
+            changes = [f"{_verb(c[i])}: {', '.join(terms[i][0])}" for i in sorted(wrong)]
+            yield Story("terms", "; ".join(changes), measured)
+            return
+        way = ", ".join(way)
+        yield Story("terms", f"{_verb(one)}: {way}", measured, way if one == "0" else "")
+
+    def _operands(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
+                  ) -> Iterator[Story]:
+        (axes, terms), products = self.sums[name], self.products(name)
+        for node in self.used:
+            where = [i for i, (_, product) in enumerate(terms)
+                     if node in product.split() and products[i].any()]
+            if not where or not self.nodes[node].ndim:
+                continue
+            beside = [self._beside(name, terms[i][1], node) for i in where]
+            whats, arrays = zip(("", 0 * self.nodes[node]), *self._changes(node), strict=True)
+            stack, its = np.stack(arrays), self.axes[node]
+            new = [np.einsum(f"{kept},Z{its}->Z{axes}", array, stack) for kept, array in beside]
+            if set(axes) <= set(beside[0][0]):  # what is left has all axes without the node
+                whats = (*whats, f"{node} left out")
+                new = [np.concatenate([part, np.einsum(f"{kept}->{axes}", array)[None]])
+                       for part, (kept, array) in zip(new, beside, strict=True)]
+            told = False
+            for group in [where] + [[i] for i in where if len(where) > 1]:
+                if told:  # of all terms, so not of some
+                    break
+                rest = value - right + sum(products[i] for i in group)  # of what the group gives
+                parts = sum(new[where.index(i)] for i in group)
+                flat = parts.reshape(len(parts), -1)
+                c = flat @ rest.ravel() / np.maximum((flat * flat).sum(1), 1e-300)
+                error = np.abs(rest.ravel() - c[:, None] * flat).max(1)
+                for i in np.flatnonzero(error <= tolerance * np.abs(value).max(initial=1e-12)):
+                    called = self._called(c[i])
+                    if called == "1" or called != "0" and not _is_number(called):
+                        times = "" if called == "1" else f", times {called}"
+                        at = "" if group is where else f", in {_pretty(terms[group[0]][1])}"
+                        told = True
+                        yield Story("operand", f"{whats[i]}{at}{times}", about=node)
+
+    def _changes(self, node: str) -> Iterator[tuple[str, np.ndarray]]:
+        """Each single change of a node: what it is, and the array after it."""
+        axes, array = self.axes[node], self.nodes[node]
+        for other, its in (self.nodes | self.known).items():
+            if other != node and its.shape == array.shape and not np.array_equal(its, array):
+                yield f"{other} in the place of {node}", its
+            elif array.ndim == 2 and its.shape == array.shape[::-1] and other != node:
+                yield f"{other} transposed in the place of {node}", its.T
+        if node in self.fixed:
+            return
+        yield f"{node} squared", array * array
+        yield f"|{node}|", np.abs(array)
+        if not (array > 0).all():
+            yield f"{node} > 0 in the place of {node}", (array > 0).astype(float)
+        yield f"1 - {node} in the place of {node}", 1 - array
+        yield f"the positive part of {node}", np.maximum(array, 0)
+        if array.ndim > 1 and array.shape[-1] == array.shape[-2]:
+            yield f"{node} transposed", array.swapaxes(-1, -2)
+        if axes[:1] == ROWS and len(self.lead) > 1:
+            batch = array.reshape(*self.lead, *array.shape[1:])
+            yield f"the first two axes of {node} swapped", batch.swapaxes(
+                0, 1).reshape(array.shape)
+            for what, one in (("the first entry of the batch", batch[:1]),
+                              ("the mean over the batch", batch.mean(0, keepdims=True))):
+                yield f"{what} for all of {node}", np.broadcast_to(
+                    one, batch.shape).reshape(array.shape)
+        for axis in range(array.ndim):
+            which = "the rows of " * (array.ndim == 2 and axis == 0) + (
+                "the columns of " * (array.ndim == 2 and axis == 1)) + node
+            yield f"{which} reversed", np.flip(array, axis)
+            for step in (1, -1):
+                yield f"{which} shifted by one", np.roll(array, step, axis)
+            for what, one in (("the mean over", array.mean(axis, keepdims=True)),
+                              ("the sum over", array.sum(axis, keepdims=True)),
+                              ("the first of", np.take(array, [0], axis)),
+                              ("the last of", np.take(array, [-1], axis))):
+                yield f"{what} {which} for all", np.broadcast_to(one, array.shape)
+            for what, index in (("the first", 0), ("the last", -1)):
+                cut = array.copy()
+                cut[(slice(None),) * axis + (index,)] = 0
+                yield f"{what} of {which} left out", cut
+
+    def _another(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
+                 ) -> Iterator[Story]:
+        """Equal to, or off by, an array that is known."""
+        others = {f"the right {key}": self._flat(self.sums[key][0], array)
+                  for key, array in self.right.items() if key != name}
+        for other, array in (others | self.nodes | self.known).items():
+            if array.shape != value.shape or not array.any():
+                continue
+            for text, base in (("{}", 0.0 * right), ("the right one plus {}", right)):
+                c = _fit(value - base, array)
+                called = self._called(c)
+                if (called in ("1", "-1") or not _is_number(called)) and _same(
+                        value, base + c * array, tolerance):
+                    words = text.format(f"{called} times " * (called != "1") + other)
+                    yield Story("another", words)
+
+    def _turned(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
+                ) -> Iterator[Story]:
+        value, right = (self._shaped(self.sums[name][0], array) for array in (value, right))
+        for what, turned in _rearranged(right):
+            if turned.shape == value.shape:
+                called = self._called(_fit(value, turned))
+                if called in ("1", "-1") and _same(value, float(called) * turned, tolerance):
+                    yield Story("turned", what + ", and negated" * (called == "-1"))
+
+    def _partly(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
+                ) -> Iterator[Story]:
+        value, right = (self._shaped(self.sums[name][0], array) for array in (value, right))
+        close = np.abs(value - right) <= tolerance * np.abs(right).max(initial=1e-12)
+        wrong, most = value[~close], np.abs(value).max()
+        if close.mean() > 0.1 and most and (np.abs(np.abs(wrong) - most) < 1e-6 * most).all() and (
+                np.abs(right[~close]) >= most).all():
+            yield Story("partly", f"clipped at {most:.3g}")
+            return
+        for axis in range(close.ndim):
+            good = close.all(axis=tuple(i for i in range(close.ndim) if i != axis))
+            if 0 < good.sum() < good.size:
+                zero = not np.compress(~good, value, axis=axis).any()
+                yield Story("partly", f"right only for {_indices(good)} of the {good.size} along "
+                            f"axis {axis}" + ", and zero for the others" * zero)
+                return
+        if close.mean() > 0.1:
+            how = ("zero where it is wrong" if not wrong.any() else "wrong only where the right "
+                   "one is negative" if (right[~close] < 0).all() else "no pattern in which")
+            yield Story("partly", f"right in {close.sum()} of {close.size} entries, {how}")
+
+
+def _same(value: np.ndarray, reference: np.ndarray, tolerance: float) -> bool:
+    """Equal up to the tolerance, relative to the largest entry of the reference."""
+    scale = max(np.abs(reference).max(initial=0.0), 1e-12)
+    return bool(np.abs(value - reference).max(initial=0.0) <= tolerance * scale)
+
+
+def _fit(value: np.ndarray, base: np.ndarray) -> float:
+    """The number that makes c base nearest to the value."""
+    return float(np.vdot(base, value) / max(np.vdot(base, base), 1e-300))
+
+
+def _rearranged(right: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """A right array with its entries in other places, or with some for all."""
+    for axes in list(permutations(range(right.ndim)))[1:] if right.ndim < 5 else ():
+        yield f"its axes in the order {axes}", right.transpose(axes)
+        yield f"its axes in the order {axes}, and reshaped", right.transpose(axes).reshape(
+            right.shape)
+    for axis in range(right.ndim):
+        yield f"reversed along axis {axis}", np.flip(right, axis)
+        for step in (1, -1):
+            yield f"shifted by one along axis {axis}", np.roll(right, step, axis)
+        for what, one in (("the mean", right.mean(axis, keepdims=True)),
+                          ("the sum", right.sum(axis, keepdims=True)),
+                          ("the first", np.take(right, [0], axis)),
+                          ("the last", np.take(right, [-1], axis))):
+            yield f"{what} along axis {axis} for all", np.broadcast_to(one, right.shape)
+
+
+def _verb(called: str) -> str:
+    words = {"0": "missing", "2": "twice", "-1": "with the wrong sign"}
+    return words.get(called.partition(" or ")[0], f"{called} times")
+
+
+def _indices(good: np.ndarray) -> str:
+    return ", ".join(str(i) for i in np.flatnonzero(good)[:6]) + " ..." * int(good.sum() > 6)
+
+
+def _is_number(called: str) -> bool:
+    """Whether a coefficient has no name."""
+    try:
+        float(called)
+    except ValueError:
+        return False
+    return True
+
+
+def _pretty(product: str) -> str:
+    """A product with what occurs twice as a square."""
+    counts: dict[str, int] = {}
+    for name in product.split():
+        counts[name] = counts.get(name, 0) + 1
+    return " ".join(name + {1: "", 2: "²"}.get(count, "³") for name, count in counts.items())
