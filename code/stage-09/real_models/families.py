@@ -4,17 +4,21 @@
 page for a configuration that somebody pastes. It is data: nothing here computes a count.
 """
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 # symbols   `name = first | second | ...`: the first alternative that the config.json can answer. An
 #           alternative is a key of the config, a number, an expression in symbols defined above it,
-#           or `key~text`: does the value of that key start with this text?
+#           or `key~text`: does the value of that key start with this text? `key?` may
+#           be 0 or null: then there is none of it, and the symbol is 0.
 # defaults  what the family's class in transformers takes for a key that the file leaves out. A key
 #           that is there and null has no default: it goes on to the next alternative.
 # modules   `path  kind  size size  [bias] [bias:flag] [tied:flag] [if:flag]`, one line for each
-#           module. `{layers}` in a path repeats the line for 0 … layers-1. Sizes and flags are
-#           expressions in symbols. `tied` means that the weight is another module's: not counted.
+#           module. `{layers}` in a path repeats the line for 0 … layers-1, `{dense:layers}` from
+#           dense on. Sizes and flags are expressions in symbols. `tied` means that the weight is
+#           another module's: not counted.
 #               linear     in out         conv1d   in out  (a linear layer stored transposed; GPT-2)
 #               embedding  rows width     norm     width   (LayerNorm if it has a bias, or RMSNorm)
 #               stack      sizes …        a parameter of this very name that is no layer of its own:
@@ -23,10 +27,12 @@ from typing import Any
 #           symbol for this task, `root name` renames the part in front of the first dot.
 # head      the task of a file that names no class.
 # classes   a class under `architectures` -> the task of its head. No other class is counted.
-# only      keys that change the model in a way that is not counted: key -> the one value that is.
+# only      keys that change the model in a way that is not counted: key -> the values that are.
 # own_code  entries of `auto_map` that build the same model as transformers does.
 # not_quantized   leaves that loading in 4 or 8 bits keeps as they are.
 # note      what one must know to read any count of this family.
+# fused     names that PEFT takes for the experts' layers of transformers 4: it adapts the stacks
+#           that hold them now, at other ranks. They are not counted, and so is no "all-linear".
 # lora, adalora, vera, ia3, feedforward   the target modules that Hugging Face PEFT takes when none
 #           are named; without `vera`, VeRA takes LoRA's, as LoHa does.
 #
@@ -84,9 +90,8 @@ _STACKED_EXPERTS = """
     model.layers.{layers}.mlp.experts.down_proj         stack experts d ff
 """
 _EXPERTS_NOTE = (
-    "The experts are stacked as in transformers 5: target_modules do not reach them, and "
-    "bitsandbytes does not quantize them. Transformers 4 had a linear layer for each. With "
-    "all-linear PEFT adapts the stacks as well, which is not counted here.")
+    "The experts are stacked as in transformers 5: bitsandbytes does not quantize them. "
+    "Transformers 4 had a linear layer for each.")
 _SCORE = "score linear d labels"
 _SCORE_TOKENS = "score linear d labels bias"
 _SPANS = "qa_outputs linear d 2 bias"
@@ -195,7 +200,7 @@ _BERT = """
 _BERT_DEFAULTS = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
                   "num_attention_heads": 12, "vocab_size": 30522, "max_position_embeddings": 512,
                   "type_vocab_size": 2}
-_BERT_ONLY = {"add_cross_attention": False, "tie_word_embeddings": True}
+_BERT_ONLY = {"add_cross_attention": [False], "tie_word_embeddings": [True]}
 _CLASSIFIER = "classifier linear d labels bias"
 _BERT_HEAD = """cls.predictions.transform.dense linear d d bias
                 cls.predictions.transform.LayerNorm norm d bias
@@ -251,6 +256,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
                                           num_local_experts=8, num_experts_per_tok=2),
                         "experts = num_local_experts; active = num_experts_per_tok",
                         mlp=_STACKED_EXPERTS, note=_EXPERTS_NOTE, lora=None,
+                        fused=["gate", "w1", "w2", "w3"],
                         ia3=["k_proj", "v_proj", "w2"], feedforward=["w2"]),
     "gemma": _decoder("Gemma", _sizes(3072, 24576, 28, 16, 256000, num_key_value_heads=16,
                                       head_dim=256),
@@ -360,7 +366,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "heads": (heads := _MORE_HEADS | {"TOKEN_CLS": _CLASSIFIER}), "head": "CAUSAL_LM",
         "classes": _classes("GPT2", [task for task in heads if task != "CAUSAL_LM"],
                             GPT2LMHeadModel="CAUSAL_LM"),
-        "only": {"add_cross_attention": False},
+        "only": {"add_cross_attention": [False]},
         "lora": ["c_attn"], "adalora": ["c_attn"],
         "ia3": ["c_attn", "mlp.c_proj"], "feedforward": ["mlp.c_proj"],
     },
@@ -459,3 +465,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "classes": _classes("XLMRoberta", _ROBERTA["heads"], XLMRobertaForCausalLM="MASKED_LM"),
     },
 }
+
+# Those that tests/oracle/infer_families.py found by asking transformers, in the same notation.
+_INFERRED = json.loads(
+    (Path(__file__).parents[1] / "data" / "families.json").read_text(encoding="utf-8"))
+FAMILIES |= {family: table for family, table in _INFERRED["families"].items()
+             if family not in FAMILIES}

@@ -214,6 +214,29 @@ def test_on_a_base_in_16_bits_copies_stay_in_16_bits(case):
     assert sum(i.bytes for i in whole.items[1:]) == 16 * case["thirty_two"] + 8 * case["sixteen"]
 
 
+@pytest.mark.parametrize("row", RECORDED["inferred"], ids=lambda row: row["config"]["model_type"])
+def test_an_inferred_family_is_counted_as_peft_counts_it(row):
+    table = ac.FAMILIES[row["config"]["model_type"]]
+    assert row["classes"].keys() == table["classes"].keys()
+    for name, theirs in row["classes"].items():
+        model = ac.read_model(row["config"] | {"architectures": [name]})
+        ours = {n: list(shape) for n, shape in ac.count_full(model).tensors.items()}
+        text = json.dumps(sorted(ours.items()))
+        assert hashlib.sha256(text.encode()).hexdigest()[:16] == theirs, name
+    model = ac.read_model(row["config"])
+    assert {m.name for m in ac.quantized_modules(model)} == set(row["quantized"])
+    for question in row["answers"]:
+        named = question["arguments"].get("target_modules", [])
+        experts = named == "all-linear" or "gate_proj" in named
+        if "error" in question or ("fused" in table and experts):
+            with pytest.raises(ValueError):
+                ask(model, question)
+        else:
+            counted = ask(model, question)
+            assert (counted.trainable, counted.total) == (
+                question["trainable"], question["all"]), question
+
+
 CLASSES = json.loads((TESTS / "fixtures" / "classes.json").read_text(encoding="utf-8"))
 DEFAULTS = json.loads((TESTS / "fixtures" / "class_defaults.json").read_text(encoding="utf-8"))
 
@@ -261,8 +284,9 @@ def test_what_was_assumed_is_said():
 def test_the_fixture_covers_every_family_small_and_real():
     small = {c["config"]["model_type"] for c in RECORDED["cases"] if "shapes" in c}
     real = {c["config"]["model_type"] for c in RECORDED["cases"] if "shapes" not in c}
-    assert set(ac.FAMILIES) - small == {"phi-msft"}  # code of its own, never in Transformers
-    assert set(ac.FAMILIES) - real <= {"phi-msft", "gemma3_text", "xlm-roberta"}
+    typed = set(ac.FAMILIES) - {row["config"]["model_type"] for row in RECORDED["inferred"]}
+    assert typed - small == {"phi-msft"}  # code of its own, never in Transformers
+    assert typed - real <= {"phi-msft", "gemma3_text", "xlm-roberta"}
     assert sum("trainable" in q for c in RECORDED["cases"] for q in c["answers"]) > 800
 
 
@@ -273,7 +297,7 @@ def test_the_fixture_can_be_made_again(tmp_path):
                    env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
     again = json.loads(made.read_text(encoding="utf-8"))
     assert again["cases"] == RECORDED["cases"]
-    for key in ("families", "default_targets", "sixteen_bits", "logits_peak"):
+    for key in ("families", "inferred", "default_targets", "sixteen_bits", "logits_peak"):
         assert again[key] == RECORDED[key]
     for now, then in zip(again["kept"], RECORDED["kept"], strict=True):
         assert now["bytes"] == pytest.approx(then["bytes"], rel=0.02)
