@@ -38,7 +38,7 @@ from transformers.pytorch_utils import Conv1D  # noqa: E402
 import peft  # noqa: E402, F401  Hugging Face's, and ours never after it
 
 sys.path.append(str(STAGE))
-from real_models import accounting, families  # noqa: E402
+from real_models import accounting  # noqa: E402
 
 OUT = STAGE / "data" / "families.json"
 TASKS = {"CAUSAL_LM": "CAUSAL_LM", "MASKED_LM": "MASKED_LM", "SEQ_CLS": "SEQUENCE_CLASSIFICATION",
@@ -63,6 +63,16 @@ FALLBACK = {"dh": "d / heads", "kv": "heads", "ff": "4 * d"}
 ACTIVATIONS = ["silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu",
                "relu2", "tanh", "sigmoid"]
 
+
+EXPERTS_NOTE = (
+    "The experts are stacked as in transformers 5: bitsandbytes does not quantize them. "
+    "Transformers 4 had a linear layer for each.")
+#: What no model on the meta device can tell.
+HINTS = {
+    "phi": {"own_code": ["configuration_phi.PhiConfig", "modeling_phi.PhiForCausalLM"]},
+    "phi3": {"own_code": ["configuration_phi3.Phi3Config", "modeling_phi3.Phi3ForCausalLM"]},
+    "mixtral": {"lora": None, "vera": None},  # PEFT's own defaults fail on transformers 5
+}
 
 for _name in ("kaiming_uniform_", "uniform_", "normal_", "ones_", "zeros_"):  # nothing to fill
     setattr(torch.nn.init, _name, lambda tensor, *args, **kwargs: tensor)
@@ -507,11 +517,11 @@ def table_of(family: Family) -> dict:
              "classes": {cls.__name__: task for task, cls in family.classes.items()},
              "only": family.only}
     if " stack experts " in table["modules"]:
-        table["note"] = families._EXPERTS_NOTE
+        table["note"] = EXPERTS_NOTE
     conversion = moe._MODEL_TO_CONVERSION_PATTERN.get(family.type)
     if conversion in moe._MOE_FUSED_TARGETS:
         table["fused"] = list(moe._MOE_TARGET_MODULE_MAPPING[conversion])
-    return table | default_targets(family.type)
+    return table | default_targets(family.type) | HINTS.get(family.type, {})
 
 
 def default_targets(model_type: str) -> dict:

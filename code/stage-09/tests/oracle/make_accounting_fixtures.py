@@ -345,6 +345,8 @@ def known_of_inferred() -> list[dict]:
                  ("prefix", {"num_virtual_tokens": 7}), ("prompt", {"num_virtual_tokens": 7}),
                  ("ia3", {})]
         answers = []
+        if table["head"] == "MASKED_LM":  # PEFT has no task type for masked language models
+            asked = [each for each in asked if each[0] not in ("prefix", "prompt")]
         for method, arguments in asked:
             question = {"method": method, "arguments": arguments}
             try:
