@@ -227,7 +227,9 @@ function readConfig(config, families, rules) {
     ? linear.filter(({ out }) => out === symbols.get("vocab")).pop() : undefined;
   const whole = rules.saved[task] ?? []; // what PEFT trains as a copy, besides LoRA
   const inside = ({ path }, names) => path.split(".").some((part) => names.includes(part));
-  const saved = rows.filter((row) => inside(row, whole))
+  const copied = ({ path }) => path.split(".") // PEFT asks for no dot: a pre_classifier, too
+    .some((part) => whole.some((name) => part.endsWith(name)));
+  const saved = rows.filter(copied)
     .reduce((sum, { own, count }) => sum + own * count, 0);
   const each = new Map();
   const counted = (row) => !inside(row, whole) && !(table.fused ?? []).includes(row.leaf);
