@@ -456,7 +456,7 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
                          "write the layers into the expression")
     _checked_pattern("target_modules", targets)
     _checked_pattern("exclude_modules", exclude)
-    _refuse_experts(model, targets)
+    _refuse_experts(model, targets, default)
     if everything and model.task in ("TOKEN_CLS", "QUESTION_ANS"):
         raise ValueError("PEFT refuses all-linear for token classification and "
                          "question answering: it would adapt the head twice; list the modules")
@@ -488,8 +488,8 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     return found, unmatched + _unmatched(model, exclude, layers or [])
 
 
-def _refuse_experts(model: Model, targets: str | Sequence[str]) -> None:
-    fused = FAMILIES[model.family].get("fused", [])
+def _refuse_experts(model: Model, targets: str | Sequence[str], method: str) -> None:
+    fused = FAMILIES[model.family].get("fused", []) if method == "lora" else []
     stacks = [m.name.rpartition(".")[0] for m in model.modules if fused and m.kind == "stack"]
     places = dict.fromkeys([*stacks, *(stack.rpartition(".")[0] for stack in stacks)])
     named = [name for name in fused if str(targets).lower() == "all-linear" or any(
