@@ -232,7 +232,7 @@ def test_every_file_of_the_page_on_extending_exists():
      ["class Widget(", "def front_end(", "_esm = front_end(", "def fallback(", "def rank_widget("]),
     ("code/stage-09/book_pages/widgets/common.js", ["function "]),
     ("tests/test_widgets_browser.py", ["def widgets(", "def open_page(", ".length === "]),
-    ("code/stage-09/real_models/families.py", ["FAMILIES", "def _decoder("]),
+    ("code/stage-09/real_models/families.py", ["FAMILIES", "def _t5("]),
     ("code/stage-09/data/models.json", ['"parameters"', '"checked_by"']),
     ("code/stage-09/tests/oracle/make_accounting_fixtures.py", ["SMALL = ", "REAL = "]),
 ])

@@ -100,7 +100,8 @@ def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], fam
     A default of the family's class stands in for a key that the file leaves out, and is noted in
     `assumed`.
     """
-    alternatives = [alternative.strip() for alternative in rule.split("|")]
+    optional = "?" in rule  # 0 and null mean that there is none
+    alternatives = [alternative.strip() for alternative in rule.replace("?", "").split("|")]
     defaults = FAMILIES[family]["defaults"]
     given = config.keys() & {alternative.partition("~")[0] for alternative in alternatives}
     for alternative in alternatives:
@@ -114,7 +115,7 @@ def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], fam
             if alternatives[-1] in ("0", "1"):  # a flag: its default says so
                 if value not in (0, 1):
                     raise ValueError(f"config.json: {key} must be true or false, got {value!r}")
-            elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            elif isinstance(value, bool) or not isinstance(value, int) or value < 1 - optional:
                 raise ValueError(f"config.json: {key} must be a positive integer, got {value!r}")
             if int(value) > _LARGEST_SIZE:
                 raise ValueError(f"config.json: {key} is larger than {_LARGEST_SIZE:,}, "
@@ -126,6 +127,8 @@ def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], fam
         names = set(re.findall(r"[A-Za-z_]\w*", alternative))
         if not test and names <= known.keys():
             return _evaluate(alternative, known)
+    if optional:
+        return 0
     raise ValueError(
         f"config.json: a {family} model needs {' or '.join(alternatives)}, and it is missing; "
         f"the keys given are {', '.join(sorted(map(str, config))) or 'none'}")
@@ -232,8 +235,7 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
         config = parse_config(path.read_bytes())
     if not isinstance(config, Mapping):
         raise TypeError(f"config must be the dict in a config.json, got {type(config).__name__}")
-    table = _table_of(config)
-    family = config["model_type"]
+    table, family = _table_of(config), config["model_type"]
     task = task or _task_of(config, table)
     if task not in table["heads"] and task != "FEATURE_EXTRACTION":
         raise ValueError(f"{family} has no head for task {task!r}; it has "
@@ -242,9 +244,7 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     if not isinstance(names, Mapping):
         raise ValueError(f"config.json: id2label must be an object, got {names!r:.80}")
     labels = num_labels or config.get("num_labels") or len(names) or 2
-    if isinstance(labels, bool) or not isinstance(labels, int) or labels < 1:
-        raise ValueError(f"num_labels must be a positive integer, got {labels!r}")
-    symbols: dict[str, int] = {"labels": labels}
+    symbols: dict[str, int] = {"labels": _positive("num_labels", labels)}
     assumed: dict[str, int] = {}
     for line in table["symbols"].strip().splitlines():
         symbol, rule = line.split("=", 1)
@@ -300,9 +300,9 @@ def _table_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
                          f"({', '.join(foreign):.160}); what that builds is not known here. "
                          f"If it is transformers' {family} after all, remove auto_map")
     for key, counted in table.get("only", {}).items():
-        if config.get(key, counted) not in (counted, None):
-            raise ValueError(f"config.json: {key} is {config[key]!r:.60}; only {counted!r} is "
-                             f"counted for {family}")
+        if config.get(key) is not None and config[key] not in counted:
+            raise ValueError(f"config.json: {key} is {config[key]!r:.60}; only "
+                             f"{' or '.join(map(repr, counted))} is counted for {family}")
     return table
 
 
@@ -360,14 +360,23 @@ def _expand(rows: str, symbols: Mapping[str, int]) -> list[Module]:
             continue
         bias = "bias" in options and _flag(options["bias"] or "1", symbols)
         tied = "tied" in options and _flag(options["tied"], symbols)
-        repeats = [range(symbols[count]) for count in re.findall(r"{(\w+)}", path)]
+        repeats = [_span(count, symbols) for count in re.findall(r"{([^}]*)}", path)]
         if len(modules) + math.prod(map(len, repeats)) > _MOST_MODULES:
             raise ValueError(f"config.json: with those called {path} that makes more than "
                              f"{_MOST_MODULES:,} modules, which no model has; correct the file")
-        template = re.sub(r"{\w+}", "{}", path)
+        template = re.sub(r"{[^}]*}", "{}", path)
         modules += [Module(template.format(*at), kind, sizes, bias, tied)
                     for at in product(*repeats)]
     return modules
+
+
+def _span(count: str, symbols: Mapping[str, int]) -> range:
+    """The numbers of `{stop}` or `{start:stop}` in a path."""
+    start, stop = (_evaluate(part or "0", symbols) for part in count.rpartition(":")[::2])
+    if start > stop or (":" in count and stop > symbols["layers"]):
+        raise ValueError(f"config.json: {count} are layers {start} to {stop}, and the model has "
+                         f"{symbols['layers']}; correct the file")
+    return range(start, stop)
 
 
 def _is_size(word: str) -> bool:
@@ -439,61 +448,90 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
         If nothing matches: PEFT refuses, too.
     """
     if targets is None:
-        table = FAMILIES[model.family]
-        targets = table.get(default, table.get("lora") if default in ("vera", "loha") else None)
-        if targets is None:
-            method = "" if default == "lora" else f" of {default}"
-            raise ValueError(f"PEFT has no default target modules{method} for {model.family}; pass "
-                             f"target_modules, for example {linear_names(model)[:4]}")
+        targets = default_targets(model, default)
     layers = [layers] if isinstance(layers, int) else layers
     everything = isinstance(targets, str) and targets.lower() == "all-linear"
     if layers is not None and isinstance(targets, str) and not everything:
         raise ValueError(f"layers={layers} needs a list of names, got the expression {targets!r}; "
                          "write the layers into the expression")
-
     _checked_pattern("target_modules", targets)
     _checked_pattern("exclude_modules", exclude)
+    _refuse_experts(model, targets, default)
     if everything and model.task in ("TOKEN_CLS", "QUESTION_ANS"):
-        kind = {"TOKEN_CLS": "token classification"}.get(model.task, "question answering")
-        raise ValueError(f"PEFT refuses all-linear for {kind}: it would adapt the "
-                         "head and train it whole, too; list the target modules")
+        raise ValueError("PEFT refuses all-linear for token classification and "
+                         "question answering: it would adapt the head twice; list the modules")
+
+    heads = [model.head, *saved_heads(model)]
 
     def is_named(module: Module) -> bool:
-        if any(re.match(rf"(^|.*\.){saved}($|\..*)", module.name) for saved in modules_to_save):
+        if module.kind == "stack" or _is_inside(module, modules_to_save):
             return False
         if everything:
-            heads = [model.head, *saved_heads(model)]
             return module.is_linear and module.name not in heads
         return matches(module.name, targets)
 
     def is_chosen(module: Module) -> bool:
         if layers is None or (not everything and module.name in targets):
             return True
-        number = _layer_number(module)
-        return number is not None and number in layers
+        return _layer_number(module) in layers
 
     named = [module for module in model.modules if is_named(module)]
     kept = [module for module in named if not (exclude and matches(module.name, exclude))]
     found = [module for module in kept if is_chosen(module)]
     if not found:
-        reason = (f"layers={layers} leaves none of those named" if kept else
-                  f"exclude_modules={exclude!r} leaves none of those named" if named else
-                  "a text is a regular expression for the whole path (for a name write "
-                  f"[{targets!r}])" if isinstance(targets, str) else
-                  "the entries of a list are names, not patterns" if any(
-                      re.search(r"[*^$|\\\[(+?]", target) for target in targets) else
-                  "there is nothing of that name")
+        left = f"layers={layers}" if kept else f"exclude_modules={exclude!r}" if named else ""
+        reason = f"{left} leaves none of those named" if left else _why_none(targets)
         raise ValueError(f"target_modules {targets!r} match nothing in this {model.family} model: "
                          f"{reason}; its modules are called {', '.join(linear_names(model))}")
     unmatched = [] if isinstance(targets, str) else [
         target for target in targets if not any(matches(module.name, [target]) for module in found)]
-    for name in [exclude] if isinstance(exclude, str) and exclude else exclude:
-        pattern = exclude if isinstance(exclude, str) else [name]
-        if not any(matches(module.name, pattern) for module in model.modules):
-            unmatched.append(f"exclude_modules {name}")
+    return found, unmatched + _unmatched(model, exclude, layers or [])
+
+
+def _refuse_experts(model: Model, targets: str | Sequence[str], method: str) -> None:
+    fused = FAMILIES[model.family].get("fused", []) if method == "lora" else []
+    stacks = [m.name.rpartition(".")[0] for m in model.modules if fused and m.kind == "stack"]
+    places = dict.fromkeys([*stacks, *(stack.rpartition(".")[0] for stack in stacks)])
+    named = [name for name in fused if str(targets).lower() == "all-linear" or any(
+        matches(f"{place}.{name}", targets) for place in places)]
+    if named:
+        raise ValueError(
+            f"target_modules {targets!r}: PEFT takes {', '.join(named)} for the experts of a "
+            f"{model.family} model, which are stacked now, and adapts them by rules that are not "
+            "counted here; name other modules")
+
+
+def _is_inside(module: Module, names: Sequence[str]) -> bool:
+    return any(re.match(rf"(^|.*\.){name}($|\..*)", module.name) for name in names)
+
+
+def _unmatched(model: Model, exclude: str | Sequence[str], layers: Sequence[int]) -> list[str]:
+    """The exclusions and the layers that mean no module of the model."""
+    patterns = [exclude] if isinstance(exclude, str) and exclude else [[name] for name in exclude]
     numbers = {_layer_number(module) for module in model.modules}
-    unmatched += [f"layer {number}" for number in layers or [] if number not in numbers]
-    return found, unmatched
+    return [*(f"exclude_modules {pattern if isinstance(pattern, str) else pattern[0]}"
+              for pattern in patterns
+              if not any(matches(module.name, pattern) for module in model.modules)),
+            *(f"layer {number}" for number in layers if number not in numbers)]
+
+
+def default_targets(model: Model, method: str = "lora") -> list[str]:
+    """The target modules that PEFT takes for the family when none are named."""
+    table = FAMILIES[model.family]
+    found = table.get(method, table.get("lora") if method in ("vera", "loha") else None)
+    if found is None:
+        of = "" if method == "lora" else f" of {method}"
+        raise ValueError(f"PEFT has no default target modules{of} for {model.family}; pass "
+                         f"target_modules, for example {linear_names(model)[:4]}")
+    return found
+
+
+def _why_none(targets: str | Sequence[str]) -> str:
+    if isinstance(targets, str):
+        return f"a text is a regular expression for the whole path (for a name write [{targets!r}])"
+    if any(re.search(r"[*^$|\\\[(+?]", target) for target in targets):
+        return "the entries of a list are names, not patterns"
+    return "there is nothing of that name"
 
 
 def _layer_number(module: Module) -> int | None:
@@ -605,7 +643,7 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     ----------
     rank : int
         `r` of PEFT's LoraConfig.
-    target_modules : list of names, regular expression, "all-linear" or None
+    target_modules
         See :func:`find_modules`. None is PEFT's default for the family.
     exclude_modules, layers, rank_pattern
         As PEFT's `exclude_modules`, `layers_to_transform` and `rank_pattern`.
@@ -626,10 +664,7 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     settings
         Others of LoraConfig's: those that change no count are ignored, all others refused.
     """
-    for name, value in settings.items():
-        if name not in _COUNTLESS and value:
-            raise ValueError(f"{name}={value!r:.60} may change what LoRA trains, and this module "
-                             "does not count it; count without it")
+    _refuse_uncounted(settings)
     _positive("rank", rank)
     _one_of("bias", bias, ("none", "all", "lora_only"))
     saved = _saved_names(model, modules_to_save)
@@ -638,23 +673,12 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     tensors = {}
     for m in found:
         r = _positive("rank", _rank_of(m.name, rank, rank_pattern or {}))
-        key = f"base_model.model.{m.name}.lora_"
-        if m.is_linear:
-            n_in, n_out = m.sizes
-            tensors |= {f"{key}A.weight": (r, n_in), f"{key}B.weight": (n_out, r)}
-        elif m.kind == "embedding":
-            rows, n_out = m.sizes
-            tensors |= {f"{key}embedding_A": (r, rows), f"{key}embedding_B": (n_out, r)}
-        else:
-            raise ValueError(f"LoRA adapts linear layers and embeddings; {m.name} is a {m.kind}. "
-                             "Take it out of target_modules, or put it in modules_to_save")
+        tensors |= _lora_tensors(m, r)
         if use_dora:
-            tensors[f"{key}magnitude_vector"] = (n_out,)
+            tensors[f"base_model.model.{m.name}.lora_magnitude_vector"] = (m.out_features,)
         if lora_bias and m.is_linear:
-            tensors[f"{key}B.bias"] = (n_out,)
-    notes = []
-    if use_rslora:
-        notes.append("rsLoRA scales by alpha/sqrt(rank); it has no parameters of its own.")
+            tensors[f"base_model.model.{m.name}.lora_B.bias"] = (m.out_features,)
+    notes = ["rsLoRA scales by alpha/sqrt(rank); it has no parameters of its own."] * use_rslora
     unmatched += [f"rank_pattern {key}" for key in rank_pattern or {}
                   if not any(_rank_of(m.name, 0, {key: 1}) for m in found)]
     return _count_tuner("LoRA" if not use_dora else "DoRA", model, found, tensors, bias=bias,
@@ -663,6 +687,26 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
 
 _COUNTLESS = ("lora_alpha", "lora_dropout", "alpha_pattern", "init_lora_weights", "fan_in_fan_out",
               "task_type", "inference_mode")
+
+
+def _refuse_uncounted(settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        if name not in _COUNTLESS and value:
+            raise ValueError(f"{name}={value!r:.60} may change what LoRA trains, and this module "
+                             "does not count it; count without it")
+
+
+def _lora_tensors(m: Module, r: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of A and B on one module."""
+    key = f"base_model.model.{m.name}.lora_"
+    if m.is_linear:
+        n_in, n_out = m.sizes
+        return {f"{key}A.weight": (r, n_in), f"{key}B.weight": (n_out, r)}
+    if m.kind == "embedding":
+        rows, n_out = m.sizes
+        return {f"{key}embedding_A": (r, rows), f"{key}embedding_B": (n_out, r)}
+    raise ValueError(f"LoRA adapts linear layers and embeddings; {m.name} is a {m.kind}. "
+                     "Take it out of target_modules, or put it in modules_to_save")
 
 
 def _rank_of(name: str, rank: int, pattern: Mapping[str, int]) -> int:
@@ -1124,32 +1168,7 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
     _one_of("base", base, BASE_FORMATS)
     model = counted.model
     layers = sum(model.symbols.get(key, 0) for key in ("layers", "decoder_layers"))
-    full = counted.method == "full"
-    values = 0.0  # 16-bit numbers kept per token, all layers together
-    inputs: dict[tuple[str, int], float] = {}  # of trained layers, once for q, k and v together
-    for m in model.modules:
-        if not re.search(r"\.\d+\.", m.name):
-            continue
-        if m.is_linear:
-            n_in, n_out = m.sizes
-            if n_in != model["ff"]:  # the MLP's last output is only added to the residual stream
-                values += n_out
-            if full or f"base_model.model.{m.name}.lora_A.weight" in counted.tensors:
-                inputs[m.name.rpartition(".")[0], n_in] = n_in
-        elif m.kind == "stack":  # the router, or one of the experts' two; each token meets `active`
-            if m.name.endswith("mlp.gate.weight"):
-                values += model["experts"]
-            elif m.name.endswith("gate_up_proj"):
-                values += model["active"] * 3 * model["ff"]  # gate, up and their product
-            if full and m.name.endswith("_proj"):
-                inputs[m.name, 0] = model["active"] * (
-                    model["ff"] if m.name.endswith("down_proj") else model["d"])
-        elif m.kind == "norm":
-            values += m.out_features * ((1 if m.bias else 2) + (1 if full else 0))
-    values += model["ff"] * sum(1 for m in model.modules if m.is_linear and re.search(
-        r"(gate_proj|gate_up_proj|wi_0)$", m.name))
-    between = sum(shape[0] for name, shape in counted.tensors.items() if ".lora_A" in name)
-    values += between + sum(inputs.values())
+    values = _kept_per_token(counted)
     attended = 4 * model["heads"] * layers if attention == "flash" else (
         2 * 2 * model["heads"] * length * layers)
     inside = round(tokens * (2 * values + attended))
@@ -1167,6 +1186,38 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
         items.append(Item("logits and their gradient", each * tokens * model["vocab"],
                           f"{model['vocab']:,} per token, {each} bytes each"))
     return Bill(tuple(items), "dropout masks, temporary buffers: this is an estimate")
+
+
+def _kept_per_token(counted: Count) -> float:
+    """16-bit numbers that all layers together keep of each token, without attention's own."""
+    model = counted.model
+    full = counted.method == "full"
+    values = 0.0  # 16-bit numbers kept per token, all layers together
+    inputs: dict[tuple[str, int], float] = {}  # of trained layers, once for q, k and v together
+    for m in model.modules:
+        if not re.search(r"\.\d+\.", m.name):
+            continue
+        if m.is_linear:
+            n_in, n_out = m.sizes
+            if n_in != model["ff"]:  # the MLP's last output is only added to the residual stream
+                values += n_out
+            if full or f"base_model.model.{m.name}.lora_A.weight" in counted.tensors:
+                inputs[m.name.rpartition(".")[0], n_in] = n_in
+        elif m.kind == "stack" and m.sizes[0] == model.symbols.get("experts"):
+            width = math.prod(m.sizes[1:]) // model["d"]  # inside an expert; twice for gate and up
+            if m.name.endswith("gate_up_proj"):
+                values += model["active"] * 3 * width // 2  # gate, up and their product
+            elif len(m.sizes) == 2:  # the router
+                values += model["experts"]
+            if full and m.name.endswith("_proj"):  # each token meets `active` of them
+                inputs[m.name, 0] = model["active"] * (
+                    width if m.name.endswith("down_proj") else model["d"])
+        elif m.kind == "norm":
+            values += m.out_features * ((1 if m.bias else 2) + (1 if full else 0))
+    values += model["ff"] * sum(1 for m in model.modules if m.is_linear and re.search(
+        r"(gate_proj|gate_up_proj|wi_0)$", m.name))
+    between = sum(shape[0] for name, shape in counted.tensors.items() if ".lora_A" in name)
+    return values + between + sum(inputs.values())
 
 
 # -------------------------------------------------------------------------------------- saved files

@@ -4,17 +4,21 @@
 page for a configuration that somebody pastes. It is data: nothing here computes a count.
 """
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 # symbols   `name = first | second | ...`: the first alternative that the config.json can answer. An
 #           alternative is a key of the config, a number, an expression in symbols defined above it,
-#           or `key~text`: does the value of that key start with this text?
+#           or `key~text`: does the value of that key start with this text? `key?` may
+#           be 0 or null: then there is none of it, and the symbol is 0.
 # defaults  what the family's class in transformers takes for a key that the file leaves out. A key
 #           that is there and null has no default: it goes on to the next alternative.
 # modules   `path  kind  size size  [bias] [bias:flag] [tied:flag] [if:flag]`, one line for each
-#           module. `{layers}` in a path repeats the line for 0 … layers-1. Sizes and flags are
-#           expressions in symbols. `tied` means that the weight is another module's: not counted.
+#           module. `{layers}` in a path repeats the line for 0 … layers-1, `{dense:layers}` from
+#           dense on. Sizes and flags are expressions in symbols. `tied` means that the weight is
+#           another module's: not counted.
 #               linear     in out         conv1d   in out  (a linear layer stored transposed; GPT-2)
 #               embedding  rows width     norm     width   (LayerNorm if it has a bias, or RMSNorm)
 #               stack      sizes …        a parameter of this very name that is no layer of its own:
@@ -23,10 +27,12 @@ from typing import Any
 #           symbol for this task, `root name` renames the part in front of the first dot.
 # head      the task of a file that names no class.
 # classes   a class under `architectures` -> the task of its head. No other class is counted.
-# only      keys that change the model in a way that is not counted: key -> the one value that is.
+# only      keys that change the model in a way that is not counted: key -> the values that are.
 # own_code  entries of `auto_map` that build the same model as transformers does.
 # not_quantized   leaves that loading in 4 or 8 bits keeps as they are.
 # note      what one must know to read any count of this family.
+# fused     names that PEFT takes for the experts' layers of transformers 4: it adapts the stacks
+#           that hold them now, at other ranks. They are not counted, and so is no "all-linear".
 # lora, adalora, vera, ia3, feedforward   the target modules that Hugging Face PEFT takes when none
 #           are named; without `vera`, VeRA takes LoRA's, as LoHa does.
 #
@@ -48,71 +54,11 @@ def _classes(name: str, heads: Iterable[str], **others: str) -> dict[str, str]:
     return {name + _CLASS_OF_TASK[task]: task for task in [*heads, "FEATURE_EXTRACTION"]} | others
 
 
-_DECODER_SYMBOLS = """
-    d = hidden_size
-    ff = intermediate_size
-    layers = num_hidden_layers
-    heads = num_attention_heads
-    kv = num_key_value_heads | heads
-    dh = head_dim | d / heads
-    vocab = vocab_size
-    prefix_width = kv * dh
-    tied = tie_word_embeddings | 0
-"""
-_ATTENTION = """
-    model.embed_tokens                                    embedding vocab d
-    model.norm                                            norm d
-    model.layers.{layers}.input_layernorm                 norm d
-    model.layers.{layers}.self_attn.q_proj                linear d heads*dh  bias:qkv_bias
-    model.layers.{layers}.self_attn.k_proj                linear d kv*dh     bias:qkv_bias
-    model.layers.{layers}.self_attn.v_proj                linear d kv*dh     bias:qkv_bias
-    model.layers.{layers}.self_attn.o_proj                linear heads*dh d  bias:o_bias
-    model.layers.{layers}.self_attn.q_norm                norm dh            if:qk_norm
-    model.layers.{layers}.self_attn.k_norm                norm dh            if:qk_norm
-    model.layers.{layers}.post_attention_layernorm        norm d
-"""
-_GATED_MLP = """
-    model.layers.{layers}.pre_feedforward_layernorm       norm d             if:four_norms
-    model.layers.{layers}.mlp.gate_proj                   linear d ff        bias:mlp_bias
-    model.layers.{layers}.mlp.up_proj                     linear d ff        bias:mlp_bias
-    model.layers.{layers}.mlp.down_proj                   linear ff d        bias:mlp_bias
-    model.layers.{layers}.post_feedforward_layernorm      norm d             if:four_norms
-"""
-_STACKED_EXPERTS = """
-    model.layers.{layers}.mlp.gate.weight               stack experts d
-    model.layers.{layers}.mlp.experts.gate_up_proj      stack experts 2*ff d
-    model.layers.{layers}.mlp.experts.down_proj         stack experts d ff
-"""
-_EXPERTS_NOTE = (
-    "The experts are stacked as in transformers 5: target_modules do not reach them, and "
-    "bitsandbytes does not quantize them. Transformers 4 had a linear layer for each. With "
-    "all-linear PEFT adapts the stacks as well, which is not counted here.")
 _SCORE = "score linear d labels"
 _SCORE_TOKENS = "score linear d labels bias"
 _SPANS = "qa_outputs linear d 2 bias"
-_DECODER_HEADS = {"CAUSAL_LM": "lm_head linear d vocab tied:tied", "SEQ_CLS": _SCORE}
-_MORE_HEADS = _DECODER_HEADS | {"TOKEN_CLS": _SCORE_TOKENS, "QUESTION_ANS": _SPANS}
-_ROOTED_HEADS = _MORE_HEADS | {"QUESTION_ANS": f"root transformer\n{_SPANS}"}
-
-
-def _sizes(d: int, ff: int, layers: int, heads: int, vocab: int, **more: int) -> dict[str, int]:
-    """The defaults of a decoder's configuration class."""
-    return {"hidden_size": d, "intermediate_size": ff, "num_hidden_layers": layers,
-            "num_attention_heads": heads, "vocab_size": vocab, **more}
-
-
-def _decoder(name: str, defaults: dict[str, int], flags: str = "", *, mlp: str = _GATED_MLP,
-             heads: dict[str, str] = _MORE_HEADS, classes: dict[str, str] | None = None,
-             **more: Any) -> dict:
-    """A family built like Llama. `flags` sets or overrides symbols, `more` the other entries."""
-    set_flags = dict.fromkeys(["qkv_bias", "o_bias", "qk_norm", "mlp_bias", "four_norms"], "0")
-    set_flags |= dict(line.split(" = ", 1) for line in flags.strip().split("; ") if line)
-    symbols = _DECODER_SYMBOLS + "\n".join(f"{symbol} = {rule}"
-                                           for symbol, rule in set_flags.items())
-    return {"symbols": symbols, "defaults": defaults, "modules": _ATTENTION + mlp,
-            "heads": heads, "head": "CAUSAL_LM", "classes": classes or _classes(name, heads),
-            "lora": ["q_proj", "v_proj"], "ia3": ["q_proj", "v_proj", "down_proj"],
-            "feedforward": ["down_proj"], **more}
+_DECODER_HEADS = {"CAUSAL_LM": "lm_head linear d vocab tied:tied", "SEQ_CLS": _SCORE,
+                  "TOKEN_CLS": _SCORE_TOKENS, "QUESTION_ANS": _SPANS}
 
 
 _T5_ATTENTION = """
@@ -195,7 +141,7 @@ _BERT = """
 _BERT_DEFAULTS = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
                   "num_attention_heads": 12, "vocab_size": 30522, "max_position_embeddings": 512,
                   "type_vocab_size": 2}
-_BERT_ONLY = {"add_cross_attention": False, "tie_word_embeddings": True}
+_BERT_ONLY = {"add_cross_attention": [False], "tie_word_embeddings": [True]}
 _CLASSIFIER = "classifier linear d labels bias"
 _BERT_HEAD = """cls.predictions.transform.dense linear d d bias
                 cls.predictions.transform.LayerNorm norm d bias
@@ -234,83 +180,8 @@ _ROBERTA = {
     "ia3": ["key", "value", "output.dense"],
     "feedforward": ["output.dense"],
 }
-_KEY_VALUE_IA3 = {"ia3": ["k_proj", "v_proj", "down_proj"]}
-_QV = ["q_proj", "v_proj"]
-_ATTENTION_BIAS = "qkv_bias = attention_bias | 0; o_bias = attention_bias | 0"
-_TIED = "tied = tie_word_embeddings | 1"
-_FIXED_HEADS = "kv = num_key_value_heads; dh = head_dim"  # with defaults of their own, never null
-_NO_SPANS = {task: rows for task, rows in _MORE_HEADS.items() if task != "QUESTION_ANS"}
 
 FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": _decoder("Llama", _sizes(4096, 11008, 32, 32, 32000),
-                      f"{_ATTENTION_BIAS}; mlp_bias = mlp_bias | 0", heads=_ROOTED_HEADS,
-                      adalora=_QV, **_KEY_VALUE_IA3),
-    "mistral": _decoder("Mistral", _sizes(4096, 14336, 32, 32, 32000, num_key_value_heads=8),
-                        **_KEY_VALUE_IA3),
-    "mixtral": _decoder("Mixtral", _sizes(4096, 14336, 32, 32, 32000, num_key_value_heads=8,
-                                          num_local_experts=8, num_experts_per_tok=2),
-                        "experts = num_local_experts; active = num_experts_per_tok",
-                        mlp=_STACKED_EXPERTS, note=_EXPERTS_NOTE, lora=None,
-                        ia3=["k_proj", "v_proj", "w2"], feedforward=["w2"]),
-    "gemma": _decoder("Gemma", _sizes(3072, 24576, 28, 16, 256000, num_key_value_heads=16,
-                                      head_dim=256),
-                      f"{_FIXED_HEADS}; {_ATTENTION_BIAS}; {_TIED}", heads=_NO_SPANS, adalora=_QV),
-    "gemma2": _decoder("Gemma2", _sizes(2304, 9216, 26, 8, 256000, num_key_value_heads=4,
-                                        head_dim=256),
-                       f"{_FIXED_HEADS}; {_ATTENTION_BIAS}; {_TIED}; four_norms = 1",
-                       heads=_NO_SPANS, adalora=_QV),
-    "gemma3_text": _decoder("Gemma3", _sizes(2304, 9216, 26, 8, 262208, num_key_value_heads=4,
-                                             head_dim=256),
-                            f"{_FIXED_HEADS}; {_ATTENTION_BIAS}; {_TIED}; four_norms = 1; "
-                            "qk_norm = 1", heads=_DECODER_HEADS, adalora=_QV,
-                            classes={"Gemma3ForCausalLM": "CAUSAL_LM",
-                                     "Gemma3TextForSequenceClassification": "SEQ_CLS",
-                                     "Gemma3TextModel": "FEATURE_EXTRACTION"}),
-    "qwen2": _decoder("Qwen2", _sizes(4096, 22016, 32, 32, 151936, num_key_value_heads=32),
-                      "qkv_bias = 1", heads=_ROOTED_HEADS, adalora=_QV),
-    "qwen3": _decoder("Qwen3", _sizes(4096, 22016, 32, 32, 151936, num_key_value_heads=32,
-                                      head_dim=128),
-                      f"dh = head_dim; {_ATTENTION_BIAS}; qk_norm = 1", heads=_ROOTED_HEADS,
-                      adalora=_QV),
-    "phi3": {
-        "symbols": _DECODER_SYMBOLS,
-        "modules": """
-            model.embed_tokens                                  embedding vocab d
-            model.norm                                          norm d
-            model.layers.{layers}.input_layernorm               norm d
-            model.layers.{layers}.self_attn.qkv_proj            linear d (heads+2*kv)*dh
-            model.layers.{layers}.self_attn.o_proj              linear heads*dh d
-            model.layers.{layers}.post_attention_layernorm      norm d
-            model.layers.{layers}.mlp.gate_up_proj              linear d 2*ff
-            model.layers.{layers}.mlp.down_proj                 linear ff d
-        """,
-        "heads": _NO_SPANS, "head": "CAUSAL_LM", "classes": _classes("Phi3", _NO_SPANS),
-        "defaults": _sizes(3072, 8192, 32, 32, 32064),
-        "own_code": ["configuration_phi3.Phi3Config", "modeling_phi3.Phi3ForCausalLM"],
-    },
-    "phi": {
-        "symbols": _DECODER_SYMBOLS + "qk_norm = qk_layernorm | 0",
-        "defaults": _sizes(2048, 8192, 24, 32, 51200),
-        "own_code": ["configuration_phi.PhiConfig", "modeling_phi.PhiForCausalLM"],
-        "modules": """
-            model.embed_tokens                                  embedding vocab d
-            model.final_layernorm                               norm d            bias
-            model.layers.{layers}.input_layernorm               norm d            bias
-            model.layers.{layers}.self_attn.q_proj              linear d heads*dh bias
-            model.layers.{layers}.self_attn.k_proj              linear d kv*dh    bias
-            model.layers.{layers}.self_attn.v_proj              linear d kv*dh    bias
-            model.layers.{layers}.self_attn.dense               linear heads*dh d bias
-            model.layers.{layers}.self_attn.q_layernorm         norm d/heads      bias if:qk_norm
-            model.layers.{layers}.self_attn.k_layernorm         norm d/heads      bias if:qk_norm
-            model.layers.{layers}.mlp.fc1                       linear d ff       bias
-            model.layers.{layers}.mlp.fc2                       linear ff d       bias
-        """,
-        "heads": {"CAUSAL_LM": "lm_head linear d vocab bias tied:tied", "SEQ_CLS": _SCORE,
-                  "TOKEN_CLS": _SCORE_TOKENS},
-        "head": "CAUSAL_LM", "classes": _classes("Phi", _NO_SPANS),
-        "lora": ["q_proj", "v_proj", "fc1", "fc2"], "vera": _QV, "ia3": ["q_proj", "v_proj", "fc2"],
-        "feedforward": ["fc2"],
-    },
     "phi-msft": {  # phi-2 as first released: the names that early tutorials use
         "symbols": """
             d = n_embd
@@ -357,10 +228,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
         """,
         "defaults": {"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257,
                      "n_positions": 1024},
-        "heads": (heads := _MORE_HEADS | {"TOKEN_CLS": _CLASSIFIER}), "head": "CAUSAL_LM",
+        "heads": (heads := _DECODER_HEADS | {"TOKEN_CLS": _CLASSIFIER}), "head": "CAUSAL_LM",
         "classes": _classes("GPT2", [task for task in heads if task != "CAUSAL_LM"],
                             GPT2LMHeadModel="CAUSAL_LM"),
-        "only": {"add_cross_attention": False},
+        "only": {"add_cross_attention": [False]},
         "lora": ["c_attn"], "adalora": ["c_attn"],
         "ia3": ["c_attn", "mlp.c_proj"], "feedforward": ["mlp.c_proj"],
     },
@@ -428,7 +299,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
             transformer.ln_f                                        norm d          bias
         """,
         "defaults": {"hidden_size": 64, "n_layer": 2, "n_head": 8, "vocab_size": 250880},
-        "heads": (heads := _MORE_HEADS | {"TOKEN_CLS": _CLASSIFIER}), "head": "CAUSAL_LM",
+        "heads": (heads := _DECODER_HEADS | {"TOKEN_CLS": _CLASSIFIER}), "head": "CAUSAL_LM",
         "classes": _classes("Bloom", heads),
         "lora": ["query_key_value"], "adalora": ["query_key_value"],
         "ia3": ["query_key_value", "mlp.dense_4h_to_h"],
@@ -459,3 +330,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "classes": _classes("XLMRoberta", _ROBERTA["heads"], XLMRobertaForCausalLM="MASKED_LM"),
     },
 }
+
+# Those that tests/oracle/infer_families.py found by asking transformers, in the same notation.
+_INFERRED = json.loads(
+    (Path(__file__).parents[1] / "data" / "families.json").read_text(encoding="utf-8"))
+FAMILIES |= _INFERRED["families"]

@@ -431,8 +431,10 @@ def memory_record(model):
         language-model head, which all-linear leaves out. `targets`: PEFT's default target modules.
         `notes`: what one must know to read the numbers.
     """
+    fused = accounting.FAMILIES[model.family].get("fused", [])
     found, _ = accounting.find_modules(
-        model, accounting.linear_names(model), modules_to_save=accounting.saved_heads(model))
+        model, [name for name in accounting.linear_names(model) if name not in fused],
+        modules_to_save=accounting.saved_heads(model))
     leaves = list(dict.fromkeys(module.name.split(".")[-1] for module in found))
     one = {leaf: accounting.count_lora(model, 1, [leaf]) for leaf in leaves}
     saved = one[leaves[0]].copied

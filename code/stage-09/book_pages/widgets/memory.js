@@ -17,7 +17,7 @@ function evaluate(expression, symbols) {
   const factor = () => {
     const token = tokens[at++];
     if (token === "(") {
-      const value = sum();
+      const value = comparison();
       at++;
       return value;
     }
@@ -37,9 +37,13 @@ function evaluate(expression, symbols) {
     }
     return value;
   };
-  let value = sum();
-  if (tokens[at] === ">") { at++; value = Number(value > sum()); }
-  if (tokens[at] === "!=") { at++; value = Number(value !== sum()); }
+  const comparison = () => {
+    const value = sum();
+    if (tokens[at] === ">") { at++; return Number(value > sum()); }
+    if (tokens[at] === "!=") { at++; return Number(value !== sum()); }
+    return value;
+  };
+  const value = comparison();
   if (!Number.isSafeInteger(value)) {
     throw new ConfigError(`config.json: ${expression} must be a whole number, got ${value}`);
   }
@@ -50,7 +54,8 @@ const shown = (value) => JSON.stringify(value).slice(0, 60);
 
 /** The first alternative of a symbol's rule that the configuration answers, or a default. */
 function resolve(rule, symbols, config, table, family, assumed) {
-  const alternatives = rule.split("|").map((alternative) => alternative.trim());
+  const optional = rule.includes("?"); // 0 and null mean that there is none
+  const alternatives = rule.replaceAll("?", "").split("|").map((alternative) => alternative.trim());
   const given = alternatives.some((each) => Object.hasOwn(config, each.split("~")[0]));
   for (const alternative of alternatives) {
     const [key, start] = alternative.split("~");
@@ -63,7 +68,7 @@ function resolve(rule, symbols, config, table, family, assumed) {
         }
         return Number(value);
       }
-      if (!Number.isSafeInteger(value) || value < 1) {
+      if (!Number.isSafeInteger(value) || value < 1 - optional) {
         throw new ConfigError(`config.json: ${key} must be a positive integer, got `
           + shown(value));
       }
@@ -78,8 +83,19 @@ function resolve(rule, symbols, config, table, family, assumed) {
       return evaluate(alternative, symbols);
     }
   }
+  if (optional) return 0;
   throw new ConfigError(`config.json: a ${family} model needs ${alternatives.join(" or ")}, `
     + "and it is missing");
+}
+
+/** How many numbers `{stop}` or `{start:stop}` in a path stands for. */
+function spanOf(span, symbols) {
+  const [stop, start] = span.split(":").reverse().map((part) => evaluate(part, symbols));
+  if (start > stop || (start !== undefined && stop > symbols.get("layers"))) {
+    throw new ConfigError(`config.json: ${span} are layers ${start} to ${stop}, and the model has `
+      + `${symbols.get("layers")}; correct the file`);
+  }
+  return stop - (start ?? 0);
 }
 
 /** The rows of a family's table with sizes filled in; each stands for `count` modules. */
@@ -93,8 +109,8 @@ function expand(table, symbols) {
     const flag = (name) => options.has(name)
       && evaluate(options.get(name) ?? "1", symbols) !== 0;
     if (options.has("if") && !flag("if")) continue;
-    const count = [...path.matchAll(/{(\w+)}/g)]
-      .reduce((product, [, name]) => product * symbols.get(name), 1);
+    const count = [...path.matchAll(/{([^}]*)}/g)]
+      .reduce((product, [, span]) => product * spanOf(span, symbols), 1);
     if (count === 0) continue;
     const size = sizes.reduce((product, n) => product * n, 1);
     const linear = kind === "linear" || kind === "conv1d";
@@ -145,9 +161,10 @@ function tableOf(config, families, rules) {
       + `transformers' ${family} after all, remove auto_map.`);
   }
   for (const [key, counted] of Object.entries(table.only ?? {})) {
-    if (has(key) && ![counted, null].includes(config[key])) {
-      throw new ConfigError(`config.json: ${key} is ${shown(config[key])}; only ${counted} is `
-        + `counted for ${family}`);
+    const same = (value) => JSON.stringify(value) === JSON.stringify(config[key]);
+    if (has(key) && config[key] !== null && !counted.some(same)) {
+      throw new ConfigError(`config.json: ${key} is ${shown(config[key])}; only `
+        + `${counted.map(shown).join(" or ")} is counted for ${family}`);
     }
   }
   return [family, table];
@@ -210,10 +227,13 @@ function readConfig(config, families, rules) {
     ? linear.filter(({ out }) => out === symbols.get("vocab")).pop() : undefined;
   const whole = rules.saved[task] ?? []; // what PEFT trains as a copy, besides LoRA
   const inside = ({ path }, names) => path.split(".").some((part) => names.includes(part));
-  const saved = rows.filter((row) => inside(row, whole))
+  const copied = ({ path }) => path.split(".") // PEFT asks for no dot: a pre_classifier, too
+    .some((part) => whole.some((name) => part.endsWith(name)));
+  const saved = rows.filter(copied)
     .reduce((sum, { own, count }) => sum + own * count, 0);
   const each = new Map();
-  for (const { leaf, unit, count } of linear.filter((row) => !inside(row, whole))) {
+  const counted = (row) => !inside(row, whole) && !(table.fused ?? []).includes(row.leaf);
+  for (const { leaf, unit, count } of linear.filter(counted)) {
     each.set(leaf, (each.get(leaf) ?? 0) + unit * count);
   }
   const units = [...each];

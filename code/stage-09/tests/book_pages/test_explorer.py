@@ -310,7 +310,8 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
     configs += [
         {**config, **change} for config in configs[::3]
         for change in ({"tie_word_embeddings": True}, {"vocab_size": 50_001})]
-    small = {"hidden_size": 96, "n_embd": 96, "d_model": 96, "num_labels": 7}  # the rest: defaults
+    small = {"hidden_size": 96, "n_embd": 96, "d_model": 96, "num_labels": 7,
+             "num_attention_heads": 12}  # the rest: defaults
     configs += [{"model_type": family, "architectures": [name], **small}
                 for family, table in accounting.FAMILIES.items() if family != "phi-msft"
                 for name in table["classes"]]

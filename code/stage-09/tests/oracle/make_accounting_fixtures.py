@@ -320,6 +320,45 @@ def known_of_families() -> list[dict]:
     return rows
 
 
+def small_example(family: str) -> dict:
+    """A small configuration for a family that infer_families.py found."""
+    sizes = {"d": 48, "ff": 80, "layers": 3, "heads": 6, "kv": 2, "dh": 16, "vocab": 101,
+             "experts": 4, "active": 2, "first_k_dense_replace": 1}
+    config = {"model_type": family, "pad_token_id": 0}
+    for line in families.FAMILIES[family]["symbols"].splitlines():
+        symbol, rule = line.split(" = ")
+        key = rule.split(" | ")[0].rstrip("?")
+        if symbol != "prefix_width" and rule.split(" | ")[-1] not in ("0", "1"):
+            config[key] = sizes.get(symbol, 24)
+    return config
+
+
+def known_of_inferred() -> list[dict]:
+    """Of each family that nobody typed: its classes, and what PEFT counts on it."""
+    rows = []
+    for family in sorted(families.FAMILIES.keys() - SMALL.keys() - {"phi-msft"}):
+        print(f"inferred {family}", file=sys.stderr, flush=True)
+        config, table = small_example(family), families.FAMILIES[family]
+        asked = [("lora", {"rank": 4}), ("lora", {"rank": 4, "target_modules": "all-linear"}),
+                 ("lora", {"rank": 4, "target_modules": [
+                     "q_proj", "v_proj", "query_key_value", "gate_proj", "down_proj", "dense"]}),
+                 ("prefix", {"num_virtual_tokens": 7}), ("prompt", {"num_virtual_tokens": 7}),
+                 ("ia3", {})]
+        answers = []
+        if table["head"] == "MASKED_LM":  # PEFT has no task type for masked language models
+            asked = [each for each in asked if each[0] not in ("prefix", "prompt")]
+        for method, arguments in asked:
+            question = {"method": method, "arguments": arguments}
+            try:
+                answers.append(answer(config, table["head"], question))
+            except Exception as error:
+                answers.append(question | {"error": f"{type(error).__name__}: {error}"[:200]})
+        rows.append({"config": config, "quantized": quantized(config, table["head"]),
+                     "classes": {name: parameters(config, name) for name in table["classes"]},
+                     "answers": answers})
+    return rows
+
+
 def default_targets() -> dict[str, dict]:
     return {method: {family: getattr(
         constants, f"TRANSFORMERS_MODELS_TO_{method}_MODULES_MAPPING").get(family)
@@ -452,7 +491,8 @@ def main(path: Path) -> None:
                           "bytes": kept_for_backward(family, method, attention)}
                          for family in MEASURED for method in ("full", "lora")
                          for attention in ("sdpa", "eager")],
-                "families": known_of_families(), "default_targets": default_targets(),
+                "families": known_of_families(), "inferred": known_of_inferred(),
+                "default_targets": default_targets(),
                 "sixteen_bits": on_sixteen_bits(),
                 "logits_peak": {"bfloat16": logits_at_their_peak(torch.bfloat16),
                                 "nf4": logits_at_their_peak(torch.float32)}, "cases": made}

@@ -142,6 +142,13 @@ KNOWN = [pytest.param(each, id=f"{each['config']['model_type']}-{i}")
          for i, each in enumerate(RECORDED["families"])]
 
 
+def digest(model):
+    ours = {n: list(shape) for n, shape in ac.count_full(model).tensors.items()}
+    two_names = model.task in ("MASKED_LM", "PRE_TRAINING")  # of a tied bias, either is listed
+    text = json.dumps(sorted(ours.values()) if two_names else sorted(ours.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 @pytest.mark.parametrize("known", KNOWN)
 def test_every_class_of_the_table_has_the_tensors_of_transformers(known):
     table = ac.FAMILIES[known["config"]["model_type"]]
@@ -151,10 +158,7 @@ def test_every_class_of_the_table_has_the_tensors_of_transformers(known):
         model = ac.read_model(known["config"] | {"architectures": [name]})
         if theirs is None:
             continue
-        ours = {n: list(shape) for n, shape in ac.count_full(model).tensors.items()}
-        two_names = model.task in ("MASKED_LM", "PRE_TRAINING")  # of a tied bias, either is listed
-        text = json.dumps(sorted(ours.values()) if two_names else sorted(ours.items()))
-        assert hashlib.sha256(text.encode()).hexdigest()[:16] == theirs, name
+        assert digest(model) == theirs, name
 
 
 @pytest.mark.parametrize("known", KNOWN)
@@ -214,6 +218,27 @@ def test_on_a_base_in_16_bits_copies_stay_in_16_bits(case):
     assert sum(i.bytes for i in whole.items[1:]) == 16 * case["thirty_two"] + 8 * case["sixteen"]
 
 
+@pytest.mark.parametrize("row", RECORDED["inferred"], ids=lambda row: row["config"]["model_type"])
+def test_an_inferred_family_is_counted_as_peft_counts_it(row):
+    table = ac.FAMILIES[row["config"]["model_type"]]
+    assert row["classes"].keys() == table["classes"].keys()
+    for name, theirs in row["classes"].items():
+        model = ac.read_model(row["config"] | {"architectures": [name]})
+        assert digest(model) == theirs, name
+    model = ac.read_model(row["config"])
+    assert {m.name for m in ac.quantized_modules(model)} == set(row["quantized"])
+    for question in row["answers"]:
+        named = question["arguments"].get("target_modules", [])
+        experts = named == "all-linear" or "gate_proj" in named
+        if "error" in question or ("fused" in table and experts):
+            with pytest.raises(ValueError):
+                ask(model, question)
+        else:
+            counted = ask(model, question)
+            assert (counted.trainable, counted.total) == (
+                question["trainable"], question["all"]), question
+
+
 CLASSES = json.loads((TESTS / "fixtures" / "classes.json").read_text(encoding="utf-8"))
 DEFAULTS = json.loads((TESTS / "fixtures" / "class_defaults.json").read_text(encoding="utf-8"))
 
@@ -261,8 +286,9 @@ def test_what_was_assumed_is_said():
 def test_the_fixture_covers_every_family_small_and_real():
     small = {c["config"]["model_type"] for c in RECORDED["cases"] if "shapes" in c}
     real = {c["config"]["model_type"] for c in RECORDED["cases"] if "shapes" not in c}
-    assert set(ac.FAMILIES) - small == {"phi-msft"}  # code of its own, never in Transformers
-    assert set(ac.FAMILIES) - real <= {"phi-msft", "gemma3_text", "xlm-roberta"}
+    typed = set(ac.FAMILIES) - {row["config"]["model_type"] for row in RECORDED["inferred"]}
+    assert typed - small == {"phi-msft"}  # code of its own, never in Transformers
+    assert typed - real <= {"phi-msft", "gemma3_text", "xlm-roberta"}
     assert sum("trainable" in q for c in RECORDED["cases"] for q in c["answers"]) > 800
 
 
@@ -273,7 +299,7 @@ def test_the_fixture_can_be_made_again(tmp_path):
                    env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
     again = json.loads(made.read_text(encoding="utf-8"))
     assert again["cases"] == RECORDED["cases"]
-    for key in ("families", "default_targets", "sixteen_bits", "logits_peak"):
+    for key in ("families", "inferred", "default_targets", "sixteen_bits", "logits_peak"):
         assert again[key] == RECORDED[key]
     for now, then in zip(again["kept"], RECORDED["kept"], strict=True):
         assert now["bytes"] == pytest.approx(then["bytes"], rel=0.02)
@@ -390,7 +416,7 @@ def test_bytes_of_a_logit_are_those_alive_at_the_peak_of_its_loss(base):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"model_type": "falcon"}, "model_type 'falcon' is not a family .*, xlm-roberta$"),
+    ({"model_type": "falcon"}, "model_type 'falcon' is not a family .*, starcoder2$"),
     ({"model_type": None}, "model_type is missing"),
     ({"hidden_size": None}, "needs hidden_size.*missing"),
     ({"model_type": "gemma", "head_dim": None}, "needs head_dim"),
@@ -471,7 +497,7 @@ def test_sizes_are_refused_above_the_limit_only(monkeypatch):
     (lambda m: ac.read_model(TINY, num_labels=-1), "num_labels must be a positive integer, got -1"),
     (lambda m: ac.read_model({**TINY, "num_labels": True}), "num_labels must be .*got True"),
     (lambda m: ac.find_modules(ac.read_model({**TINY, "model_type": "phi3"})),
-     "no default target modules for phi3; pass .*'qkv_proj', 'o_proj', 'gate_up_proj'"),
+     "no default target modules for phi3; pass .*'o_proj', 'qkv_proj', 'gate_up_proj'"),
     (lambda m: ac.count_adalora(ac.load_model("Mistral-7B")), "modules of adalora for mistral"),
     (lambda m: ac.find_modules(m, r".*(q_proj"), "target_modules '.*q_proj' is no regular"),
     (lambda m: ac.find_modules(m, exclude=r"["), r"exclude_modules '\[' is no regular"),
@@ -628,7 +654,7 @@ def test_notes_stand_where_they_belong_and_nowhere_else():
     assert "transformers 5" in note and "bitsandbytes" in note
     with pytest.raises(ValueError, match="no default target modules for mixtral"):
         ac.count_lora(mixtral)
-    with pytest.raises(ValueError, match="w1.* match nothing"):
+    with pytest.raises(ValueError, match="PEFT takes w1 for the experts"):
         ac.count_lora(mixtral, target_modules=["w1"])
 
 

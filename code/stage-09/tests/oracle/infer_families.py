@@ -1,0 +1,606 @@
+"""Ask transformers how it builds each architecture, and write that down as tables of families.
+
+    .venv-oracle/bin/python code/stage-09/tests/oracle/infer_families.py [model_type …]
+
+Each architecture is built on torch's `meta` device (real modules and shapes, without a number in
+them) from many configurations. Every dimension of every tensor is then explained by the simplest
+expression of the configuration's keys that is right in all of them, and so is whether a tensor is
+there, has a bias, is tied. What comes out is in the notation of `real_models/families.py`.
+
+A family is written to data/families.json only if `read_model` then agrees with transformers,
+tensor by tensor, in every class: on fresh random configurations, on the class's own defaults, with
+any key of the class changed, left out or null. What the notation cannot say becomes a value that
+the table insists on (`only`), so that a file with another one is refused by name.
+"""
+
+import itertools
+import json
+import math
+import random
+import sys
+import time
+import warnings
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+
+STAGE = Path(__file__).resolve().parents[2]
+sys.path = [p for p in sys.path if Path(p or ".").resolve() not in (STAGE, STAGE / "tests")]
+
+import transformers  # noqa: E402
+from peft.utils import constants  # noqa: E402
+from peft.utils import transformers_weight_conversion as moe  # noqa: E402
+from transformers.models.auto import modeling_auto  # noqa: E402
+from transformers.pytorch_utils import Conv1D  # noqa: E402
+
+import peft  # noqa: E402, F401  Hugging Face's, and ours never after it
+
+sys.path.append(str(STAGE))
+from real_models import accounting  # noqa: E402
+
+OUT = STAGE / "data" / "families.json"
+TASKS = {"CAUSAL_LM": "CAUSAL_LM", "MASKED_LM": "MASKED_LM", "SEQ_CLS": "SEQUENCE_CLASSIFICATION",
+         "TOKEN_CLS": "TOKEN_CLASSIFICATION", "QUESTION_ANS": "QUESTION_ANSWERING",
+         "MULTIPLE_CHOICE": "MULTIPLE_CHOICE", "FEATURE_EXTRACTION": None}
+#: What the rest of accounting.py calls these keys; any other key is its own symbol.
+SYMBOLS = {"hidden_size": "d", "intermediate_size": "ff", "num_hidden_layers": "layers",
+           "num_attention_heads": "heads", "num_key_value_heads": "kv", "head_dim": "dh",
+           "vocab_size": "vocab", "num_labels": "labels", "tie_word_embeddings": "tied",
+           "num_local_experts": "experts", "num_experts_per_tok": "active"}
+#: Keys of every configuration that no architecture reads, and those that we treat ourselves.
+IGNORED = {"transformers_version", "architectures", "dtype", "id2label", "label2id", "model_type",
+           "problem_type", "_name_or_path", "return_dict", "is_encoder_decoder", "num_labels",
+           "rope_parameters", "output_attentions", "output_hidden_states", "use_cache",
+           "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "encoder",
+           "decoder", "text_encoder", "generator", "text_config", "quantization_config", "auto_map",
+           "mtp_layer_types"}
+#: Keys that decide by a layer's number: only their default is counted.
+PINNED = {"decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"}
+#: What a key that is null stands for, in many classes.
+FALLBACK = {"dh": "d / heads", "kv": "heads", "ff": "4 * d"}
+ACTIVATIONS = ["silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu",
+               "relu2", "tanh", "sigmoid"]
+
+
+EXPERTS_NOTE = (
+    "The experts are stacked as in transformers 5: bitsandbytes does not quantize them. "
+    "Transformers 4 had a linear layer for each.")
+#: What no model on the meta device can tell.
+HINTS = {
+    "phi": {"own_code": ["configuration_phi.PhiConfig", "modeling_phi.PhiForCausalLM"]},
+    "phi3": {"own_code": ["configuration_phi3.Phi3Config", "modeling_phi3.Phi3ForCausalLM"]},
+    "mixtral": {"lora": None, "vera": None},  # PEFT's own defaults fail on transformers 5
+}
+
+for _name in ("kaiming_uniform_", "uniform_", "normal_", "ones_", "zeros_"):  # nothing to fill
+    setattr(torch.nn.init, _name, lambda tensor, *args, **kwargs: tensor)
+
+
+class Unfitted(Exception):
+    """Something of an architecture that the notation does not say."""
+
+
+# --------------------------------------------------------------------- what transformers builds
+
+
+def classes_of(model_type: str) -> dict[str, type]:
+    """The class for each task, by our names for tasks."""
+    found = {}
+    for task, theirs in TASKS.items():
+        name = f"MODEL_FOR_{theirs}_MAPPING_NAMES" if theirs else "MODEL_MAPPING_NAMES"
+        if (cls := getattr(modeling_auto, name).get(model_type)) and isinstance(cls, str):
+            found[task] = getattr(transformers, cls)
+    return found
+
+
+def build(cls: type, values: dict) -> torch.nn.Module:
+    values = dict(values)
+    model_type = values.pop("model_type")
+    with torch.device("meta"):
+        return cls(transformers.AutoConfig.for_model(model_type, **values))
+
+
+def tensors(cls: type, values: dict) -> dict[str, tuple]:
+    """Path -> (kind, sizes, has a bias, is tied) of all modules with parameters of their own."""
+    found, seen = {}, set()
+    for path, module in build(cls, values).named_modules():
+        own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
+        if not own:
+            continue
+        tied = "weight" in own and id(own["weight"]) in seen
+        seen |= {id(p) for p in own.values()}
+        shape = tuple(own["weight"].shape) if "weight" in own else ()
+        kind = ("linear" if isinstance(module, torch.nn.Linear) else
+                "conv1d" if isinstance(module, Conv1D) else
+                "embedding" if isinstance(module, torch.nn.Embedding) else
+                "norm" if len(shape) == 1 and own.keys() <= {"weight", "bias"} else "stack")
+        if kind == "stack":
+            for name, parameter in own.items():
+                found[f"{path}.{name}".lstrip(".")] = (kind, tuple(parameter.shape), False, False)
+        else:
+            found[path] = (kind, shape[::-1] if kind == "linear" else shape, "bias" in own, tied)
+    return found
+
+
+def shapes(cls: type, values: dict) -> dict[str, list[int]] | None:
+    """What :func:`accounting.count_full` calls the tensors; None if transformers refuses."""
+    try:
+        model = build(cls, values)
+    except Exception:
+        return None
+    return {name: list(p.shape) for name, p in model.named_parameters()}
+
+
+def ours(cls: type, values: dict) -> dict[str, list[int]] | str:
+    """The same from our table, or why it refuses."""
+    try:
+        model = accounting.read_model(values | {"architectures": [cls.__name__]})
+    except ValueError as error:
+        return str(error)
+    return {n: list(shape) for n, shape in accounting.count_full(model).tensors.items()}
+
+
+# ------------------------------------------------------------------------- which keys matter
+
+
+def unread_keys(cls: type, values: dict) -> set[str]:
+    """Keys that the modelling code asks for and the configuration's class does not have."""
+    kind = type(transformers.AutoConfig.for_model(values["model_type"]))
+    asked, before = set(), kind.__getattribute__
+
+    def spy(self, key):
+        try:
+            return before(self, key)
+        except AttributeError:
+            asked.add(key)
+            raise
+
+    kind.__getattribute__ = spy
+    try:
+        build(cls, values)
+    finally:
+        kind.__getattribute__ = before
+    return {key for key in asked if not key.startswith("_")}
+
+
+def other_values(key: str, value, layers: int) -> list:
+    """Values that a key could have instead, to see whether they change the model."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [2 * value, value // 2, value + 1] if value else [1, 2, 8]
+    if isinstance(value, float):
+        return [2 * value, value / 2] if value else [0.5]
+    if isinstance(value, str):
+        return ACTIVATIONS if value in ACTIVATIONS else []
+    if isinstance(value, list) and key == "layer_types":
+        kinds = dict.fromkeys(["full_attention", "sliding_attention", *value])
+        return [[kind] * layers for kind in kinds]
+    if isinstance(value, list):
+        return [[], [0], [1, 2]]
+    return [True, 8, 2, 0.5] if value is None else []
+
+
+class Family:
+    """One model type: its classes, which keys change it, and how."""
+
+    def __init__(self, model_type: str):
+        self.type = model_type
+        self.classes = classes_of(model_type)
+        if "FEATURE_EXTRACTION" not in self.classes or len(self.classes) < 2:
+            raise Unfitted("no classes for a text model")
+        self.task = next(task for task in self.classes)
+        self.config = transformers.AutoConfig.for_model(model_type)
+        self.declared = {k: v for k, v in self.config.to_dict().items() if k not in IGNORED}
+        self.aliases = {}
+        for alias, key in self.config.attribute_map.items():
+            self.aliases.setdefault(key, []).append(alias)
+        named = {**{k: k for k in self.declared}, **{
+            alias: key for key, names in self.aliases.items() for alias in names}}
+        self.names = {}  # our symbol -> the class's key
+        for key, symbol in SYMBOLS.items():
+            if key in named and named[key] in self.declared:
+                self.names[symbol] = named[key]
+        if "layers" not in self.names or "d" not in self.names:
+            raise Unfitted("its configuration has no hidden_size or num_hidden_layers")
+        self.symbol = {key: symbol for symbol, key in self.names.items()}
+        self.base = {"model_type": model_type, self.names["layers"]: 4, "pad_token_id": 0}
+        for key, value in self.declared.items():
+            if "expert" in key and isinstance(value, int) and value > 8:
+                self.base[key] = 8
+        self.sizes, self.flags, self.only = [], [], {}
+        self.idle = set()  # sizes that change no tensor; the rest of accounting.py reads them
+
+    def all_tensors(self, values: dict, tasks=None) -> dict | None:
+        try:
+            return {task: tensors(self.classes[task], values) for task in tasks or self.classes}
+        except Exception as error:
+            self.refusal = f"{type(error).__name__}: {error}"[:200]
+            return None
+
+    def sort_keys(self) -> None:
+        """Which keys are sizes, which are flags, and what of the others must stay as it is."""
+        one = [self.task]  # the other classes are tried with every key in the end
+        usual = self.all_tensors(self.base, one)
+        undeclared = set().union(*(unread_keys(cls, self.base) for cls in self.classes.values()))
+        known = {**self.declared, **dict.fromkeys(sorted(undeclared - self.declared.keys()))}
+        known = {k: v for k, v in known.items() if k not in IGNORED and not k.startswith("_")}
+        for key, value in known.items():
+            now = self.base.get(key, value)
+            found = {}
+            for other in other_values(key, now, 4):
+                built = self.all_tensors(self.base | {key: other}, one)
+                found[json.dumps(other)] = None if built is None else built == usual
+            changes = [json.loads(text) for text, same in found.items() if same is False]
+            refused = found and all(same is None for same in found.values())
+            number = isinstance(value, int) and not isinstance(value, bool)
+            if changes and value is None and key in SYMBOLS:  # read though not declared
+                self.declared[key], self.symbol[key] = None, SYMBOLS[key]
+                self.names[SYMBOLS[key]] = key
+                self.sizes.append(key)
+                continue
+            if key in PINNED:
+                self.only[key] = [value]
+            elif number and (changes or refused or key in self.symbol):
+                self.sizes.append(key)
+                self.idle |= set() if changes or refused else {key}
+            elif isinstance(value, bool) and changes:
+                self.flags.append(key)
+            elif value is None and key not in undeclared and changes and not isinstance(
+                    changes[0], (bool, float)):
+                self.sizes.append(key)
+            elif isinstance(value, str) and value in ACTIVATIONS:
+                self.only[key] = [json.loads(text) for text, same in found.items() if same]
+            elif changes or refused or isinstance(value, (str, dict)):
+                self.only[key] = [value]
+
+    # ------------------------------------------------------------------- random configurations
+
+    def random_values(self, rng: random.Random) -> dict:
+        """A configuration whose numbers are all different, as far as they may be."""
+        heads = rng.choice([4, 6, 8, 10, 12])
+        kv = rng.choice([n for n in range(1, heads + 1) if heads % n == 0])
+        chosen = {"heads": heads, "kv": kv, "d": heads * rng.choice([8, 10, 12, 14, 18]),
+                  "dh": rng.choice([6, 16, 20, 22, 24]), "layers": rng.choice([2, 3, 4, 5])}
+        values = {"model_type": self.type, "num_labels": rng.choice([2, 3, 5, 7, 9]),
+                  "pad_token_id": 0}
+        for key in self.sizes:
+            symbol = self.symbol.get(key)
+            if symbol in chosen:
+                values[key] = chosen[symbol]
+            elif "dense_replace" in key:
+                values[key] = rng.randint(0, chosen["layers"])
+            elif "expert" in key:
+                values[key] = rng.choice([2, 3, 4, 5, 6, 7])
+            else:
+                values[key] = 2 * rng.randint(10, 90)
+            if self.declared[key] is None and rng.random() < .4:
+                del values[key]
+            elif "lora_rank" in key and rng.random() < .3:
+                values[key] = None
+        for key in self.flags:
+            values[key] = rng.random() < .5
+        return values
+
+    def sample(self, count: int, seed: int) -> list[tuple[dict, dict]]:
+        """Configurations that transformers takes, and what it builds from them."""
+        rng, made, tries = random.Random(seed), [], 0
+        while len(made) < count:
+            tries += 1
+            if tries > 8 * count:
+                raise Unfitted(f"transformers takes {len(made)} of {tries} random configurations: "
+                               f"{self.refusal}")
+            values = self.random_values(rng)
+            if built := self.all_tensors(values):
+                made.append((values, built))
+        return made
+
+
+# --------------------------------------------------------------------- expressions that explain
+
+
+class Explainer:
+    """Finds the simplest expression of the symbols that has the given value in every sample."""
+
+    def __init__(self, family: Family, samples: list[dict]):
+        self.symbols = {family.symbol.get(key, key): key for key in family.sizes}
+        self.symbols["labels"] = "num_labels"
+        self.known: dict[tuple, str] = {}
+        self.flags = {family.symbol.get(key, key): key for key in family.flags}
+        self.optional = {family.symbol.get(key, key): key for key in family.sizes
+                         if any(not s.get(key) for s in samples)}
+        numbers = {name: np.array([s.get(key) or 0 for s in samples], dtype=float)
+                   for name, key in self.symbols.items()}
+        for name in FALLBACK.keys() & self.optional.keys():
+            del self.optional[name]
+            meant = {"kv": numbers["heads"], "dh": numbers["d"] / numbers["heads"],
+                     "ff": 4 * numbers["d"]}[name]
+            numbers[name] = np.where(numbers[name] == 0, meant, numbers[name])
+        self.single = dict(numbers)
+        if "d" in numbers and "heads" in numbers:
+            self.single["d/heads"] = numbers["d"] / numbers["heads"]
+        self.terms = {"": np.ones(len(samples)), **self.single}
+        for (a, x), (b, y) in itertools.combinations_with_replacement(self.single.items(), 2):
+            if (a, b) != ("heads", "d/heads"):
+                self.terms[f"{a}*{b}"] = x * y
+        literals = {f"{name}": np.array([bool(s[key]) for s in samples])
+                    for name, key in self.flags.items()}
+        literals |= {f"({name}>0)": numbers[name] > 0 for name in self.optional}
+        self.literals = {**literals, **{f"(1-{name})": ~truth for name, truth in literals.items()}}
+
+    def number(self, wanted: np.ndarray, where: np.ndarray) -> str:
+        """The expression with value `wanted` in the samples `where`."""
+        key = wanted.tobytes(), where.tobytes()
+        if key not in self.known:
+            self.known[key] = self._number(wanted, where)
+        return self.known[key]
+
+    def _number(self, wanted: np.ndarray, where: np.ndarray) -> str:
+        def said(factor, name):
+            if not name:
+                return str(factor)
+            up, down = factor.numerator, factor.denominator
+            return (f"{up}*" if up != 1 else "") + name + (f"/{down}" if down != 1 else "")
+
+        terms = {name: value[where] for name, value in self.terms.items()}
+        for name, value in terms.items():
+            if value.any():
+                at = int(np.argmax(value))
+                factor = Fraction(float(wanted[at] / value[at])).limit_denominator(16)
+                if np.allclose(wanted, float(factor) * value, rtol=0, atol=1e-6):
+                    return said(factor, name)
+        for (a, x), (b, y) in itertools.combinations(terms.items(), 2):
+            spread = x * y[::-1] - x[::-1] * y
+            at = int(np.argmax(np.abs(spread)))
+            if not spread[at]:
+                continue
+            system = np.array([[x[at], y[at]], [x[::-1][at], y[::-1][at]]])
+            solved = np.linalg.solve(system, [wanted[at], wanted[::-1][at]])
+            first, second = (Fraction(float(c)).limit_denominator(4) for c in solved)
+            if first and second and np.allclose(
+                    wanted, float(first) * x + float(second) * y, rtol=0, atol=1e-6):
+                if first < 0 or not a:
+                    (first, a), (second, b) = (second, b), (first, a)
+                joined = f"{said(first, a)}+{said(second, b)}".replace("+-", "-")
+                return joined.replace("-1*", "-")
+        raise Unfitted(f"no expression for {wanted[:6]}")
+
+    def truth(self, wanted: np.ndarray, where: np.ndarray) -> str:
+        """"1", "0" or the condition that holds exactly in the wanted samples."""
+        if wanted[where].all() or not wanted[where].any():
+            return str(int(wanted[where].all()))
+        for name, value in self.literals.items():
+            if (value == wanted)[where].all():
+                return name
+        for (a, x), (b, y) in itertools.combinations(self.literals.items(), 2):
+            if ((x & y) == wanted)[where].all():
+                return f"{a}*{b}"
+            if ((x | y) == wanted)[where].all():
+                return f"{a}+{b}"
+        raise Unfitted("no condition for a tensor or a bias")
+
+
+def templates(found: dict[str, tuple]) -> dict[str, list]:
+    """Modules that differ in their numbers alone: path with `{}` -> [(numbers, entry), …]."""
+    grouped: dict[str, list] = {}
+    for path, entry in found.items():
+        parts = path.split(".")
+        numbers = tuple(int(part) for part in parts if part.isdigit())
+        template = ".".join("{}" if part.isdigit() else part for part in parts)
+        grouped.setdefault(template, []).append((numbers, entry))
+    return grouped
+
+
+def rows_of(family: Family, task: str, samples: list, explain: Explainer) -> list[str]:
+    """The lines of a class's table."""
+    built = [templates(models[task]) for _, models in samples]
+    longest: dict[str, None] = {}  # in the order of the model that has most of them
+    for each in sorted(built, key=len, reverse=True):
+        longest |= dict.fromkeys(each)
+    return [row_of(template, [each.get(template, []) for each in built], explain)
+            for template in longest]
+
+
+def row_of(template: str, found: list[list], explain: Explainer) -> str:
+    there = np.array([bool(each) for each in found])
+    entries = [each[0][1] for each in found if each]
+    if any(entry != each[0][1] for each in found for _, entry in each):
+        raise Unfitted(f"{template} is not the same in all layers")
+    if len({(entry[0], len(entry[1])) for entry in entries}) > 1:
+        raise Unfitted(f"{template} changes its kind")
+    path, condition = template, None
+    for place in range(template.count("{}")):
+        spans = [sorted({numbers[place] for numbers, _ in each}) for each in found if each]
+        if any(span != list(range(span[0], span[-1] + 1)) for span in spans):
+            raise Unfitted(f"{template} skips layers")
+        start = explain.number(np.array([span[0] for span in spans]), there)
+        stop = explain.number(np.array([span[-1] + 1 for span in spans]), there)
+        path = path.replace("{}", f"{{{stop}}}" if start == "0" else f"{{{start}:{stop}}}", 1)
+        if "dense_replace" in path:  # none of them where the range is empty
+            condition = "1"
+    for each in found:
+        if each and math.prod(len({n[i] for n, _ in each}) for i in range(len(each[0][0]))) != len(
+                each):
+            raise Unfitted(f"{template} skips some")
+    kind = entries[0][0]
+    sizes = [explain.number(np.array([entry[1][i] for entry in entries]), there)
+             for i in range(len(entries[0][1]))]
+    options = []
+    for word, at in (("bias", 2), ("tied", 3)):
+        wanted = np.zeros(len(found), dtype=bool)
+        wanted[there] = [entry[at] for entry in entries]
+        flag = explain.truth(wanted, there)
+        options += [] if flag == "0" else [word] if (flag, word) == ("1", "bias") else [
+            f"{word}:{flag}"]
+    condition = condition or explain.truth(there, np.ones(len(found), dtype=bool))
+    options += [f"if:{condition}"] if condition != "1" else []
+    return " ".join([path, kind, *sizes, *options])
+
+
+# ------------------------------------------------------------------------------- the whole table
+
+
+def default_rules(family: Family, samples: list) -> tuple[dict, dict]:
+    """What stands in for a key that is left out, and for one that is null: numbers and rules."""
+    absent, null = {}, {}
+    one = [family.task]
+    for number, key in enumerate(family.sizes):
+        values, default = samples[number % len(samples)][0], family.declared[key]
+        without = {k: v for k, v in values.items() if k != key}
+        if default is not None and family.all_tensors(
+                without | {key: default}, one) == family.all_tensors(without, one):
+            absent[key] = default
+        for rule in [*FALLBACK.values(), "d"] if key not in family.idle else []:
+            if all(stands_for(family, values, key, rule, key not in absent)
+                   for values, _ in samples[:4]):
+                null[key] = rule
+                break
+    return absent, null
+
+
+def stands_for(family: Family, values: dict, key: str, rule: str, left_out: bool) -> bool:
+    """Whether null, or a key that is left out, is the same as the value of the rule."""
+    d, heads = (values[family.names[each]] for each in ("d", "heads"))
+    meant = eval(rule.replace("/", "//"), {"d": d, "heads": heads})
+    without = {k: v for k, v in values.items() if k != key} | ({} if left_out else {key: None})
+    now = family.all_tensors(without, [family.task])
+    return now is not None and now == family.all_tensors(values | {key: meant}, [family.task])
+
+
+def symbol_rules(family: Family, explain: Explainer, absent: dict, null: dict) -> str:
+    """The lines of `symbols`: each after those that its rule needs."""
+    first = [family.names[s] for s in ("d", "heads", "layers") if s in family.names]
+    lines = []
+    for key in [*first, *(k for k in family.sizes if k not in first)]:
+        names = [key, *family.aliases.get(key, [])]
+        symbol = family.symbol.get(key, key)
+        if symbol in explain.optional:
+            names = [f"{name}?" for name in names]
+        lines.append(f"{symbol} = {' | '.join([*names, *filter(None, [null.get(key)])])}")
+    for key in family.flags:
+        lines.append(f"{family.symbol.get(key, key)} = {key} | {int(family.declared[key])}")
+    known = {line.split(" = ")[0] for line in lines}
+    width = ("dh" if "dh" in known else "d / heads")
+    lines.append(f"prefix_width = {f'kv * {width}' if 'kv' in known else 'd'}")
+    return "\n".join(lines)
+
+
+def table_of(family: Family) -> dict:
+    """The family in the notation of families.py."""
+    family.sort_keys()
+    samples = family.sample(36, 1)
+    explain = Explainer(family, [values for values, _ in samples])
+    rows = {task: rows_of(family, task, samples, explain) for task in family.classes}
+    outer = rows[family.task][0].split(".")[0] + "."
+    roots = {}
+    for task, lines in rows.items():
+        if task == "FEATURE_EXTRACTION":
+            rows[task] = [outer + line for line in lines]
+            continue
+        inner = family.classes[task].base_model_prefix + "."
+        if inner != outer:
+            roots[task] = inner[:-1]
+            rows[task] = [line.replace(inner, outer, 1) if line.startswith(inner) else line
+                          for line in lines]
+    common = [line for line in rows[family.task] if all(line in each for each in rows.values())]
+    heads = {}
+    for task, lines in rows.items():
+        head = [f"root {roots[task]}"] if task in roots else []
+        head += [line for line in lines if line not in common]
+        if head or task != "FEATURE_EXTRACTION":
+            heads[task] = "\n".join(head)
+    absent, null = default_rules(family, samples)
+    table = {"symbols": symbol_rules(family, explain, absent, null), "defaults": absent,
+             "modules": "\n".join(common), "heads": heads, "head": family.task,
+             "classes": {cls.__name__: task for task, cls in family.classes.items()},
+             "only": family.only}
+    if " stack experts " in table["modules"]:
+        table["note"] = EXPERTS_NOTE
+    conversion = moe._MODEL_TO_CONVERSION_PATTERN.get(family.type)
+    if conversion in moe._MOE_FUSED_TARGETS:
+        table["fused"] = list(moe._MOE_TARGET_MODULE_MAPPING[conversion])
+    return table | default_targets(family.type) | HINTS.get(family.type, {})
+
+
+def default_targets(model_type: str) -> dict:
+    found = {}
+    for ours_, theirs in (("lora", "LORA_TARGET"), ("adalora", "ADALORA_TARGET"),
+                          ("vera", "VERA_TARGET"), ("ia3", "IA3_TARGET"),
+                          ("feedforward", "IA3_FEEDFORWARD")):
+        mapping = getattr(constants, f"TRANSFORMERS_MODELS_TO_{theirs}_MODULES_MAPPING")
+        if model_type in mapping:
+            found[ours_] = mapping[model_type]
+    return found
+
+
+# ------------------------------------------------------------------------------------ the checks
+
+
+def trials(family: Family) -> list[dict]:
+    """Configurations that the table has not seen: random, by default, and with any key changed."""
+    made = [{"model_type": family.type}, family.base]
+    fresh = [values for values, _ in family.sample(10, 77)]
+    made += fresh
+    for number, (key, value) in enumerate(family.declared.items()):
+        start = fresh[number % len(fresh)]
+        layers = start.get(family.names["layers"], 4)
+        others = other_values(key, value, layers)
+        made += [start | {key: others[number % len(others)]}] if others else []
+        made += [{k: v for k, v in start.items() if k != key}, start | {key: None}]
+    return [values for values in made]
+
+
+def disagreements(family: Family, table: dict) -> list[str]:
+    """Where table and transformers differ: a model counted wrongly, or one refused for nothing."""
+    accounting.FAMILIES[family.type] = table
+    wrong = []
+    for number, values in enumerate(trials(family)):
+        names = list(family.classes)
+        if number >= 12:  # a key that was changed: one class after the other
+            names = [names[number % len(names)]]
+        for cls in (family.classes[name] for name in names):
+            mine, theirs = ours(cls, values), shapes(cls, values)
+            if isinstance(mine, str):
+                if number < 12:
+                    wrong.append(f"{cls.__name__} refused: {mine[:200]}")
+            elif theirs is not None and not same(mine, theirs):
+                odd = set(map(str, mine.items())) ^ set(map(str, theirs.items()))
+                wrong.append(f"{cls.__name__} {values}: {sorted(odd)[:4]}")
+    return wrong
+
+
+def same(mine: dict, theirs: dict) -> bool:
+    return mine == theirs
+
+
+def infer(model_type: str) -> dict:
+    family = Family(model_type)
+    table = table_of(family)
+    if wrong := disagreements(family, table):
+        print(json.dumps(table, indent=1)[:6000], file=sys.stderr)
+        print("\n".join(wrong[:8]), len(wrong), file=sys.stderr)
+        raise Unfitted(f"{len(wrong)} disagreements, first: {wrong[0]}")
+    return table
+
+
+def main(model_types: list[str]) -> None:
+    document = json.loads(OUT.read_text("utf-8")) if OUT.exists() else {"families": {}}
+    for model_type in model_types:
+        began = time.time()
+        try:
+            document["families"][model_type] = infer(model_type)
+            said = "inferred"
+        except Unfitted as error:
+            document["families"].pop(model_type, None)
+            said = f"not shipped: {error}"
+        print(f"{model_type}: {said[:300]} ({time.time() - began:.0f} s)", flush=True)
+        document |= {"transformers": transformers.__version__}
+        OUT.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    main(sys.argv[1:])
