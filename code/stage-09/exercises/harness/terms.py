@@ -221,11 +221,11 @@ class Terms:
             if not where or not self.nodes[node].ndim:
                 continue
             beside = [self._beside(name, terms[i][1], node) for i in where]
-            whats, arrays = zip(("", 0 * self.nodes[node]), *self._changes(node), strict=True)
+            kinds, arrays = zip(("", 0 * self.nodes[node]), *self._changes(node), strict=True)
             stack, its = np.stack(arrays), self.axes[node]
             new = [np.einsum(f"{kept},Z{its}->Z{axes}", array, stack) for kept, array in beside]
             if set(axes) <= set(beside[0][0]):  # what is left has all axes without the node
-                whats = (*whats, f"{node} left out")
+                kinds = (*kinds, f"{node} left out")
                 new = [np.concatenate([part, np.einsum(f"{kept}->{axes}", array)[None]])
                        for part, (kept, array) in zip(new, beside, strict=True)]
             told = False
@@ -243,7 +243,7 @@ class Terms:
                         times = "" if called == "1" else f", times {called}"
                         at = "" if group is where else f", in {_pretty(terms[group[0]][1])}"
                         told = True
-                        yield Story("operand", f"{whats[i]}{at}{times}", about=node)
+                        yield Story("operand", f"{kinds[i]}{at}{times}", about=node)
 
     def _changes(self, node: str) -> Iterator[tuple[str, np.ndarray]]:
         """Each single change of a node: what it is, and the array after it."""
