@@ -6,6 +6,7 @@ import gc
 import importlib
 import json
 import random
+import re
 import sys
 import threading
 import time
@@ -45,15 +46,15 @@ def test_an_error_is_explained_with_the_students_line():
         return x @ np.ones((7, 7))  # the line
     report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), broken)
     assert report.diagnosis.mistake == "raised"
-    assert "in broken: return x @ np.ones((7, 7))  # the line" in report.diagnosis.seen
-    assert "broken was given an array of shape (2,)" in report.diagnosis.seen
+    assert all(part in report.diagnosis.seen for part in ("broken", "# the line", "(2,)"))
     assert "Traceback" not in str(report)
 
     def made(*args, **kwargs):
         raise ValueError
     seen = verdict(lambda t: t.call(t.student, 6, "a", trial=t, dtype=int, p=0.5, rng=None), made
                    ).diagnosis.seen
-    assert "made was given 6, 'a', trial=a Trial, dtype=int, p=0.5, rng=None)" in seen
+    assert all(given in seen for given in ("made", "6, 'a'", "trial=a Trial", "dtype=int", "p=0.5",
+                                           "rng=None"))
     assert "made was given nothing)" in verdict(lambda t: t.call(t.student), made).diagnosis.seen
 
 
@@ -359,6 +360,12 @@ def found(run, student=None):
     return report.diagnosis.mistake, report.diagnosis.seen
 
 
+def says(run, mistake, *words, student=None):
+    """The diagnosis is this one, and what was seen names these."""
+    named, seen = found(run, student)
+    assert named == mistake and [word for word in words if word not in seen] == [], (named, seen)
+
+
 class Holder:
     """An object with whatever attributes and methods a test needs."""
 
@@ -368,18 +375,13 @@ class Holder:
 
 def test_a_missing_attribute_and_wrong_keys_are_named():
     thing = Holder(A=np.ones((2, 3)), parameters=lambda: {"A": np.ones(2)}, gradients=lambda: {})
-    assert found(lambda t: t.attribute(thing, "B")) == (
-        "signature", "Holder has no attribute B.")
-    assert found(lambda t: t.attribute(thing, "A", shape=(3, 2))) == (
-        "wrong-shape", "the attribute A has shape (2, 3), expected (3, 2).")
+    says(lambda t: t.attribute(thing, "B"), "signature", "Holder", "B")
+    says(lambda t: t.attribute(thing, "A", shape=(3, 2)), "wrong-shape", "A", "(2, 3)", "(3, 2)")
     assert verdict(lambda t: t.attribute(thing, "A", shape=(2, 3))).passed
-    assert found(lambda t: t.arrays(thing, ("A", "B"))) == (
-        "signature", "parameters() has the keys ['A'], expected ['A', 'B'].")
-    mistake, seen = found(lambda t: t.arrays(thing, ("A",), "gradients"))
-    assert mistake == "signature" and seen.startswith("gradients() has the keys [], expected ['A']")
-    assert "look for these names on the object itself" in seen
-    assert found(lambda t: t.arrays(thing, ("A",))) == (
-        "dead-parameters", "Asked a second time, parameters() gave another array of A.")
+    says(lambda t: t.arrays(thing, ("A", "B")), "signature", "parameters()", "['A']", "['A', 'B']")
+    says(lambda t: t.arrays(thing, ("A",), "gradients"), "signature", "gradients()", "[]", "['A']",
+         "the object itself")
+    says(lambda t: t.arrays(thing, ("A",)), "dead-parameters", "parameters()", "A")
     kept = {"A": np.ones(2)}
     thing.parameters = lambda: kept
     assert verdict(lambda t: t.arrays(thing, ("A",))).passed
@@ -395,9 +397,8 @@ def test_a_method_that_peft_method_misses_is_hinted_at():
         def parameters(self):
             return {"A": self.A}
 
-    mistake, seen = found(lambda t: t.arrays(t.student, ("A",)), Inside())
-    assert mistake == "raised" and "has no attribute 'A'" in seen
-    assert "look for these names on the object itself" in seen
+    says(lambda t: t.arrays(t.student, ("A",)), "raised", "attribute 'A'", "the object itself",
+         student=Inside())
 
 
 @pytest.mark.parametrize("name", ["A", "B", "W_down", "W_up", "prompt"])
@@ -425,8 +426,7 @@ def test_bits_dtypes_and_rounding_are_told_apart():
     wrong, x = Diagnosis("w", "w", "w", "9.2"), np.array([1.0, -0.0])
     assert verdict(lambda t: t.same_bits("it", x, x.copy(), wrong)).passed
     for other in (np.array([1.0, 0.0]), x.astype(np.float32), x[None], np.array([1 + 1e-15, -0.0])):
-        assert found(lambda t, o=other: t.same_bits("it", o, x, wrong)) == (
-            "w", "it is not bit for bit what it was.")
+        says(lambda t, o=other: t.same_bits("it", o, x, wrong), "w", "it", "bit for bit")
     narrow = x.astype(np.float32)
     for wide, kind in ((False, "float32"), (True, "float64")):
         right, other = (x, narrow) if wide else (narrow, x)
@@ -446,7 +446,7 @@ def test_bits_dtypes_and_rounding_are_told_apart():
 def test_a_twin_of_another_shape_is_no_twin():
     wrong, right = Diagnosis("twin", "a twin", "because", "9.2"), np.ones((2, 2))
     run = lambda t: t.compare("it", t.student, right, {wrong: 2 * np.ones(4)})  # noqa: E731
-    assert found(run, 2 * right) == ("values", "it is off by 1, relative to its largest entry.")
+    says(run, "values", "it is off by 1,", student=2 * right)
     assert found(run, np.ones(4))[0] == "wrong-shape"
 
 
@@ -472,15 +472,14 @@ def test_a_report_says_each_thing_once_and_where_to_read():
     exercise.test(2, "values", "four")(lambda trial: trial.expect("x", [1]))
     exercise.test(3, "values", "five")(lambda trial: None)
     report = exercise.check(None)
-    assert str(report) == (
-        "Exercise 3: a <trial>\n  passed     interface  one\n"
-        "  not yet    shapes     two    write it\n"
-        "  not yet    values     three\n  failed     values     four\n"
-        "  not tried  values     five\n"
-        "A test failed. Mend this first; the tests below it were not tried.\n"
-        "This looks like: a result of the wrong type.\nSeen: x gave list, expected ndarray.\n"
-        "Why it matters: Callers expect what the statement says.\n"
-        "Read: the exact statement of the exercise (book/exercises/index.md).")
+    lines = str(report).splitlines()
+    assert [line.split()[:2] for line in lines[:4]] == [
+        ["Exercise", "3:"], ["passed", "interface"], ["not", "yet"], ["not", "yet"]]
+    assert lines[4].split() == ["failed", "values", "four"] and len(lines) == 11
+    starts = ("  not tried", "A test failed", "This looks like:", "Seen: x gave list",
+              "Why it matters:", "Read:")
+    assert [line.startswith(start) for line, start in zip(lines[5:], starts)] == [True] * 6
+    assert str(report).count("write it") == 1
     html = report._repr_html_()
     assert "a &lt;trial&gt;" in html and html.count("write it") == 1 and html.count("✓") == 1
     assert "<strong>Seen:</strong> x gave list, expected ndarray.</p>" in html
@@ -488,13 +487,12 @@ def test_a_report_says_each_thing_once_and_where_to_read():
     assert f'<a href="{link}">the exact statement of the exercise</a>' in html
     later = str(exercise.check(None, step=3))
     assert "Exercise 3: a <trial>, step 3 of 3" in later
-    assert "not yet    steps 1-2  1 of 4 earlier tests passed  two. write it" in later
-    assert later.splitlines()[1].startswith("  not yet    steps 1-2")  # what came before, first
-    assert "passed     step 1     1 of 1 earlier tests passed\n" in str(
-        exercise.check(None, step=2))
+    first = later.splitlines()[1]  # what came before, first
+    assert first.startswith("  not yet    steps 1-2") and "1 of 4" in first and "two" in first
+    assert "  passed     step 1     1 of 1" in str(exercise.check(None, step=2))
     assert exercise.check(None, step=1).verdict == "All 1 tests passed."
     assert list(exercise.mistakes) == ["m"] and "Seen" not in str(exercise.mistakes["m"])
-    with pytest.raises(ValueError, match="kind must be one of .*got 'style'"):
+    with pytest.raises(ValueError, match="kind .*'style'"):
         exercise.test(1, "style", "five")
 
 
@@ -511,10 +509,10 @@ def test_what_fails_after_a_missing_step_waits_for_it():
     assert [row.status for row in report.rows] == [
         "passed", *["not yet"] * 3, *["passed"] * 3]
     assert report.rows[3].note == "Waits for step 1." and report.diagnosis is None
-    assert report.verdict == "Not yet: 4 of 7 tests passed, the others wait for what is missing."
+    assert report.verdict.startswith("Not yet: 4 of 7 ")
     assert report.status == "not yet"
     html = report._repr_html_()
-    assert html.endswith("the others wait for what is missing.</strong></p>")
+    assert html.endswith(f"{report.verdict}</strong></p>")
     assert all(f'left">{word}</th>' in html for word in ("result", "kind", "test"))
 
 
@@ -538,8 +536,7 @@ def test_a_layer_inside_that_backward_did_not_reach_is_not_yet():
     block = Holder(A_grad=np.ones(1), gradients=peft.LoRALayer(2, 2, rank=1).gradients)
     report = verdict(lambda t: t.arrays(block, ("A",), "gradients"))
     assert report.status == "not yet"
-    assert report.rows[0].note == ("After backward: LoRALayer has no gradients: call backward "
-                                   "first. Does yours reach it?")
+    assert "LoRALayer" in report.rows[0].note and "backward" in report.rows[0].note
     block.parameters = block.gradients
     assert found(lambda t: t.arrays(block, ("A",)))[0] == "raised"
 
@@ -551,13 +548,13 @@ def test_digits_lost_on_the_way_are_noticed():
         trial.keeps_digits("it", y * (1 + 5e-10), y)
         with pytest.raises(Found, match="wrong-dtype") as error:
             trial.keeps_digits("it", y.astype(narrow), y)
-        assert error.value.diagnosis.seen == f"it: {y.dtype} in gave {np.dtype(narrow)} out."
+        assert re.findall(r"float\d+", error.value.diagnosis.seen) == [
+            str(y.dtype), str(np.dtype(narrow))]
     checking.Trial(None, np.float32).keeps_digits("it", 2 * x.astype(np.float32), x)
     for wrong, error in ((x.astype(np.float32).astype(np.float64), "2e-08"), (1.003 * x, "0.003")):
         with pytest.raises(Found, match="wrong-dtype") as caught:
             trial.keeps_digits("it", wrong, x)
-        assert caught.value.diagnosis.seen == ("it: float64 in gave float64 out, but it is off by "
-                                               f"{error}, as after a narrower dtype.")
+        assert f"off by {error}," in caught.value.diagnosis.seen
     with pytest.raises(Found, match="wrong-dtype"):
         trial.keeps_digits("it", x * (1 + 2e-9), x)
 
@@ -649,15 +646,12 @@ def test_a_step_that_backward_takes_is_noticed():
         layer.forward(x), layer.backward(x)
         trial.replaces_gradients(layer, ("a",), lambda: (layer.forward(x), layer.backward(x)))
     assert verdict(lambda t: run(t, Line)).passed
-    assert found(lambda t: run(t, Steps)) == ("writes-parameters",
-                                              "a is not bit for bit what it was.")
+    says(lambda t: run(t, Steps), "writes-parameters", "a is not bit for bit")
 
 
 def test_results_that_are_no_numbers_and_arguments_by_name_are_watched():
-    assert found(lambda t: t.call(lambda: np.array([1.0, np.nan, np.inf]))) == (
-        "not-finite", "test_results_that_are_no_numbers_and_arguments_by_name_are_watched."
-                      "<locals>.<lambda>.<locals>.<lambda> holds 2 times NaN or infinity, among 3 "
-                      "numbers.")
+    says(lambda t: t.call(lambda: np.array([1.0, np.nan, np.inf])), "not-finite",
+         "<lambda> holds 2 times", "among 3")
 
     def writes(x=None):
         x[0] = 7
@@ -752,8 +746,8 @@ def test_the_students_line_is_found_below_library_code():
 def test_what_has_no_name_goes_by_its_type():
     def in_place(x, by):
         x += by
-    mistake, seen = found(lambda t: t.call(functools.partial(in_place, by=1), t.normal(2)))
-    assert (mistake, seen) == ("changes-input", "partial changed an argument of shape (2,).")
+    says(lambda t: t.call(functools.partial(in_place, by=1), t.normal(2)), "changes-input",
+         "partial", "(2,)")
 
 
 def test_arguments_of_any_kind_are_watched():

@@ -21,7 +21,7 @@ def test_a_gradient_that_is_not_there_yet_is_not_a_failure():
 
     report = check_prompted_lora(PromptForgotten)
     assert report.status == "not yet", str(report)
-    assert "gradients()['prompt'] gave None: is a return or an assignment missing?" in str(report)
+    assert "gradients()['prompt'] gave None" in str(report)
 
 
 def test_a_method_that_backward_does_not_reach_is_not_yet():
