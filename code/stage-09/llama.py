@@ -510,8 +510,7 @@ class Llama:
         start = cache[0][0].shape[1] if cache else getattr(prefix, "prefix_length", 0)
         if start + T > (longest := self.config.longest_input):
             raise ValueError(f"{ids.shape[1]} tokens after {start + T - ids.shape[1]} earlier or "
-                             "virtual ones exceed max_position_embeddings, or a sliding_window "
-                             f"that is shorter = {longest}")
+                             f"virtual ones exceed the longest input of this model, {longest}")
         mask = np.triu(np.full((T, start + T), -np.inf, x.dtype), start + 1)  # (T, S)
         angles = self.angles[start:start + T]  # (T, dh/2)
         run = Run(B, T, mask, Rotation(angles, x.dtype), prefix, cache)

@@ -16,8 +16,7 @@ One contract for every class:
 What a call has returned, no later call changes: outputs and gradients are fresh arrays. Float32 in
 gives float32 out. Wrong sizes, shapes or dtypes raise ValueError or TypeError before anything is
 computed, `backward` before `forward` raises RuntimeError.
-Left out on purpose: dropout, several adapters at once, quantized weights. Some are exercises; what
-came after LoRA is in family/.
+Left out on purpose: dropout, several adapters at once, quantized weights; later methods: family/.
 """
 
 from collections.abc import Sequence
