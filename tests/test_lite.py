@@ -1,4 +1,4 @@
-"""Python in the browser: every notebook run to its end in JupyterLite, with no outside network.
+"""Python in the browser: notebooks run to their ends in JupyterLite, with no outside network.
 
 What a cell says there must be what the committed notebook says. Versions differ (Python 3.12 and
 NumPy 2.0 there), so numbers may differ in their last printed digits, and nothing else may.
@@ -6,6 +6,7 @@ NumPy 2.0 there), so numbers may differ in their last printed digits, and nothin
 
 import hashlib
 import io
+import os
 import zipfile
 from urllib.parse import urlsplit
 
@@ -18,7 +19,14 @@ from lite import build as lite
 
 NAMES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rglob("*.ipynb")
                if ".ipynb_checkpoints" not in path.parts)
-RUN = [name for name in NAMES if lite.runs_in_browser(name)]
+#: What takes minutes each in a browser; all of it in every `make test` would be half an hour. The
+#: scheduled workflow asks them, too: `make site LONG=1`. All others run their cells each time.
+LONG = {f"book/{name}.ipynb" for name in (
+    "01-the-fine-tuning-problem", "07-fine-tuning-a-real-model", "common-mistakes",
+    "solutions/sol1-lora-feed-forward", "solutions/sol2-lora-dropout",
+    "solutions/sol4-prefix-mlp", "solutions/sol5-prompted-lora")}
+RUN = [name for name in NAMES if lite.runs_in_browser(name)
+       and (os.environ.get("LONG") or name not in LONG)]
 TOLERANCE = 1e-6  # relative, of each number that a cell prints
 EXERCISE = "book/exercises/ex2-lora-dropout.ipynb"
 SOURCE = """() => window.jupyterapp.shell.currentWidget.content.model
@@ -232,6 +240,10 @@ def test_from_disk_the_menu_says_what_to_do(chromium, html):
     page.wait_for_selector("dialog.launch-help", state="detached")
     assert page.url == before
     page.close()
+
+
+def test_what_takes_long_is_there_and_runs_in_a_browser():
+    assert all(name in NAMES and lite.runs_in_browser(name) for name in LONG)
 
 
 def test_every_notebook_page_offers_the_browser_or_says_why_not(site):
