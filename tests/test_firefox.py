@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, missing, pages
 from test_lite import TOLERANCE
 
-SOLUTION = "book/solutions/sol2-lora-dropout.ipynb"
+SOLUTION = "book/solutions/sol6-qlora.ipynb"  # the quickest of the six
 
 
 @pytest.fixture(scope="module")
