@@ -181,7 +181,7 @@ def test_a_layer_that_does_not_rotate_sees_no_order():
 def test_an_input_may_be_as_long_as_the_window_and_no_longer():
     model = make(RELATIVES["mistral"])
     model.forward(np.zeros((1, 32), int))
-    with pytest.raises(ValueError, match="33 tokens after 0 earlier.*sliding_window.* = 32"):
+    with pytest.raises(ValueError, match="^33 tokens .* 32$"):
         model.forward(np.zeros((1, 33), int))
 
 
@@ -355,7 +355,7 @@ def test_untrained_weights_have_the_standard_deviation_asked_for():
     (np.zeros((2, 0), int), ValueError, "not empty"),
     (np.full((1, 2), 27), ValueError, "0 to 26, got 27"),
     (np.full((1, 2), -1), ValueError, "0 to 26, got -1"),
-    (np.zeros((1, 65), int), ValueError, "65 tokens after 0 earlier.* = 64"),
+    (np.zeros((1, 65), int), ValueError, "^65 tokens .* 64$"),
 ])
 def test_bad_ids_are_refused(ids, error, message):
     with pytest.raises(error, match=message):
