@@ -22,10 +22,10 @@ SOURCES = {
     "form-action": "'self' file:",  # the search box
     "base-uri": "'none'",
 }
-#: JupyterLite's pages besides: they compile schemas and Python, make workers and show what cells
+#: Those of JupyterLite's pages, which compile schemas and Python, make workers and show what cells
 #: made. A notebook that somebody sends may run its stored scripts there when it is opened, as in
 #: any Jupyter; it cannot ask or tell another host anything.
-JUPYTERLITE = {
+JUPYTERLITE = SOURCES | {
     "script-src": "'self' blob: 'unsafe-eval'",
     "style-src": "'self' 'unsafe-inline'",
     "img-src": "'self' data: blob:",
@@ -53,18 +53,16 @@ def inline_hashes(text):
     return list(found)
 
 
-def policy(text, more):
-    scripts = [(SOURCES | more)["script-src"], *inline_hashes(text)]
+def policy(text, sources):
+    scripts = [sources["script-src"], *inline_hashes(text)]
     if "embed-amd.js" in text:
         scripts.append("'unsafe-eval'")  # Jupyter's widget manager compiles a schema by eval
-    sources = SOURCES | more | {"script-src": " ".join(scripts)}
+    sources = sources | {"script-src": " ".join(scripts)}
     return "; ".join(f"{kind} {where}" for kind, where in sources.items())
 
 
-def with_policy(text, more=()):
+def with_policy(text, sources=SOURCES):
     """The page with its policy, right behind the declaration of its character set.
-
-    `more` holds what differs from SOURCES.
 
     Raises
     ------
@@ -75,5 +73,5 @@ def with_policy(text, more=()):
     found = CHARSET.search(text)
     if not found:
         raise ValueError("a page without <meta charset>: where should its policy stand?")
-    tag = f'\n    <meta http-equiv="Content-Security-Policy" content="{policy(text, dict(more))}">'
+    tag = f'\n    <meta http-equiv="Content-Security-Policy" content="{policy(text, sources)}">'
     return text[:found.end()] + tag + text[found.end():]

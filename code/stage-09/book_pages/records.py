@@ -26,7 +26,7 @@ def same_model(*settings: tuple[str, int], names: int = 6) -> HTML:
 
     Raises ValueError where no run of a setting is recorded.
     """
-    before = small_llama.before()
+    before = small_llama.load_before()
     rows = [["the base model", 0, before["losses"][f"{TASK} test"], before["names"]]]
     for method, size in settings:
         runs = small_llama.load_runs("report", target=TASK, method=method, size=size)

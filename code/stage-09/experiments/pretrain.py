@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from llama import Llama, LlamaConfig, random_weights
 from names import BOUNDARY, SYMBOLS, batches, load_names
+from tensorfile import write_whole
 from training import ProgressBar, Recorder, fit
 
 CONFIG = LlamaConfig(vocab_size=len(SYMBOLS), hidden_size=64, intermediate_size=160,
@@ -51,12 +52,12 @@ def main() -> None:
     # no pad_token_id: transformers would give the boundary's embedding a zero gradient
     config = CONFIG.to_hugging_face() | {"bos_token_id": BOUNDARY, "eos_token_id": BOUNDARY,
                                          "pad_token_id": None, "dtype": "float32"}
-    (args.output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_whole(args.output / "config.json", json.dumps(config, indent=2) + "\n")
     save_file(best["weights"], args.output / "model.safetensors", metadata={"format": "pt"})
     record = {**{key: value for key, value in vars(args).items() if key != "output"},
               "best_step": best["step"], "validation_loss": best["loss"],
               "curve": {"steps": recorder.steps, "validation": recorder.losses["validation"]}}
-    (args.output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_whole(args.output / "training.json", json.dumps(record, indent=1) + "\n")
     print(f"validation loss {best['loss']:.4f} nats per character at step {best['step']}, "
           f"saved in {args.output}")
 

@@ -30,6 +30,7 @@ processes with one thread each; every finished run is appended to runs.jsonl at 
 """
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -446,6 +447,11 @@ def load_runs(kind: str | None = None, folder: Path = RESULTS, **wanted: Any) ->
     if kind is not None:
         wanted["kind"] = kind
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def load_before(folder: Path = RESULTS) -> dict[str, Any]:
+    """What `before` gave when it was recorded; the pages need not run the model for it."""
+    return json.loads((folder / "before.json").read_text(encoding="utf-8"))
 
 
 def load_spectra(folder: Path = RESULTS) -> list[dict]:

@@ -23,6 +23,7 @@ import names
 import peft
 import training
 from real_models import hub
+from tensorfile import write_whole
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "data"
@@ -120,8 +121,8 @@ def main() -> None:
         config = RECORD / "peft" / "adapter_config.json"  # without this machine's folders
         content = json.loads(config.read_text()) | {"base_model_name_or_path": "data/base"}
         content["target_modules"].sort()
-        config.write_text(json.dumps(content, indent=2) + "\n")
-        (RECORD / "answers.json").write_text(json.dumps(answers, indent=1) + "\n")
+        write_whole(config, json.dumps(content, indent=2) + "\n")
+        write_whole(RECORD / "answers.json", json.dumps(answers, indent=1) + "\n")
     print(f"recorded in {RECORD}: {answers['versions']}")
 
 

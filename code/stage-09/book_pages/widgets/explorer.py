@@ -13,7 +13,6 @@ setting, so Python asks `peft.compare_peft_methods` once per model shape what on
 slider also works in a saved HTML page, with no kernel behind it.
 """
 
-import json
 from pathlib import Path
 
 import anywidget
@@ -374,8 +373,7 @@ class RunExplorer(Widget):
 
 def run_explorer():
     """The recorded runs of experiments/small_llama.py: the widget of section 9.7."""
-    before = small_llama.RESULTS / "before.json"
-    return RunExplorer(small_llama.load_runs("report"), json.loads(before.read_text("utf-8")))
+    return RunExplorer(small_llama.load_runs("report"), small_llama.load_before())
 
 
 def _recorded(runs):

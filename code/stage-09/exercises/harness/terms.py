@@ -274,14 +274,10 @@ class Terms:
         for axis in range(array.ndim):
             which = "the rows of " * (array.ndim == 2 and axis == 0) + (
                 "the columns of " * (array.ndim == 2 and axis == 1)) + node
-            yield f"{which} reversed", np.flip(array, axis)
-            for step in (1, -1):
-                yield f"{which} shifted by one", np.roll(array, step, axis)
-            for what, one in (("the mean over", array.mean(axis, keepdims=True)),
-                              ("the sum over", array.sum(axis, keepdims=True)),
-                              ("the first of", np.take(array, [0], axis)),
-                              ("the last of", np.take(array, [-1], axis))):
-                yield f"{what} {which} for all", np.broadcast_to(one, array.shape)
+            for what, moved in _moved(array, axis):
+                yield f"{which} {what}", moved
+            for what, link, spread in _one_for_all(array, axis):
+                yield f"{what} {link} {which} for all", spread
             for what, index in (("the first", 0), ("the last", -1)):
                 cut = array.copy()
                 cut[(slice(None),) * axis + (index,)] = 0
@@ -345,6 +341,22 @@ def _fit(value: np.ndarray, base: np.ndarray) -> float:
     return float(np.vdot(base, value) / max(np.vdot(base, base), 1e-300))
 
 
+def _moved(array: np.ndarray, axis: int) -> Iterator[tuple[str, np.ndarray]]:
+    """An array with its entries in another order along an axis."""
+    yield "reversed", np.flip(array, axis)
+    for step in (1, -1):
+        yield "shifted by one", np.roll(array, step, axis)
+
+
+def _one_for_all(array: np.ndarray, axis: int) -> Iterator[tuple[str, str, np.ndarray]]:
+    """An array with one value in the place of all along an axis: what, its preposition, array."""
+    for what, link, one in (("the mean", "over", array.mean(axis, keepdims=True)),
+                            ("the sum", "over", array.sum(axis, keepdims=True)),
+                            ("the first", "of", np.take(array, [0], axis)),
+                            ("the last", "of", np.take(array, [-1], axis))):
+        yield what, link, np.broadcast_to(one, array.shape)
+
+
 def _rearranged(right: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """A right array with its entries in other places, or with some for all."""
     for axes in list(permutations(range(right.ndim)))[1:] if right.ndim < 5 else ():
@@ -352,14 +364,10 @@ def _rearranged(right: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield f"its axes in the order {axes}, and reshaped", right.transpose(axes).reshape(
             right.shape)
     for axis in range(right.ndim):
-        yield f"reversed along axis {axis}", np.flip(right, axis)
-        for step in (1, -1):
-            yield f"shifted by one along axis {axis}", np.roll(right, step, axis)
-        for what, one in (("the mean", right.mean(axis, keepdims=True)),
-                          ("the sum", right.sum(axis, keepdims=True)),
-                          ("the first", np.take(right, [0], axis)),
-                          ("the last", np.take(right, [-1], axis))):
-            yield f"{what} along axis {axis} for all", np.broadcast_to(one, right.shape)
+        for what, moved in _moved(right, axis):
+            yield f"{what} along axis {axis}", moved
+        for what, _, spread in _one_for_all(right, axis):
+            yield f"{what} along axis {axis} for all", spread
 
 
 def _verb(called: str) -> str:
