@@ -48,8 +48,9 @@ def chromium(html):
     if not Path(CHROMIUM).exists():
         missing(f"no Chromium at {CHROMIUM}: install it (Debian: apt-get install chromium) or "
                 "set CHROMIUM to its path")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=30_000)  # milliseconds; a page's policy forbids wait_for_function
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,

@@ -16,6 +16,7 @@ import pytest
 import zip_book
 from conftest import HTML, ROOT
 from lite import build as lite
+from playwright.sync_api import expect
 
 NAMES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rglob("*.ipynb")
                if ".ipynb_checkpoints" not in path.parts)
@@ -106,7 +107,7 @@ for number in (2, 3):
 print(sorted(progress.progress().done))"""
     assert page.evaluate(PRINTED, passed) == "['2', '3']"
     page.goto(f"{site}/book/exercises/index.html")
-    page.wait_for_function("document.querySelector('[role=status]')?.textContent.includes('noted')")
+    expect(page.get_by_role("status")).to_contain_text("noted")
     assert page.locator("[data-exercise]:checked").count() == 2
     assert faults == []
 
@@ -170,7 +171,7 @@ def test_a_change_survives_a_reload_and_start_again_forgets_it(visit, site):
 
     page.goto(f"{site}/lite/start-again.html?path={EXERCISE}")
     page.click("#forget")
-    page.wait_for_function("document.getElementById('status').textContent.startsWith('Done')")
+    expect(page.locator("#status")).to_contain_text("Done")
     lite_tools.open_notebook(page, site, EXERCISE)
     assert page.evaluate(SOURCE % 1) == original
     assert faults == []

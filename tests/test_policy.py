@@ -7,6 +7,7 @@ import lite_tools
 import pytest
 from bs4 import BeautifulSoup
 from conftest import HTML, pages
+from playwright.sync_api import expect
 
 WIDGETS = "book/05-choosing-a-method.html"
 FORMULAS = "book/02-lora.html"
@@ -124,9 +125,7 @@ def test_the_policy_is_in_nobodys_way(open_page, name):
         page.keyboard.press("End")
         page.keyboard.press("Home")
         page.keyboard.press("ArrowRight")
-        page.wait_for_function(
-            """(before) => document.querySelector(".cell_output input[type=range]")
-                .ariaValueText !== before""", arg=before)
+        expect(slider).not_to_have_attribute("aria-valuetext", before)
     if name == FORMULAS:
         page.wait_for_selector(".katex", state="attached", timeout=30_000)
     if "search" in name:

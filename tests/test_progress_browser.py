@@ -5,6 +5,7 @@ import re
 
 import pytest
 from conftest import ROOT
+from playwright.sync_api import expect
 
 from exercises.harness import progress
 
@@ -68,14 +69,14 @@ def test_an_export_is_the_file_of_the_notebooks_and_can_be_read_in(page, tmp_pat
 
     file.write_text(json.dumps({"1": "2026-11-24", "9": "2026-11-24", "2": "<b>soon</b>"}))
     page.locator("input[type=file]").set_input_files(file)
-    page.wait_for_function("document.querySelector('[role=status]').textContent.includes('Read 1')")
+    expect(page.get_by_role("status")).to_contain_text("Read 1")
     assert ticked(page) == ["1", "3"]
     file.write_text('{"cells": []}')
     page.locator("input[type=file]").set_input_files(file)
-    page.wait_for_function("document.querySelector('[role=status]').textContent.includes('no ex')")
+    expect(page.get_by_role("status")).to_contain_text("no ex")
     file.write_text("no list")
     page.locator("input[type=file]").set_input_files(file)
-    page.wait_for_function("document.querySelector('[role=status]').textContent.includes('not an')")
+    expect(page.get_by_role("status")).to_contain_text("not an")
     assert ticked(page) == ["1", "3"]
 
 
@@ -93,7 +94,7 @@ def test_what_notebooks_in_this_browser_noted_is_ticked_once(page):
         };
     })""")
     page.reload()
-    page.wait_for_function("document.querySelector('[role=status]').textContent.includes('noted')")
+    expect(page.get_by_role("status")).to_contain_text("noted")
     assert ticked(page) == ["4"]
     page.locator(BOX.format(4)).uncheck()
     page.reload()

@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 import pytest
 from conftest import ROOT
+from playwright.sync_api import expect
 
 import peft
 from book_pages.widgets import answers, explorer, outlier
@@ -228,9 +229,8 @@ def test_keyboard_alone_moves_a_slider_and_the_change_is_announced(open_page):
     # JupyterLab and themes have uses of their own for the arrow keys.
     assert page.evaluate("window.leaked ?? null") is None
     assert slider.get_attribute("aria-valuetext") == "rank 16"
-    page.wait_for_function(
-        "document.querySelector('#rank output').textContent.includes('8,388,608')")
-    assert "0.391" in page.locator("#rank output").text_content()
+    expect(page.locator("#rank output")).to_contain_text("8,388,608")
+    expect(page.locator("#rank output")).to_contain_text("0.391")
     page.keyboard.press("End")
     assert_counts(page, "rank", lora_rank=512)
     focused = slider.evaluate("(input) => getComputedStyle(input).outlineStyle")
@@ -366,8 +366,7 @@ def test_the_keyboard_alone_chooses_a_training(open_page):
     page = open_page()
     page.locator("#answers select[data-name=lr]").focus()
     page.keyboard.press("ArrowUp")
-    page.wait_for_function(
-        "document.querySelector('#answers output').textContent.includes('12 of')")
+    expect(page.locator("#answers output")).to_contain_text("12 of")
     assert page.evaluate("document.activeElement.dataset.name") == "lr"
 
 

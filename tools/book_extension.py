@@ -12,11 +12,14 @@
 """
 
 import os
+import posixpath
 import re
 import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
+
+from docutils import nodes
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Set by tools/build_book.py when Python for the browser was built; else the menu leaves it out.
@@ -213,6 +216,18 @@ def place_extra_files(app):
             sheet.unlink()  # MyST-NB puts it back in the end
 
 
+def resolve_links_of_outputs(app, doctree, docname):
+    """Let a link that a cell prints lead to the other chapter's page, as one in the text does."""
+    for link in doctree.findall(nodes.reference):
+        file, _, anchor = link.get("refuri", "").partition("#")
+        if file.endswith((".ipynb", ".md")) and not urlsplit(file).scheme:
+            chapter = posixpath.normpath(posixpath.join(posixpath.dirname(docname), file))
+            chapter = chapter.rpartition(".")[0]
+            if chapter in app.env.found_docs:
+                address = app.builder.get_relative_uri(docname, chapter)
+                link["refuri"] = "#".join(filter(None, [address, anchor]))
+
+
 def set_reading_time(app, docname, source):
     """The number in a notebook's line on its reading time, from what it holds by now."""
     if Path(app.env.doc2path(docname)).suffix == ".ipynb":
@@ -225,6 +240,7 @@ def setup(app):
     app.connect("config-inited", set_repository)
     app.connect("builder-inited", place_extra_files)
     app.connect("source-read", set_reading_time)
+    app.connect("doctree-resolved", resolve_links_of_outputs)
     app.connect("html-page-context", add_buttons, priority=800)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", mend_markup)
