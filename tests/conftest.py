@@ -10,6 +10,19 @@ from needs import missing
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
+PATIENCE = 600_000  # milliseconds, on a machine that does much else
+#: Notes what goes to the worker and what comes back, from before the page's first script.
+LISTEN = """window.said = [];
+window.Worker = class extends Worker {
+    constructor(...all) {
+        super(...all);
+        this.addEventListener("message", ({ data }) => said.push(data));
+    }
+    postMessage(data) {
+        said.push(data);
+        super.postMessage(data);
+    }
+};"""
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 
 
@@ -60,3 +73,27 @@ def chromium(html):
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def served_page(site, chromium):
+    """Opens a page of the book by its name; nothing may be asked of another host, or fail."""
+    faults, contexts = [], []
+
+    def visit(name, address=site, browser=chromium, **settings):
+        context = browser.new_context(**settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.add_init_script(LISTEN)
+        here = (address, "data:", "blob:", "about:")
+        page.on("request", lambda asked: asked.url.startswith(here)
+                or faults.append(f"asked the network: {asked.url}"))
+        page.on("pageerror", lambda error: faults.append(f"exception: {error}"))
+        page.goto(f"{address}/{name}.html")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert faults == []

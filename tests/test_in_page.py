@@ -18,49 +18,12 @@ NAMES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rgl
                if ".ipynb_checkpoints" not in path.parts)
 TOLERANCE = 1e-6  # relative, of each number that a cell prints
 CHAPTER, EXERCISE = "book/02-lora", "book/exercises/ex2-lora-dropout"
-PATIENCE = 600_000  # milliseconds, on a machine that does much else
-#: Notes what goes to the worker and what comes back, from before the page's first script.
-LISTEN = """window.said = [];
-window.Worker = class extends Worker {
-    constructor(...all) {
-        super(...all);
-        this.addEventListener("message", ({ data }) => said.push(data));
-    }
-    postMessage(data) {
-        said.push(data);
-        super.postMessage(data);
-    }
-};"""
 #: The theme lets the keyboard reach what scrolls, a third of a second after the window's width.
 REACHABLE = """() => new Promise((done) => (function look() {
     const lost = [...document.querySelectorAll("pre")].some((pre) =>
         pre.offsetParent && pre.scrollWidth > pre.clientWidth && pre.tabIndex < 0);
     lost ? setTimeout(look, 50) : done();
 })())"""
-
-
-@pytest.fixture
-def visit(site, chromium):
-    """Opens a page of the book by its name; nothing may be asked of another host, or fail."""
-    faults, contexts = [], []
-
-    def visit(name, address=site, browser=chromium, **settings):
-        context = browser.new_context(**settings)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.add_init_script(LISTEN)
-        here = (address, "data:", "blob:", "about:")
-        page.on("request", lambda asked: asked.url.startswith(here)
-                or faults.append(f"asked the network: {asked.url}"))
-        page.on("pageerror", lambda error: faults.append(f"exception: {error}"))
-        page.goto(f"{address}/{name}.html")
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert faults == []
 
 
 class Cell:
@@ -106,8 +69,8 @@ def outputs_by_source(said):
     return runs
 
 
-def test_a_chapters_cells_give_the_committed_outputs(visit):
-    page = visit(CHAPTER)
+def test_a_chapters_cells_give_the_committed_outputs(served_page):
+    page = served_page(CHAPTER)
     cells = [cell for cell in lite_tools.load(ROOT / f"{CHAPTER}.ipynb")["cells"]
              if cell["cell_type"] == "code"]
     shown = [number for number, cell in enumerate(cells)
@@ -142,8 +105,8 @@ def test_a_chapters_cells_give_the_committed_outputs(visit):
             assert here.output.inner_text().strip() and not printed.is_visible()
 
 
-def test_a_reader_edits_fails_stops_and_finds_the_edit_again(visit):
-    page = visit(EXERCISE)
+def test_a_reader_edits_fails_stops_and_finds_the_edit_again(served_page):
+    page = served_page(EXERCISE)
     assert page.evaluate("said") == [], "Python starts before anybody asks"
     cell = Cell(page, 0)
     printed = cell.box.locator(".cell_input")
@@ -194,8 +157,8 @@ def test_a_reader_edits_fails_stops_and_finds_the_edit_again(visit):
     assert page.evaluate("Object.keys(localStorage).every((key) => !key.includes('edits'))")
 
 
-def test_the_keyboard_alone_is_enough(visit):
-    page = visit(EXERCISE)
+def test_the_keyboard_alone_is_enough(served_page):
+    page = served_page(EXERCISE)
     cell = Cell(page, 0)
     cell.box.get_by_role("button", name="Edit and run").focus()
     page.keyboard.press("Enter")
@@ -216,8 +179,8 @@ def test_the_keyboard_alone_is_enough(visit):
     assert page.evaluate("document.activeElement.tagName") == "BUTTON", "no way out of the editor"
 
 
-def test_an_exercise_is_checked_on_its_page(visit, site):
-    page = visit(EXERCISE)
+def test_an_exercise_is_checked_on_its_page(served_page, site):
+    page = served_page(EXERCISE)
     task, check = Cell(page, 1), Cell(page, 6)
     check.press("Edit and run")
     check.press("Run")
@@ -233,11 +196,11 @@ def test_an_exercise_is_checked_on_its_page(visit, site):
     assert page.locator("[data-exercise]:checked").count() == 1, "the pass is not ticked"
 
 
-def test_it_works_from_a_plain_address_in_a_classroom(visit, site, chromium):
+def test_it_works_from_a_plain_address_in_a_classroom(served_page, site, chromium):
     browser = chromium.browser_type.launch(executable_path=CHROMIUM, args=[
         "--no-sandbox", "--disable-gpu", "--disable-background-networking",
         "--host-resolver-rules=MAP classroom.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"])
-    page = visit(EXERCISE, site.replace("127.0.0.1", "classroom.test"), browser)
+    page = served_page(EXERCISE, site.replace("127.0.0.1", "classroom.test"), browser)
     assert not page.evaluate("isSecureContext")
     cell = Cell(page, 0)
     cell.press("Edit and run")

@@ -250,17 +250,36 @@ def fit(model: Any, data: Iterator[tuple[np.ndarray, np.ndarray]], *, steps: int
 
     if emit(Event(0, steps, None, None, None)):
         return optimizer
+    for event in train(model, optimizer, data, steps=steps, max_norm=max_norm,
+                       rate=lambda step: cosine_schedule(step, steps, lr, warmup)):
+        if emit(event):
+            break
+    return optimizer
+
+
+def train(model: Any, optimizer: AdamW, data: Iterator[tuple[np.ndarray, np.ndarray]], *,
+          steps: int, rate: Callable[[int], float], max_norm: float = 1.0) -> Iterator[Event]:
+    """The steps of `fit`, one whenever the next event is asked for.
+
+    Parameters
+    ----------
+    rate : the learning rate of step 0, 1, ...
+    model, data, steps, max_norm : see `fit`, as what is raised
+
+    Yields
+    ------
+    Event
+        After each step.
+    """
     for step in range(steps):
         inputs, targets = _next_batch(data, step, steps)
         loss, grad = cross_entropy(model.forward(inputs), targets)
         model.backward(grad)
         gradients = model.gradients()
         norm = clip_gradients(gradients, max_norm)
-        rate = cosine_schedule(step, steps, lr, warmup)
-        optimizer.step(gradients, rate)
-        if emit(Event(step + 1, steps, loss, rate, norm)):
-            break
-    return optimizer
+        lr = rate(step)
+        optimizer.step(gradients, lr)
+        yield Event(step + 1, steps, loss, lr, norm)
 
 
 def _next_batch(data: Iterator, step: int, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,8 @@ HERE = Path(__file__).resolve().parent
 PLACE = "in-page"  # the folder in the built book
 TAGS = re.compile(rf'<link[^>]* href="[./]*{PLACE}/[^>]*>\n'
                   rf'<script src="[./]*{PLACE}/[^>]*></script>\n')
-SCRIPTS = ("start.js", "cells.js", "outputs.js", "worker.js", "in-page.css")
+SCRIPTS = ("start.js", "cells.js", "outputs.js", "python.js", "worker.js", "in-page.css")
+PLAYGROUND = "book/playground"  # the page on which book_pages/playground.py trains
 #: The worker's own modules, in the archive beside the course's code.
 READER = {"in-page/reader.py": HERE / "reader.py",
           "in-page/imports.py": lite.HERE / "imports.py"}
@@ -83,6 +84,25 @@ def with_start(text, name, cells, place):
     return with_policy(TAGS.sub("", text).replace("</head>", f"{tags}</head>", 1))
 
 
+def playground():
+    """The playground's files: front end, style, and what it knows before Python runs."""
+    sys.path.insert(0, str(lite.ROOT / lite.CODE))
+    from book_pages import playground
+    from book_pages.widgets import explorer
+
+    return {"playground.js": explorer.front_end("playground").encode(),
+            "playground.css": b"".join((explorer.FRONT_END / name).read_bytes()
+                                       for name in ("widgets.css", "playground.css")),
+            "playground.json": json.dumps(playground.page_settings()).encode()}
+
+
+def with_playground(text, place):
+    """The playground's page with its script and style sheet, and its policy made anew."""
+    tags = (f'<link rel="stylesheet" href="../{place}/playground.css" />\n'
+            f'<script src="../{place}/start.js" data-module="playground.js" defer></script>\n')
+    return with_policy(TAGS.sub("", text).replace("</head>", f"{tags}</head>", 1))
+
+
 def add(folder):
     """Add Python in the page to a built book that has lite/; done twice, it is as done once.
 
@@ -92,6 +112,7 @@ def add(folder):
              if (folder / name.replace(".ipynb", ".html")).exists()}  # else no contents name it
     files = {script: (HERE / script).read_bytes() for script in SCRIPTS}
     files["code.zip"] = code_archive()
+    files |= playground()
     files |= {f"cells/{name.replace('.ipynb', '.json')}":
               json.dumps(cells, ensure_ascii=False).encode() for name, cells in known.items()}
     digest = hashlib.sha256()
@@ -105,6 +126,8 @@ def add(folder):
     for name, cells in known.items():
         page = folder / name.replace(".ipynb", ".html")
         page.write_text(with_start(page.read_text("utf-8"), name, cells, place), "utf-8")
+    if (page := folder / f"{PLAYGROUND}.html").exists():
+        page.write_text(with_playground(page.read_text("utf-8"), place), "utf-8")
 
 
 if __name__ == "__main__":

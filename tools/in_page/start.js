@@ -1,9 +1,11 @@
 /* "Edit and run" below every code cell of a notebook's page. Nothing else is loaded before the first
-   click, unless this browser keeps an edit of this page, which then stands in its cell again. */
+   click, unless this browser keeps an edit of this page, which then stands in its cell again. A page
+   that is made for Python, the playground, names its module instead. */
 
 (() => {
-  const { notebook } = document.currentScript.dataset;
+  const { notebook, module } = document.currentScript.dataset;
   const onDisk = location.protocol === "file:";
+  if (module && !onDisk) import(`./${module}`);
   let cells;
   const load = () => cells ??= import("./cells.js").then((module) => module.take(notebook));
 

@@ -82,6 +82,16 @@ function nearest(values, value) {
   return best;
 }
 
+/** Round values that cover a range in about four steps. */
+function ticks(low, high) {
+  const raw = (high - low) / 4;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].find((factor) => factor * power >= raw) * power;
+  const first = Math.ceil(low / step - 1e-9);
+  const last = Math.floor(high / step + 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, index) => (first + index) * step);
+}
+
 /** The colour of a method, from Python; the style sheet brightens it on dark pages. */
 function colour(node, method) {
   node.style.setProperty("--method", method);

@@ -4,16 +4,6 @@
 const MARGIN = { top: 10, right: 12, bottom: 40, left: 46 };
 const HEIGHT = 260;
 
-/** Round values that cover a range in about four steps. */
-function ticks(low, high) {
-  const raw = (high - low) / 4;
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].find((factor) => factor * power >= raw) * power;
-  const first = Math.ceil(low / step - 1e-9);
-  const last = Math.floor(high / step + 1e-9);
-  return Array.from({ length: last - first + 1 }, (_, index) => (first + index) * step);
-}
-
 const nats = (value) => value.toFixed(2);
 const spread = (sd) => (sd === null ? "" : `\u00a0±\u00a0${sd.toFixed(2)}`);
 const signed = (value) => `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toFixed(2)}`;
