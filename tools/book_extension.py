@@ -11,6 +11,8 @@
   script twice, which is an error in every page's console.
 """
 
+import html
+import itertools
 import os
 import posixpath
 import re
@@ -181,6 +183,60 @@ MENDED_SEARCH = {
 }
 
 
+#: A table of Markdown or of a cell, as both are written; one cell of it; a number with its unit.
+TABLE = re.compile(r'<table class="table">(?:(?!<table|colspan|rowspan).)*?</table>', re.DOTALL)
+CELL = re.compile(r"<(t[dh])\b([^>]*)>(.*?)</\1>", re.DOTALL)
+NUMBER = re.compile(r"[-−+±~<]?\d[\d.,  ]*(e[-−+]?\d+)?( ?(%|×|‰|[kMGT]?i?B|[kMBT]|m?s|min|h))?")
+
+
+def mend_table(found):
+    """A table whose columns of numbers stand right, and that a phone may show as cards.
+
+    Cards need a label in each cell, which the style sheet can only take from an attribute.
+    """
+    def plain(markup):
+        return " ".join(html.unescape(re.sub("<[^>]*>", "", markup)).split())
+
+    start, *rows = re.split(r"(?=<tr\b)", found[0])
+    head, *body = [[plain(cell[2]) for cell in CELL.findall(row)] for row in rows]
+    numbers = {column for column, cells in enumerate(zip(*body)) if column
+               and all(NUMBER.fullmatch(cell) or cell in ("", "–", "-", "—") for cell in cells)
+               and any(cells)}
+    cards = (len(head) > 2 and not any("\\(" in name for name in head)
+             and any(len(cell) > 30 for row in body for cell in row[1:]))
+
+    def mended(row):
+        def cell(found):
+            tag, attributes, inside = found.groups()
+            column = next(count)
+            if column in numbers:
+                attributes, classed = re.subn(r'class="', 'class="is-number ', attributes)
+                attributes += "" if classed else ' class="is-number"'
+            if cards and column < len(head) and head[column] and "scope=\"col" not in attributes:
+                attributes += f' data-label="{html.escape(head[column])}"'
+            return f"<{tag}{attributes}>{inside}</{tag}>"
+
+        count = itertools.count()
+        return CELL.sub(cell, row)
+
+    if cards:
+        start = start.replace('class="table"', 'class="table is-cards"')
+    return start + "".join(map(mended, rows))
+
+
+#: The part of the navigation that gives answers away: folded, but on its own pages.
+SOLUTIONS = re.compile(
+    r'<p aria-level="2" class="caption" role="heading">'
+    r'(<span class="caption-text">Solutions</span>)'
+    r"</p>\s*(<ul\b.*?</ul>)(?=\s*<p aria-level|\s*</div>)", re.DOTALL)
+
+
+def fold_solutions(found):
+    caption, pages = found.groups()
+    here = " open" if "current" in pages else ""
+    return f'<details class="nav-solutions"{here}><summary>{caption}</summary>{pages}</details>'
+
+
 def mend_markup(app, error):
     if error or app.builder.name != "html":
         return
@@ -199,6 +255,7 @@ def mend_markup(app, error):
         before = text = page.read_text("utf-8")
         for wrong, right in MENDED_MARKUP.items():
             text = text.replace(wrong, right)
+        text = SOLUTIONS.sub(fold_solutions, TABLE.sub(mend_table, text))
         text = content_policy.with_policy(text)
         if text != before:
             page.write_text(text, "utf-8")

@@ -2,7 +2,8 @@
    and a line of text) and can be reached with the keyboard. */
 
 (() => {
-  const BOXES = "pre, div.math > span, span.math, .text_html, .pst-scrollable-table-container, .pw-scroll";
+  const BOXES = "pre, div.math > span, span.math, .text_html, "
+    + ".pst-scrollable-table-container, .pw-scroll, .pw-filter-rows";
   const known = new WeakSet();
   let asked = false;
 

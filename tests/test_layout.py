@@ -1,0 +1,168 @@
+"""Nothing on any page is cut: text, code, formulas, pictures and controls fit into their box.
+
+That holds on a phone, a tablet, a laptop and a large screen. What is too wide scrolls in a box that
+says so.
+"""
+
+import pytest
+from conftest import pages
+from test_accessibility import WIDGET
+
+WIDTHS = [360, 768, 1280, 1920]
+#: Everything that is folded is opened, since it will be read, too.
+OPEN = """async () => {
+  for (const folded of document.querySelectorAll("article details")) folded.open = true;
+  const folded = "article button.toggle-button-hidden";
+  for (const button of document.querySelectorAll(folded)) button.click();
+}"""
+SETTLED = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(
+  () => setTimeout(done, 50))))"""
+#: Names what does not fit; lengths are in pixels, and one and a half of them may be rounding.
+FAULTS = r"""() => {
+  const article = document.querySelector("article");
+  const page = document.documentElement.clientWidth;
+  const faults = new Set();
+  const say = (fault, element, what) => {
+    const classes = [...element.classList].map((name) => `.${name}`).join("");
+    const home = element.closest("[id]")?.id ?? "";
+    faults.add(`${fault}: ${element.localName}${classes} in #${home} ${what.trim().slice(0, 60)}`);
+  };
+  const scrolls = (overflow) => overflow === "auto" || overflow === "scroll";
+  const seen = (element) => element.checkVisibility({ visibilityProperty: true })
+    && !element.closest(".katex-mathml, .pw-unseen, .visually-hidden, textarea, script, style");
+  const wide = (box) => box.scrollWidth > box.clientWidth + 1;
+  const tall = (box) => box.scrollHeight > box.clientHeight + 1;
+  const says = (box) => box.tabIndex === 0
+    && getComputedStyle(box, "::after").content.includes("scrolls");
+
+  // Whether what lies between left and right can be seen in every box around it, or scrolled to.
+  function inside(element, left, right, what) {
+    for (let box = element; box !== article.parentElement; box = box.parentElement) {
+      const style = getComputedStyle(box);
+      if (style.overflowX === "visible" || style.display === "inline" || !box.clientWidth) continue;
+      const from = box.getBoundingClientRect().left + box.clientLeft;
+      const to = from + box.clientWidth;
+      if (left > from - 1.5 && right < to + 1.5) continue;
+      if (!scrolls(style.overflowX)) return say("cut", box, what);
+      if (!says(box)) return say("scrolls without a hint", box, what);
+      left = Math.max(left, from);
+      right = Math.min(right, to);
+      if (right <= left) return;
+    }
+    if (left < -1.5 || right > page + 1.5) say("off the page", element, what);
+  }
+
+  const texts = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+  for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+    const element = text.parentElement;
+    if (!text.data.trim() || !seen(element)) continue;
+    const range = document.createRange();
+    range.selectNodeContents(text);
+    const lines = [...range.getClientRects()].filter((line) => line.width && line.height);
+    if (!lines.length) continue;
+    const left = Math.min(...lines.map((line) => line.left));
+    const right = Math.max(...lines.map((line) => line.right));
+    inside(element, left, right, text.data);
+    let block = element;
+    while (/^(inline|contents)/.test(getComputedStyle(block).display)) block = block.parentElement;
+    if (element.closest(".katex, svg") || scrolls(getComputedStyle(block).overflowX)) continue;
+    const around = block.getBoundingClientRect();
+    if (left < around.left - 2 || right > around.right + 2) say("over its box", block, text.data);
+  }
+  const drawn = "img, svg, canvas, table, input, select, button";
+  for (const element of article.querySelectorAll(`:is(${drawn}):not(.katex *)`)) {
+    const { left, right } = element.getBoundingClientRect();
+    if (right > left && seen(element)) inside(element, left, right, "");
+  }
+  for (const element of article.querySelectorAll("*")) {
+    if (!seen(element) || element.matches("textarea, .katex *")) continue;
+    const style = getComputedStyle(element);
+    if (element.localName === "select") {
+      const copy = element.cloneNode(true);
+      copy.style.cssText = "height: auto; position: absolute; width: max-content; max-width: none";
+      copy.replaceChildren(...[...element.selectedOptions].map((option) => option.cloneNode(true)));
+      element.after(copy);
+      const fits = copy.offsetWidth <= element.offsetWidth + 2 || style.whiteSpace === "normal";
+      copy.remove();
+      if (!fits || tall(element)) say("cut", element, element.selectedOptions[0]?.text ?? "");
+      continue;
+    }
+    const text = element.textContent;
+    if (style.textOverflow === "ellipsis" && wide(element)) say("cut", element, text);
+    if (style.display === "inline") continue;
+    const sideways = scrolls(style.overflowX) && wide(element);
+    const down = scrolls(style.overflowY) && tall(element);
+    if (sideways && !says(element)) say("scrolls without a hint", element, text);
+    if (down) say("scrolls down inside the page", element, text);
+    if (sideways && element.parentElement.closest("[data-scrolls]")) {
+      say("scrolls in a box that scrolls", element, text);
+    }
+  }
+  return [...faults];
+}"""
+
+
+@pytest.fixture
+def page(chromium):
+    context = chromium.new_context(viewport={"width": WIDTHS[-1], "height": 900}, offline=True)
+    yield context.new_page()
+    context.close()
+
+
+def opened(page, address):
+    page.goto(address)
+    if page.locator(WIDGET).count():
+        page.wait_for_selector(".cell_output :is(input, select, button)", timeout=30_000)
+    if page.locator(".math").count():
+        page.wait_for_selector(".katex", state="attached", timeout=30_000)
+    page.evaluate(OPEN)
+    page.evaluate("() => document.fonts.ready.then(() => true)")
+    return page
+
+
+@pytest.mark.parametrize("name", pages())
+def test_nothing_is_cut(page, html, name):
+    opened(page, f"{html.as_uri()}/{name}")
+    faults = {}
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate(SETTLED)
+        if found := page.evaluate(FAULTS):
+            faults[width] = found
+    assert faults == {}
+
+
+@pytest.mark.parametrize(("broken", "fault"), [
+    ("<p style='overflow: hidden; white-space: nowrap'>{}</p>", "cut"),
+    ("<p style='overflow: auto; white-space: nowrap'>{}</p>", "scrolls without a hint"),
+    ("<p style='white-space: nowrap'>{}</p>", "over its box"),
+    ("<p style='white-space: nowrap'>{}</p>", "off the page"),
+    ("<div style='height: 3rem; overflow: auto'>{}</div>", "scrolls down inside the page"),
+    ("<p style='overflow: hidden; text-overflow: ellipsis; white-space: nowrap'>{}</p>", "cut"),
+    ("<select style='width: 9rem; white-space: nowrap'><option>{}</option></select>", "cut"),
+    ("<div class='text_html'><div style='overflow: auto'><p style='width: 99rem'>{}</p></div>",
+     "scrolls without a hint"),
+])
+def test_what_is_cut_is_found(page, html, broken, fault):
+    """The test above can fail: on a page with a fault of each kind."""
+    opened(page, f"{html.as_uri()}/book/index.html")
+    page.set_viewport_size({"width": 360, "height": 900})
+    broken = broken.format("so many words that they do not fit into one line " * 4)
+    page.locator("article").evaluate("(article, end) => article.insertAdjacentHTML('beforeend', end)",
+                                     broken)
+    page.evaluate(SETTLED)
+    assert fault in {found.partition(":")[0] for found in page.evaluate(FAULTS)}
+
+
+def test_what_scrolls_can_be_scrolled_with_the_keyboard(page, html):
+    """A wide box says on which side more is, and takes the focus."""
+    opened(page, f"{html.as_uri()}/book/06-implementation.html")
+    page.set_viewport_size({"width": 360, "height": 900})
+    page.evaluate(SETTLED)
+    box = page.locator("article pre[data-scrolls]").first
+    assert box.get_attribute("data-scrolls") == "right"
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("article pre[data-scrolls=both]", timeout=10_000)
+    box.evaluate("(box) => { box.scrollLeft = box.scrollWidth; }")
+    page.wait_for_selector("article pre[data-scrolls=left]", timeout=10_000)
