@@ -35,15 +35,25 @@ FAULTS = r"""() => {
   const says = (box) => box.tabIndex === 0
     && getComputedStyle(box, "::after").content.includes("scrolls");
 
+  // The boxes around an element that show only what lies within them.
+  const around = new Map([[article.parentElement, []]]);
+  function boxes(element) {
+    if (!around.has(element)) {
+      const { overflowX, display } = getComputedStyle(element);
+      const cuts = overflowX !== "visible" && display !== "inline" && element.clientWidth;
+      const further = boxes(element.parentElement);
+      around.set(element, cuts ? [[element, scrolls(overflowX)], ...further] : further);
+    }
+    return around.get(element);
+  }
+
   // Whether what lies between left and right can be seen in every box around it, or scrolled to.
   function inside(element, left, right, what) {
-    for (let box = element; box !== article.parentElement; box = box.parentElement) {
-      const style = getComputedStyle(box);
-      if (style.overflowX === "visible" || style.display === "inline" || !box.clientWidth) continue;
+    for (const [box, scrolling] of boxes(element)) {
       const from = box.getBoundingClientRect().left + box.clientLeft;
       const to = from + box.clientWidth;
       if (left > from - 1.5 && right < to + 1.5) continue;
-      if (!scrolls(style.overflowX)) return say("cut", box, what);
+      if (!scrolling) return say("cut", box, what);
       if (!says(box)) return say("scrolls without a hint", box, what);
       left = Math.max(left, from);
       right = Math.min(right, to);
@@ -66,16 +76,16 @@ FAULTS = r"""() => {
     let block = element;
     while (/^(inline|contents)/.test(getComputedStyle(block).display)) block = block.parentElement;
     if (element.closest(".katex, svg") || scrolls(getComputedStyle(block).overflowX)) continue;
-    const around = block.getBoundingClientRect();
-    if (left < around.left - 2 || right > around.right + 2) say("over its box", block, text.data);
+    const its = block.getBoundingClientRect();
+    if (left < its.left - 2 || right > its.right + 2) say("over its box", block, text.data);
   }
   const drawn = "img, svg, canvas, table, input, select, button";
   for (const element of article.querySelectorAll(`:is(${drawn}):not(.katex *)`)) {
     const { left, right } = element.getBoundingClientRect();
     if (right > left && seen(element)) inside(element, left, right, "");
   }
-  for (const element of article.querySelectorAll("*")) {
-    if (!seen(element) || element.matches("textarea, .katex *")) continue;
+  for (const element of article.querySelectorAll(":not(.katex *, svg *, textarea, option)")) {
+    if (!seen(element)) continue;
     const style = getComputedStyle(element);
     if (element.localName === "select") {
       const copy = element.cloneNode(true);
@@ -148,8 +158,8 @@ def test_what_is_cut_is_found(page, html, broken, fault):
     opened(page, f"{html.as_uri()}/book/index.html")
     page.set_viewport_size({"width": 360, "height": 900})
     broken = broken.format("so many words that they do not fit into one line " * 4)
-    page.locator("article").evaluate("(article, end) => article.insertAdjacentHTML('beforeend', end)",
-                                     broken)
+    article = page.locator("article")
+    article.evaluate("(article, end) => article.insertAdjacentHTML('beforeend', end)", broken)
     page.evaluate(SETTLED)
     assert fault in {found.partition(":")[0] for found in page.evaluate(FAULTS)}
 

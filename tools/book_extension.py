@@ -18,6 +18,7 @@ import posixpath
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -71,6 +72,8 @@ def repository_url():
 
 def set_repository(app, config):
     options = config.html_theme_options
+    options["logo"] = {"text": config.html_title}  # beside the mark
+    config.html_baseurl = os.environ.get("BOOK_URL", "")  # cards of links need whole addresses
     url = repository_url()
     options["repository_url"] = url or ""
     options["repository_branch"] = branch()
@@ -148,6 +151,13 @@ def add_buttons(app, pagename, templatename, context, doctree):
         for group in [button for button in buttons if button.get("label") == "download-buttons"]:
             group["buttons"] = [button for button in group["buttons"]
                                 if not button.get("url", "").endswith(".ipynb")]
+
+
+def describe(app, pagename, templatename, context, doctree):
+    """The page's description for those who link to it: its first paragraph of some length."""
+    paragraphs = (node.astext() for node in doctree.findall(nodes.paragraph)) if doctree else ()
+    first = next((text for text in paragraphs if len(text) > 80), app.config.html_title)
+    context["description"] = textwrap.shorten(first, 200, placeholder=" …")
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):
@@ -299,6 +309,7 @@ def setup(app):
     app.connect("source-read", set_reading_time)
     app.connect("doctree-resolved", resolve_links_of_outputs)
     app.connect("html-page-context", add_buttons, priority=800)
+    app.connect("html-page-context", describe)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", mend_markup)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
