@@ -9,7 +9,9 @@
 
   function mark(box) {
     const style = getComputedStyle(box);
-    const hidden = box.scrollWidth - box.clientWidth;
+    // Nobody misses the padding at the end, which only counts while no hint stands below.
+    const padding = box.dataset.scrolls ? 0 : parseFloat(style.paddingInlineEnd) || 0;
+    const hidden = box.scrollWidth - padding - box.clientWidth;
     const scrolls = hidden > 1 && style.display !== "inline" && /auto|scroll/.test(style.overflowX);
     if (!scrolls) {
       if (box.dataset.scrolls) {
@@ -25,7 +27,12 @@
     box.tabIndex = 0;
   }
 
-  const sizes = new ResizeObserver((entries) => entries.forEach(({ target }) => mark(target)));
+  const sizes = new ResizeObserver(() => again());
+
+  function again() {
+    if (!asked) requestAnimationFrame(look);
+    asked = true;
+  }
 
   function look() {
     asked = false;
@@ -44,10 +51,6 @@
   }
 
   window.addEventListener("DOMContentLoaded", () => {
-    const again = () => {
-      if (!asked) requestAnimationFrame(look);
-      asked = true;
-    };
     document.fonts.ready.then(again);
     new MutationObserver(again).observe(document.querySelector("article"), { childList: true, subtree: true });
     again();
