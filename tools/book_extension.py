@@ -229,8 +229,8 @@ def mend_table(found):
         count = itertools.count()
         return CELL.sub(cell, row)
 
-    if cards:
-        start = start.replace('class="table"', 'class="table is-cards"')
+    # Under its new class a page that a build keeps is not mended twice.
+    start = start.replace('class="table"', f'class="table {"is-cards" if cards else "is-rows"}"')
     return start + "".join(map(mended, rows))
 
 
@@ -296,11 +296,15 @@ def resolve_links_of_outputs(app, doctree, docname):
 
 
 def set_reading_time(app, docname, source):
-    """The number in a notebook's line on its reading time, from what it holds by now."""
+    """The number in a notebook's line on its reading time, from what it holds; the front page's."""
     if Path(app.env.doc2path(docname)).suffix == ".ipynb":
         import reading_time
 
         source[0] = reading_time.timed(source[0])
+    elif docname == app.config.root_doc:
+        import front_page
+
+        source[0] = front_page.with_numbers(source[0])
 
 
 def setup(app):
