@@ -4,9 +4,15 @@ That holds on a phone, a tablet, a laptop and a large screen. What is too wide s
 says so.
 """
 
+import re
+
+import book_extension
+import front_page
 import pytest
-from conftest import pages
+import yaml
+from conftest import ROOT, pages
 from test_accessibility import WIDGET
+from test_pages import soup
 
 WIDTHS = [360, 768, 1280, 1920]
 #: Everything that is folded is opened, since it will be read, too.
@@ -178,3 +184,96 @@ def test_what_scrolls_can_be_scrolled_with_the_keyboard(page, html):
                            state="attached")
     box.evaluate("(box) => { box.scrollLeft = box.scrollWidth; }")
     page.wait_for_selector("article pre[data-scrolls=left]", state="attached")
+
+
+@pytest.mark.parametrize("name", ["02-lora", "05-choosing-a-method", "numbers-in-the-wild"])
+def test_nothing_is_cut_on_paper(page, html, name):
+    """In print, also from the dark theme: no box scrolls, no control stands, text is dark."""
+    page.set_viewport_size({"width": 718, "height": 1015})  # A4 within its margins
+    page.emulate_media(color_scheme="dark")
+    opened(page, f"{html.as_uri()}/book/{name}.html")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate(SETTLED)
+    assert page.evaluate(FAULTS) == []
+    for gone in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-footer", ".copybtn",
+                 ".peft-widget input", ".in-page-tools", ".headerlink"):
+        assert not page.locator(gone).locator("visible=true").count(), gone
+    colours = page.evaluate("""() => [...document.querySelectorAll("article p, article pre span")]
+        .filter((text) => text.checkVisibility() && !text.closest(".peft-widget"))
+        .map((text) => getComputedStyle(text).color)""")
+    assert all(max(map(int, re.findall(r"\d+", colour)[:3])) < 140 for colour in set(colours))
+
+
+def test_prose_has_about_seventy_characters_in_a_line(page, html):
+    opened(page, f"{html.as_uri()}/book/02-lora.html")
+    lengths = page.evaluate("""() => [...document.querySelectorAll("article section > p")]
+        .filter((text) => !text.querySelector(".math, code") && text.textContent.length > 300)
+        .map((text) => {
+          const lines = text.offsetHeight / parseFloat(getComputedStyle(text).lineHeight);
+          return text.textContent.length / Math.round(lines);
+        })""")
+    assert lengths
+    assert all(50 < length < 85 for length in lengths)
+
+
+def test_the_front_page_shows_recorded_runs(page, html):
+    """From disk and with the keyboard: each choice shows its names, its share and its loss."""
+    opened(page, f"{html.as_uri()}/book/index.html")
+    recorded = front_page.settings()
+    page.focus("#hero-0")
+    losses = []
+    for number, (_, trained, loss, names) in enumerate(recorded):
+        if number:
+            page.keyboard.press("ArrowRight")
+        shown = page.locator(".hero-shown").locator("visible=true")
+        assert shown.count() == 1
+        text = shown.inner_text()
+        assert f"{trained:,}" in text
+        assert f"{loss:.2f}" in text
+        assert all(name.capitalize() in text for name in names[:front_page.NAMES])
+        losses.append(loss)
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_the_front_page_says_the_minutes_of_each_chapter(html):
+    rows = soup("book/index.html").select("#the-map tbody tr")
+    said = [row.select("td")[2].get_text().strip() for row in rows
+            if not row.select_one("a")["href"].startswith("exercises")]
+    assert said
+    assert all(int(minutes) >= 5 for minutes in said)
+
+
+@pytest.mark.parametrize("name", pages())
+def test_a_page_has_an_icon_a_description_and_the_name_of_the_book(html, name):
+    head = soup(name).head
+    book = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["title"]
+    assert head.select_one("link[rel=icon]")["href"].endswith("_static/mark.svg")
+    assert len(head.select_one("meta[name=description]")["content"]) > 30
+    assert head.select_one("meta[property='og:site_name']")["content"] == book
+    assert soup(name).select_one(".logo__title").get_text() == book
+
+
+def test_solutions_are_folded_but_on_their_own_pages(html):
+    assert not soup("book/02-lora.html").select_one(".nav-solutions").has_attr("open")
+    own = soup("book/solutions/sol1-lora-feed-forward.html").select_one(".nav-solutions")
+    assert own.has_attr("open")
+    assert own.select_one("a.current")
+
+
+def test_columns_of_numbers_stand_right_and_long_tables_become_cards():
+    def table(*rows):
+        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+        head = "<thead><tr><th>a</th><th>b &amp; c</th><th>d</th></tr></thead>"
+        return f'<table class="table">{head}<tbody>{body}</tbody></table>'
+
+    def mended(text):
+        return book_extension.TABLE.sub(book_extension.mend_table, text)
+
+    plain = mended(table(["1", "1,024", "x"], ["2", "0.19 %", "y"], ["3", "–", "z"]))
+    assert plain.count('class="is-number"') == 4  # the second column and its head; no first column
+    assert "is-cards" not in plain
+    long = mended(table(["1", "x", "many words, too many for a column on a phone"]))
+    assert "is-cards" in long
+    assert 'data-label="b &amp; c"' in long
+    assert mended(long) == long
+    assert mended(plain) == plain
