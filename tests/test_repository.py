@@ -108,6 +108,16 @@ def test_vendored_files_are_as_pinned():
     assert list(vendor.problems(json.loads(vendor.MANIFEST.read_text("utf-8")))) == []
 
 
+def test_code_wider_than_a_page_is_found():
+    wide = "x" * 81
+    cells = [("code", [], wide), ("code", ["hide-input"], wide), ("code", [], wide[1:]),
+             ("markdown", [], f"{wide}\n```\n{wide}\n```\n{wide}"),
+             ("markdown", [], f"````{{tip}}\n{wide}\n```py\n{wide}\n```\n{wide}\n````\n{wide}")]
+    notebook = {"cells": [{"cell_type": kind, "metadata": {"tags": tags}, "source": [source]}
+                          for kind, tags, source in cells]}
+    assert [said.split()[1] for said in notebooks.wide_code(notebook)] == ["1", "4", "5"]
+
+
 @pytest.mark.parametrize("path", notebooks.book_notebooks(), ids=lambda path: path.name)
 def test_notebooks_are_committed_in_one_form_with_outputs(path):
     notebook = json.loads(path.read_text("utf-8"))

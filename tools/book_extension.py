@@ -11,11 +11,14 @@
   script twice, which is an error in every page's console.
 """
 
+import html
+import itertools
 import os
 import posixpath
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -69,6 +72,8 @@ def repository_url():
 
 def set_repository(app, config):
     options = config.html_theme_options
+    options["logo"] = {"text": config.html_title}  # beside the mark
+    config.html_baseurl = os.environ.get("BOOK_URL", "")  # cards of links need whole addresses
     url = repository_url()
     options["repository_url"] = url or ""
     options["repository_branch"] = branch()
@@ -148,6 +153,13 @@ def add_buttons(app, pagename, templatename, context, doctree):
                                 if not button.get("url", "").endswith(".ipynb")]
 
 
+def describe(app, pagename, templatename, context, doctree):
+    """The page's description for those who link to it: its first paragraph of some length."""
+    paragraphs = (node.astext() for node in doctree.findall(nodes.paragraph)) if doctree else ()
+    first = next((text for text in paragraphs if len(text) > 80), app.config.html_title)
+    context["description"] = textwrap.shorten(first, 200, placeholder=" …")
+
+
 def drop_thebe(app, pagename, templatename, context, doctree):
     def is_thebe(script):
         filename = getattr(script, "filename", None) or ""
@@ -181,6 +193,60 @@ MENDED_SEARCH = {
 }
 
 
+#: A table of Markdown or of a cell, as both are written; one cell of it; a number with its unit.
+TABLE = re.compile(r'<table class="table">(?:(?!<table|colspan|rowspan).)*?</table>', re.DOTALL)
+CELL = re.compile(r"<(t[dh])\b([^>]*)>(.*?)</\1>", re.DOTALL)
+NUMBER = re.compile(r"[-−+±~<]?\d[\d.,  ]*(e[-−+]?\d+)?( ?(%|×|‰|[kMGT]?i?B|[kMBT]|m?s|min|h))?")
+
+
+def mend_table(found):
+    """A table whose columns of numbers stand right, and that a phone may show as cards.
+
+    Cards need a label in each cell, which the style sheet can only take from an attribute.
+    """
+    def plain(markup):
+        return " ".join(html.unescape(re.sub("<[^>]*>", "", markup)).split())
+
+    start, *rows = re.split(r"(?=<tr\b)", found[0])
+    head, *body = [[plain(cell[2]) for cell in CELL.findall(row)] for row in rows]
+    numbers = {column for column, cells in enumerate(zip(*body)) if column
+               and all(NUMBER.fullmatch(cell) or cell in ("", "–", "-", "—") for cell in cells)
+               and any(cells)}
+    cards = (len(head) > 2 and not any("\\(" in name for name in head)
+             and any(len(cell) > 30 for row in body for cell in row[1:]))
+
+    def mended(row):
+        def cell(found):
+            tag, attributes, inside = found.groups()
+            column = next(count)
+            if column in numbers:
+                attributes, classed = re.subn(r'class="', 'class="is-number ', attributes)
+                attributes += "" if classed else ' class="is-number"'
+            if cards and column < len(head) and head[column] and "scope=\"col" not in attributes:
+                attributes += f' data-label="{html.escape(head[column])}"'
+            return f"<{tag}{attributes}>{inside}</{tag}>"
+
+        count = itertools.count()
+        return CELL.sub(cell, row)
+
+    # Under its new class a page that a build keeps is not mended twice.
+    start = start.replace('class="table"', f'class="table {"is-cards" if cards else "is-rows"}"')
+    return start + "".join(map(mended, rows))
+
+
+#: The part of the navigation that gives answers away: folded, but on its own pages.
+SOLUTIONS = re.compile(
+    r'<p aria-level="2" class="caption" role="heading">'
+    r'(<span class="caption-text">Solutions</span>)'
+    r"</p>\s*(<ul\b.*?</ul>)(?=\s*<p aria-level|\s*</div>)", re.DOTALL)
+
+
+def fold_solutions(found):
+    caption, pages = found.groups()
+    here = " open" if "current" in pages else ""
+    return f'<details class="nav-solutions"{here}><summary>{caption}</summary>{pages}</details>'
+
+
 def mend_markup(app, error):
     if error or app.builder.name != "html":
         return
@@ -199,6 +265,7 @@ def mend_markup(app, error):
         before = text = page.read_text("utf-8")
         for wrong, right in MENDED_MARKUP.items():
             text = text.replace(wrong, right)
+        text = SOLUTIONS.sub(fold_solutions, TABLE.sub(mend_table, text))
         text = content_policy.with_policy(text)
         if text != before:
             page.write_text(text, "utf-8")
@@ -229,11 +296,15 @@ def resolve_links_of_outputs(app, doctree, docname):
 
 
 def set_reading_time(app, docname, source):
-    """The number in a notebook's line on its reading time, from what it holds by now."""
+    """The number in a notebook's line on its reading time, from what it holds; the front page's."""
     if Path(app.env.doc2path(docname)).suffix == ".ipynb":
         import reading_time
 
         source[0] = reading_time.timed(source[0])
+    elif docname == app.config.root_doc:
+        import front_page
+
+        source[0] = front_page.with_numbers(source[0])
 
 
 def setup(app):
@@ -242,6 +313,7 @@ def setup(app):
     app.connect("source-read", set_reading_time)
     app.connect("doctree-resolved", resolve_links_of_outputs)
     app.connect("html-page-context", add_buttons, priority=800)
+    app.connect("html-page-context", describe)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", mend_markup)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,7 +2,8 @@
 
     python tools/notebooks.py book/02-lora.ipynb …    run these in place (all of the book's if none)
     python tools/notebooks.py --normalise [FILE …]    do not run: only take out what is noise
-    python tools/notebooks.py --check [FILE …]        do not run: only say what is not in this form
+    python tools/notebooks.py --check [FILE …]        do not run: only say what is not in this form,
+                                       or shows code too wide for a page
 
 A notebook is run in its own folder by the kernel of this Python. Afterwards everything that says
 when, where or by which random identifier it ran is taken out; outputs stay. After work in
@@ -20,6 +21,7 @@ import hashlib
 import json
 import os
 import queue
+import re
 import signal
 import sys
 import threading
@@ -37,6 +39,8 @@ LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "pytho
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 #: What editors note on a cell about times and looks. Tags and descriptions of figures stay.
 NOISE = ("execution", "ExecuteTime", "collapsed", "scrolled")
+WIDEST = 80  # characters in a line of code that readers see
+HIDDEN = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
 
 
 def book_notebooks(root=ROOT):
@@ -95,6 +99,38 @@ def warnings_in(notebook):
     return [f"cell {number} warns: {''.join(output['text']).strip()}"
             for number, cell in enumerate(notebook["cells"], 1)
             for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+
+
+def wide_code(notebook):
+    """Lines of shown code with more than 80 characters, each with the number of its cell.
+
+    So many fit beside the text's column. A cell that a tag hides or folds may be wider.
+    """
+    found = []
+    for number, cell in enumerate(notebook["cells"], 1):
+        lines = "".join(cell["source"]).splitlines()
+        if cell["cell_type"] != "code":
+            lines = fenced_code(lines)
+        elif HIDDEN & set(cell["metadata"].get("tags", [])):
+            continue
+        found += [f"cell {number} shows {len(line)} characters of at most {WIDEST}: {line.strip()}"
+                  for line in lines if len(line) > WIDEST]
+    return found
+
+
+def fenced_code(lines):
+    """The lines of Markdown's code blocks, also of those in directives, which hold prose."""
+    code, opened = [], []  # of each fence that is open, its marks and whether it is a directive
+    for line in lines:
+        fence = re.fullmatch(r"\s*(`{3,}|~{3,})([^`]*)", line)
+        marks, what = fence.groups() if fence else ("", "")
+        if opened and marks.startswith(opened[-1][0]) and not what.strip():
+            opened.pop()
+        elif fence and (not opened or opened[-1][1]):
+            opened.append((marks, what.startswith("{")))
+        elif opened and not opened[-1][1]:
+            code.append(line)
+    return code
 
 
 def name_of(path):
@@ -187,8 +223,10 @@ def main():
         if options.check:
             wrong = [f"{name_of(path)}: not in normal form, run tools/notebooks.py --normalise"
                      for path in changed]
-            wrong += [f"{name_of(path)}: {warned}" for path in paths
-                      for warned in warnings_in(json.loads(path.read_text("utf-8")))]
+            for path in paths:
+                notebook = json.loads(path.read_text("utf-8"))
+                wrong += [f"{name_of(path)}: {said}"
+                          for said in warnings_in(notebook) + wide_code(notebook)]
             sys.exit("\n".join(wrong) or 0)
         for path in changed:
             write_whole(path, normal_form(path))

@@ -18,7 +18,7 @@ LIMIT = 120_000_000  # bytes; what a school's stick or mail still takes
 #: Left out: source maps, and Sphinx's own notes about the build.
 SKIPPED = {".map", ".buildinfo", ".inv"}
 READ_ME = """\
-Parameter-efficient fine-tuning: the whole book, for use without a network.
+Fine-tuning with a handful of parameters: the whole book, for use without a network.
 
 To read: open index.html in any browser.
 

@@ -1,0 +1,279 @@
+"""Nothing on any page is cut: text, code, formulas, pictures and controls fit into their box.
+
+That holds on a phone, a tablet, a laptop and a large screen. What is too wide scrolls in a box that
+says so.
+"""
+
+import re
+
+import book_extension
+import front_page
+import pytest
+import yaml
+from conftest import ROOT, pages
+from test_accessibility import WIDGET
+from test_pages import soup
+
+WIDTHS = [360, 768, 1280, 1920]
+#: Everything that is folded is opened, since it will be read, too.
+OPEN = """async () => {
+  for (const folded of document.querySelectorAll("article details")) folded.open = true;
+  const folded = "article button.toggle-button-hidden";
+  for (const button of document.querySelectorAll(folded)) button.click();
+}"""
+SETTLED = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(
+  () => setTimeout(done, 50))))"""
+#: Names what does not fit; lengths are in pixels, and one and a half of them may be rounding.
+FAULTS = r"""() => {
+  const article = document.querySelector("article");
+  const page = document.documentElement.clientWidth;
+  const faults = new Set();
+  const say = (fault, element, what) => {
+    const classes = [...element.classList].map((name) => `.${name}`).join("");
+    const home = element.closest("[id]")?.id ?? "";
+    faults.add(`${fault}: ${element.localName}${classes} in #${home} ${what.trim().slice(0, 60)}`);
+  };
+  const scrolls = (overflow) => overflow === "auto" || overflow === "scroll";
+  const seen = (element) => element.checkVisibility({ visibilityProperty: true })
+    && !element.closest(".katex-mathml, .pw-unseen, .visually-hidden, textarea, script, style");
+  const wide = (box) => box.scrollWidth - parseFloat(getComputedStyle(box).paddingInlineEnd)
+    > box.clientWidth + 1;
+  const tall = (box) => box.scrollHeight > box.clientHeight + 1;
+  const says = (box) => box.tabIndex === 0
+    && getComputedStyle(box, "::after").content.includes("scrolls");
+
+  // The boxes around an element that show only what lies within them.
+  const around = new Map([[article.parentElement, []]]);
+  function boxes(element) {
+    if (!around.has(element)) {
+      const { overflowX, display } = getComputedStyle(element);
+      const cuts = overflowX !== "visible" && display !== "inline" && element.clientWidth;
+      const further = boxes(element.parentElement);
+      around.set(element, cuts ? [[element, scrolls(overflowX)], ...further] : further);
+    }
+    return around.get(element);
+  }
+
+  // Whether what lies between left and right can be seen in every box around it, or scrolled to.
+  function inside(element, left, right, what) {
+    for (const [box, scrolling] of boxes(element)) {
+      const from = box.getBoundingClientRect().left + box.clientLeft;
+      const to = from + box.clientWidth;
+      if (left > from - 1.5 && right < to + 1.5) continue;
+      if (!scrolling) return say("cut", box, what);
+      if (!says(box)) return say("scrolls without a hint", box, what);
+      left = Math.max(left, from);
+      right = Math.min(right, to);
+      if (right <= left) return;
+    }
+    if (left < -1.5 || right > page + 1.5) say("off the page", element, what);
+  }
+
+  const texts = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+  for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+    const element = text.parentElement;
+    if (!text.data.trim() || !seen(element)) continue;
+    const range = document.createRange();
+    range.selectNodeContents(text);
+    const lines = [...range.getClientRects()].filter((line) => line.width && line.height);
+    if (!lines.length) continue;
+    const left = Math.min(...lines.map((line) => line.left));
+    const right = Math.max(...lines.map((line) => line.right));
+    inside(element, left, right, text.data);
+    let block = element;
+    while (/^(inline|contents)/.test(getComputedStyle(block).display)) block = block.parentElement;
+    if (element.closest(".katex, svg") || scrolls(getComputedStyle(block).overflowX)) continue;
+    const its = block.getBoundingClientRect();
+    if (left < its.left - 2 || right > its.right + 2) say("over its box", block, text.data);
+  }
+  const drawn = "img, svg, canvas, table, input, select, button";
+  for (const element of article.querySelectorAll(`:is(${drawn}):not(.katex *)`)) {
+    const { left, right } = element.getBoundingClientRect();
+    if (right > left && seen(element)) inside(element, left, right, "");
+  }
+  for (const element of article.querySelectorAll(":not(.katex *, svg *, textarea, option)")) {
+    if (!seen(element)) continue;
+    const style = getComputedStyle(element);
+    if (element.localName === "select") {
+      const copy = element.cloneNode(true);
+      copy.style.cssText = "height: auto; position: absolute; width: max-content; max-width: none";
+      copy.replaceChildren(...[...element.selectedOptions].map((option) => option.cloneNode(true)));
+      element.after(copy);
+      const fits = copy.offsetWidth <= element.offsetWidth + 2 || style.whiteSpace === "normal";
+      copy.remove();
+      if (!fits || tall(element)) say("cut", element, element.selectedOptions[0]?.text ?? "");
+      continue;
+    }
+    const text = element.textContent;
+    if (style.textOverflow === "ellipsis" && wide(element)) say("cut", element, text);
+    if (style.display === "inline") continue;
+    const sideways = scrolls(style.overflowX) && wide(element);
+    const down = scrolls(style.overflowY) && tall(element);
+    if (sideways && !says(element)) say("scrolls without a hint", element, text);
+    if (down) say("scrolls down inside the page", element, text);
+    if (sideways && element.parentElement.closest("[data-scrolls]")) {
+      say("scrolls in a box that scrolls", element, text);
+    }
+  }
+  return [...faults];
+}"""
+
+
+@pytest.fixture
+def page(chromium):
+    context = chromium.new_context(viewport={"width": WIDTHS[-1], "height": 900}, offline=True)
+    yield context.new_page()
+    context.close()
+
+
+def opened(page, address):
+    page.goto(address)
+    if page.locator(WIDGET).count():
+        page.wait_for_selector(".cell_output :is(input, select, button)", timeout=30_000)
+    if page.locator(".math").count():
+        page.wait_for_selector(".katex", state="attached", timeout=30_000)
+    page.evaluate(OPEN)
+    page.evaluate("() => document.fonts.ready.then(() => true)")
+    return page
+
+
+@pytest.mark.parametrize("name", pages())
+def test_nothing_is_cut(page, html, name):
+    opened(page, f"{html.as_uri()}/{name}")
+    faults = {}
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate(SETTLED)
+        if found := page.evaluate(FAULTS):
+            faults[width] = found
+    assert faults == {}
+
+
+@pytest.mark.parametrize(("broken", "fault"), [
+    ("<p style='overflow: hidden; white-space: nowrap'>{}</p>", "cut"),
+    ("<p style='overflow: auto; white-space: nowrap'>{}</p>", "scrolls without a hint"),
+    ("<p style='white-space: nowrap'>{}</p>", "over its box"),
+    ("<p style='white-space: nowrap'>{}</p>", "off the page"),
+    ("<div style='height: 3rem; overflow: auto'>{}</div>", "scrolls down inside the page"),
+    ("<p style='overflow: hidden; text-overflow: ellipsis; white-space: nowrap'>{}</p>", "cut"),
+    ("<select style='width: 9rem; white-space: nowrap'><option>{}</option></select>", "cut"),
+    ("<div class='text_html'><div style='overflow: auto'><p style='width: 99rem'>{}</p></div>",
+     "scrolls without a hint"),
+])
+def test_what_is_cut_is_found(page, html, broken, fault):
+    """The test above can fail: on a page with a fault of each kind."""
+    opened(page, f"{html.as_uri()}/book/index.html")
+    page.set_viewport_size({"width": 360, "height": 900})
+    broken = broken.format("so many words that they do not fit into one line " * 4)
+    article = page.locator("article")
+    article.evaluate("(article, end) => article.insertAdjacentHTML('beforeend', end)", broken)
+    page.evaluate(SETTLED)
+    assert fault in {found.partition(":")[0] for found in page.evaluate(FAULTS)}
+
+
+def test_what_scrolls_can_be_scrolled_with_the_keyboard(page, html):
+    """A wide box says on which side more is, and takes the focus."""
+    opened(page, f"{html.as_uri()}/book/06-implementation.html")
+    page.set_viewport_size({"width": 360, "height": 900})
+    page.evaluate(SETTLED)
+    box = page.locator("article pre[data-scrolls]").first
+    assert box.get_attribute("data-scrolls") == "right"
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("article pre:is([data-scrolls=both], [data-scrolls=left])",
+                           state="attached")
+    box.evaluate("(box) => { box.scrollLeft = box.scrollWidth; }")
+    page.wait_for_selector("article pre[data-scrolls=left]", state="attached")
+
+
+@pytest.mark.parametrize("name", ["02-lora", "05-choosing-a-method", "numbers-in-the-wild"])
+def test_nothing_is_cut_on_paper(page, html, name):
+    """In print, also from the dark theme: no box scrolls, no control stands, text is dark."""
+    page.set_viewport_size({"width": 718, "height": 1015})  # A4 within its margins
+    page.emulate_media(color_scheme="dark")
+    opened(page, f"{html.as_uri()}/book/{name}.html")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate(SETTLED)
+    assert page.evaluate(FAULTS) == []
+    for gone in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-footer", ".copybtn",
+                 ".peft-widget input", ".in-page-tools", ".headerlink"):
+        assert not page.locator(gone).locator("visible=true").count(), gone
+    colours = page.evaluate("""() => [...document.querySelectorAll("article p, article pre span")]
+        .filter((text) => text.checkVisibility() && !text.closest(".peft-widget"))
+        .map((text) => getComputedStyle(text).color)""")
+    assert all(max(map(int, re.findall(r"\d+", colour)[:3])) < 140 for colour in set(colours))
+
+
+def test_prose_has_about_seventy_characters_in_a_line(page, html):
+    opened(page, f"{html.as_uri()}/book/02-lora.html")
+    lengths = page.evaluate("""() => [...document.querySelectorAll("article section > p")]
+        .filter((text) => !text.querySelector(".math, code") && text.textContent.length > 300)
+        .map((text) => {
+          const lines = text.offsetHeight / parseFloat(getComputedStyle(text).lineHeight);
+          return text.textContent.length / Math.round(lines);
+        })""")
+    assert lengths
+    assert all(50 < length < 85 for length in lengths)
+
+
+def test_the_front_page_shows_recorded_runs(page, html):
+    """From disk and with the keyboard: each choice shows its names, its share and its loss."""
+    opened(page, f"{html.as_uri()}/book/index.html")
+    recorded = front_page.settings()
+    page.focus("#hero-0")
+    losses = []
+    for number, (_, trained, loss, names) in enumerate(recorded):
+        if number:
+            page.keyboard.press("ArrowRight")
+        shown = page.locator(".hero-shown").locator("visible=true")
+        assert shown.count() == 1
+        text = shown.inner_text()
+        assert f"{trained:,}" in text
+        assert f"{loss:.2f}" in text
+        assert all(name.capitalize() in text for name in names[:front_page.NAMES])
+        losses.append(loss)
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_the_front_page_says_the_minutes_of_each_chapter(html):
+    rows = soup("book/index.html").select("#the-map tbody tr")
+    said = [row.select("td")[2].get_text().strip() for row in rows
+            if not row.select_one("a")["href"].startswith("exercises")]
+    assert said
+    assert all(int(minutes) >= 5 for minutes in said)
+
+
+@pytest.mark.parametrize("name", pages())
+def test_a_page_has_an_icon_a_description_and_the_name_of_the_book(html, name):
+    head = soup(name).head
+    book = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["title"]
+    assert head.select_one("link[rel=icon]")["href"].endswith("_static/mark.svg")
+    assert len(head.select_one("meta[name=description]")["content"]) > 30
+    assert head.select_one("meta[property='og:site_name']")["content"] == book
+    assert soup(name).select_one(".logo__title").get_text() == book
+
+
+def test_solutions_are_folded_but_on_their_own_pages(html):
+    assert not soup("book/02-lora.html").select_one(".nav-solutions").has_attr("open")
+    own = soup("book/solutions/sol1-lora-feed-forward.html").select_one(".nav-solutions")
+    assert own.has_attr("open")
+    assert own.select_one("a.current")
+
+
+def test_columns_of_numbers_stand_right_and_long_tables_become_cards():
+    def table(*rows):
+        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+        head = "<thead><tr><th>a</th><th>b &amp; c</th><th>d</th></tr></thead>"
+        return f'<table class="table">{head}<tbody>{body}</tbody></table>'
+
+    def mended(text):
+        return book_extension.TABLE.sub(book_extension.mend_table, text)
+
+    plain = mended(table(["1", "1,024", "x"], ["2", "0.19 %", "y"], ["3", "–", "z"]))
+    assert plain.count('class="is-number"') == 4  # the second column and its head; no first column
+    assert "is-cards" not in plain
+    long = mended(table(["1", "x", "many words, too many for a column on a phone"]))
+    assert "is-cards" in long
+    assert 'data-label="b &amp; c"' in long
+    assert mended(long) == long
+    assert mended(plain) == plain
