@@ -254,7 +254,7 @@ MISTAKES = [
     Mistake("FrozenChanged", "frozen-changed", back("self.wk *= 1 - 1e-7  # weight decay for all")),
     Mistake("StepsByItself", "writes-parameters",  # takes the optimizer's step, too
             back("self.prompt.prompt -= 1e-3 * self.prompt.prompt_grad"),
-            seen="prompt is not bit for bit what it was."),
+            seen="PromptedLoRAAttention.backward changed prompt."),
     # ---- Steps 2 and 3: something kept ----
     Mistake("CachedPrompt", "not-all-arrays-move",  # as it was when forward was first called
             prompt('self.__dict__.setdefault("first", now)'),
