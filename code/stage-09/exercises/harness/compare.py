@@ -79,7 +79,8 @@ class Comparisons(Calls):
             if all(_error(found[name], right[name]) < HALF for name in wrong):
                 return GENERAL["digits"], (f"{_capital(called(*wrong))}{when}: right to three "
                                            "digits, as after float16, and no further.")
-            if first not in told and (where := self.on_the_class()):
+            vague = first not in told or told[first].kind == "partly"
+            if vague and (where := self.on_the_class()):
                 return GENERAL["shared"], f"{where} of the class holds arrays. {seen}"
             if first not in told:
                 return GENERAL["values"], seen

@@ -322,12 +322,12 @@ class Terms:
             return
         for axis in range(close.ndim):
             good = close.all(axis=tuple(i for i in range(close.ndim) if i != axis))
-            if 0 < good.sum() < good.size:
+            if 0 < good.sum() < good.size and np.compress(good, right, axis=axis).any():
                 zero = not np.compress(~good, value, axis=axis).any()
                 yield Story("partly", f"right only for {_indices(good)} of the {good.size} along "
                             f"axis {axis}" + ", and zero for the others" * zero)
                 return
-        if close.mean() > 0.1:
+        if (close & (right != 0)).mean() > 0.1:
             how = ("zero where it is wrong" if not wrong.any() else "wrong only where the right "
                    "one is negative" if (right[~close] < 0).all() else "no pattern in which")
             yield Story("partly", f"right in {close.sum()} of {close.size} entries, {how}")
