@@ -1,201 +1,76 @@
 """Exercise 5, LoRA and prompt tuning together: the tests. Reading them spoils the exercise.
 
 `_attention` computes the attention from the arrays, with one thing left out or changed on request:
-these are the wrong twins. `_gradients` does the same for the backward pass.
+that is how a wrong output is known again. `_flow` does the same for the backward pass.
 """
 
 from typing import Any
 
 import numpy as np
 
-from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Terms, Trial
+from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial
 
-NAMES_COLLIDE = Diagnosis(
+EXERCISE = Exercise(5, "LoRA and prompt tuning together")
+
+NAMES_COLLIDE = EXERCISE.mistake(
     "names-collide", "arrays of different methods under one name",
     "Two modules that both call their array A need different names in a common dictionary. "
     "Otherwise the last one wins, and the others are never trained.", "9.6")
-SHARED = Diagnosis(
+SHARED = EXERCISE.mistake(
     "shared-arrays", "one array that serves as two parameters",
     "The updates of q and v are two different things. An optimizer that finds one array under two "
     "names steps on it twice, each time with the other's gradient.", "9.2")
-NOT_IDENTITY = Diagnosis(
+NOT_IDENTITY = EXERCISE.mistake(
     "start-not-frozen", "LoRA updates that are not zero at the start",
     "With both B at zero, training starts at the frozen attention behind the prompt. Otherwise it "
     "first has to repair the damage.", "9.2")
-RNG = Diagnosis(
-    "rng-ignored", "an rng that is not used",
-    "The same seed must give the same layer, and another seed another one. Every random array "
-    "comes from the generator that is passed in.", "9.6")
-ALIKE = Diagnosis(
-    "starts-alike", "random numbers that are used more than once",
-    "What starts alike gets gradients that are alike and stays together: twenty equal rows of a "
-    "prompt do the work of one for ever. And q and v need a start each.", "statement")
-BOTH_ZERO = Diagnosis(
+BOTH_ZERO = EXERCISE.mistake(
     "both-zero", "A and B both start at zero",
     "Each gradient contains the other matrix as a factor, so neither ever learns.", "9.2")
-PROMPT_RETURNED = Diagnosis(
+PROMPT_RETURNED = EXERCISE.mistake(
     "prompt-scored", "the prompt's positions in the output, where they get scored",
     "Nobody knows what the model should say after a virtual token. If their outputs are returned, "
     "the loss asks for something meaningless, and targets no longer fit their positions.",
     "mistakes")
-WRONG_ROWS = Diagnosis(
+WRONG_ROWS = EXERCISE.mistake(
     "wrong-rows", "the wrong rows cut off",
     "The prompt stands in front, so the real positions are the last T rows, not the first.", "9.4")
-NO_PROMPT = Diagnosis(
+NO_PROMPT = EXERCISE.mistake(
     "prompt-ignored", "a prompt that no real position sees",
     "The output is that of attention without a prompt. It has to stand *before* the input, and "
     "the causal mask has to let every real position see it.", "9.4")
-PROMPT_QUERIES_ONLY = Diagnosis(
-    "prompt-not-projected", "keys and values of the prompt that do not pass the projections",
-    "The prompt is input like any other: its rows go through q, k and v. Learned keys and values "
-    "would be prefix tuning.", "9.4")
-NO_MASK = Diagnosis(
+NO_MASK = EXERCISE.mistake(
     "no-causal-mask", "attention without the causal mask",
     "Real positions then see the letters that they are to predict. The loss becomes wonderful and "
     "the model useless.", "mistakes")
-MASK_TOO_EARLY = Diagnosis(
-    "mask-not-shifted", "a mask that forgets the prompt's rows",
-    "Prompt and input together have P + T positions, and row i of them sees the columns up to i. "
-    "A mask made for T positions lies P places off.", "mistakes")
-DIAGONAL = Diagnosis(
-    "diagonal-masked", "a position that does not see itself",
-    "The causal mask hides what comes later, not the position itself.", "mistakes")
-NO_SCALE = Diagnosis(
-    "no-root-d", "scores without the division by the root of d",
-    "Scores of wide vectors are large, and softmax of large scores is nearly one-hot: almost no "
-    "gradient passes.", "statement")
-SOFTMAX_AXIS = Diagnosis(
-    "softmax-axis", "a softmax over queries instead of keys",
-    "Each query distributes a weight of one over the keys that it sees: every *row* of the "
-    "probabilities sums to one.", "statement")
-BY_D = Diagnosis(
-    "divided-by-d", "scores divided by d, not by its root",
-    "A dot product of d independent terms grows like the root of d. Divided by d, scores of wide "
-    "vectors are nearly equal, and attention is nearly a plain mean.", "statement")
-MASK_PRODUCT = Diagnosis(
-    "mask-multiplied", "a mask that multiplies the scores",
-    "A score of zero is not a weight of zero: softmax gives it a share like any other. What may "
-    "not be seen needs a score that makes its exponential zero.", "mistakes")
-MASK_TRANSPOSED = Diagnosis(
-    "mask-transposed", "a causal mask that is turned round",
-    "Every position sees itself and what comes later, and nothing that comes before it. Rows are "
-    "queries, columns keys.", "mistakes")
-MASK_AFTER = Diagnosis(
-    "mask-after-softmax", "a mask behind the softmax",
-    "What is hidden has then already taken its share of the one that each row distributes, and "
-    "what is left does not sum to one.", "mistakes")
-GLOBAL_MAX = Diagnosis(
+GLOBAL_MAX = EXERCISE.mistake(
     "maximum-of-more", "scores that are not made small row by row, over what a row sees",
     "A row whose own largest score is far below the number that is subtracted becomes a row of "
     "zeros, and zero divided by zero is NaN. Each row needs its own maximum, and what is hidden "
     "from it has no part in that.", "statement")
-WK_FORWARD = Diagnosis(
-    "weight-not-transposed", "keys that are made with W_k and not with its transpose",
-    "Weights are (out, in), so a row is multiplied by the transpose. For a square matrix both run.",
-    "9.6")
-NO_WO = Diagnosis("no-output-projection", "an output that does not pass W_o",
-                  "The last of the four matrices is missing, or is used the other way round.",
-                  "statement")
-LORA_PROMPT_ONLY = Diagnosis(
-    "lora-on-prompt-rows-only", "LoRA on the prompt's rows only",
-    "The projections of all P + T rows are adapted. Here the real rows get the frozen weights.",
-    "statement")
-LORA_REAL_ONLY = Diagnosis(
-    "lora-on-real-rows-only", "LoRA on the real rows only",
-    "The projections of all P + T rows are adapted. Here the prompt's rows get the frozen weights.",
-    "statement")
-LORA_MISSING = Diagnosis(
-    "lora-missing", "LoRA missing on q or on v",
-    "Both projections are adapted. An array that does not act has a gradient of zero.", "9.2")
-LORA_ON_K = Diagnosis(
-    "lora-on-k", "LoRA on another projection than q and v",
-    "The names say which projection an update belongs to; a file loaded elsewhere would go to the "
-    "wrong one.", "9.2")
-ALPHA = Diagnosis(
-    "alpha-not-over-r", "alpha where alpha / r belongs",
-    "Without the division the update grows with the rank.", "mistakes")
-ALPHA_LOST = Diagnosis(
-    "alpha-not-passed", "an alpha that does not arrive",
-    "The output is that of the default alpha. An argument that is accepted and dropped is a silent "
-    "wrong answer.", "statement")
-PROMPT_LOST = Diagnosis(
+PROMPT_LOST = EXERCISE.mistake(
     "prompt-gradient-lost", "a prompt gradient that is zero or lost",
     "None of the prompt's positions is in the output, but every real position reads them through "
     "keys and values. That is the way on which the gradient comes.", "9.4")
-PROMPT_MEAN = Diagnosis(
+PROMPT_MEAN = EXERCISE.mistake(
     "prompt-not-summed", "a prompt gradient that is not summed over the batch",
     "One prompt serves all sequences, so it hears from all of them: their gradients add up. A "
     "mean, or one sequence alone, is something else.", "9.4")
-ROWS_BACK = Diagnosis(
-    "rows-put-back-wrong", "the output's gradient put back at the wrong rows",
-    "Forward cut off the first P rows. Backward puts zeros there, and the gradient behind them.",
-    "statement")
-SOFTMAX_BACK = Diagnosis(
-    "softmax-jacobian", "a softmax backward without its second term",
-    "A row of probabilities sums to one, so pushing one up pulls the others down. The subtracted "
-    "sum is that pull.", "statement")
-SOFTMAX_BACK_AXIS = Diagnosis(
-    "softmax-jacobian-axis", "a softmax backward that sums over queries",
-    "The pull that is subtracted belongs to one row of probabilities, one query. Its sum runs over "
-    "the keys, the same axis on which forward normalised.", "statement")
-KEYS_NOT_TURNED = Diagnosis(
-    "keys-not-transposed", "keys whose gradient is made like that of the queries",
-    "In Q K^T the keys stand on the other side. Their gradient collects over the queries, so the "
-    "gradient of the scores enters turned round.", "statement")
-WK_TURNED = Diagnosis(
-    "projection-turned", "a gradient that goes back through W_k the wrong way round",
-    "Forward multiplied by the transpose of the weight. Backward multiplies by the weight as it "
-    "is; for a square matrix both run, and only one is right.", "9.6")
-VALUES_NOT_TURNED = Diagnosis(
-    "values-not-transposed", "values whose gradient is made with the probabilities as they are",
-    "In forward a query gathers from the keys' positions. Back, each position collects from the "
-    "queries that read it, so the probabilities enter turned round.", "statement")
-WO_TURNED = Diagnosis(
-    "output-projection-turned", "a gradient that goes back through W_o the wrong way round",
-    "Forward multiplied by the transpose of the weight. Backward multiplies by the weight as it "
-    "is; for a square matrix both run, and only one is right.", "9.6")
-NO_SCALE_BACK = Diagnosis(
-    "no-root-d-in-backward", "a backward without the root of d",
-    "The factor stands in front of Q K^T in forward, so it multiplies what goes back to Q and K.",
-    "statement")
-PATH_LOST = Diagnosis(
-    "path-lost", "an input gradient in which the path of q, k or v is missing",
-    "The input is used three times, so its gradient is a sum of three, and so is the prompt's.",
-    "9.6")
-FROZEN_LOST = Diagnosis(
-    "frozen-gradient-lost", "a gradient that does not pass through the frozen weights",
-    "Frozen weights get no gradient of their own, but the gradient always passes through them.",
-    "9.2")
-OVERWRITTEN = Diagnosis(
-    "gradients-overwritten", "one method's gradient under another's name",
-    "Each array has to find its own gradient under its own name. Here two modules share a place.",
-    "9.6")
-TWO_OPTIMIZERS = Diagnosis(
+TWO_OPTIMIZERS = EXERCISE.mistake(
     "not-all-arrays-move", "one step of one optimizer that does not move all five arrays",
     "The output must depend on the very arrays of parameters(). What is a copy, or was replaced "
     "later, is updated for nothing.", "9.6")
-FROZEN_CHANGED = Diagnosis(
+FROZEN_CHANGED = EXERCISE.mistake(
     "frozen-changed", "a frozen weight that has changed",
     "The four weights belong to the pretrained model. Whatever trains is in parameters().",
     "mistakes")
 
-EXERCISE = Exercise(
-    5, "LoRA and prompt tuning together",
-    NAMES_COLLIDE, SHARED, NOT_IDENTITY, BOTH_ZERO, PROMPT_RETURNED, WRONG_ROWS, NO_PROMPT,
-    PROMPT_QUERIES_ONLY, NO_MASK, MASK_TOO_EARLY, DIAGONAL, MASK_AFTER, GLOBAL_MAX, WK_FORWARD,
-    ALPHA_LOST, VALUES_NOT_TURNED, WO_TURNED, RNG, BY_D, MASK_PRODUCT, MASK_TRANSPOSED,
-    SOFTMAX_BACK_AXIS, KEYS_NOT_TURNED, WK_TURNED, NO_SCALE, SOFTMAX_AXIS, NO_WO,
-    LORA_PROMPT_ONLY, LORA_REAL_ONLY, LORA_MISSING, LORA_ON_K, ALPHA, PROMPT_LOST, PROMPT_MEAN,
-    ROWS_BACK, SOFTMAX_BACK, NO_SCALE_BACK, PATH_LOST, FROZEN_LOST, OVERWRITTEN, TWO_OPTIMIZERS,
-    ALIKE, FROZEN_CHANGED)
 
 NAMES = ("q.A", "q.B", "v.A", "v.B", "prompt")
 D, RANK, ALPHA_VALUE, P, T, BATCH = 5, 2, 3.0, 3, 6, 2  # s = 1.5
 SHAPES = {"q.A": (RANK, D), "q.B": (D, RANK), "v.A": (RANK, D), "v.B": (D, RANK), "prompt": (P, D)}
 INPUTS = ((BATCH, T, D), (1, T, D), (BATCH, 1, D))  # shapes
 COUNT = 4 * RANK * D + P * D
-QV = str.maketrans("qv", "vq")  # to the other module's name
-
 
 def _weights(trial: Trial) -> list[np.ndarray]:
     return [0.7 * trial.normal(D, D, seed=30 + i) for i in range(4)]
@@ -254,49 +129,34 @@ def _attention(a: dict, weights: list, x: np.ndarray, *, s: float = ALPHA_VALUE 
     return Y[:, P:] if cut else Y
 
 
-def _gradients(a: dict, weights: list, x: np.ndarray, G: np.ndarray, *, pull: float = 1.0,
-               axis: int = -1, keys_turned: bool = True, wk_turned: bool = False,
-               values_turned: bool = True, wo_turned: bool = False,
-               scale: float = D ** -0.5, ways: str = "qkv", through: float = 1.0,
-               put: slice = slice(P, None)) -> dict[str, np.ndarray]:
-    """All gradients, that of the input under "x" and of the prompt per sequence under "each"."""
+def _flow(a: dict, weights: list, x: np.ndarray, G: np.ndarray, *, pull: float = 1.0,
+          axis: int = -1, wo_turned: bool = False, scale: float = D ** -0.5,
+          put: slice = slice(P, None)) -> dict[str, np.ndarray]:
+    """What backward is made of, up to the scores' gradient; every keyword is a possible mistake."""
     wq, wk, wv, wo = weights
-    s = ALPHA_VALUE / RANK
     E = np.concatenate([np.broadcast_to(a["prompt"], (len(x), P, D)), x], axis=1)
-    low_q, low_v = (s * a[f"{n}.B"] @ a[f"{n}.A"] for n in "qv")
-    Wq, Wv = wq + low_q, wv + low_v
+    Wq, Wv = (w + ALPHA_VALUE / RANK * a[f"{n}.B"] @ a[f"{n}.A"]
+              for n, w in (("q", wq), ("v", wv)))
     Q, K, V = E @ Wq.T, E @ wk.T, E @ Wv.T
     Pi = _softmax(np.where(np.tri(E.shape[1]) > 0, D ** -0.5 * Q @ K.swapaxes(1, 2), -1e30))
     full = np.zeros_like(E)
     full[:, put] = G
-    Gamma = full @ (wo.T if wo_turned else wo)
+    Gamma = full @ (wo.T if wo_turned else wo)  # (batch, P+T, d)
     Phi = Gamma @ V.swapaxes(1, 2)
     gS = scale * Pi * (Phi - pull * (Phi * Pi).sum(axis, keepdims=True))
-    g = {"q": gS @ K, "k": (gS.swapaxes(1, 2) if keys_turned else gS) @ Q,
-         "v": (Pi.swapaxes(1, 2) if values_turned else Pi) @ Gamma}
-    W = {"q": through * wq + low_q, "k": through * (wk.T if wk_turned else wk),
-         "v": through * wv + low_v}
-    gE = sum(g[n] @ W[n] for n in ways)
-    found = {"x": gE[:, P:], "each": gE[:, :P], "prompt": gE[:, :P].sum(axis=0)}
-    for n in "qv":
-        full = np.einsum("btd,bte->de", g[n], E)  # of the dense weight
-        found |= {f"{n}.A": s * a[f"{n}.B"].T @ full, f"{n}.B": s * full @ a[f"{n}.A"].T}
-    return found
+    gE = gS @ K @ Wq + gS.swapaxes(1, 2) @ Q @ wk + Pi.swapaxes(1, 2) @ Gamma @ Wv
+    return {"E": E, "Q": Q, "K": K, "Pi": Pi, "Gamma": Gamma, "Phi": Phi, "gS": gS, "gE": gE}
 
 
 def _terms(a: dict, weights: list, x: np.ndarray, G: np.ndarray, names: tuple = ()) -> Terms:
     """The gradients as sums, those of `names` first. Rows t are queries, u are keys."""
-    (wq, wk, wv, wo), s, root = weights, ALPHA_VALUE / RANK, D ** -0.5
-    E = np.concatenate([np.broadcast_to(a["prompt"], (len(x), P, D)), x], axis=1)
-    Q, V = (E @ (w + s * a[f"{n}.B"] @ a[f"{n}.A"]).T for n, w in (("q", wq), ("v", wv)))
-    K, n = E @ wk.T, E.shape[1]
-    Pi = _softmax(np.where(np.tri(n) > 0, root * Q @ K.swapaxes(1, 2), -1e30))
-    Gamma = np.concatenate([np.zeros((len(x), P, D)), G], axis=1) @ wo  # (batch, P+T, d)
-    Phi = Gamma @ V.swapaxes(1, 2)
-    gS = root * Pi * (Phi - (Phi * Pi).sum(-1, keepdims=True))
-    nodes = {"s": ("", s), "alpha": ("", ALPHA_VALUE), "r": ("", RANK), "d": ("", D),
-             "batch": ("", len(x)), "gS": ("btu", gS), "gS'": ("but", gS), "Pi'": ("but", Pi),
-             "K": ("buj", K), "Q": ("buj", Q), "Gamma": ("buj", Gamma), "E": ("bti", E),
+    wq, wk, wv, _ = weights
+    flow = _flow(a, weights, x, G)
+    n = flow["E"].shape[1]
+    nodes = {"s": ("", ALPHA_VALUE / RANK), "alpha": ("", ALPHA_VALUE), "r": ("", RANK),
+             "d": ("", D), "batch": ("", len(x)), "gS": ("btu", flow["gS"]),
+             "gS'": ("but", flow["gS"]), "Pi'": ("but", flow["Pi"]), "K": ("buj", flow["K"]),
+             "Q": ("buj", flow["Q"]), "Gamma": ("buj", flow["Gamma"]), "E": ("bti", flow["E"]),
              "behind": ("tl", np.eye(n)[:, P:]), "front": ("tp", np.eye(n)[:, :P]),
              "W_q": ("ji", wq), "W_k": ("ji", wk), "W_v": ("ji", wv)}
     back = {"q": "gS K", "k": "gS' Q", "v": "Pi' Gamma"}
@@ -311,8 +171,15 @@ def _terms(a: dict, weights: list, x: np.ndarray, G: np.ndarray, names: tuple = 
                  f"{name}.A": ("ri", [((), f"s {back[name]} B_{name} E")])}
     sums |= {"prompt": ("pi", [(words, f"{way} front") for words, way in ways]),
              "x": ("bli", [(words, f"{way} behind") for words, way in ways])}
-    known = {"gS without the pull": root * Pi * Phi, "gS without the root of d": gS / root,
-             "Phi": Phi, "the first rows": np.eye(n)[:, :n - P]}
+    known = {"Phi": flow["Phi"], "the first rows": np.eye(n)[:, :n - P]}
+    known |= {f"the gradient of sequence {i} alone": gE[:P] for i, gE in enumerate(flow["gE"])}
+    for how, mistake in {"without the softmax's pull": {"pull": 0.0},
+                         "with the pull summed over queries": {"axis": -2},
+                         "without the root of d": {"scale": 1.0},
+                         "with W_o turned": {"wo_turned": True},
+                         "with G at the first rows": {"put": slice(x.shape[1])}}.items():
+        wrong = _flow(a, weights, x, G, **mistake)
+        known |= {f"{node} {how}": wrong[node] for node in ("gS", "Gamma")}
     return Terms(nodes, {name: sums[name] for name in dict.fromkeys((*names, *sums))}, known,
                  fixed=("front", "behind"))
 
@@ -385,22 +252,8 @@ def _start(trial: Trial) -> None:
 
 @EXERCISE.test(1, "behaviour", "the same seed gives the same layer, another seed another")
 def _seeds(trial: Trial) -> None:
-    first, same, other, free, again = (
-        trial.arrays(trial.make(*_weights(trial), lora_rank=RANK, prompt_length=P, rng=rng), NAMES)
-        for rng in (trial.rng(1), trial.rng(1), trial.rng(2), None, None))
-    for name in NAMES:
-        if not np.array_equal(first[name], same[name]):
-            raise Found(RNG, f"Two layers from one seed differ in {name}.")
-        if not first[name].any() and name != "prompt":  # the one of two that starts at zero
-            continue
-        if np.linalg.matrix_rank(first[name]) < min(SHAPES[name]):
-            raise Found(ALIKE, f"{name} has not the rank {min(SHAPES[name])}.")
-        for which, one, two in (("from different seeds", first, other),
-                                ("made without rng", free, again)):
-            if np.array_equal(one[name], two[name]):
-                raise Found(RNG, f"Two layers {which} have the same {name}.")
-        if name[0] == "v" and np.array_equal(first[name], first[name.translate(QV)]):
-            raise Found(ALIKE, f"{name} and {name.translate(QV)} are the same.")
+    trial.starts_from_rng(lambda rng: trial.arrays(
+        trial.make(*_weights(trial), lora_rank=RANK, prompt_length=P, rng=rng), NAMES), ("prompt",))
 
 
 # ---- Step 2: forward --------------------------------------------------------------------------
@@ -444,27 +297,28 @@ def _compare_outputs(trial: Trial, layer: Any, a: dict, weights: list, shape: tu
     def twin(**mistake: Any) -> np.ndarray:
         return _attention(a, weights, x, **mistake)
 
-    value = trial.call(layer.forward, x, shape=x.shape)
-    with np.errstate(all="ignore"):
-        _compare(trial, "the output", value, right, [
-            (NO_PROMPT, twin(P=0)), (WRONG_ROWS, twin(cut=False)[:, :T]),
-            (PROMPT_QUERIES_ONLY, twin(raw=True)), (NO_MASK, twin(mask="none")),
-            (MASK_TOO_EARLY, twin(mask="early")), (MASK_TOO_EARLY, twin(mask="open")),
-            (DIAGONAL, twin(mask="strict")), (MASK_PRODUCT, twin(mask="product")),
-            (MASK_TRANSPOSED, twin(mask="turned")), (BY_D, twin(scale=1 / D)),
-            (NO_SCALE, twin(scale=1.0)), (SOFTMAX_AXIS, twin(axis=-2)),
-            (NO_WO, twin(out=False)), (NO_WO, twin(out=False) @ weights[3]),
-            (LORA_PROMPT_ONLY, twin(rows=slice(P))), (LORA_REAL_ONLY, twin(rows=slice(P, None))),
-            (LORA_MISSING, twin(sv=0.0)), (LORA_MISSING, twin(sq=0.0)),
-            (LORA_MISSING, twin(s=0.0)), (LORA_ON_K, twin(sv=0.0, sk=1.0)),
-            (ALPHA, twin(s=ALPHA_VALUE)), (ALPHA_LOST, twin(s=16.0 / RANK)),
-            (MASK_AFTER, twin(mask="after")), (WK_FORWARD, twin(k_turned=True))])
-
-
-def _compare(trial: Trial, what: str, value: np.ndarray, right: np.ndarray, twins: list) -> None:
-    """trial.compare with a list of pairs, in which a mistake may have several twins."""
-    trial.compare(what, value, right, {
-        Diagnosis(**{**vars(d), "seen": str(i)}): twin for i, (d, twin) in enumerate(twins)})
+    known = {
+        "without its prompt": twin(P=0), "with the first rows, not the last": twin(cut=False)[
+            :, :x.shape[1]], "with a prompt that is not projected": twin(raw=True),
+        "without the causal mask": twin(mask="none"), "with a mask P places off": twin(
+            mask="early"), "with a mask P places too wide": twin(mask="open"),
+        "where no position sees itself": twin(mask="strict"),
+        "with a mask that multiplies the scores": twin(mask="product"),
+        "with the mask turned round": twin(mask="turned"), "with scores over d": twin(scale=1 / D),
+        "with a mask after the softmax": twin(mask="after"), "without the root of d": twin(scale=1),
+        "with a softmax over queries": twin(axis=-2), "without W_o": twin(out=False),
+        "with W_o turned": twin(out=False) @ weights[3], "with W_k turned": twin(k_turned=True),
+        "with LoRA on the prompt's rows only": twin(rows=slice(P)),
+        "with LoRA on the real rows only": twin(rows=slice(P, None)),
+        "without the update of v": twin(sv=0.0), "without the update of q": twin(sq=0.0),
+        "without LoRA": twin(s=0.0), "with the update of v on k": twin(sv=0.0, sk=1.0),
+        "with alpha for alpha / r": twin(s=ALPHA_VALUE), "with alpha 16": twin(s=16.0 / RANK)}
+    terms = Terms({"attention": ("ni", right)}, {"output": ("ni", [((), "attention")])},
+                  {f"attention {how}": wrong for how, wrong in known.items()}, x.shape[:-1])
+    trial.measure({"output": trial.call(layer.forward, x, shape=x.shape)}, terms, None, {
+        f"attention {how} in the place of attention": diagnosis for how, diagnosis in {
+            "without its prompt": NO_PROMPT, "with the first rows, not the last": WRONG_ROWS,
+            "without the causal mask": NO_MASK}.items()})
 
 
 @EXERCISE.test(2, "behaviour", "no position sees a later one, every one sees the prompt")
@@ -508,21 +362,20 @@ def _order(trial: Trial) -> None:
 
 
 def _backward(trial: Trial, shape: tuple) -> tuple:
-    """Found gradients with that of the input under "x", and functions for wrong twins and terms."""
+    """Found gradients with that of the input under "x", and a function that gives the terms."""
     layer, a, weights = _layer(trial)
     x, G = trial.normal(*shape, seed=2), trial.normal(*shape, seed=3)
     before = {name: array.copy() for name, array in a.items()}
     trial.call(layer.forward, x)
     back = trial.call(layer.backward, G, shape=x.shape)
     found = trial.arrays(layer, NAMES, "gradients") | {"x": back}
-    return (found, lambda **mistake: _gradients(before, weights, x, G, **mistake),
-            lambda names: _terms(before, weights, x, G, names))
+    return found, lambda names: _terms(before, weights, x, G, names)
 
 
 @EXERCISE.test(3, "shapes", "gradients have the shapes of what they belong to")
 def _gradient_shapes(trial: Trial) -> None:
     for shape in INPUTS:
-        found, *_ = _backward(trial, shape)
+        found, _ = _backward(trial, shape)
         if found["prompt"].shape == (BATCH, P, D):
             raise Found(PROMPT_MEAN, f"The prompt's gradient has shape {found['prompt'].shape}.")
         for name in NAMES:
@@ -536,7 +389,7 @@ def _lora_gradients(trial: Trial) -> None:
 
 @EXERCISE.test(3, "gradients", "the prompt's gradient, summed over the batch")
 def _prompt_gradient(trial: Trial) -> None:
-    found, *_ = _backward(trial, (BATCH, T, D))
+    found, _ = _backward(trial, (BATCH, T, D))
     if not found["prompt"].any():
         raise Found(PROMPT_LOST, "It is zero everywhere.")
     _compare_gradients(trial, ("prompt",))
@@ -549,27 +402,11 @@ def _input_gradient(trial: Trial) -> None:
 
 def _compare_gradients(trial: Trial, names: tuple) -> None:
     for shape in INPUTS:
-        found, made, terms = _backward(trial, shape)
-        right = made()
-        if not all(trial.agrees(found[name], right[name]) for name in names):
-            _name_gradients(trial, found, made, terms(names))
-
-
-def _name_gradients(trial: Trial, found: dict, made: Any, terms: Terms) -> None:
-    right = made()
-    mistakes = [(ROWS_BACK, made(put=slice(0, T))), (SOFTMAX_BACK, made(pull=0.0)),
-                (NO_SCALE_BACK, made(scale=1.0)), (FROZEN_LOST, made(through=0.0)),
-                (SOFTMAX_BACK_AXIS, made(axis=-2)), (KEYS_NOT_TURNED, made(keys_turned=False)),
-                (WK_TURNED, made(wk_turned=True)), (WO_TURNED, made(wo_turned=True)),
-                (VALUES_NOT_TURNED, made(values_turned=False))]
-    mistakes += [(PATH_LOST, made(ways=ways)) for ways in ("kv", "qv", "qk", "q", "k", "v")]
-    # Some mistakes coincide in one gradient: those that explain the input's, too, go first.
-    mistakes.sort(key=lambda mistake: not trial.agrees(found["x"], mistake[1]["x"]))
-    mistakes += [(OVERWRITTEN, {name: right[name.translate(QV)] for name in NAMES}),
-                 *((PROMPT_MEAN, {"prompt": wrong}) for wrong in (
-                     right["each"].mean(axis=0), *right["each"]))]
-    trial.measure(found, terms, {name: [(d, wrong[name]) for d, wrong in mistakes if name in wrong]
-                                 for name in found})
+        found, terms = _backward(trial, shape)
+        right = terms(names)
+        if not all(trial.agrees(found[name], right.right[name]) for name in names):
+            trial.measure(found, right, None, {
+                "prompt: multiplied by 1/2 or 1/batch": PROMPT_MEAN})
 
 
 @EXERCISE.test(3, "behaviour", "backward replaces the gradients")
@@ -608,7 +445,7 @@ def _follows(trial: Trial) -> None:
     def build() -> tuple:
         layer, a, weights = _layer(trial)
         return layer, layer.forward, lambda x, G: (
-            _gradients(a, weights, x, G) | {"output": _attention(a, weights, x)})
+            _terms(a, weights, x, G).right | {"output": _attention(a, weights, x)})
 
     layer, _, right = build()
     trial.follows(layer, NAMES, ((BATCH, T, D), (BATCH, T, D), (P, T, D), (BATCH, T + 3, D),
@@ -623,7 +460,7 @@ def _dtype(trial: Trial) -> None:
         x, G = each.normal(BATCH, T, D, seed=2), each.normal(BATCH, T, D, seed=3)
         each.call(layer.forward, x)
         found = {"x": each.call(layer.backward, G)} | each.arrays(layer, NAMES, "gradients")
-        right = _gradients(a, weights, x, G)
+        right = _terms(a, weights, x, G).right
         for name, grad in found.items():
             each.keeps_digits(f"the gradient of {name}", grad, right[name])
 

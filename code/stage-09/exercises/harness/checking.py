@@ -48,13 +48,18 @@ class Exercise:
     ----------
     number : int, as on the page of the exercises
     title : str
-    mistakes : the diagnoses that its tests can give beside the general ones
+    mistakes : the diagnoses that its tests can give beside the general ones; `mistake` adds more
     """
 
     def __init__(self, number: int, title: str, *mistakes: Diagnosis):
         self.number, self.title = number, title
         self.mistakes = {d.mistake: d for d in mistakes}
         self.tests: list[Test] = []
+
+    def mistake(self, mistake: str, name: str, why: str, read: str) -> Diagnosis:
+        """A diagnosis of this exercise's own, see `Diagnosis`."""
+        self.mistakes[mistake] = Diagnosis(mistake, name, why, read)
+        return self.mistakes[mistake]
 
     def test(self, step: int, kind: str, name: str) -> Callable:
         """Decorator: the function below is a test of this step. Within a step, order by kind."""

@@ -18,13 +18,10 @@ class Trial(Comparisons):
                            again: Callable[[], Any]) -> None:
         """Raise `Found` if the gradients add up when `again()` does the same once more.
 
-        `again` runs forward, too: backward may forget what it has used. Neither may take a step.
+        `again` runs forward, too: backward may forget what it has used.
         """
         first = {name: grad.copy() for name, grad in self.arrays(thing, names, "gradients").items()}
-        before = {name: array.copy() for name, array in self.arrays(thing, names).items()}
         again()
-        for name, array in self.arrays(thing, names).items():
-            self.same_bits(name, array, before[name], GENERAL["writes-parameters"])
         for name, grad in self.arrays(thing, names, "gradients").items():
             if not self.agrees(grad, first[name]):
                 raise Found(GENERAL["accumulates"], f"The gradient of {name} changed.")
@@ -112,10 +109,33 @@ class Trial(Comparisons):
             raise Found(GENERAL["handed-out"], f"{what} shares its memory with an array that was "
                                                "passed in, or with one of parameters().")
 
-    def _on_the_class(self) -> str:
-        """The attribute of the student's class in which there are arrays, or ""."""
-        return next((name for cls in getattr(self.student, "__mro__", ()) for name, value in
-                     vars(cls).items() if not name.startswith("__") and _holds_arrays(value)), "")
+    def starts_from_rng(self, build: Callable[[Any], dict[str, np.ndarray]],
+                        never_zero: tuple = (), free: tuple = ()) -> None:
+        """Raise `Found` unless what starts at random comes from rng, and is of full rank.
+
+        Parameters
+        ----------
+        build : function of a generator or None, gives the parameters of an object made with it
+        never_zero : names of arrays that do not learn from a start at zero
+        free : names of arrays that need not be random, or not of full rank
+        """
+        first, same, other, fresh, again = map(build, (self.rng(1), self.rng(1), self.rng(2), None,
+                                                       None))
+        for i, (name, array) in enumerate(first.items()):
+            if not np.array_equal(array, same[name]):
+                raise Found(GENERAL["ignores-rng"], "Two made from the same seed "
+                                                    f"differ in {name}.")
+            if name in free or not array.any() and name not in never_zero:
+                continue
+            for which, one, two in (("from different seeds", first, other),
+                                    ("without rng", fresh, again)):
+                if array.any() and np.array_equal(one[name], two[name]):
+                    raise Found(GENERAL["ignores-rng"], f"Two made {which} have the same {name}.")
+            if np.linalg.matrix_rank(array) < min(array.shape):
+                raise Found(GENERAL["starts-alike"], f"{name} has not the rank {min(array.shape)}.")
+            for earlier in list(first)[:i]:
+                if np.array_equal(array, first[earlier]):
+                    raise Found(GENERAL["starts-alike"], f"{earlier} and {name} are the same.")
 
     def refuses(self, what: str, function: Callable[[], Any],
                 errors: tuple = (ValueError, TypeError),
@@ -133,17 +153,10 @@ class Trial(Comparisons):
                 raise  # in backward before forward, what is not there yet can be missed by accident
             raise Found(diagnosis, f"{what} raised {type(error).__name__} ({told(error)}), "
                                    f"expected {expected}.") from None
-        if diagnosis is GENERAL["backward-first"] and (name := self._on_the_class()):
+        if diagnosis is GENERAL["backward-first"] and (name := self.on_the_class()):
             raise Found(GENERAL["shared"], f"{what} found what another object had left in {name}.")
         raise Found(diagnosis, f"{what} raised no {expected}.")
 
 
 def _what(name: str) -> str:
     return name if name == "output" else f"gradient of {name}"
-
-
-def _holds_arrays(value: Any) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values())
-    return isinstance(value, np.ndarray) or (isinstance(value, (list, tuple))
-                                             and any(map(_holds_arrays, value)))

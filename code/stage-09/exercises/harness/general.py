@@ -66,6 +66,12 @@ GENERAL = {d.mistake: d for d in (
     Diagnosis("backward-first", "backward before forward is not refused",
               "backward needs what forward has remembered. Without it there is nothing to "
               "differentiate, and a RuntimeError says so.", "9.6"),
+    Diagnosis("ignores-rng", "a start that does not come from rng",
+              "Two objects made from the same seed must start alike, and two from different seeds "
+              "or from none must not. Otherwise no run can be repeated.", "statement"),
+    Diagnosis("starts-alike", "random numbers that are used more than once",
+              "What starts alike gets gradients that are alike and stays together: twenty equal "
+              "rows do the work of one for ever. And two arrays need a start each.", "statement"),
     Diagnosis("accumulates", "gradients that add up from one backward to the next",
               "By the contract each backward replaces the gradients. Here the second, identical "
               "backward changed them.", "9.6"),

@@ -137,6 +137,15 @@ def _told(args: tuple, kwargs: dict) -> str:
     return ", ".join(words) or "nothing"
 
 
+def _parameters(thing: Any) -> dict[str, np.ndarray]:
+    """An object's `parameters()`, as far as there are any."""
+    try:
+        return {name: array for name, array in thing.parameters().items()
+                if isinstance(array, np.ndarray)}
+    except Exception:  # not written yet, or wrong: other tests say so
+        return {}
+
+
 class Calls:
     """The student's work, a dtype, and ways to call it safely.
 
@@ -173,7 +182,8 @@ class Calls:
 
     def call(self, function: Callable, *args: Any, returns: type | tuple | None = np.ndarray,
              shape: tuple | None = None, **kwargs: Any) -> Any:
-        """Call it; its array arguments must not change, and the result must be of this type.
+        """Call it; its array arguments and its object's parameters must not change, and the result
+        must be of this type.
 
         Parameters
         ----------
@@ -185,16 +195,21 @@ class Calls:
         NotYet
             Something is expected and `None` or `...` was returned.
         Found
-            A changed argument, wrong type or shape, or a value that is not finite.
+            A changed argument or parameter, wrong type or shape, or a value that is not finite.
         """
         given = [value for value in (*args, *kwargs.values()) if isinstance(value, np.ndarray)]
         before = [array.copy() for array in given]
+        thing = getattr(function, "__self__", None)
+        kept = {name: array.copy() for name, array in _parameters(thing).items()}
         self.called = f"{_name(function)} was given {_told(args, kwargs)}"
         result = function(*args, **kwargs)
         for array, copy in zip(given, before, strict=True):
             if not np.array_equal(array, copy, equal_nan=array.dtype.kind == "f"):
                 raise Found(GENERAL["changes-input"], f"{_name(function)} changed an argument of "
                                                       f"shape {array.shape}.")
+        for name, array in _parameters(thing).items() if kept else ():
+            if name in kept and array.tobytes() != kept[name].tobytes():
+                raise Found(GENERAL["writes-parameters"], f"{_name(function)} changed {name}.")
         if returns is None:
             return result
         return self.expect(_name(function), result, returns, shape)

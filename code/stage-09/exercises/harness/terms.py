@@ -62,8 +62,9 @@ class Terms:
         self.axes = {name: axes for name, (axes, _) in nodes.items()}
         self.nodes = {name: self._flat(axes, np.asarray(array, np.float64))
                       for name, (axes, array) in nodes.items()}
-        self.known = {name: array.reshape(-1, array.shape[-1]) if array.ndim > 1 else array
-                      for name, array in (known or {}).items()}
+        by_rows = any(axes[:1] == ROWS for axes in self.axes.values())
+        self.known = {name: self._flat(ROWS, array) if by_rows and array.shape[:-1] == lead
+                      else array for name, array in (known or {}).items()}
         used = {name for _, terms in sums.values() for _, product in terms
                 for name in product.split()}
         self.used = [name for name in nodes if name in used]
@@ -112,18 +113,21 @@ class Terms:
         Arrays of which nothing is known are left out. Of several stories that are true of an array
         those are kept that are true of the most arrays; where two are left, both are told.
         """
-        stories = {}
+        stories, wide = {}, {}
         for name, value in found.items():
             if name in self.sums and value.shape == self.right[name].shape and not _same(
                     value, self.right[name], tolerance):
                 axes = self.sums[name][0]
                 flat = self._flat(axes, np.asarray(value, np.float64))
                 right = self._flat(axes, self.right[name])
-                stories[name] = self._stories(name, flat, right, tolerance)
-        votes: dict[str, int] = {}
-        for told in stories.values():
-            for story in told:
-                votes[story.change] = votes.get(story.change, 0) + 1
+                wide[name] = self._stories(name, flat, right, tolerance)
+                stories[name] = next(wide[name], [])
+        votes = _votes(stories)
+        if len(stories) > max(votes.values(), default=0):  # perhaps a later question tells them all
+            later = {name: [*told, *(story for more in wide[name] for story in more)]
+                     for name, told in stories.items()}
+            if max(_votes(later).values(), default=0) > max(votes.values(), default=0):
+                stories, votes = later, _votes(later)
         merged: dict[str, tuple[list[str], Story]] = {}
         for name, told in stories.items():
             best = max((votes[story.change] for story in told), default=0)
@@ -138,12 +142,11 @@ class Terms:
     # ---- The questions, in order --------------------------------------------------------------
 
     def _stories(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
-                 ) -> list[Story]:
+                 ) -> Iterator[list[Story]]:
         for question in (self._factor, self._coefficients, self._operands, self._another,
                          self._turned, self._partly):
             if stories := list(question(name, value, right, tolerance)):
-                return stories
-        return []
+                yield stories
 
     def _constants(self) -> dict[str, float]:
         """The numbers that a coefficient may be, by what they are."""
@@ -319,15 +322,21 @@ class Terms:
             return
         for axis in range(close.ndim):
             good = close.all(axis=tuple(i for i in range(close.ndim) if i != axis))
-            if 0 < good.sum() < good.size:
+            if 0 < good.sum() < good.size and np.compress(good, right, axis=axis).any():
                 zero = not np.compress(~good, value, axis=axis).any()
                 yield Story("partly", f"right only for {_indices(good)} of the {good.size} along "
                             f"axis {axis}" + ", and zero for the others" * zero)
                 return
-        if close.mean() > 0.1:
+        if (close & (right != 0)).mean() > 0.1:
             how = ("zero where it is wrong" if not wrong.any() else "wrong only where the right "
                    "one is negative" if (right[~close] < 0).all() else "no pattern in which")
             yield Story("partly", f"right in {close.sum()} of {close.size} entries, {how}")
+
+
+def _votes(stories: dict[str, list[Story]]) -> dict[str, int]:
+    """How many arrays each change explains."""
+    changes = [change for told in stories.values() for change in {s.change for s in told}]
+    return {change: changes.count(change) for change in changes}
 
 
 def _same(value: np.ndarray, reference: np.ndarray, tolerance: float) -> bool:

@@ -303,7 +303,7 @@ def test_steps_and_kinds_are_in_order_and_pages_exist(number):
     assert order == sorted(order)
     assert 2 <= module.EXERCISE.steps <= 5 and module.EXERCISE.number == number
     assert all(d.read in PAGES for d in module.EXERCISE.mistakes.values())
-    assert len(module.EXERCISE.mistakes) >= 8
+    assert len(module.EXERCISE.mistakes) >= 5
 
 
 def test_pages_that_diagnoses_name_exist():
@@ -412,7 +412,8 @@ def test_the_hint_knows_every_array_of_peft(name, end):
 def test_general_diagnoses_send_to_where_the_matter_is_explained():
     by_page = {"statement": {"raised", "slip", "signature", "global-random", "wrong-type",
                              "wrong-shape", "values", "start-size", "digits", "factor", "terms",
-                             "operand", "another", "turned", "partly"},
+                             "operand", "another", "turned", "partly", "ignores-rng",
+                             "starts-alike"},
                "9.6": {"too-long", "changes-input", "wrong-dtype", "not-finite", "accumulates",
                        "accepts-nonsense", "backward-first", "dead-parameters", "kept",
                        "writes-parameters", "shared", "handed-out"}}
@@ -643,10 +644,26 @@ def test_what_is_kept_between_calls_is_noticed(student, mistake, seen):
 def test_a_step_that_backward_takes_is_noticed():
     def run(trial, work):
         layer, x = work(), np.ones(3)
-        layer.forward(x), layer.backward(x)
-        trial.replaces_gradients(layer, ("a",), lambda: (layer.forward(x), layer.backward(x)))
+        trial.call(layer.forward, x)
+        trial.call(layer.backward, x)
     assert verdict(lambda t: run(t, Line)).passed
-    says(lambda t: run(t, Steps), "writes-parameters", "a is not bit for bit")
+    says(lambda t: run(t, Steps), "writes-parameters", "Steps.backward changed a.")
+
+
+@pytest.mark.parametrize(("start", "mistake", "seen"), [
+    (lambda rng: {"a": np.random.default_rng().random((3, 4))}, "ignores-rng", "Two made from"),
+    (lambda rng: {"a": np.random.default_rng(1).random((3, 4))}, "ignores-rng", "Two made from di"),
+    (lambda rng: {"a": np.random.default_rng(rng or 1).random((3, 4))}, "ignores-rng",
+     "Two made without rng have the same a."),
+    (lambda rng: {"a": np.random.default_rng(rng).random((3, 1)) + np.zeros((3, 4))},
+     "starts-alike", "a has not the rank 3."),
+    (lambda rng: {"a": np.zeros((3, 4)), "b": np.zeros((3, 4))}, "starts-alike", "b has not"),
+    (lambda rng: dict.fromkeys("ac", np.random.default_rng(rng).random((3, 4))), "starts-alike",
+     "a and c are the same.")])
+def test_a_start_comes_from_rng_and_is_of_full_rank(start, mistake, seen):
+    assert verdict(lambda t: t.starts_from_rng(lambda rng: {
+        "a": np.random.default_rng(rng).random((3, 4)), "b": np.zeros((4, 3))})).passed
+    says(lambda t: t.starts_from_rng(start, ("b",)), mistake, seen)
 
 
 def test_results_that_are_no_numbers_and_arguments_by_name_are_watched():

@@ -95,7 +95,7 @@ PATCHES = [
     ("the mask of the first call", 5, "np.tri(E.shape[-2], dtype=bool)",
      "np.pad(self.__dict__.setdefault('tri', np.tri(E.shape[-2], dtype=bool)), (0, 64), "
      "constant_values=True)[:E.shape[-2], :E.shape[-2]]", None),
-    ("a start of deviation 1", 3, "peft.INIT_STD * start", "start", "large-start"),
+    ("a start of deviation 1", 3, "peft.INIT_STD * start", "start", "start-size"),
     ("a start of deviation 1", 4, "/ np.sqrt(shape[-1])", "/ 1", "start-size"),
     ("a start of deviation 1", 6, "dtype=weight.dtype, rng=rng)",
      "dtype=weight.dtype, rng=rng)\n        self.lora.A *= 100", "start-size"),
