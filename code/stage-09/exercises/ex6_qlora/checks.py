@@ -833,7 +833,7 @@ def _zero_rows(trial: Trial) -> None:
         raise Found(ZERO_BLOCK, f"A row of zeros gave outputs up to {largest:.2g}.")
 
 
-@EXERCISE.test(4, "behaviour", "sizes and shapes that make no sense are refused")
+@EXERCISE.test(5, "arguments", "sizes and shapes that make no sense are refused")
 def _layer_refuses(trial: Trial) -> None:
     make = _function(trial, "QLoRALinear")
     W, b = _weight(trial, OUT, IN), trial.normal(OUT)
@@ -931,7 +931,7 @@ def _replaces(trial: Trial) -> None:
     trial.keeps_apart(build, ("A", "B"), (ROWS, IN))
 
 
-@EXERCISE.test(5, "behaviour", "a gradient of another shape than the output is refused")
+@EXERCISE.test(5, "arguments", "a gradient of another shape than the output is refused")
 def _backward_refuses(trial: Trial) -> None:
     layer, *_ = _layer(trial)
     trial.call(layer.forward, trial.normal(ROWS, IN))

@@ -1,5 +1,7 @@
 """Compare what a student's work gives with what is right, and say what differs."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from exercises.harness.general import GENERAL, Found, Measured
@@ -60,25 +62,27 @@ class Comparisons(Calls):
         good = [name for name in right if name not in wrong]
         size = min(self.dtype.itemsize, *(array.dtype.itemsize for array in found.values()))
 
-        def measured() -> tuple[Diagnosis, str]:
+        def measured() -> Diagnosis:
             stories = terms.explain(found, TOLERANCE.get(size, TOLERANCE[8]))
             told = {name: story for names, story in stories for name in names}
-            lines = []
+            lines, table = [], dict.fromkeys(right, "right")
             for names, story in stories:
-                table = f", that is {story.measured}" if story.measured else ""
-                lines.append(f"{called(*names)}{when}: {story.change}{table}")
+                line = story.change + (f", that is {story.measured}" if story.measured else "")
+                lines.append(f"{called(*names)}{when}: {line}")
+                table |= dict.fromkeys(names, line)
             for name in (name for name in wrong if name not in told):
-                error = f"{_error(found[name], right[name]):.2g}, relative to its largest entry"
+                table[name] = (f"off by {_error(found[name], right[name]):.2g}, relative to its "
+                               f"largest entry{terms.nearest(name, found[name])}")
                 lines.insert(0 if name == first else len(lines),
-                             f"{called(name)}{when} is off by {error}")
+                             f"{called(name)}{when} is {table[name]}")
             lines.append(f"Right already: {', '.join(good) or 'none'}.")
-            seen = ". ".join(map(_capital, lines))
-            if first not in told:
-                return GENERAL["values"], seen
-            story = told[first]
-            names = f"{first}: {story.change}", story.change, story.about
-            return next((reasons[name] for name in names if name in (reasons or {})),
-                        GENERAL[story.kind]), seen
+            story, diagnosis = told.get(first), GENERAL["values"]
+            if story:
+                names = f"{first}: {story.change}", story.change, story.about
+                diagnosis = next((reasons[name] for name in names if name in (reasons or {})),
+                                 GENERAL[story.kind])
+            return replace(diagnosis, seen=". ".join(map(_capital, lines)),
+                           measured=tuple(table.items()))
 
         raise Measured(measured)
 
