@@ -41,8 +41,8 @@ GENERAL = {d.mistake: d for d in (
               "Somewhere zero divides, or an exponential overflows. The input was harmless.",
               "9.6"),
     Diagnosis("values", "a wrong value of a kind that this check does not know",
-              "Take the smallest case that the statement allows, such as one row or width two, work "
-              "it out on paper and compare line by line.", "statement"),
+              "Take the smallest case that the statement allows, such as one row or width two, "
+              "work it out on paper and compare line by line.", "statement"),
     Diagnosis("factor", "the right array times a constant",
               "All its entries are off by the same factor, so the formula is right but for that "
               "number. Look for where it comes in, or where it was forgotten.", "statement"),

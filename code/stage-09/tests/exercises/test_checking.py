@@ -714,22 +714,69 @@ class OneBuffer(Line):
         return self.buffer[:g.size]
 
 
+class FirstNumbers(Line):
+    """The array as it was at the first call, copied once."""
+
+    def backward(self, g):
+        self.kept = getattr(self, "kept", self.a.copy())
+        return super().backward(g) * 0 + self.kept * g
+
+
+def line_of_numbers(layer):
+    return lambda x, G: {"output": layer.a * x, "x": layer.a * G, "a": np.array([(G * x).sum()])}
+
+
 @pytest.mark.parametrize(("student", "mistake", "seen"), [
-    (AnotherArray, "dead-parameters", "A forward or backward has put another array in the place"),
-    (FirstInput, "kept", "In call 2, with other numbers in the arrays and another input, the "
-                         "gradient of a is wrong."),
-    (WrongAtOnce, "values", "the output is off by 1, relative to its largest entry."),
-    (OneShapeOnly, "kept", "In call 3, with other numbers in the arrays and another input, the "
-                           "gradient of x is wrong."),
-    (OneBuffer, "kept", "Call 2 has changed what call 1 had returned.")])
-def test_what_is_kept_between_calls_is_noticed(student, mistake, seen):
+    (AnotherArray, "dead-parameters", ["place of a"]),
+    (FirstInput, "kept", ["call 2", "the gradient of a is what the input of the call before gives",
+                          "first call only"]),
+    (FirstNumbers, "kept", ["call 2", "gradient of x is what a of the call before give",
+                            "first call only"]),
+    (WrongAtOnce, "values", ["the output is off by 1,"]),
+    (OneShapeOnly, "kept", ["call 3", "the gradient of x is wrong", "first 2 calls only"]),
+    (OneBuffer, "kept", ["Call 2 has changed", "call 1"])])
+def test_what_is_kept_between_calls_is_noticed_and_what_it_is(student, mistake, seen):
     def run(trial, work):
         layer = work()
-        trial.follows(layer, ("a",), ((3,), (3,), (4,)), lambda x, G: {
-            "output": layer.a * x, "x": layer.a * G, "a": np.array([(G * x).sum()])})
+        trial.follows(layer, ("a",), ((3,), (3,), (4,)), line_of_numbers(layer))
     assert verdict(lambda t: run(t, Line)).passed
-    diagnosis = found(lambda t: run(t, student))
-    assert diagnosis[0] == mistake and diagnosis[1].startswith(seen), diagnosis
+    says(lambda t: run(t, student), mistake, *seen)
+    measured = verdict(lambda t: run(t, student)).measured
+    assert measured == {} or {"right"} < {text.partition(",")[0] for text in measured.values()}
+
+
+class OneForAll(Line):
+    x = None
+
+    def forward(self, x):
+        type(self).kept = x
+        return self.a * x
+
+    def backward(self, g):
+        self.x = self.kept
+        return super().backward(g)
+
+
+class ArrayForAll(Line):
+    def forward(self, x):
+        type(self).last = self.a
+        return super().forward(x)
+
+    def backward(self, g):
+        return super().backward(g) * 0 + self.last * g
+
+
+@pytest.mark.parametrize(("student", "seen"), [
+    (OneForAll, "gradient of a is what the input of the other one gives"),
+    (ArrayForAll, "gradient of x is what the arrays of the other one give")])
+def test_what_is_right_for_one_object_only_is_told_as_that(student, seen):
+    def run(trial, work):
+        def build():
+            layer = work()
+            return layer, layer.forward, line_of_numbers(layer)
+        trial.keeps_apart(build, ("a",), (3,))
+    assert verdict(lambda t: run(t, Line)).passed
+    says(lambda t: run(t, student), "shared", seen, "in the first the", "second object only")
 
 
 def test_a_step_that_backward_takes_is_noticed():
