@@ -264,11 +264,11 @@ def _measure_restored(trial: Trial, what: str, found: np.ndarray, codes: np.ndar
 
 # ---- Probes -----------------------------------------------------------------------------------
 
-def _stored(weight: np.ndarray, double: bool = True) -> np.ndarray:
-    """The dequantized weight as the layer has to have it, float32."""
+def _stored(weight: np.ndarray, double: bool = True, kind: Any = np.float64) -> np.ndarray:
+    """The dequantized weight as the layer has to have it, float32, with an offset of this kind."""
     absmax = _scales(weight, BLOCK)
     if double:
-        offset = absmax.mean(dtype=np.float64)
+        offset = float(np.asarray(absmax.mean(dtype=np.float64), kind))
         rest = absmax - offset
         codes = _indices(rest, DYNAMIC, SECOND)
         absmax = DYNAMIC[codes] * _spread(_scales(rest, SECOND), SECOND, rest.size) + offset
@@ -465,10 +465,11 @@ def _absmax(trial: Trial, n: int, block: int = SECOND) -> np.ndarray:
     values = np.sqrt(trial.rng(1).random(n, dtype=np.float32))
     last = n // block * block
     values[last:] = np.sqrt(values[last:])
-    for _ in range(12):  # moving some changes the mean, and with it all others a little
+    for _ in range(99):  # moving some changes the mean, and with it all others a little
         mean = values.mean(dtype=np.float64)
-        for offset in (mean, float(np.float16(mean))):
-            values[_margin(values - offset, DYNAMIC, block) < 1e-4] += np.float32(1e-3)
+        near = np.any([_margin(values - offset, DYNAMIC, block) < 1e-4
+                       for offset in (mean, float(np.float16(mean)))], axis=0)
+        values[near] += np.float32(1e-3)
     return values
 
 
@@ -559,14 +560,22 @@ def _layer(trial: Trial, double: bool = True, random: bool = True, bias: bool = 
     layer = trial.call(_function(trial, "QLoRALinear"), W, bias=b, lora_rank=RANK,
                        lora_alpha=ALPHA, double_quant=double, rng=trial.rng(1), returns=None)
     arrays = _fill(trial, layer) if random else _named(trial, layer)
-    return layer, arrays, lambda x, G=None: _terms(arrays, W, b, x, G, double)
+    kind = _kind(trial)
+    return layer, arrays, lambda x, G=None: _terms(arrays, W, b, x, G, double, kind)
+
+
+def _kind(trial: Trial) -> np.dtype:
+    """The float type that the student has chosen for the offset."""
+    absmax = np.array([1, 2, 4], np.float32)
+    return np.asarray(_quantized(trial, "quantize_absmax", absmax)[-1]).dtype
 
 
 def _terms(arrays: Arrays, W: np.ndarray, b: np.ndarray | None, x: np.ndarray,
-           G: np.ndarray | None = None, double: bool = True) -> Terms:
+           G: np.ndarray | None = None, double: bool = True, kind: Any = np.float64
+           ) -> Terms:
     """The output and, if there is G, the gradients as sums."""
     nodes = {"s": ("", ALPHA / RANK), "α": ("", ALPHA), "r": ("", RANK), "16/α": ("", 16 / ALPHA),
-             "2/s": ("", 2 * RANK / ALPHA), "x": ("ni", x), "Ŵ": ("oi", _stored(W, double)),
+             "2/s": ("", 2 * RANK / ALPHA), "x": ("ni", x), "Ŵ": ("oi", _stored(W, double, kind)),
              "A": ("ri", arrays["A"]), "B": ("or", arrays["B"])}
     known = {"the full weight": W, f"Ŵ with double_quant = {not double}": _stored(W, not double),
              "Ŵ made column by column": _stored(W.T.copy(), double).T}
@@ -652,7 +661,7 @@ def _defaults(trial: Trial) -> None:
         if a["A"].shape != (rank, IN):
             raise Found(GENERAL["signature"], f"{call} has an A of shape {a['A'].shape}, expected "
                                               f"{(rank, IN)}.")
-        right = x @ (_stored(W).astype(trial.dtype) + alpha / rank * a["B"] @ a["A"]).T
+        right = x @ (_stored(W, kind=_kind(trial)) + alpha / rank * a["B"] @ a["A"]).T
         if not trial.agrees(trial.call(layer.forward, x), right):
             raise Found(GENERAL["signature"], f"The output of {call} is wrong, although that with "
                                               "all arguments by name is right.")
