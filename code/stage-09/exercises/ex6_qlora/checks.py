@@ -250,6 +250,7 @@ def _measure_restored(trial: Trial, what: str, found: np.ndarray, codes: np.ndar
     products = [(("the levels",), "levels scales")]
     if offset is not None:
         nodes["offset"] = ("k", np.full(n, offset))
+        known["offset times scales"] = offset * nodes["scales"][1]
         products.append((("the offset",), "offset"))
     terms = Terms(nodes, {what: ("k", products)}, known)
     if found.ndim > 1:  # the order of the weight, if it is another one
