@@ -200,7 +200,7 @@ def _names(trial: Trial) -> None:
                                           f"{plain['gate.A'].shape}, expected rank 8.")
 
 
-@EXERCISE.test(1, "interface", "weights that do not fit, and a rank of 0, are refused")
+@EXERCISE.test(4, "arguments", "weights that do not fit, and a rank of 0, are refused")
 def _refusals(trial: Trial) -> None:
     w = _weights(trial)
     for what, args in {

@@ -205,7 +205,7 @@ def _names(trial: Trial) -> None:
         raise Found(GENERAL["signature"], "training is not True at the start.")
 
 
-@EXERCISE.test(1, "interface", "rates outside 0 <= p < 1, and a rank of 0, are refused")
+@EXERCISE.test(5, "arguments", "rates outside 0 <= p < 1, and a rank of 0, are refused")
 def _refusals(trial: Trial) -> None:
     trial.make(IN, OUT, rank=RANK, alpha=S, dropout=0.0)
     for rate in (1.0, -0.1, 1.5, float("nan")):
@@ -277,7 +277,7 @@ def _plain(trial: Trial) -> None:
                       f" at p = {dropout}, training = {training}")
 
 
-@EXERCISE.test(2, "behaviour", "wrong shapes of x and W are refused")
+@EXERCISE.test(5, "arguments", "wrong shapes of x and W are refused")
 def _forward_shapes(trial: Trial) -> None:
     layer, _ = _layer(trial, 0.0)
     x, W, _ = _data(trial, IN, OUT)
@@ -516,7 +516,7 @@ def _merge(trial: Trial) -> None:
         each.keeps_dtype("merge_weights", first)
 
 
-@EXERCISE.test(5, "behaviour", "wrong shapes of W are refused")
+@EXERCISE.test(5, "arguments", "wrong shapes of W are refused")
 def _merge_shapes(trial: Trial) -> None:
     layer, _ = _layer(trial, 0.5)
     trial.call(layer.merge_weights, trial.normal(OUT, IN))

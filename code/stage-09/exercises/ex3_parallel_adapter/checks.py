@@ -139,7 +139,7 @@ def _names(trial: Trial) -> None:
                     f"num_parameters() gave {count}, expected {2 * D * M}.")
 
 
-@EXERCISE.test(1, "interface", "sizes below 1 and a scale not finite and positive are refused")
+@EXERCISE.test(3, "arguments", "sizes below 1 and a scale not finite and positive are refused")
 def _refusals(trial: Trial) -> None:
     trial.refuses("bottleneck_dim=0", lambda: trial.make(_sublayer(trial), D, 0))
     trial.refuses("d_model=0", lambda: trial.make(_sublayer(trial), 0, M))

@@ -100,7 +100,7 @@ def _names(trial: Trial) -> None:
     _mlp(trial, random=False)
 
 
-@EXERCISE.test(1, "interface", "sizes that make no sense are refused")
+@EXERCISE.test(4, "arguments", "sizes that make no sense are refused")
 def _sizes(trial: Trial) -> None:
     for name in SIZES:
         for bad in (0, -1, 2.5):
@@ -288,7 +288,7 @@ def _dtype(trial: Trial) -> None:
         each.keeps_dtype("backward", *each.arrays(mlp, NAMES, "gradients").values())
 
 
-@EXERCISE.test(3, "behaviour", "a gradient of another shape is refused")
+@EXERCISE.test(4, "arguments", "a gradient of another shape is refused")
 def _other_shape(trial: Trial) -> None:
     mlp, _ = _mlp(trial)
     trial.call(mlp.forward)

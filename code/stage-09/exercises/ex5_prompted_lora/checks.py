@@ -208,7 +208,7 @@ def _names(trial: Trial) -> None:
     _layer(trial)
 
 
-@EXERCISE.test(1, "interface", "sizes that make no sense are refused")
+@EXERCISE.test(4, "arguments", "sizes that make no sense are refused")
 def _sizes(trial: Trial) -> None:
     q, k, v, o = _weights(trial)
     trial.refuses("prompt_length=0", lambda: trial.make(q, k, v, o, prompt_length=0))
@@ -465,7 +465,7 @@ def _dtype(trial: Trial) -> None:
             each.keeps_digits(f"the gradient of {name}", grad, right[name])
 
 
-@EXERCISE.test(4, "behaviour", "a gradient of another shape than the output's is refused")
+@EXERCISE.test(4, "arguments", "a gradient of another shape than the output's is refused")
 def _shape_back(trial: Trial) -> None:
     layer, _, _ = _layer(trial)
     for what, shape in (("sequence for two", (1, T, D)), ("position for six", (BATCH, 1, D))):

@@ -1,13 +1,14 @@
 """Exercise 6, 4-bit LoRA: the tests. Reading them spoils the exercise.
 
-The work is a module or a namespace with four functions and a class. The probes keep away from the
-midpoints between levels, so that any order of operations, in float32 or float64, gives their codes.
+The work is a module or a namespace with four functions and a class. Wrong codes are compared with
+those of the format with one thing changed, other wrong arrays are measured by their terms. The
+probes keep away from the midpoints between levels, so that any order of operations, in float32 or
+float64, gives their codes.
 """
 
 import gc
 import tracemalloc
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from math import prod
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,131 +16,42 @@ from typing import Any
 import numpy as np
 
 from exercises.ex6_qlora.levels import DYNAMIC, NF4
-from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, NotYet, Report, Trial
+from exercises.harness.checking import (
+    GENERAL, Diagnosis, Exercise, Found, NotYet, Report, Terms, Trial,
+)
 
-UNPACKED = Diagnosis(
-    "unpacked", "codes that are not packed",
-    "A code needs four bits, and the smallest thing that an array stores has eight. With one code "
-    "to a byte the memory is twice what it should be: that is 8-bit storage of 4-bit numbers.",
+PACKING = Diagnosis(
+    "packing", "codes that lie in their bytes in another way",
+    "A byte holds two neighbours, the first in the high four bits, and the last byte is filled up "
+    "behind the last code. Your own functions may agree with each other, but no file of "
+    "bitsandbytes can be read, and with one code to a byte nothing is saved.", "statement")
+BLOCKS = Diagnosis(
+    "blocks", "other blocks than those that are asked for",
+    "The numbers are flattened row by row and cut into blocks of the size that is passed in; what "
+    "remains at the end is a block too. An outlier then spoils the scale of one block, and of no "
+    "more.", "statement")
+SCALE = Diagnosis(
+    "scale", "numbers that are not scaled by the largest absolute value of their block",
+    "The levels lie between -1 and 1. What is divided by something larger uses a few of them in "
+    "the middle, what is divided by something smaller falls off their ends.", "statement")
+LEVELS = Diagnosis(
+    "levels", "another level than the nearest of the table",
+    "A table is dense where most numbers are, and the nearest of its levels keeps each error below "
+    "half of a gap. With other levels, or always the next one below, errors grow and add up.",
     "statement")
-NIBBLES = Diagnosis(
-    "nibbles-swapped", "the two codes of a byte the other way round",
-    "The first of two codes goes into the high four bits. Your own functions may agree with each "
-    "other, but no file of bitsandbytes can be read.", "statement")
-PER_TENSOR = Diagnosis(
-    "per-tensor", "one absmax for the whole tensor",
-    "A single outlier then sets the scale for all weights, and most of them fall on two or three "
-    "levels. Blocks of 64 keep the damage local.", "statement")
-PER_ROW = Diagnosis(
-    "per-row", "one absmax for each row instead of each block",
-    "The weight is flattened first, and the blocks of 64 are cut from the result, whatever the "
-    "length of a row.", "statement")
-SHORT_DROPPED = Diagnosis(
-    "short-block-dropped", "a last block that is dropped",
-    "The size of a weight need not be a multiple of 64. What remains at the end is a block too, "
-    "only a shorter one.", "statement")
-ODD_DROPPED = Diagnosis(
-    "odd-code-dropped", "the last code of an odd number of weights dropped",
-    "With an odd number of codes the last byte is half empty, but it has to exist.", "statement")
-PADDED = Diagnosis(
-    "padding-counts", "a padding that decides the scale of the last block",
-    "What fills up a short last block is no number of the block. It must not be the largest there.",
-    "statement")
-BLOCK_LOST = Diagnosis(
-    "block-ignored", "a block size that does not arrive",
-    "Other sizes of blocks must work as well: the stretch goal takes a whole tensor as one. An "
-    "argument that is accepted and dropped is a silent wrong answer.", "statement")
-NOT_DIVIDED = Diagnosis(
-    "not-divided", "numbers that are not divided by the largest of their block",
-    "The levels lie between -1 and 1. Without the division all larger numbers get the same code, "
-    "and small ones use a few levels in the middle.", "statement")
-NOT_ABSOLUTE = Diagnosis(
-    "max-not-absmax", "the largest value instead of the largest absolute value",
-    "Where the most negative number is larger than the most positive one, its quotient lies below "
-    "-1, and there is no level for it.", "statement")
-COLUMNS = Diagnosis(
-    "column-by-column", "a weight flattened column by column, or in the order of its memory",
-    "Blocks run along the rows. A transposed array lies in memory by columns, but its rows are "
-    "still its rows.", "statement")
-UNIFORM = Diagnosis(
-    "uniform-levels", "evenly spaced levels",
-    "Weights are distributed like a Gaussian: most of them are small. NF4 has its levels close "
-    "together there. Even steps waste levels where there are few weights.", "statement")
-NOT_NEAREST = Diagnosis(
-    "not-nearest", "the next level below or above instead of the nearest",
-    "The error can then be a whole gap instead of half of one, and all errors point the same way.",
-    "statement")
-HALVES = Diagnosis(
-    "packed-in-halves", "first half of the codes beside the second half",
-    "A byte holds two neighbours. Where the first half of all codes is packed with the second, "
-    "other programs read another weight.", "statement")
-PAD_FRONT = Diagnosis(
-    "padded-in-front", "an odd number of codes that is filled up in front",
-    "The last byte is filled up behind the last code. In front, every code moves by half a byte.",
-    "statement")
-FOUR_BIT_ABSMAX = Diagnosis(
-    "nf4-for-absmax", "the absmax in the levels of NF4",
-    "The second quantization has eight bits, 256 levels. With sixteen the scales of all blocks "
-    "become coarse.", "statement")
-ALPHA_LOST = Diagnosis(
-    "alpha-not-passed", "an alpha that does not arrive",
-    "The output is that of the default alpha. An argument that is accepted and dropped is a silent "
-    "wrong answer.", "statement")
-SMALL_BLOCKS = Diagnosis(
-    "small-blocks-lost", "a guard against zero that swallows small blocks",
-    "Only a block of nothing but zeros needs a guard. Dividing a block of small numbers "
-    "by something larger than its largest uses a few levels in the middle.", "statement")
 ZERO_BLOCK = Diagnosis(
     "zero-block", "a block of zeros that divides by zero",
     "0 / 0 is no number, and the codes made of it are arbitrary. What was zero has to have the "
     "code of the level 0, and its block the absmax or scale 0.", "statement")
-NO_ABSMAX = Diagnosis(
-    "not-scaled-back", "levels that are not multiplied by their block's absmax",
-    "The levels lie between -1 and 1. What was divided by absmax has to be multiplied by it.",
-    "statement")
-TILED = Diagnosis(
-    "absmax-of-another-block", "an absmax that goes to the wrong weights",
-    "The first 64 weights share the first absmax, the next 64 the second, and so on.", "statement")
-NO_OFFSET = Diagnosis(
-    "no-offset", "a second quantization without subtracting the mean",
-    "All absmax are positive, so without the subtraction half of the 256 levels are never used.",
-    "statement")
-WRONG_OFFSET = Diagnosis(
-    "offset-not-mean", "an offset that is not the mean of all absmax",
-    "The offset is one number for the tensor. Half of the levels are negative, so all the absmax "
-    "count, each once, and nothing that was filled up.", "statement")
-OFFSET_LOST = Diagnosis(
-    "offset-not-added", "the mean that was subtracted is not added again",
-    "What quantize_absmax takes off, dequantize_absmax has to put back.", "statement")
-LINEAR_CODE = Diagnosis(
-    "linear-8-bit", "evenly spaced 8-bit levels instead of the dynamic code",
-    "bitsandbytes uses the dynamic code, whose levels get denser towards zero. With another table "
-    "the stored numbers mean something else.", "statement")
-SECOND_BLOCK = Diagnosis(
-    "second-block-size", "blocks of another size in the second quantization",
-    "The second level cuts the absmax into blocks of 256, the last of which may be shorter. The "
-    "size decides how much the scales cost.", "statement")
-FULL_WEIGHT = Diagnosis(
-    "full-precision-kept", "a layer that computes with, or keeps, the full-precision weight",
-    "The whole point is that this weight is gone. What the layer stores is codes and scales, and "
-    "what it computes with is made of them.", "statement")
-KEEPS_DEQUANTIZED = Diagnosis(
-    "dequantized-kept", "a dequantized weight that is kept",
-    "While it is kept, the layer takes as much memory as without quantization, and more. Backward "
-    "can make it again.", "statement")
+OFFSET = Diagnosis(
+    "offset", "another offset than the mean of all absmax",
+    "Absmax are positive and of similar size. Without their mean they lie on both sides of zero, "
+    "where the dynamic code is dense.", "statement")
 LARGE_KEPT = Diagnosis(
-    "large-array-kept", "arrays of the weight's size that are kept",
-    "Four bits per weight save nothing as long as another array of that size stays. What backward "
-    "needs it can make from the small ones.", "statement")
-LAYER_UNPACKED = Diagnosis(
-    "layer-stores-unpacked", "a layer that stores its codes unpacked",
-    "bits_per_weight() says what the stored arrays take. Here they take eight bits for each code.",
-    "statement")
-DOUBLE_IGNORED = Diagnosis(
-    "double-quant-ignored", "double_quant=False that is ignored",
-    "Without double quantization the scales of the blocks stay as they are, in float32. They are "
-    "more exact then and take more memory, so the two settings must not give the same output.",
-    "statement")
+    "large-array-kept", "something of the weight's size that is kept",
+    "Four bits per weight save nothing as long as another array of that size stays, be it the full "
+    "weight, the dequantized one, its gradient or codes that are not packed. What a pass needs is "
+    "made from the small arrays and forgotten.", "statement")
 NOT_DOUBLE = Diagnosis(
     "absmax-not-quantized", "absmax stored in float32, although double_quant is True",
     "Half a bit per weight is what float32 scales cost. Quantized in turn they cost an eighth; "
@@ -148,34 +60,13 @@ WRONG_BITS = Diagnosis(
     "bits-not-measured", "a number of bits that is not that of the stored arrays",
     "Measure it: the bytes of codes, absmax and scales, times eight, over the number of weights. "
     "A number from a formula says what should be stored.", "statement")
-ALPHA = Diagnosis(
-    "alpha-not-over-r", "alpha where alpha / r belongs",
-    "Without the division the update grows with the rank.", "mistakes")
 NOT_IDENTITY = Diagnosis(
     "start-not-frozen", "an update that is not zero at the start",
     "Training must begin at the quantized model, exactly.", "9.2")
-NO_BIAS = Diagnosis("bias-lost", "an output without the bias",
-                    "The bias is not quantized, but it is still part of the layer.", "9.2")
 UPDATE_QUANTIZED = Diagnosis(
     "update-quantized", "an update that is quantized together with the weight",
     "LoRA stays in full precision beside the weight. Rounded to four bits, small steps of the "
     "optimizer would vanish.", "statement")
-FROZEN_LOST = Diagnosis(
-    "frozen-gradient-lost", "an input gradient that does not pass through the frozen weight",
-    "The codes get no gradient, but the gradient of the input passes through the dequantized "
-    "weight. Without it the layers below hardly learn.", "9.2")
-THROUGH_FULL = Diagnosis(
-    "through-full-weight", "a gradient through another weight than forward used",
-    "Forward computed with the dequantized weight, so backward passes through that one.",
-    "statement")
-UPDATE_LOST = Diagnosis(
-    "update-gradient-lost", "an input gradient that does not pass through A and B",
-    "The input reaches the output on two ways, so its gradient comes back on both.", "9.2")
-NO_S = Diagnosis("no-s", "an update without the factor s",
-                 "s multiplies the update in forward, so it multiplies every gradient that passes "
-                 "through it, too.", "9.2")
-S_TWICE = Diagnosis("s-twice", "the factor s twice in a gradient",
-                    "A product that was remembered with s in it needs no second one.", "9.2")
 RNG = Diagnosis(
     "rng-ignored", "an rng that is not used",
     "The same seed must give the same layer, and another seed another one. Random numbers come "
@@ -191,16 +82,11 @@ FROZEN_CHANGED = Diagnosis(
     "backward gives it no more than their gradients.", "statement")
 
 EXERCISE = Exercise(
-    6, "4-bit LoRA (QLoRA)", UNPACKED, NIBBLES, PER_TENSOR, PER_ROW, SHORT_DROPPED, ODD_DROPPED,
-    PADDED, BLOCK_LOST, NOT_DIVIDED, NOT_ABSOLUTE, COLUMNS, UNIFORM, NOT_NEAREST, ZERO_BLOCK,
-    NO_ABSMAX, TILED, NO_OFFSET, WRONG_OFFSET, OFFSET_LOST, LINEAR_CODE, SECOND_BLOCK, FULL_WEIGHT,
-    KEEPS_DEQUANTIZED, LARGE_KEPT, LAYER_UNPACKED, NOT_DOUBLE, WRONG_BITS, DOUBLE_IGNORED, ALPHA,
-    NOT_IDENTITY, NO_BIAS, UPDATE_QUANTIZED, FROZEN_LOST, UPDATE_LOST, SMALL_BLOCKS, HALVES,
-    PAD_FRONT, FOUR_BIT_ABSMAX, ALPHA_LOST, THROUGH_FULL, NO_S, S_TWICE, RNG, WEIGHT_GRADIENT,
-    FROZEN_CHANGED)
+    6, "4-bit LoRA (QLoRA)", PACKING, BLOCKS, SCALE, LEVELS, ZERO_BLOCK, OFFSET, LARGE_KEPT,
+    NOT_DOUBLE, WRONG_BITS, NOT_IDENTITY, UPDATE_QUANTIZED, RNG, WEIGHT_GRADIENT, FROZEN_CHANGED)
 
 WORK = ("quantize_nf4", "dequantize_nf4", "quantize_absmax", "dequantize_absmax", "QLoRALinear")
-OUT, IN, RANK, ALPHA_VALUE = 12, 40, 3, 5.0  # 480 weights: 7 blocks of 64 and one of 32; s = 5 / 3
+OUT, IN, RANK, ALPHA = 12, 40, 3, 5.0  # 480 weights: 7 blocks of 64 and one of 32; s = 5 / 3
 ROWS = 4
 ODD = (7, 11)  # one block of 64 and one of 13
 LARGE = (96, 128)  # a layer whose weight is larger than all else that it may hold
@@ -208,7 +94,7 @@ BLOCK, SECOND = 64, 256  # of the two quantizations
 OTHER = 36  # another size of blocks, for both
 MANY = 600  # absmax: two blocks of 256 and one of 88
 TABLES = {(255,), (256,), (256, 2)}  # midpoints, levels, pairs of levels by byte: shapes
-EVEN = np.linspace(-1, 1, 16, dtype=np.float32)
+Arrays = dict[str, np.ndarray]
 
 
 # ---- The format, in the simplest form ---------------------------------------------------------
@@ -218,8 +104,12 @@ def _blocks(values: np.ndarray, block: int) -> list[np.ndarray]:
     return [flat[i:i + block] for i in range(0, flat.size, block)]
 
 
+def _largest(part: np.ndarray) -> float:
+    return np.abs(part).max()
+
+
 def _indices(values: np.ndarray, levels: np.ndarray, block: int, pick: str = "nearest",
-             largest: Any = lambda b: np.abs(b).max()) -> np.ndarray:
+             largest: Callable = _largest) -> np.ndarray:
     """One code per number."""
     found = []
     for part in _blocks(values.astype(np.float64), block):
@@ -229,8 +119,8 @@ def _indices(values: np.ndarray, levels: np.ndarray, block: int, pick: str = "ne
     return np.concatenate(found)
 
 
-def _scales(values: np.ndarray, block: int) -> np.ndarray:
-    return np.array([np.abs(part).max() for part in _blocks(values, block)], np.float32)
+def _scales(values: np.ndarray, block: int, largest: Callable = _largest) -> np.ndarray:
+    return np.array([largest(part) for part in _blocks(values, block)], np.float32)
 
 
 def _spread(scales: np.ndarray, block: int, n: int) -> np.ndarray:
@@ -246,11 +136,140 @@ def _unpack(packed: np.ndarray) -> np.ndarray:
     return np.stack([packed // 16, packed % 16], axis=1).reshape(-1)
 
 
-def _stored(weight: np.ndarray, double: bool = True) -> np.ndarray:
-    """The dequantized weight as the layer has to have it, float32."""
+# ---- The format, with one thing changed -------------------------------------------------------
+
+def _otherwise(values: np.ndarray, levels: np.ndarray, block: int
+               ) -> Iterator[tuple[Diagnosis, str, dict[str, Any]]]:
+    """Each single change: its diagnosis, what it is, and what it replaces among the arguments."""
+    yield BLOCKS, "one block for the whole array", {"block": values.size}
+    if values.ndim > 1:
+        yield BLOCKS, "a block for each row", {"block": values.shape[-1]}
+        yield BLOCKS, "the order column by column", {"values": values.T.copy()}
+    for size in sorted({block // 2, 2 * block, 32, BLOCK, 128, SECOND} - {block}):
+        yield BLOCKS, f"blocks of {size}", {"block": size}
+    for what, largest in {
+            "the largest value": np.max, "the largest value of either sign": lambda b: b[
+                np.abs(b).argmax()], "half of the range": lambda b: np.ptp(b) / 2,
+            "the mean absolute value": lambda b: np.abs(b).mean(), "the standard deviation": np.std,
+            "1": lambda b: 1.0, "1 / absmax": lambda b: 1 / _largest(b)}.items():
+        yield SCALE, what, {"largest": largest}
+    for pick in ("below", "above"):
+        yield LEVELS, f"the next level {pick}", {"pick": pick}
+    for name, table in (("NF4", NF4), ("the dynamic code", DYNAMIC)):
+        if table is not levels:
+            yield LEVELS, f"the levels of {name}", {"levels": table}
+    n, half = levels.size, levels.size // 2 - 1
+    for what, table in {
+            "from -1 to 1": np.linspace(-1, 1, n), f"{n // 2} to the unit": np.arange(n) / (
+                n // 2) - 1, f"{half} to the unit, 0 at {half}": np.arange(-half, half + 2) / half,
+            f"{half} to the unit, 0 at {half + 1}": np.arange(-half - 1, half + 1) / half}.items():
+        yield LEVELS, f"even levels, {what}", {"levels": table}
+        yield LEVELS, f"even levels, {what}, the next below", {"levels": table, "pick": "below"}
+
+
+#: Codes that lie elsewhere: what it is, and the codes that are found then.
+LAYOUTS = {
+    "the two codes of each byte exchanged": lambda c, n: c.reshape(-1, 2)[:, ::-1].reshape(-1),
+    "the first half of the codes beside the second": lambda c, n: c.reshape(2, -1).T.reshape(-1),
+    "the second of each pair behind all first": lambda c, n: c.reshape(-1, 2).T.reshape(-1),
+    "the largest level first": lambda c, n: n - 1 - c,
+    "signed numbers": lambda c, n: (c - n // 2) % n}
+
+
+def _measure_codes(what: str, found: np.ndarray, values: np.ndarray, levels: np.ndarray,
+                   block: int) -> None:
+    """Raise `Found` unless the codes are right, and say what they are instead."""
+    usual = {"values": values, "levels": levels, "block": block}
+    right = _indices(**usual)
+    wrong = found != right
+    if not wrong.any():
+        return
+    told = []
+    for diagnosis, words, change in [(PACKING, "", {}), *_otherwise(values, levels, block)]:
+        codes = _indices(**usual | change)
+        layouts = {"": codes} | {name: lay(codes, levels.size) for name, lay in LAYOUTS.items()}
+        for layout, twin in layouts.items():
+            same = found == twin
+            told.append((same.mean(), same[wrong].mean(), diagnosis,
+                         ", and ".join(filter(None, (words, layout)))))
+    told.sort(key=lambda one: (-one[0], len(one[3])))
+    seen = f"{wrong.sum()} of {found.size} {what} are wrong. "
+    for share, explained, diagnosis, words in told:
+        if share > 0.95 and explained > 0.9:
+            raise Found(diagnosis, f"{seen}They are those of {words}.")
+    far = found.astype(int) - right
+    pattern = {(1,): "each by one too high. ", (-1,): "each by one too low. "}.get(
+        tuple(np.unique(far[wrong])), "")
+    ends = np.concatenate([np.abs(part) == _largest(part) for part in _blocks(values, block)])
+    share, _, _, words = next(one for one in told if one[3])
+    raise Found(GENERAL["values"], f"{seen}{pattern}Of the {ends.sum()} largest numbers of a block "
+                                   f"{(wrong & ends).sum()} are. Nearest is {words}, with "
+                                   f"{share:.0%} of the codes.")
+
+
+def _measure_scales(trial: Trial, what: str, found: np.ndarray, values: np.ndarray, block: int,
+                    known: Arrays | None = None) -> None:
+    """Raise `Found` unless each block has its largest absolute value."""
+    right = _scales(values, block)
+    others, reasons = dict(known or {}), {"absmax": SCALE}
+    for diagnosis, words, change in _otherwise(values, NF4, block):
+        usual = {"values": values, "block": block, "largest": _largest} | change
+        scales = _scales(usual["values"], usual["block"], usual["largest"]).reshape(-1)
+        if diagnosis is not LEVELS and scales.size in (1, right.size):
+            others[words] = np.broadcast_to(scales, right.shape)
+            reasons[f"{words} in the place of absmax"] = diagnosis
+    others["absmax in half precision"] = right.astype(np.float16)
+    terms = Terms({"absmax": ("k", right)}, {what: ("k", [((), "absmax")])}, others)
+    trial.measure({what: found.reshape(-1)}, terms, None, reasons)
+    _keeps_seven(f"the {what}", found.reshape(-1), right)
+
+
+def _keeps_seven(what: str, found: np.ndarray, right: np.ndarray) -> None:
+    """Raise `Found` if float32's digits were lost on the way; zero may be anything that small."""
+    if not np.allclose(found, right, rtol=2e-6, atol=1e-6 * np.abs(right).max(initial=0.0)):
+        error = np.abs(found - right).max() / np.abs(right).max()
+        raise Found(GENERAL["digits"], f"{what} is off by {error:.1g}, with three or four digits "
+                                       "where float32 holds seven.")
+
+
+def _measure_restored(trial: Trial, what: str, found: np.ndarray, codes: np.ndarray,
+                      levels: np.ndarray, scales: np.ndarray, block: int,
+                      offset: float | None = None) -> None:
+    """Raise `Found` unless each level was multiplied by its block's scale, and the offset added."""
+    codes, n, even = codes.astype(int), codes.size, np.linspace(-1, 1, levels.size)
+    nodes = {"levels": ("k", levels[codes]), "scales": ("k", _spread(scales, block, n))}
+    known = {"even levels": even[codes], "signed numbers": (codes - 128) / 127,
+             "scales of other blocks": np.resize(scales, n),
+             "the largest scale": np.full(n, scales.max())}
+    for size in (BLOCK, SECOND):
+        if size != block and scales.size * size >= n:
+            known[f"scales of blocks of {size}"] = _spread(scales, size, n)
+    if n % 2 == 0:
+        known |= {f"levels ({name})": levels[lay(codes, levels.size)]
+                  for name, lay in LAYOUTS.items()}
+    products = [(("the levels",), "levels scales")]
+    if offset is not None:
+        nodes["offset"] = ("k", np.full(n, offset))
+        known["offset times scales"] = offset * nodes["scales"][1]
+        products.append((("the offset",), "offset"))
+    terms = Terms(nodes, {what: ("k", products)}, known)
+    if found.ndim > 1:  # the order of the weight, if it is another one
+        turned = terms.right[what].reshape(found.shape[::-1]).T
+        if trial.agrees(found, turned) and not trial.agrees(found.reshape(-1), terms.right[what]):
+            raise Found(BLOCKS, f"The {what} is filled column by column.")
+    reasons = {"levels": LEVELS, "scales": BLOCKS, "scales left out": SCALE, **{
+        f"levels ({name}) in the place of levels": PACKING for name in LAYOUTS}}
+    trial.measure({what: found.reshape(-1)}, terms, None, reasons)
+    _keeps_seven(f"the {what}", found.reshape(-1), terms.right[what])
+
+
+# ---- Probes -----------------------------------------------------------------------------------
+
+def _stored(weight: np.ndarray, double: bool = True, kind: Any = np.float64) -> np.ndarray:
+    """The dequantized weight as the layer has to have it, float32, with an offset of this kind."""
     absmax = _scales(weight, BLOCK)
     if double:
-        offset = absmax.mean(dtype=np.float64)
+        offset = float(np.asarray(absmax.mean(dtype=np.float64), kind))
         rest = absmax - offset
         codes = _indices(rest, DYNAMIC, SECOND)
         absmax = DYNAMIC[codes] * _spread(_scales(rest, SECOND), SECOND, rest.size) + offset
@@ -300,34 +319,11 @@ def _quantized(trial: Trial, name: str, *args: Any, **kwargs: Any) -> tuple:
     return tuple(result)
 
 
-def _block_arrives(scales: np.ndarray, numbers: np.ndarray, block: int) -> None:
-    """Raise `Found` unless there is one scale for each block; tests before ask for the usual."""
-    if scales.size != -(-numbers.size // block):
-        raise Found(BLOCK_LOST, f"{numbers.size} numbers in blocks of {block} gave {scales.size} "
-                                "scales.")
-
-
-def _compare_scales(trial: Trial, what: str, found: np.ndarray, numbers: np.ndarray, block: int,
-                    twins: dict[Diagnosis, np.ndarray]) -> None:
-    """The largest absolute value of each block."""
-    found, right = found.reshape(-1), _scales(numbers, block)
-    if trial.agrees(found[:-1], right[:-1]) and not trial.agrees(found[-1:], right[-1:]):
-        raise Found(PADDED, f"Only that of the last block is wrong, {found[-1]:.4g}: the largest "
-                            f"absolute value there is {right[-1]:.4g}.")
-    largest = np.array([part.max() for part in _blocks(numbers, block)])
-    trial.compare(what, found, right, {NOT_ABSOLUTE: largest, **twins})
-
-
 def _same_when_small(trial: Trial, name: str, numbers: np.ndarray) -> None:
     usual, small = (_quantized(trial, name, n)[0] for n in (numbers, np.ldexp(numbers, -64)))
     if not np.array_equal(usual, small):
-        raise Found(SMALL_BLOCKS, f"Divided by 2^64, the same numbers got "
-                                  f"{np.mean(usual != small):.0%} other codes.")
-
-
-def _several(diagnosis: Diagnosis, *twins: np.ndarray) -> dict[Diagnosis, np.ndarray]:
-    """Wrong twins of one mistake, under keys that differ."""
-    return {replace(diagnosis, seen=str(i)): twin for i, twin in enumerate(twins)}
+        raise Found(SCALE, "Divided by 2^64, the same numbers got "
+                           f"{np.mean(usual != small):.0%} other codes.")
 
 
 def _codes(trial: Trial, codes: np.ndarray, size: int, what: str) -> np.ndarray:
@@ -336,6 +332,17 @@ def _codes(trial: Trial, codes: np.ndarray, size: int, what: str) -> np.ndarray:
     if codes.size != size:
         raise Found(GENERAL["wrong-shape"], f"{what}: {codes.size} bytes, expected {size}.")
     return codes.reshape(-1)
+
+
+def _block_count(scales: np.ndarray, shape: tuple, block: int) -> None:
+    """Raise `Found` unless there is one scale for each block."""
+    n = prod(shape)
+    blocks = -(-n // block)
+    if scales.size != blocks:
+        known = {1: ", one for all", shape[0]: ", one for each row", n // block: ", one for each "
+                 "full block", n: ", one for each number"}
+        raise Found(BLOCKS, f"{n} numbers of shape {shape} in blocks of {block} gave {scales.size} "
+                            f"scales{known.get(scales.size, '')}, expected {blocks}.")
 
 
 # ---- Step 1: quantize_nf4 ---------------------------------------------------------------------
@@ -354,22 +361,14 @@ def _quantize_sizes(trial: Trial) -> None:
     for shape in ((OUT, BLOCK), (OUT, IN), ODD, (RANK,), (RANK, *ODD)):
         n = prod(shape)
         codes, absmax = _quantized(trial, "quantize_nf4", _weight(trial, *shape))
-        seen = f"{n} weights gave {codes.size} bytes of codes and {absmax.size} absmax."
-        half, blocks = -(-n // 2), -(-n // BLOCK)
-        if absmax.size == 1 < blocks:
-            raise Found(PER_TENSOR, seen)
-        if absmax.size == shape[0] != blocks:
-            raise Found(PER_ROW, seen)
-        if absmax.size == n // BLOCK != blocks:
-            raise Found(SHORT_DROPPED, seen)
-        if codes.size == n:
-            raise Found(UNPACKED, seen)
-        if codes.size == n // 2 != half:
-            raise Found(ODD_DROPPED, seen)
+        _block_count(absmax, shape, BLOCK)
+        half = -(-n // 2)
+        how = {n: ", one for each", n // 2: ", the last one lost"}.get(codes.size, "")
+        if codes.size != half and how:
+            raise Found(PACKING, f"{n} weights gave {codes.size} bytes of codes{how}.")
         flat = _codes(trial, codes, half, f"codes of {n} weights")
         if np.array_equal(_unpack(flat)[1:], _indices(_weight(trial, *shape), NF4, BLOCK)):
-            raise Found(PAD_FRONT, f"The codes of {n} weights begin in the middle of a byte.")
-        trial.expect("absmax", absmax.reshape(-1), shape=(blocks,))
+            raise Found(PACKING, f"The codes of {n} weights begin in the middle of a byte.")
 
 
 @EXERCISE.test(1, "values", "absmax is the largest absolute value of each block")
@@ -377,10 +376,8 @@ def _absmax_values(trial: Trial) -> None:
     for block in (BLOCK, OTHER):
         W = _weight(trial, OUT, IN, block=block) / 16  # below 1, which a padding might be
         _, absmax = _quantized(trial, "quantize_nf4", W, block=block)
-        _block_arrives(absmax, W, block)
-        _compare_scales(trial, "absmax", absmax, W, block, {
-            COLUMNS: _scales(W.T.copy(), block),
-            PER_TENSOR: np.full(absmax.size, np.abs(W).max())})
+        _block_count(absmax, W.shape, block)
+        _measure_scales(trial, "stored absmax", absmax, W, block)
 
 
 @EXERCISE.test(1, "values", "each weight gets the nearest of the 16 levels")
@@ -388,33 +385,7 @@ def _code_values(trial: Trial) -> None:
     for block in (BLOCK, OTHER):
         W = _weight(trial, OUT, IN, block=block)
         packed, _ = _quantized(trial, "quantize_nf4", W, block=block)
-        found, right = _unpack(packed.reshape(-1)), _indices(W, NF4, block)
-        if np.array_equal(found, right):
-            continue
-        even, quotients = _indices(W, EVEN, block), W.reshape(-1) / _spread(
-            _scales(W, block), block, W.size)
-        seven = np.round(quotients * 7)
-        whole = {PER_TENSOR: [_indices(W, NF4, W.size)], NIBBLES: [_other_way_round(right)],
-                 HALVES: [right.reshape(2, -1).T.reshape(-1)],
-                 NOT_ABSOLUTE: [_indices(W, NF4, block, largest=np.max)],
-                 NOT_DIVIDED: [_indices(W, NF4, block, largest=np.ones_like)],
-                 NOT_NEAREST: [_indices(W, NF4, block, pick) for pick in ("below", "above")],
-                 UNIFORM: [even, _other_way_round(even), seven + 7, seven + 8,
-                           np.minimum(np.round((quotients + 1) * 8), 15)]}
-        for diagnosis, twins in whole.items():
-            for twin in twins:
-                if np.mean(found == twin) > 0.95:
-                    raise Found(diagnosis, "The codes equal those that this mistake gives.")
-        ends = np.concatenate([np.abs(part) == np.abs(part).max() for part in _blocks(W, block)])
-        wrong = found != right
-        raise Found(GENERAL["values"],
-                    f"{wrong.sum()} of {W.size} codes are wrong, {wrong[ends].sum()} of them those "
-                    f"of the {ends.sum()} largest weights of a block.")
-
-
-def _other_way_round(codes: np.ndarray) -> np.ndarray:
-    """The two codes of each byte exchanged."""
-    return codes.reshape(-1, 2)[:, ::-1].reshape(-1)
+        _measure_codes("codes", _unpack(packed.reshape(-1)), W, NF4, block)
 
 
 @EXERCISE.test(1, "behaviour", "a transposed view is read by its rows, too")
@@ -422,7 +393,8 @@ def _view(trial: Trial) -> None:
     W = _weight(trial, IN, OUT)
     one, two = (_quantized(trial, "quantize_nf4", array) for array in (W.copy().T, W.T.copy()))
     if not all(map(np.array_equal, one, two)):
-        raise Found(COLUMNS, "W.T and W.T.copy() gave different codes.")
+        raise Found(BLOCKS, "W.T and W.T.copy() gave different codes: the rows are those of the "
+                            "array, in whatever order its memory lies.")
 
 
 @EXERCISE.test(1, "behaviour", "a block of zeros has the absmax 0 and the level 0")
@@ -433,8 +405,9 @@ def _zeros(trial: Trial) -> None:
         packed, absmax = _quantized(trial, "quantize_nf4", W)
     codes, scale = _unpack(packed.reshape(-1)).reshape(W.shape)[1], absmax.reshape(-1)[1]
     if scale != 0 or (codes != 7).any():
-        raise Found(ZERO_BLOCK, f"Its absmax is {scale:g} and its codes are "
-                                f"{sorted(set(codes.tolist()))}.")
+        by = "it divides by zero" if scale == 0 else "something was added to its absmax"
+        raise Found(ZERO_BLOCK if scale == 0 else SCALE, f"Its absmax is {scale:g} and its codes "
+                    f"are {sorted(set(codes.tolist()))}: {by}.")
 
 
 @EXERCISE.test(1, "behaviour", "tiny weights are stored as well as weights of one")
@@ -446,27 +419,13 @@ def _small_weights(trial: Trial) -> None:
 
 @EXERCISE.test(2, "values", "codes become levels times their block's absmax")
 def _dequantize_values(trial: Trial) -> None:
-    function = _function(trial, "dequantize_nf4")
     codes = trial.rng(3).integers(16, size=OUT * IN).astype(np.uint8)
-
-    def made(levels: np.ndarray) -> np.ndarray:
-        return levels.reshape(OUT, IN).astype(np.float32)
-
     for block in (BLOCK, OTHER):
         absmax = _scales(_weight(trial, OUT, IN), block)
-        scale, usual = _spread(absmax, block, codes.size), _spread(absmax, BLOCK, codes.size)
-        W = trial.call(function, _pack(codes), absmax, (OUT, IN), block=block)
-        trial.compare("the weight", W, made(NF4[codes] * scale), {
-            HALVES: made(NF4[codes.reshape(-1, 2).T.reshape(-1)] * scale),
-            NIBBLES: made(NF4[_other_way_round(codes)] * scale), NO_ABSMAX: made(NF4[codes]),
-            UNIFORM: made(EVEN[codes] * scale), PER_TENSOR: made(NF4[codes] * absmax.max()),
-            TILED: made(NF4[codes] * np.resize(absmax, codes.size)), COLUMNS: (
-                NF4[codes] * scale).reshape(IN, OUT).T.astype(np.float32),
-            BLOCK_LOST: made(NF4[codes] * usual)})
+        W = trial.call(_function(trial, "dequantize_nf4"), _pack(codes), absmax, (OUT, IN),
+                       block=block, shape=(OUT, IN))
+        _measure_restored(trial, "restored weight", W, codes, NF4, absmax, block)
         Trial(trial.student, np.float32).keeps_dtype("dequantize_nf4", W)
-        if not np.allclose(W, made(NF4[codes] * scale), rtol=2e-6, atol=0):
-            raise Found(GENERAL["digits"], "The weight agrees with the levels of the statement to "
-                                           "four digits or so, and float32 holds seven.")
 
 
 @EXERCISE.test(2, "behaviour", "levels times absmax survive the round trip, for any shape")
@@ -475,14 +434,12 @@ def _round_trip(trial: Trial) -> None:
         n = prod(shape)
         codes = trial.rng(n).integers(16, size=n)
         codes[::BLOCK] = 15  # each block contains its absmax
-        scales = trial.rng(5).random(n, dtype=np.float32)  # more than there are blocks
+        scales = trial.rng(5).random(-(-n // BLOCK), dtype=np.float32)
         W = (NF4[codes] * _spread(scales, BLOCK, n)).reshape(shape)
         back = trial.call(_function(trial, "dequantize_nf4"), *_quantized(
             trial, "quantize_nf4", W, BLOCK), shape, BLOCK, shape=shape)
-        last = n // BLOCK * BLOCK
-        twin = np.concatenate([W.reshape(-1)[:last], back.reshape(-1)[last:]]).reshape(shape)
-        trial.compare(f"a weight of shape {shape}, there and back,", back, W,
-                      {SHORT_DROPPED: twin} if last else {})
+        what = f"weight of shape {shape}, there and back"
+        _measure_restored(trial, what, back, codes, NF4, scales, BLOCK)
 
 
 @EXERCISE.test(2, "behaviour", "no error exceeds half the gap between the neighbouring levels")
@@ -495,7 +452,7 @@ def _half_gap(trial: Trial) -> None:
     half = (NF4[place] - NF4[place - 1]) / 2 * spread
     excess = np.abs(back - W).reshape(-1) > half + 1e-5
     if excess.any():
-        raise Found(NOT_NEAREST, f"{excess.sum()} of {W.size} errors are larger.")
+        raise Found(LEVELS, f"{excess.sum()} of {W.size} errors are larger.")
 
 
 # ---- Step 3: double quantization --------------------------------------------------------------
@@ -509,9 +466,11 @@ def _absmax(trial: Trial, n: int, block: int = SECOND) -> np.ndarray:
     values = np.sqrt(trial.rng(1).random(n, dtype=np.float32))
     last = n // block * block
     values[last:] = np.sqrt(values[last:])
-    for _ in range(12):  # moving some changes the mean, and with it all others a little
-        margins = _margin(values - values.mean(dtype=np.float64), DYNAMIC, block)
-        values[margins < 1e-4] += np.float32(1e-3)
+    for _ in range(99):  # moving some changes the mean, and with it all others a little
+        mean = values.mean(dtype=np.float64)
+        near = np.any([_margin(values - offset, DYNAMIC, block) < 1e-4
+                       for offset in (mean, float(np.float16(mean)))], axis=0)
+        values[near] += np.float32(1e-3)
     return values
 
 
@@ -520,8 +479,7 @@ def _absmax_sizes(trial: Trial) -> None:
     for n in (MANY, SECOND, RANK):
         codes, scales, offset = _quantized(trial, "quantize_absmax", _absmax(trial, n))
         _codes(trial, codes, n, "codes of the absmax")
-        if scales.size != -(-n // SECOND):
-            raise Found(SECOND_BLOCK, f"{n} absmax gave {scales.size} scales.")
+        _block_count(scales, (n,), SECOND)
         if np.size(offset) != 1:
             raise Found(GENERAL["wrong-shape"], f"The offset has {np.size(offset)} numbers.")
         if scales.dtype != np.float32:
@@ -533,46 +491,31 @@ def _absmax_codes(trial: Trial) -> None:
     for block in (SECOND, OTHER):
         values = _absmax(trial, MANY, block)
         codes, scales, offset = _quantized(trial, "quantize_absmax", values, block=block)
-        mean, offset = values.mean(dtype=np.float64), np.asarray(offset).item()
-        rest = values - mean
+        mean = float(np.asarray(values.mean(dtype=np.float64), np.asarray(offset).dtype))
+        offset = np.asarray(offset).item()
         if abs(offset - mean) > 1e-4:
-            raise Found(WRONG_OFFSET if offset else NO_OFFSET,
-                        f"The offset is {offset:.4g}, the mean {mean:.4g}.")
-        _block_arrives(scales, values, block)
-        _compare_scales(trial, "scales", scales, rest, block, {
-            NO_OFFSET: _scales(values, block),
-            SECOND_BLOCK: np.full(scales.size, np.abs(rest).max())})
-        codes, right = codes.reshape(-1), _indices(rest, DYNAMIC, block)
-        if np.array_equal(codes, right):
-            continue
-        quotients = rest / _spread(_scales(rest, block), block, rest.size)
-        linear, half = np.round(quotients * 127), (quotients + 1) * 127.5
-        twins = [(LINEAR_CODE, wrong) for wrong in (
-            linear + 127, linear + 128, linear % 256, np.round(half), np.floor(half))]
-        twins += [(FOUR_BIT_ABSMAX, _indices(rest, NF4, block)),
-                  (NOT_DIVIDED, _indices(rest, DYNAMIC, block, largest=np.ones_like)),
-                  (NOT_NEAREST, _indices(rest, DYNAMIC, block, "below")),
-                  (NOT_NEAREST, _indices(rest, DYNAMIC, block, "above"))]
-        for diagnosis, twin in twins:
-            if np.mean(codes == twin) > 0.98:
-                raise Found(diagnosis, "The codes equal those that this mistake gives.")
-        raise Found(GENERAL["values"], f"{(codes != right).sum()} of {right.size} codes differ.")
+            known = {"the median": np.median(values), "the smallest": values.min(),
+                     "the largest": values.max(), "the mean of the first block":
+                     values[:block].mean(), "nothing": 0.0}
+            name = next((f", that is {name}" for name, number in known.items()
+                         if abs(offset - number) < 1e-4), "")
+            raise Found(OFFSET, f"The offset is {offset:.4g}{name}; the mean is {mean:.4g}.")
+        _block_count(scales, (MANY,), block)
+        rest = values - mean
+        _measure_scales(trial, "scales of the absmax", scales, rest, block,
+                        {"the scales before the offset was taken off": _scales(values, block)})
+        _measure_codes("codes", codes.reshape(-1), rest, DYNAMIC, block)
 
 
 @EXERCISE.test(3, "values", "dequantize_absmax brings them back")
 def _absmax_back(trial: Trial) -> None:
-    function = _function(trial, "dequantize_absmax")
     codes = trial.rng(3).integers(len(DYNAMIC), size=MANY).astype(np.uint8)
     for block in (SECOND, OTHER):
         offset, *scales = trial.rng(4).random(1 + -(-MANY // block), dtype=np.float32)
-        spread = _spread(np.array(scales), block, MANY)
-        rest = DYNAMIC[codes] * spread
-        back = trial.call(function, codes, np.array(scales), offset, block=block)
-        trial.compare("absmax", back, rest + offset, {
-            OFFSET_LOST: rest, NO_ABSMAX: DYNAMIC[codes] + offset,
-            TILED: DYNAMIC[codes] * np.resize(scales, MANY) + offset,
-            LINEAR_CODE: (codes.astype(np.float32) - 128) / 127 * spread + offset,
-            BLOCK_LOST: DYNAMIC[codes] * _spread(np.array(scales), SECOND, MANY)[:MANY] + offset})
+        back = trial.call(_function(trial, "dequantize_absmax"), codes, np.array(scales), offset,
+                          block=block, shape=(MANY,))
+        _measure_restored(trial, "restored absmax", back, codes, DYNAMIC, np.array(scales), block,
+                          offset)
         Trial(trial.student, np.float32).keeps_dtype("dequantize_absmax", back)
 
 
@@ -588,7 +531,10 @@ def _equal(trial: Trial) -> None:
 
 @EXERCISE.test(3, "behaviour", "tiny absmax are stored as well as those near one")
 def _small_absmax(trial: Trial) -> None:
-    _same_when_small(trial, "quantize_absmax", _absmax(trial, MANY))
+    values = _absmax(trial, MANY)
+    offset = _quantized(trial, "quantize_absmax", values)[-1]
+    if np.asarray(offset).dtype != np.float16:  # which may be chosen, and holds none that small
+        _same_when_small(trial, "quantize_absmax", values)
 
 
 # ---- Step 4: the layer ------------------------------------------------------------------------
@@ -610,13 +556,46 @@ def _fill(trial: Trial, layer: Any) -> dict[str, np.ndarray]:
 
 
 def _layer(trial: Trial, double: bool = True, random: bool = True, bias: bool = True) -> tuple:
-    """A student's layer, its parameters, weight, bias and the weight that it must compute with."""
-    W = _weight(trial, OUT, IN)
-    b = trial.normal(OUT, seed=2) if bias else None
+    """A student's layer, its parameters, and its output and gradients as `Terms` of x and G."""
+    W, b = _weight(trial, OUT, IN), trial.normal(OUT, seed=2) if bias else None
     layer = trial.call(_function(trial, "QLoRALinear"), W, bias=b, lora_rank=RANK,
-                       lora_alpha=ALPHA_VALUE, double_quant=double, rng=trial.rng(1), returns=None)
+                       lora_alpha=ALPHA, double_quant=double, rng=trial.rng(1), returns=None)
     arrays = _fill(trial, layer) if random else _named(trial, layer)
-    return layer, arrays, W, b, _stored(W, double).astype(trial.dtype)
+    kind = _kind(trial)
+    return layer, arrays, lambda x, G=None: _terms(arrays, W, b, x, G, double, kind)
+
+
+def _kind(trial: Trial) -> np.dtype:
+    """The float type that the student has chosen for the offset."""
+    absmax = np.array([1, 2, 4], np.float32)
+    return np.asarray(_quantized(trial, "quantize_absmax", absmax)[-1]).dtype
+
+
+def _terms(arrays: Arrays, W: np.ndarray, b: np.ndarray | None, x: np.ndarray,
+           G: np.ndarray | None = None, double: bool = True, kind: Any = np.float64
+           ) -> Terms:
+    """The output and, if there is G, the gradients as sums."""
+    nodes = {"s": ("", ALPHA / RANK), "α": ("", ALPHA), "r": ("", RANK), "16/α": ("", 16 / ALPHA),
+             "2/s": ("", 2 * RANK / ALPHA), "x": ("ni", x), "Ŵ": ("oi", _stored(W, double, kind)),
+             "A": ("ri", arrays["A"]), "B": ("or", arrays["B"])}
+    known = {"the full weight": W, f"Ŵ with double_quant = {not double}": _stored(W, not double),
+             "Ŵ made column by column": _stored(W.T.copy(), double).T}
+    sums = {"output": ("no", [(("the frozen weight",), "x Ŵ"), (("the update",), "s x A B")])}
+    if b is not None:
+        nodes["b"] = ("no", np.broadcast_to(b, (*x.shape[:-1], OUT)))
+        sums["output"][1].append((("the bias",), "b"))
+    if G is not None:
+        nodes["G"] = ("no", G)
+        sums |= {"B": ("or", [((), "s G x A")]), "A": ("ri", [((), "s G B x")]),
+                 "x": ("ni", [(("the frozen weight",), "G Ŵ"), (("the update",), "s G B A")])}
+    return Terms(nodes, sums, known, x.shape[:-1])
+
+
+def example_terms(trial: Trial) -> Terms:
+    """The terms on the check's own kind of numbers."""
+    arrays = {"A": trial.normal(RANK, IN, seed=10) / 2, "B": trial.normal(OUT, RANK, seed=11) / 2}
+    return _terms(arrays, _weight(trial, OUT, IN), trial.normal(OUT, seed=2),
+                  trial.normal(2, 3, IN, seed=3), trial.normal(2, 3, OUT, seed=4))
 
 
 @EXERCISE.test(4, "interface", "the layer can be made and trains A and B only")
@@ -635,21 +614,16 @@ def _layer_names(trial: Trial) -> None:
 @EXERCISE.test(4, "start", "a fresh layer is the quantized one, and can learn")
 def _layer_start(trial: Trial) -> None:
     for double in (True, False):
-        layer, arrays, W, b, stored = _layer(trial, double, random=False)
+        layer, arrays, terms = _layer(trial, double, random=False)
         if not arrays["A"].any() and not arrays["B"].any():
             raise Found(GENERAL["values"], "A and B both hold zeros only: neither can learn.")
-        x = trial.normal(ROWS, IN, seed=3)
         if (arrays["B"] @ arrays["A"]).any():
             raise Found(NOT_IDENTITY, "B A is not zero in a fresh layer.")
         if (std := max(array.std() for array in arrays.values())) > 0.5:
             raise Found(GENERAL["start-size"], f"Its standard deviation is {std:.2g}.")
-        other = _stored(W, not double).astype(trial.dtype)
-        across = _stored(W.T.copy(), double).T.astype(trial.dtype)
-        trial.compare(f"the output with double_quant = {double}", trial.call(layer.forward, x),
-                      x @ stored.T + b, {
-                          FULL_WEIGHT: x @ W.T + b, NO_BIAS: x @ stored.T,
-                          COLUMNS: x @ across.T + b,
-                          NOT_DOUBLE if double else DOUBLE_IGNORED: x @ other.T + b})
+        x = trial.normal(ROWS, IN, seed=3)
+        trial.measure({"output": trial.call(layer.forward, x)}, terms(x),
+                      when=f" of a fresh layer with double_quant = {double}")
 
 
 @EXERCISE.test(4, "start", "the same seed gives the same layer, another seed another")
@@ -666,35 +640,29 @@ def _seeds(trial: Trial) -> None:
 
 @EXERCISE.test(4, "values", "the output with A and B filled")
 def _layer_values(trial: Trial) -> None:
-    layer, a, W, b, stored = _layer(trial)
-    update, s = a["B"] @ a["A"], ALPHA_VALUE / RANK
-    merged = _stored((stored + s * update).astype(np.float32)).astype(trial.dtype)
-    once = _stored((W + s * update).astype(np.float32)).astype(trial.dtype)
+    W, b = _weight(trial, OUT, IN), trial.normal(OUT, seed=2)
     for lead in ((ROWS,), (), (2, 3)):
-        x = trial.normal(*lead, IN, seed=3)
-        value = trial.call(layer.forward, x, shape=(*lead, OUT))
-        trial.compare("the output", value, x @ (stored + s * update).T + b, {
-            ALPHA: x @ (stored + ALPHA_VALUE * update).T + b, NO_S: x @ (stored + update).T + b,
-            **_several(ALPHA_LOST, *(x @ (stored + usual * update).T + b
-                                     for usual in (16 / RANK, 16 / 8))),
-            **_several(UPDATE_QUANTIZED, x @ merged.T + b, x @ once.T + b)})
-    plain, a, *_, stored = _layer(trial, bias=False)
-    x = trial.normal(ROWS, IN, seed=3)
-    trial.compare("the output without a bias", trial.call(plain.forward, x),
-                  x @ (stored + s * a["B"] @ a["A"]).T)
+        layer, a, terms = _layer(trial)
+        x, update = trial.normal(*lead, IN, seed=3), ALPHA / RANK * a["B"] @ a["A"]
+        merged = [x @ _stored((part + update).astype(np.float32)).astype(trial.dtype).T + b
+                  for part in (_stored(W), W)]
+        trial.measure({"output": trial.call(layer.forward, x)}, terms(x),
+                      {"output": [(UPDATE_QUANTIZED, twin) for twin in merged]})
+    plain, _, terms = _layer(trial, bias=False)
+    trial.measure({"output": trial.call(plain.forward, x)}, terms(x), when=" without a bias")
 
 
 @EXERCISE.test(4, "values", "arguments in their order, and the defaults")
 def _defaults(trial: Trial) -> None:
     W, x = _weight(trial, OUT, IN), trial.normal(ROWS, IN, seed=3)
-    for args, rank, alpha in (((None, RANK, ALPHA_VALUE), RANK, ALPHA_VALUE), ((), 8, 16)):
+    for args, rank, alpha in (((None, RANK, ALPHA), RANK, ALPHA), ((), 8, 16)):
         call = f"QLoRALinear({', '.join(map(str, ('weight', *args)))})"
         layer = trial.call(_function(trial, "QLoRALinear"), W, *args, returns=None)
         a = _fill(trial, layer)
         if a["A"].shape != (rank, IN):
             raise Found(GENERAL["signature"], f"{call} has an A of shape {a['A'].shape}, expected "
                                               f"{(rank, IN)}.")
-        right = x @ (_stored(W).astype(trial.dtype) + alpha / rank * a["B"] @ a["A"]).T
+        right = x @ (_stored(W, kind=_kind(trial)) + alpha / rank * a["B"] @ a["A"]).T
         if not trial.agrees(trial.call(layer.forward, x), right):
             raise Found(GENERAL["signature"], f"The output of {call} is wrong, although that with "
                                               "all arguments by name is right.")
@@ -747,25 +715,25 @@ def _floats(arrays: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _stays_small(trial: Trial, layer: Any, W: np.ndarray, when: str,
-                 known: dict[Diagnosis, np.ndarray] | None = None) -> None:
+                 known: Arrays | None = None) -> None:
     """Raise `Found` if a layer holds as many numbers as its weight, which is `LARGE`, has.
 
     With a single row of input, all else that it may hold is far smaller.
     """
     held = _held(layer)
-    if (found := _numbers(_floats(held))) >= W.size:
-        for diagnosis, large in {FULL_WEIGHT: W, KEEPS_DEQUANTIZED: _stored(W),
-                                 **(known or {})}.items():
-            for array in held:
-                start = array.reshape(-1)[:W.size]  # what follows is padding
-                if start.size == W.size and any(
-                        trial.agrees(start, one.reshape(-1)) for one in (large, large.T)):
-                    raise Found(diagnosis, f"{when} the layer holds it, {array.size} numbers.")
-        raise Found(LARGE_KEPT, f"{when} the layer holds {found} floating-point numbers, and the "
-                                f"weight has {W.size}.")
-    if _numbers(held) >= W.size:
-        raise Found(LAYER_UNPACKED, f"{when} the layer holds {_numbers(held)} numbers for "
-                                    f"{W.size} codes.")
+    if (found := _numbers(held)) < W.size:
+        return
+    what = f"{found} numbers, and the weight has {W.size}"
+    for name, large in {"the full weight": W, "the dequantized weight": _stored(W),
+                        **(known or {})}.items():
+        for array in held:
+            start = array.reshape(-1)[:W.size]  # what follows is padding
+            if start.size == W.size and any(
+                    trial.agrees(start, one.reshape(-1)) for one in (large, large.T)):
+                what = f"{name}, {array.size} numbers"
+    if _numbers(_floats(held)) < W.size:
+        what += ": its codes have a whole byte each"
+    raise Found(LARGE_KEPT, f"{when} the layer holds {what}.")
 
 
 @EXERCISE.test(4, "behaviour", "no array of the weight's size is stored, or kept after forward")
@@ -833,7 +801,7 @@ def _zero_rows(trial: Trial) -> None:
         raise Found(ZERO_BLOCK, f"A row of zeros gave outputs up to {largest:.2g}.")
 
 
-@EXERCISE.test(4, "behaviour", "sizes and shapes that make no sense are refused")
+@EXERCISE.test(5, "arguments", "sizes and shapes that make no sense are refused")
 def _layer_refuses(trial: Trial) -> None:
     make = _function(trial, "QLoRALinear")
     W, b = _weight(trial, OUT, IN), trial.normal(OUT)
@@ -842,7 +810,7 @@ def _layer_refuses(trial: Trial) -> None:
                        "lora_rank=1.5": (W, b, 1.5), "lora_alpha=0": (W, b, RANK, 0.0),
                        "lora_alpha=nan": (W, b, RANK, np.nan)}.items():
         trial.refuses(what, lambda args=args: make(*args))
-    trial.refuses("double_quant without its name", lambda: make(W, b, RANK, ALPHA_VALUE, False),
+    trial.refuses("double_quant without its name", lambda: make(W, b, RANK, ALPHA, False),
                   (TypeError,), GENERAL["signature"])
     layer, *_ = _layer(trial)
     trial.refuses("an x of another width", lambda: layer.forward(trial.normal(ROWS, OUT)))
@@ -869,24 +837,13 @@ def _gradient_shapes(trial: Trial) -> None:
 
 @EXERCISE.test(5, "gradients", "those of A, B and the input, through the dequantized weight")
 def _gradients(trial: Trial) -> None:
-    s = ALPHA_VALUE / RANK
     for double in (True, False):
         for lead in ((ROWS,), (), (2, 3)):
-            layer, a, W, _, stored = _layer(trial, double)
-            A, B, other = a["A"], a["B"], _stored(W, not double).astype(trial.dtype)
+            layer, _, terms = _layer(trial, double)
             x, G = trial.normal(*lead, IN, seed=3), trial.normal(*lead, OUT, seed=4)
             trial.call(layer.forward, x)
             back = trial.call(layer.backward, G)
-            found = trial.arrays(layer, ("A", "B"), "gradients")
-            flat, rows = G.reshape(-1, OUT), x.reshape(-1, IN)  # (n, out), (n, in)
-            for name, right in (("B", flat.T @ (rows @ A.T)), ("A", (flat @ B).T @ rows)):
-                trial.compare(f"the gradient of {name}", found[name], s * right, {
-                    NO_S: right, ALPHA: ALPHA_VALUE * right, S_TWICE: s * s * right})
-            update, frozen = G @ B @ A, G @ stored
-            trial.compare("the gradient of the input", back, frozen + s * update, {
-                NO_S: frozen + update, S_TWICE: frozen + s * s * update, FROZEN_LOST: s * update,
-                UPDATE_LOST: frozen,
-                **_several(THROUGH_FULL, *(G @ wrong + s * update for wrong in (W, other)))})
+            trial.measure(trial.arrays(layer, ("A", "B"), "gradients") | {"x": back}, terms(x, G))
 
 
 @EXERCISE.test(5, "behaviour", "training leaves the codes alone and keeps no large gradient")
@@ -901,7 +858,7 @@ def _frozen(trial: Trial) -> None:
     x, G = trial.normal(1, W.shape[1], seed=3), trial.normal(1, W.shape[0], seed=4)
     trial.call(layer.forward, x)
     trial.call(layer.backward, G)
-    _stays_small(trial, layer, W, "After backward", {WEIGHT_GRADIENT: G.T @ x})
+    _stays_small(trial, layer, W, "After backward", {"the gradient of the weight": G.T @ x})
 
 
 @EXERCISE.test(5, "behaviour", "backward replaces the gradients, and an optimizer moves the layer")
@@ -917,21 +874,15 @@ def _replaces(trial: Trial) -> None:
         raise Found(GENERAL["dead-parameters"], "A was doubled, and nothing changed.")
 
     def build() -> tuple:
-        layer, a, _, b, stored = _layer(trial)
-
-        def right(x: np.ndarray, G: np.ndarray) -> dict[str, np.ndarray]:
-            s, B, A = ALPHA_VALUE / RANK, a["B"], a["A"]
-            dense = stored + s * B @ A
-            return {"output": x @ dense.T + b, "x": G @ dense, "B": s * G.T @ (x @ A.T),
-                    "A": s * (G @ B).T @ x}
-        return layer, layer.forward, right
+        layer, _, terms = _layer(trial)
+        return layer, layer.forward, lambda x, G: terms(x, G).right
 
     layer, _, right = build()
     trial.follows(layer, ("A", "B"), ((ROWS, IN), (ROWS, IN), (RANK, IN)), right)
     trial.keeps_apart(build, ("A", "B"), (ROWS, IN))
 
 
-@EXERCISE.test(5, "behaviour", "a gradient of another shape than the output is refused")
+@EXERCISE.test(5, "arguments", "a gradient of another shape than the output is refused")
 def _backward_refuses(trial: Trial) -> None:
     layer, *_ = _layer(trial)
     trial.call(layer.forward, trial.normal(ROWS, IN))

@@ -236,7 +236,16 @@ LOOPS = _space(loop_quantize, loop_dequantize, loop_quantize_absmax, loop_dequan
 WIDE = _space(wide_quantize, wide_dequantize, wide_quantize_absmax, wide_dequantize_absmax)
 OURS = (reference.quantize_nf4, reference.dequantize_nf4, reference.quantize_absmax,
         reference.dequantize_absmax)
-VARIANTS = {"loops over numbers": LOOPS, "padded, in float64": WIDE,
+
+
+def half_quantize_absmax(absmax, block=256):
+    offset = np.float16(absmax.mean())  # any float type will do
+    quotients, scales = reference._scale(absmax - np.float32(offset), block)
+    return reference._nearest(quotients, DYNAMIC), scales, offset
+
+
+VARIANTS = {"an offset in half precision": _space(*OURS[:2], half_quantize_absmax, OURS[3]),
+            "loops over numbers": LOOPS, "padded, in float64": WIDE,
             "a weight that is a property": _space(*OURS, Inherits),
             "a layer in float64": _space(*OURS, InDouble),
             "a layer that leads to more": _space(*OURS, KnowsItsModule),

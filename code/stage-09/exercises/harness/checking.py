@@ -2,11 +2,12 @@
 
 An `Exercise` is a list of tests. A test is a function of a `Trial`, through which it calls the
 student's work; it returns if all is well and raises `Found` with a `Diagnosis` if it is not.
-`Exercise.check` runs the tests in order and returns a `Report`. Nothing is kept between checks.
+`Exercise.check` runs the tests in order and returns a `Report`. Between checks nothing is kept but
+where the last one failed, for the hint; no test knows it.
 
 `run` calls a student's work safely, `compare` compares arrays, `terms` measures what a wrong one
 is instead, `contract` tests what all exercises share; `general` holds the diagnoses of all of them,
-`report` says what was found.
+`report` says what was found, `hints` which hint comes next.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import numpy as np
 
 from exercises.harness.contract import Trial
 from exercises.harness.general import GENERAL, TIME_LIMIT, Found, NotYet
+from exercises.harness.hints import Ladder
 from exercises.harness.report import Diagnosis, Report, Row
 from exercises.harness.run import Outcome, safely
 from exercises.harness.terms import Terms
@@ -24,8 +26,9 @@ from exercises.harness.terms import Terms
 __all__ = ["GENERAL", "KINDS", "TIME_LIMIT", "Diagnosis", "Exercise", "Found", "NotYet", "Report",
            "Terms", "Test", "Trial"]
 
-#: Order of the kinds of test, which is also the order in which mistakes are easiest to find.
-KINDS = ("interface", "shapes", "start", "values", "gradients", "behaviour")
+#: Order of the kinds of test, which is also the order in which mistakes are easiest to find. That
+#: odd "arguments" are refused is asked for in the last step: nothing else depends on it.
+KINDS = ("interface", "shapes", "start", "values", "gradients", "behaviour", "arguments")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Exercise:
         self.number, self.title = number, title
         self.mistakes = {d.mistake: d for d in mistakes}
         self.tests: list[Test] = []
+        self.ladder = Ladder(number)
 
     def mistake(self, mistake: str, name: str, why: str, read: str) -> Diagnosis:
         """A diagnosis of this exercise's own, see `Diagnosis`."""
@@ -62,12 +66,13 @@ class Exercise:
         return self.mistakes[mistake]
 
     def test(self, step: int, kind: str, name: str) -> Callable:
-        """Decorator: the function below is a test of this step. Within a step, order by kind."""
+        """Decorator: the function below is a test of this step. Within a step they go by kind."""
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
 
         def add(run: Callable[[Trial], None]) -> Callable[[Trial], None]:
             self.tests.append(Test(step, kind, name, run))
+            self.tests.sort(key=lambda test: (test.step, KINDS.index(test.kind)))
             return run
         return add
 
@@ -96,5 +101,6 @@ class Exercise:
                 status, note, diagnosis = "not yet", f"Waits for step {missing}.", None
             rows.append(Row(test.step, test.kind, test.name, status, note))
         which = f", step {step} of {self.steps}" if step else ""
+        failed = next((row for row in rows if row.status == "failed"), None)
         return Report(self.number, f"Exercise {self.number}: {self.title}{which}", tuple(rows),
-                      diagnosis, step)
+                      diagnosis, step, self.ladder.hint(failed))

@@ -1,5 +1,6 @@
 """Compare what a student's work gives with what is right, and say what differs."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,31 +64,34 @@ class Comparisons(Calls):
         good = [name for name in right if name not in wrong]
         size = min(self.dtype.itemsize, *(array.dtype.itemsize for array in found.values()))
 
-        def measured() -> tuple[Diagnosis, str]:
+        def measured() -> Diagnosis:
             stories = terms.explain(found, TOLERANCE.get(size, TOLERANCE[8]))
             told = {name: story for names, story in stories for name in names}
-            lines = []
+            lines, table = [], dict.fromkeys(right, "right")
             for names, story in stories:
-                table = f", that is {story.measured}" if story.measured else ""
-                lines.append(f"{called(*names)}{when}: {story.change}{table}")
+                line = story.change + (f", that is {story.measured}" if story.measured else "")
+                lines.append(f"{called(*names)}{when}: {line}")
+                table |= dict.fromkeys(names, line)
             for name in (name for name in wrong if name not in told):
-                error = f"{_error(found[name], right[name]):.2g}, relative to its largest entry"
+                table[name] = (f"off by {_error(found[name], right[name]):.2g}, relative to its "
+                               f"largest entry{terms.nearest(name, found[name])}")
                 lines.insert(0 if name == first else len(lines),
-                             f"{called(name)}{when} is off by {error}")
+                             f"{called(name)}{when} is {table[name]}")
             lines.append(f"Right already: {', '.join(good) or 'none'}.")
-            seen = ". ".join(map(_capital, lines))
+            seen, story = ". ".join(map(_capital, lines)), told.get(first)
             if all(_error(found[name], right[name]) < HALF for name in wrong):
-                return GENERAL["digits"], (f"{_capital(called(*wrong))}{when}: right to three "
-                                           "digits, as after float16, and no further.")
-            vague = first not in told or told[first].kind == "partly"
-            if vague and (where := self.on_the_class()):
-                return GENERAL["shared"], f"{where} of the class holds arrays. {seen}"
-            if first not in told:
-                return GENERAL["values"], seen
-            story = told[first]
-            names = f"{first}: {story.change}", story.change, story.about
-            return next((reasons[name] for name in names if name in (reasons or {})),
-                        GENERAL[story.kind]), seen
+                diagnosis = GENERAL["digits"]
+                seen = (f"{_capital(called(*wrong))}{when}: right to three digits, as after "
+                        "float16, and no further.")
+            elif (not story or story.kind == "partly") and (where := self.on_the_class()):
+                diagnosis, seen = GENERAL["shared"], f"{where} of the class holds arrays. {seen}"
+            elif not story:
+                diagnosis = GENERAL["values"]
+            else:
+                names = f"{first}: {story.change}", story.change, story.about
+                diagnosis = next((reasons[name] for name in names if name in (reasons or {})),
+                                 GENERAL[story.kind])
+            return replace(diagnosis, seen=seen, measured=tuple(table.items()))
 
         raise Measured(measured)
 

@@ -1,6 +1,7 @@
 """What all exercises ask of a class, and `Trial`: all that a test works with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class Trial(Comparisons):
         forward : function of the input, where it is not `thing.forward`
         """
         arrays, earlier, x = self.arrays(thing, names), [], np.empty(0)
+        before: tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]] | None = None
         for call, shape in enumerate((*shapes, shapes[-1])):
             new = self.normal(*shape, seed=100 * call + 98)
             if call == len(shapes):
@@ -55,7 +57,23 @@ class Trial(Comparisons):
             found = {"output": self.call(forward or thing.forward, x)}
             G = self.normal(*found["output"].shape, seed=100 * call + 99)
             wanted = right(x, G)
-            self._right_in(call, found, wanted)  # before a backward might write over it
+
+            def stale(name: str, x: np.ndarray = x, G: np.ndarray = G, before: Any = before
+                      ) -> Iterator[tuple[str, np.ndarray]]:
+                old_x, numbers, results = before
+                yield "that of the call before", results[name]
+                if old_x.shape == x.shape:
+                    yield "what the input of the call before gives", right(old_x, G)[name]
+                now = {key: array.copy() for key, array in arrays.items()}
+                for keys in (*((key,) for key in arrays), tuple(arrays)):
+                    for key in keys:
+                        arrays[key][...] = numbers[key]
+                    value = right(x, G)[name]
+                    for key in keys:
+                        arrays[key][...] = now[key]
+                    yield f"what {' and '.join(keys)} of the call before give", value
+
+            self._right_in(call, found, wanted, stale)  # before a backward might write over it
             if (back := self.call(thing.backward, G, returns=None)) is not None:
                 found["x"] = back
             for name, array in self.arrays(thing, names).items():
@@ -63,22 +81,43 @@ class Trial(Comparisons):
                     raise Found(GENERAL["dead-parameters"], "A forward or backward has put another "
                                                             f"array in the place of {name}.")
             found |= self.arrays(thing, names, "gradients")
-            self._right_in(call, found, wanted)
+            self._right_in(call, found, wanted, stale)
             for name, array, copy in earlier:
                 if not np.array_equal(array, copy):
                     raise Found(GENERAL["kept"], f"Call {call + 1} has changed what call {call} "
                                                  f"had returned. It is the {_what(name)}.")
             earlier = [(name, array, array.copy()) for name, array in found.items()]
+            before = x.copy(), {key: array.copy() for key, array in arrays.items()}, wanted
 
-    def _right_in(self, call: int, found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]
-                  ) -> None:
+    def _right_in(self, call: int, found: dict[str, np.ndarray], wanted: dict[str, np.ndarray],
+                  stale: Callable[[str], Iterator[tuple[str, np.ndarray]]]) -> None:
+        if not call:
+            for name, value in found.items():
+                self.compare(f"the {_what(name)}", value, wanted[name])
+            return
+        self._right_but("Right in the first call only" if call == 1 else
+                        f"Right in the first {call} calls only", f"In call {call + 1}, with other "
+                        "numbers in the arrays and another input,", GENERAL["kept"],
+                        found, wanted, stale)
+
+    def _right_but(self, so_far: str, when: str, diagnosis: Diagnosis, found: dict[str, np.ndarray],
+                   wanted: dict[str, np.ndarray],
+                   others: Callable[[str], Iterator[tuple[str, np.ndarray]]]) -> None:
+        """Raise `Found` unless all is right, and say what it is instead, if it is one of others."""
+        table = {}
         for name, value in found.items():
-            if call and (value.shape != wanted[name].shape
-                         or not self.agrees(value, wanted[name])):
-                raise Found(GENERAL["kept"], f"In call {call + 1}, with other numbers in the "
-                                             f"arrays and another input, the {_what(name)} is "
-                                             "wrong.")
-            self.compare(f"the {_what(name)}", value, wanted[name])
+            if value.shape == wanted[name].shape and self.agrees(value, wanted[name]):
+                table[name] = "right"
+            else:
+                same = (what for what, other in others(name) if other.shape == value.shape
+                        and other.any() and self.agrees(value, other))
+                table[name] = next(same, "wrong")
+        if wrong := [f"the {_what(name)} is {what}" for name, what in table.items()
+                     if what != "right"]:
+            seen = f"{when} {', '.join(wrong)}. {so_far}."
+            raise Found(replace(diagnosis, measured=tuple(
+                (name, what if what == "right" else f"{so_far.lower()}, then {what}")
+                for name, what in table.items())), seen)
 
     def keeps_apart(self, build: Callable[[], tuple], names: tuple | list, shape: tuple) -> None:
         """Raise `Found` if two objects at work by turns disturb each other.
@@ -87,21 +126,33 @@ class Trial(Comparisons):
         ----------
         build : makes an object, its forward as a function of x, and `right` as for `follows`
         """
-        pair, data, backs = [build() for _ in range(2)], [], []
+        pair, data, results = [build() for _ in range(2)], [], []
         for i, (thing, forward, _) in enumerate(pair):
             self._fill(self.arrays(thing, names), 700 + 100 * i)
             x = self.normal(*shape, seed=710 + i)
             output = self.call(forward, x)
             data.append((x, self.normal(*output.shape, seed=720 + i)))
-        for (thing, *_), (_, G) in zip(pair, data, strict=True):
-            backs.append(self.call(thing.backward, G, returns=None))
-        for (thing, _, right), (x, G), back in zip(pair, data, backs, strict=True):
-            wanted = right(x, G)
-            found = self.arrays(thing, names, "gradients") | ({} if back is None else {"x": back})
-            for name, value in found.items():
-                if not self.agrees(value, wanted[name]):
-                    raise Found(GENERAL["shared"], "Two objects ran forward, then both backward: "
-                                                   f"the {_what(name)} of one is wrong.")
+        backs = [self.call(thing.backward, G, returns=None)
+                 for (thing, *_), (_, G) in zip(pair, data, strict=True)]
+        for (thing, *_), back in zip(pair, backs, strict=True):
+            results.append(self.arrays(thing, names, "gradients")
+                           | ({} if back is None else {"x": back}))
+        wanted = [right(*given) for (*_, right), given in zip(pair, data, strict=True)]
+        good = [all(self.agrees(value, wanted[i][name]) for name, value in results[i].items())
+                for i in range(2)]
+        for i, j in ((0, 1), (1, 0)):
+            x, G = data[i]
+
+            def others(name: str, i: int = i, j: int = j, G: np.ndarray = G
+                       ) -> Iterator[tuple[str, np.ndarray]]:
+                yield "that of the other one", wanted[j][name]
+                yield "what the input of the other one gives", pair[i][2](data[j][0], G)[name]
+                yield "what the arrays of the other one give", pair[j][2](*data[i])[name]
+
+            so_far = f"Right for the {('second', 'first')[i]} object only" if good[j] else (
+                "Wrong for both objects")
+            when = f"Two objects ran forward, then both backward: in the {('first', 'second')[i]}"
+            self._right_but(so_far, when, GENERAL["shared"], results[i], wanted[i], others)
 
     def own_memory(self, what: str, array: np.ndarray, *others: np.ndarray) -> None:
         """Raise `Found` if a result is, or is a view of, an array that belongs to somebody else."""

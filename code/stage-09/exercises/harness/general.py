@@ -40,9 +40,9 @@ GENERAL = {d.mistake: d for d in (
     Diagnosis("not-finite", "NaN or infinity in a result",
               "Somewhere zero divides, or an exponential overflows. The input was harmless.",
               "9.6"),
-    Diagnosis("values", "a wrong value that this check does not recognise",
-              "Work it out on paper for the smallest case that the statement allows, such as one "
-              "row or width two, and compare line by line.", "statement"),
+    Diagnosis("values", "a wrong value of a kind that this check does not know",
+              "Take the smallest case that the statement allows, such as one row or width two, "
+              "work it out on paper and compare line by line.", "statement"),
     Diagnosis("factor", "the right array times a constant",
               "All its entries are off by the same factor, so the formula is right but for that "
               "number. Look for where it comes in, or where it was forgotten.", "statement"),
@@ -112,14 +112,14 @@ class Found(Exception):
 class Measured(Found):
     """A test has found a wrong array. What it is instead is measured when somebody asks."""
 
-    def __init__(self, measure: Callable[[], tuple[Diagnosis, str]]):
+    def __init__(self, measure: Callable[[], Diagnosis]):
         Exception.__init__(self, "measured")
         self.measure = measure
 
     @cached_property
     def diagnosis(self) -> Diagnosis:
-        diagnosis, seen = self.measure()
-        return replace(diagnosis, seen=short(seen, 900))
+        diagnosis = self.measure()
+        return replace(diagnosis, seen=short(diagnosis.seen, 900))
 
 
 class NotYet(Exception):

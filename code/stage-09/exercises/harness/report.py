@@ -1,24 +1,47 @@
 """What a check says: a diagnosis in plain words, and the report of all tests."""
 
+import re
 from dataclasses import dataclass, replace
 from html import escape
 
 #: Where a diagnosis may send its reader: the page's title, and its file below book/.
 PAGES = {
-    "9.1": ("section 9.1", "01-the-fine-tuning-problem.ipynb"),
     "9.2": ("section 9.2", "02-lora.ipynb"),
     "9.3": ("section 9.3", "03-adapters.ipynb"),
     "9.4": ("section 9.4", "04-prefix-and-prompt-tuning.ipynb"),
-    "9.5": ("section 9.5", "05-choosing-a-method.ipynb"),
     "9.6": ("section 9.6", "06-implementation.ipynb"),
     "mistakes": ("Common mistakes", "common-mistakes.ipynb"),
     "statement": ("the exact statement of the exercise", "exercises/index.md"),
 }
+#: Under which heading of the page: by the mistake or the kind of test, "" where that has none.
+HEADINGS = {
+    "9.2": {"": "The forward pass", "start": "Why A is random and B is zero",
+            "gradients": "The gradients, one by one", "alpha-not-over-r": "What alpha over r does",
+            "no-s": "What alpha over r does"},
+    "9.3": {"": "A narrow detour around nothing", "start": 'How near is "near-identity"?',
+            "gradients": "The gradients"},
+    "9.4": {"": "What is prepended where", "gradients": "Back through attention"},
+    "9.6": {"": "What all methods share", "wrong-dtype": "What an obvious version gets wrong",
+            "accepts-nonsense": "What an obvious version gets wrong"},
+    "mistakes": {"": "7. A prefix without its mask, or without its position shift",
+                 "alpha-not-over-r": "2. alpha instead of alpha / r",
+                 "prompt-scored": "8. The prompt scored in the loss",
+                 "frozen-changed": "4. Weight decay on frozen weights"},
+}
+SIGNS = {"passed": "✓", "failed": "✗", "not yet": "…", "not tried": "–"}
+#: One colour for each state, which holds on light and dark pages; the words say the same.
+COLOURS = {"passed": "#2e8b57", "failed": "#d03b3b", "not yet": "#c98500", "not tried": "#888888"}
+MOST_LINES = 15  # of a report as text
 
 
 def short(text: str, most: int = 600) -> str:
     """At most so many characters: what a student's code says may be long."""
     return text if len(text) <= most else f"{text[:most - 20]} ... ({len(text):,} characters)"
+
+
+def anchor(heading: str) -> str:
+    """The address of a heading on the built page, as docutils makes it."""
+    return re.sub(r"^[-0-9]+|-+$", "", re.sub(r"[^a-z0-9]+", "-", heading.lower()))
 
 
 @dataclass(frozen=True)
@@ -32,6 +55,7 @@ class Diagnosis:
     why : why it is a mistake, without giving the answer away
     read : key of `PAGES`
     seen : what was seen in this run
+    measured : pairs of an array and what it is: "right", or what it is instead
     """
 
     mistake: str
@@ -39,12 +63,18 @@ class Diagnosis:
     why: str
     read: str
     seen: str = ""
+    measured: tuple[tuple[str, str], ...] = ()
 
-    def __str__(self) -> str:
+    def parts(self, exercise: int, kind: str) -> list[tuple[str, str, str]]:
+        """What to say: (opening word, text, address below book/ or "")."""
         title, path = PAGES[self.read]
-        parts = [f"This looks like: {self.name}.", f"Seen: {self.seen}" if self.seen else "",
-                 f"Why it matters: {self.why}", f"Read: {title} (book/{path})."]
-        return "\n".join(part for part in parts if part)
+        headings = HEADINGS.get(self.read, {})
+        heading = headings.get(self.mistake, headings.get(kind, headings.get("", "")))
+        place = anchor(heading) if heading else f"exercise-{exercise}"
+        opening = "Not recognised" if self.mistake == "values" else "This looks like"
+        return [(opening, f"{self.name}.", ""), *([("Seen", self.seen, "")] if self.seen else []),
+                ("Why it matters", self.why, ""),
+                ("Read", f"{title}, “{heading}”" if heading else title, f"{path}#{place}")]
 
 
 @dataclass(frozen=True)
@@ -69,6 +99,7 @@ class Report:
     rows : tuple of Row
     diagnosis : Diagnosis or None, of the first failure
     step : int or None, the last step that was checked; None if all were
+    hint : which hint of the notebook may help, "" before the second failure in one place
     """
 
     exercise: int
@@ -76,6 +107,7 @@ class Report:
     rows: tuple[Row, ...]
     diagnosis: Diagnosis | None
     step: int | None = None
+    hint: str = ""
 
     @property
     def status(self) -> str:
@@ -89,29 +121,41 @@ class Report:
         return self.status == "passed"
 
     @property
+    def measured(self) -> dict[str, str]:
+        """The arrays of the failed test by name: "right", or what each is instead."""
+        return dict(self.diagnosis.measured) if self.diagnosis else {}
+
+    @property
+    def failed(self) -> Row | None:
+        """The test that failed."""
+        return next((row for row in self.rows if row.status == "failed"), None)
+
+    @property
     def verdict(self) -> str:
         """The report in one sentence."""
         done = sum(row.status == "passed" for row in self.rows)
         return {"passed": f"All {len(self.rows)} tests passed.",
                 "not yet": f"Not yet: {done} of {len(self.rows)} tests passed, "
                            "the others wait for what is missing.",
-                "failed": "A test failed. Mend this first; the tests below it were not tried.",
+                "failed": "A test failed. Mend this first; what comes after it was not tried.",
                 }[self.status]
 
+    def _parts(self) -> list[tuple[str, str, str]]:
+        """The diagnosis and the hint."""
+        told = self.diagnosis.parts(self.exercise, self.failed.kind) if self.diagnosis else []
+        return told + [("Hint", self.hint, "")] * bool(self.hint)
+
     def _shown(self) -> list[Row]:
-        """The rows, with those of earlier steps those not tried too; each note once."""
-        early = [row for row in self.rows if self.step and row.step < self.step]
-        rows = list(self.rows[len(early):])
-        if early:
-            first = next((row for row in early if row.status != "passed"), early[-1])
-            done = sum(row.status == "passed" for row in early)
-            note = "" if first.status == "passed" else f"{first.name}. {first.note}"
-            steps = "step 1" if self.step == 2 else f"steps 1-{self.step - 1}"
-            rows.insert(0, Row(first.step, steps, f"{done} of {len(early)} earlier tests passed",
-                               first.status, note.strip()))
-        late = [row for row in rows if row.status == "not tried"]  # these stand at the end
-        if len(late) > 1:
-            rows[-len(late):] = [Row(late[0].step, "", f"{len(late)} tests after it", "not tried")]
+        """The rows, as many in one line as it takes for the whole to be short; each note once."""
+        room, rows = MOST_LINES - 2 - len(self._parts()), list(self.rows)
+        for key in (lambda row: row, lambda row: row.step, lambda row: None):
+            groups: dict[object, list[Row]] = {}
+            for row in self.rows:
+                untried = row.status == "not tried"  # these stand at the end, always in one line
+                groups.setdefault((row.status, untried or key(row)), []).append(row)
+            rows = [_one(group) for group in groups.values()]
+            if len(rows) <= room:
+                break
         notes = [row.note for row in rows]
         return [replace(row, note="" if row.note in notes[:i] else row.note)
                 for i, row in enumerate(rows)]
@@ -119,35 +163,43 @@ class Report:
     def __str__(self) -> str:
         shown = self._shown()
         width = max(len(row.name) for row in shown)
-        lines = [self.title]
-        for row in shown:
-            cells = f"{row.status:<9}  {row.kind:<9}  {row.name:<{width}}  {row.note}"
-            lines.append("  " + cells.rstrip())
-        lines += [self.verdict, *([str(self.diagnosis)] if self.diagnosis else [])]
-        return "\n".join(lines)
+        lines = [self.title, self.verdict]
+        lines += [f"{opening}: {text}" + f" (book/{address})." * bool(address)
+                  for opening, text, address in self._parts()]
+        lines += [f"  {row.status:<9}  {row.kind:<9}  {row.name:<{width}}  {row.note}".rstrip()
+                  for row in shown]
+        return "\n".join(" ".join(line.split("\n")) for line in lines)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        def line(status: str) -> str:
+            return f'style="text-align:left;border-left:4px solid {COLOURS[status]}"'
+
+        told = "".join(
+            f"<p><strong>{opening}:</strong> "
+            + (f'<a href="../{address}">{escape(text)}</a>.' if address else escape(text)) + "</p>"
+            for opening, text, address in self._parts())
         rows = "".join(
-            f'<tr><td style="text-align:left">{escape(SIGNS[row.status])}&nbsp;{row.status}</td>'
+            f"<tr><td {line(row.status)}>{escape(SIGNS[row.status])}&nbsp;{row.status}</td>"
             f'<td style="text-align:left">{escape(row.kind)}</td>'
             f'<td style="text-align:left">{escape(row.name)}'
             + (f"<br><small>{escape(row.note)}</small>" if row.note else "") + "</td></tr>"
             for row in self._shown())
         head = "".join(f'<th scope="col" style="text-align:left">{word}</th>'
                        for word in ("result", "kind", "test"))
-        text = (f'<table class="table"><caption>{escape(self.title)}</caption><thead><tr>'
-                f"{head}</tr></thead><tbody>{rows}</tbody></table>"
-                f"<p><strong>{escape(self.verdict)}</strong></p>")
-        if d := self.diagnosis:
-            title, path = PAGES[d.read]
-            path += f"#exercise-{self.exercise}" * (d.read == "statement")
-            text += (f"<p><strong>This looks like:</strong> {escape(d.name)}.</p>"
-                     + (f"<p><strong>Seen:</strong> {escape(d.seen)}</p>" if d.seen else "")
-                     + f"<p><strong>Why it matters:</strong> {escape(d.why)}</p>"
-                     f'<p><strong>Read:</strong> <a href="../{path}">{escape(title)}</a>.</p>')
-        return text
+        return (f"<p {line(self.status).replace('text', 'padding-left:0.6em;text')}><strong>"
+                f"{escape(self.verdict)}</strong></p>{told}"
+                f'<table class="table"><caption>{escape(self.title)}</caption><thead><tr>'
+                f"{head}</tr></thead><tbody>{rows}</tbody></table>")
 
 
-SIGNS = {"passed": "✓", "failed": "✗", "not yet": "…", "not tried": "–"}
+def _one(group: list[Row]) -> Row:
+    """Rows of one status as a single one, with the first note among them."""
+    first, steps = group[0], sorted({row.step for row in group})
+    if len(group) == 1:
+        return first
+    where = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]}-{steps[-1]}"
+    note = next((row.note for row in group if row.note), "")
+    after = " after it" * (first.status == "not tried")
+    return Row(first.step, where, f"{len(group)} tests{after}", first.status, note)

@@ -139,6 +139,32 @@ class Terms:
                 merged[change][0].append(name)
         return list(merged.values())
 
+    def nearest(self, name: str, value: np.ndarray) -> str:
+        """What comes nearest to an array of which no story is true, "" if nothing is near.
+
+        The terms with other coefficients, or one of them with another node, whichever leaves less.
+        """
+        axes, terms = self.sums[name]
+        value = self._flat(axes, np.asarray(value, np.float64))
+        size, products = np.linalg.norm(value), self.products(name)
+        if not size:
+            return ""
+        matrix = np.stack([product.ravel() for product in products], axis=1)
+        fit = np.linalg.lstsq(matrix, value.ravel(), rcond=1e-8)[0]
+        found = [(np.linalg.norm(matrix @ fit - value.ravel()), " + ".join(
+            f"{self._called(c)}·({_pretty(product)})"
+            for c, (_, product) in zip(fit, terms, strict=True)))] * (len(terms) <= TABLE)
+        total = sum(products)
+        for node in self.used:
+            where = [i for i, (_, product) in enumerate(terms) if node in product.split()]
+            if where and self.nodes[node].ndim:
+                rest = total - sum(products[i] for i in where)
+                for words, new in self._changes(node):
+                    changed = rest + sum(self.products(name, {node: new})[i] for i in where)
+                    found.append((np.linalg.norm(changed - value), words))
+        left, words = min(found, default=(size, ""), key=lambda pair: pair[0])
+        return f"; nearest is {words}, which leaves {left / size:.0%} of it" * bool(left < size / 2)
+
     # ---- The questions, in order --------------------------------------------------------------
 
     def _stories(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
@@ -322,7 +348,7 @@ class Terms:
             return
         for axis in range(close.ndim):
             good = close.all(axis=tuple(i for i in range(close.ndim) if i != axis))
-            if 0 < good.sum() < good.size and np.compress(good, right, axis=axis).any():
+            if 0.02 < good.mean() < 1 and np.compress(good, right, axis=axis).any():
                 zero = not np.compress(~good, value, axis=axis).any()
                 yield Story("partly", f"right only for {_indices(good)} of the {good.size} along "
                             f"axis {axis}" + ", and zero for the others" * zero)

@@ -15,12 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from docutils.nodes import make_id
+from exercise_tools import ROOMS, ROOT
 
 import checks
 import peft
 from exercises.harness import checking, progress
-from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found
-from exercises.harness.report import PAGES
+from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Terms
+from exercises.harness.hints import HINTS
+from exercises.harness.report import COLOURS, HEADINGS, PAGES, SIGNS, anchor
 from exercises.harness.run import METHOD_HINT, time_limit
 
 
@@ -283,7 +286,6 @@ def test_tests_after_a_failure_are_not_tried_and_steps_are_respected():
     report = exercise.check(None)
     assert [row.status for row in report.rows] == ["failed", "not tried"]
     assert len(exercise.check(None, step=1).rows) == 1
-    assert "0 of 1 earlier tests passed" in str(exercise.check(None, step=2))
     with pytest.raises(ValueError, match="1 to 2"):
         exercise.check(None, step=3)
 
@@ -306,9 +308,31 @@ def test_steps_and_kinds_are_in_order_and_pages_exist(number):
     assert len(module.EXERCISE.mistakes) >= 5
 
 
-def test_pages_that_diagnoses_name_exist():
+def test_pages_and_headings_that_diagnoses_name_exist():
     book = Path(peft.__file__).resolve().parents[2] / "book"
-    assert [path for _, path in PAGES.values() if not (book / path).exists()] == []
+    for key, (_, path) in PAGES.items():
+        text = (book / path).read_text("utf-8")
+        if path.endswith(".ipynb"):
+            text = "\n".join("".join(cell["source"]) + "\n" for cell in json.loads(text)["cells"])
+        headings = re.findall(r"^#{2,3} (.*)$", text, re.MULTILINE)
+        assert set(HEADINGS.get(key, {}).values()) <= set(headings)
+        assert key == "statement" or HEADINGS[key][""]
+    assert all(f"(exercise-{number})=" in text for number in range(1, checks.EXERCISES + 1))
+
+
+@pytest.mark.parametrize(("mistake", "read", "kind", "heading"), [
+    ("m", "9.2", "start", "Why A is random and B is zero"), ("m", "9.2", "values", "The forward"),
+    ("alpha-not-over-r", "mistakes", "values", "2. alpha instead of alpha / r"),
+    ("wrong-dtype", "9.6", "behaviour", "What an obvious version gets wrong")])
+def test_read_leads_to_the_heading_that_fits_the_mistake_or_the_kind(mistake, read, kind, heading):
+    opening, text, address = Diagnosis(mistake, "m", "m", read).parts(1, kind)[-1]
+    assert opening == "Read" and heading in text and PAGES[read][1] in address
+    assert address.endswith(f"#{anchor(heading)}") or heading == "The forward"
+
+
+def test_the_address_of_a_heading_is_that_of_the_built_page():
+    for heading in (heading for headings in HEADINGS.values() for heading in headings.values()):
+        assert anchor(heading) == make_id(heading)
 
 
 @pytest.fixture
@@ -451,50 +475,118 @@ def test_a_twin_of_another_shape_is_no_twin():
     assert found(run, np.ones(4))[0] == "wrong-shape"
 
 
-def test_tests_that_were_not_tried_are_one_line():
+def line_of(report, start):
+    """Number and text of the one line of a report that starts so."""
+    (found,) = [(i, line.strip()) for i, line in enumerate(str(report).splitlines())
+                if line.strip().startswith(start)]
+    return found
+
+
+def todo(trial):
+    raise NotImplementedError(f"write it for {trial.student}")
+
+
+@pytest.mark.parametrize("steps", [2, 5])
+@pytest.mark.parametrize("tests", [1, 3, 9])
+@pytest.mark.parametrize("end", [lambda trial: None, todo, lambda t: t.expect("x\ny", [1])])
+def test_a_report_has_at_most_fifteen_lines_and_its_rows_are_all_there(steps, tests, end):
     exercise = Exercise(3, "a trial")
-    exercise.test(1, "values", "one")(lambda trial: trial.expect("x", [1]))
-    for name in ("two", "three", "four"):
-        exercise.test(1, "values", name)(lambda trial: None)
-    report = exercise.check(None)
-    assert str(report).count("not tried  ") == 1 and "3 tests after it" in str(report)
-    assert len(report.rows) == 4  # a grading tool sees them all
+    for step in range(1, steps + 1):
+        for number in range(tests):
+            exercise.test(step, "values", f"{step} {number}")(
+                end if number == tests - 1 else lambda trial: None)
+    for _ in range(3):  # with a hint, too
+        report = exercise.check("the second time")
+    lines = str(report).splitlines()
+    assert len(lines) <= 15 and len(report.rows) == steps * tests
+    assert str(report).count("not tried  ") == (report.status == "failed")
+    shown = [line for line in lines if line.startswith("  ")]
+    counted = [int(words[0]) if words else 1 for words in (
+        re.findall(r"(\d+) tests", line) for line in shown)]
+    assert sum(counted) == len(report.rows)
 
 
-def test_a_report_says_each_thing_once_and_where_to_read():
+def test_a_report_says_the_diagnosis_first_each_thing_once_and_where_to_read():
     exercise = Exercise(3, "a <trial>", Diagnosis("m", "m", "m", "9.2"))
-
-    def waits(trial):
-        raise NotImplementedError("write it")
-
     exercise.test(1, "interface", "one")(lambda trial: None)
-    exercise.test(2, "shapes", "two")(waits)
-    exercise.test(2, "values", "three")(waits)
+    exercise.test(2, "shapes", "two")(todo)
+    exercise.test(2, "values", "three")(todo)
     exercise.test(2, "values", "four")(lambda trial: trial.expect("x", [1]))
     exercise.test(3, "values", "five")(lambda trial: None)
-    report = exercise.check(None)
-    lines = str(report).splitlines()
-    assert [line.split()[:2] for line in lines[:4]] == [
-        ["Exercise", "3:"], ["passed", "interface"], ["not", "yet"], ["not", "yet"]]
-    assert lines[4].split() == ["failed", "values", "four"] and len(lines) == 11
-    starts = ("  not tried", "A test failed", "This looks like:", "Seen: x gave list",
-              "Why it matters:", "Read:")
-    assert [line.startswith(start) for line, start in zip(lines[5:], starts)] == [True] * 6
+    exercise.test(3, "values", "six")(lambda trial: None)
+    report = exercise.check("this")
+    places = [line_of(report, start)[0] for start in (
+        "Exercise 3:", "A test failed", "This looks like:", "Seen:", "Why it matters:", "Read:",
+        "passed", "failed", "not tried")]
+    assert places == sorted(places) and report.failed.name == "four"
     assert str(report).count("write it") == 1
+    assert "2 tests after it" in line_of(report, "not tried")[1]
+    assert "index.md#exercise-3" in line_of(report, "Read:")[1]
     html = report._repr_html_()
     assert "a &lt;trial&gt;" in html and html.count("write it") == 1 and html.count("✓") == 1
-    assert "<strong>Seen:</strong> x gave list, expected ndarray.</p>" in html
-    link = "../exercises/index.md#exercise-3"
-    assert f'<a href="{link}">the exact statement of the exercise</a>' in html
-    later = str(exercise.check(None, step=3))
-    assert "Exercise 3: a <trial>, step 3 of 3" in later
-    first = later.splitlines()[1]  # what came before, first
-    assert first.startswith("  not yet    steps 1-2") and "1 of 4" in first and "two" in first
-    assert "  passed     step 1     1 of 1" in str(exercise.check(None, step=2))
-    assert exercise.check(None, step=1).verdict == "All 1 tests passed."
-    assert list(exercise.mistakes) == ["m"] and "Seen" not in str(exercise.mistakes["m"])
+    assert html.index("x gave list") < html.index("<table")
+    assert '<a href="../exercises/index.md#exercise-3">' in html
+    assert "step 3 of 3" in str(exercise.check("this", step=3))
+    assert exercise.check("this", step=1).verdict == "All 1 tests passed."
     with pytest.raises(ValueError, match="kind .*'style'"):
         exercise.test(1, "style", "five")
+
+
+def test_tests_of_arguments_come_last_in_a_step_wherever_they_stand():
+    exercise = Exercise(2, "a trial")
+    exercise.test(2, "arguments", "odd ones")(lambda trial: None)
+    exercise.test(1, "values", "a value")(lambda trial: None)
+    exercise.test(2, "values", "two values")(lambda trial: None)
+    assert [test.name for test in exercise.tests] == ["a value", "two values", "odd ones"]
+
+
+@pytest.mark.parametrize("number", range(1, checks.EXERCISES + 1))
+def test_odd_arguments_are_refused_in_the_last_step_only(number):
+    exercise = importlib.import_module([*checks.HOMES.values()][number - 1]).EXERCISE
+    assert {test.step for test in exercise.tests if test.kind == "arguments"} == {exercise.steps}
+
+
+# ------------------------------------------------------------------------ the ladder of hints
+
+
+def failing(exercise, name, *steps):
+    """The exercise with one more test in each step: it fails if the student's work is its name."""
+    for step in steps:
+        exercise.test(step, "values", f"{name} {step}")(
+            lambda trial: trial.expect("x", [1]) if trial.student == name else None)
+    return exercise
+
+
+def test_after_two_failures_in_one_place_the_first_hint_is_offered_then_the_next():
+    exercise = failing(failing(Exercise(2, "a trial"), "a", 1), "b", 1, 2)
+    hints = [exercise.check("a").hint for _ in range(6)]
+    assert hints[0] == "" and [re.findall(r"Hint (\d)", hint) for hint in hints[1:]] == [
+        ["1"], ["2"], ["3"], ["3"], ["3"]]  # step 1 of exercise 2 has three
+    assert "Step 1" in hints[1]
+    assert exercise.check("b").hint == ""  # another place
+    again = exercise.check("b")
+    assert "Hint 1" in str(again) and "Hint 1" in again._repr_html_()
+    assert exercise.check("right").hint == ""
+    assert exercise.check("b").hint == ""  # a pass lies between
+
+
+def test_the_ladder_changes_no_verdict_and_is_each_exercises_own():
+    one, two = (failing(Exercise(2, "a trial"), "a", 1) for _ in range(2))
+    first, second = one.check("a"), one.check("a")
+    assert second.hint and not two.check("a").hint
+    assert (first.status, first.rows, first.diagnosis) == (second.status, second.rows,
+                                                           second.diagnosis)
+    assert one.check("right").passed
+    other = failing(Exercise(7, "without hints"), "a", 1)
+    assert {other.check("a").hint for _ in range(3)} == {""}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_ladder_knows_the_hints_of_the_notebook(room):
+    text = (ROOT / "book" / "exercises" / f"{room.replace('_', '-')}.ipynb").read_text("utf-8")
+    cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"]]
+    steps = [cell.count(":::{admonition} Hint") for cell in cells if cell.startswith("## Step ")]
+    assert HINTS[int(room[2])] == tuple(steps)
 
 
 def test_what_fails_after_a_missing_step_waits_for_it():
@@ -513,7 +605,7 @@ def test_what_fails_after_a_missing_step_waits_for_it():
     assert report.verdict.startswith("Not yet: 4 of 7 ")
     assert report.status == "not yet"
     html = report._repr_html_()
-    assert html.endswith(f"{report.verdict}</strong></p>")
+    assert f"{report.verdict}</strong></p>" in html
     assert all(f'left">{word}</th>' in html for word in ("result", "kind", "test"))
 
 
@@ -623,22 +715,69 @@ class OneBuffer(Line):
         return self.buffer[:g.size]
 
 
+class FirstNumbers(Line):
+    """The array as it was at the first call, copied once."""
+
+    def backward(self, g):
+        self.kept = getattr(self, "kept", self.a.copy())
+        return super().backward(g) * 0 + self.kept * g
+
+
+def line_of_numbers(layer):
+    return lambda x, G: {"output": layer.a * x, "x": layer.a * G, "a": np.array([(G * x).sum()])}
+
+
 @pytest.mark.parametrize(("student", "mistake", "seen"), [
-    (AnotherArray, "dead-parameters", "A forward or backward has put another array in the place"),
-    (FirstInput, "kept", "In call 2, with other numbers in the arrays and another input, the "
-                         "gradient of a is wrong."),
-    (WrongAtOnce, "values", "the output is off by 1, relative to its largest entry."),
-    (OneShapeOnly, "kept", "In call 3, with other numbers in the arrays and another input, the "
-                           "gradient of x is wrong."),
-    (OneBuffer, "kept", "Call 2 has changed what call 1 had returned.")])
-def test_what_is_kept_between_calls_is_noticed(student, mistake, seen):
+    (AnotherArray, "dead-parameters", ["place of a"]),
+    (FirstInput, "kept", ["call 2", "the gradient of a is what the input of the call before gives",
+                          "first call only"]),
+    (FirstNumbers, "kept", ["call 2", "gradient of x is what a of the call before give",
+                            "first call only"]),
+    (WrongAtOnce, "values", ["the output is off by 1,"]),
+    (OneShapeOnly, "kept", ["call 3", "the gradient of x is wrong", "first 2 calls only"]),
+    (OneBuffer, "kept", ["Call 2 has changed", "call 1"])])
+def test_what_is_kept_between_calls_is_noticed_and_what_it_is(student, mistake, seen):
     def run(trial, work):
         layer = work()
-        trial.follows(layer, ("a",), ((3,), (3,), (4,)), lambda x, G: {
-            "output": layer.a * x, "x": layer.a * G, "a": np.array([(G * x).sum()])})
+        trial.follows(layer, ("a",), ((3,), (3,), (4,)), line_of_numbers(layer))
     assert verdict(lambda t: run(t, Line)).passed
-    diagnosis = found(lambda t: run(t, student))
-    assert diagnosis[0] == mistake and diagnosis[1].startswith(seen), diagnosis
+    says(lambda t: run(t, student), mistake, *seen)
+    measured = verdict(lambda t: run(t, student)).measured
+    assert measured == {} or {"right"} < {text.partition(",")[0] for text in measured.values()}
+
+
+class OneForAll(Line):
+    x = None
+
+    def forward(self, x):
+        type(self).kept = x
+        return self.a * x
+
+    def backward(self, g):
+        self.x = self.kept
+        return super().backward(g)
+
+
+class ArrayForAll(Line):
+    def forward(self, x):
+        type(self).last = self.a
+        return super().forward(x)
+
+    def backward(self, g):
+        return super().backward(g) * 0 + self.last * g
+
+
+@pytest.mark.parametrize(("student", "seen"), [
+    (OneForAll, "gradient of a is what the input of the other one gives"),
+    (ArrayForAll, "gradient of x is what the arrays of the other one give")])
+def test_what_is_right_for_one_object_only_is_told_as_that(student, seen):
+    def run(trial, work):
+        def build():
+            layer = work()
+            return layer, layer.forward, line_of_numbers(layer)
+        trial.keeps_apart(build, ("a",), (3,))
+    assert verdict(lambda t: run(t, Line)).passed
+    says(lambda t: run(t, student), "shared", seen, "in the first the", "second object only")
 
 
 def test_a_step_that_backward_takes_is_noticed():
@@ -712,8 +851,7 @@ def test_sections_are_named_by_their_number():
     for key, (title, path) in PAGES.items():
         if path[0].isdigit():
             assert key == f"9.{int(path[:2])}" and title == f"section {key}"
-    assert {"9.1", "9.2", "9.3", "9.4", "9.5", "9.6", "mistakes", "statement"} == set(
-        PAGES)
+    assert {"9.2", "9.3", "9.4", "9.6", "mistakes", "statement"} == set(PAGES)
     assert "after 10 seconds" in GENERAL["too-long"].why
 
 
@@ -723,29 +861,40 @@ def test_a_finding_keeps_what_its_diagnosis_saw_and_goes_by_its_identifier():
     assert str(Found(seen)) == "m"
 
 
-def test_a_report_is_a_table_in_a_notebook():
+def test_in_a_notebook_a_report_has_one_colour_for_each_state_and_the_words_all_the_same():
     exercise = Exercise(2, "a trial", Diagnosis("m", "m", "m", "9.2"))
     exercise.test(1, "interface", "one")(lambda trial: None)
     exercise.test(1, "values", "two")(lambda trial: trial.call(lambda: None))
     exercise.test(1, "values", "three")(lambda trial: trial.compare("x", np.ones(1), np.zeros(1)))
     exercise.test(2, "values", "four")(lambda trial: None)
-    cell = '<td style="text-align:left">'
-    rows = "".join(f"<tr>{''.join(f'{cell}{text}</td>' for text in texts)}</tr>" for texts in (
-        ("✓&nbsp;passed", "interface", "one"),
-        ("…&nbsp;not yet", "values", "two<br><small>test_a_report_is_a_table_in_a_notebook."
-         "&lt;locals&gt;.&lt;lambda&gt;.&lt;locals&gt;.&lt;lambda&gt; gave None: is a return or an "
-         "assignment missing?</small>"),
-        ("✗&nbsp;failed", "values", "three"), ("–&nbsp;not tried", "values", "four")))
     html = exercise.check(None)._repr_html_()
-    table, rest = html.split("</table>")
-    assert table.split("<tbody>")[1] == f"{rows}</tbody>"
-    assert rest.startswith("<p><strong>A test failed. Mend this first; the tests below it were not "
-                           "tried.</strong></p><p><strong>This looks like:</strong> a wrong value")
-    assert "<strong>Seen:</strong> x is off by" in rest
+    told, table = html.split("<table")
+    assert "A test failed" in told and "Not recognised" in told and "x is off by" in told
+    assert COLOURS["failed"] in told and len(set(COLOURS.values())) == len(COLOURS) == 4
+    for row, (status, sign) in zip(table.split("<tbody>")[1].split("</tr>"), SIGNS.items()):
+        shown = next(s for s in SIGNS if f"{SIGNS[s]}&nbsp;{s}<" in row)
+        assert [c for c in COLOURS.values() if c in row] == [COLOURS[shown]]
+        assert f"{sign}&nbsp;{status}<" in table
+    assert "&lt;lambda&gt; gave None" in table
     unseen = checking.Report(1, "t", (checking.Row(1, "values", "one", "failed"),),
                              Diagnosis("m", "m", "m", "9.2"))
-    assert "Seen" not in unseen._repr_html_() and "Why it matters:</strong> m" in str(
-        unseen._repr_html_())
+    assert "Seen" not in unseen._repr_html_() and "Why it matters" in unseen._repr_html_()
+
+
+def test_a_report_carries_what_each_array_is_for_a_grading_tool():
+    x, G = (checking.Trial(None, np.float64).normal(4, 3, seed=i) for i in range(2))
+    terms = Terms({"x": ("ni", x), "G": ("no", G), "s": ("", 3.0)},
+                  {"A": ("oi", [((), "s G x")]), "B": ("no", [((), "s G")]),
+                   "C": ("ni", [((), "s x")])}, lead=(4,))
+
+    def run(trial):
+        noise = np.random.default_rng(9).standard_normal((4, 3))
+        trial.measure({"A": 2 * terms.right["A"], "B": terms.right["B"], "C": noise}, terms)
+
+    report = verdict(run)
+    assert list(report.measured) == ["A", "B", "C"] and report.measured["B"] == "right"
+    assert "multiplied by 2" in report.measured["A"] and "off by" in report.measured["C"]
+    assert verdict(lambda trial: None).measured == {}
 
 
 def test_the_students_line_is_found_below_library_code():
