@@ -14,6 +14,7 @@ build that fails or is stopped leaves the last good book. A second build waits f
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
@@ -165,7 +166,9 @@ def lighten_figures():
         if not light.exists():
             with Image.open(path) as figure:
                 small = figure.convert("RGBA").quantize(256, dither=Image.Dither.NONE)
-                small.convert("RGBA").save(light, lossless=True, quality=100, method=6)
+                made = io.BytesIO()
+                small.convert("RGBA").save(made, "webp", lossless=True, quality=100, method=6)
+            write_whole(light, made.getvalue())
         path.unlink()
     for page in sorted(MADE.rglob("*.html")):
         text = page.read_text("utf-8")
