@@ -151,8 +151,8 @@ links: book  ## ask every address on the web that the book names
 vendor: env  ## fetch the pinned browser files in vendor/ anew (needs npm)
 	@$(BIN)/python tools/vendor.py
 
-constraints:  ## remake the lock files from the requirements (UPGRADE=--upgrade for newer versions)
-	@$(PYTHON) tools/constraints.py $(UPGRADE)
+constraints: env  ## remake the lock files from the requirements (UPGRADE=--upgrade for newer versions)
+	@$(BIN)/python tools/constraints.py $(UPGRADE)
 
 matrix: env  ## test on Python 3.11 to 3.14, with pinned, lowest and newest packages (PYTHONS=python3.12 SETS=newest)
 	@$(BIN)/python tools/matrix.py $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(SETS),--sets $(SETS)) $(if $(NOTEBOOKS),--notebooks $(NOTEBOOKS))

@@ -107,6 +107,7 @@ def write_checkpoint(folder, shape, kind):
     import numpy as np
 
     import llama
+    from tensorfile import replacing, write_whole
     vocab, width, mlp, layers, heads, kv, tied = shape
     config = llama.LlamaConfig(vocab, width, mlp, layers, heads, kv, 2048, 1e-5,
                                tie_word_embeddings=tied)
@@ -118,13 +119,13 @@ def write_checkpoint(folder, shape, kind):
     text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     text += b" " * (-len(text) % 8)
     rng = np.random.default_rng(0)
-    with (folder / "model.safetensors").open("wb") as file:
+    with replacing(folder / "model.safetensors") as [new], new.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for dims in shapes.values():
             array = (np.ones(dims, np.float32) if len(dims) == 1
                      else 0.02 * rng.standard_normal(dims, np.float32))
             (array if kind == "F32" else (array.view(np.uint32) >> 16).astype("<u2")).tofile(file)
-    (folder / "config.json").write_text(json.dumps(config.to_hugging_face()))
+    write_whole(folder / "config.json", json.dumps(config.to_hugging_face()))
     return end // size
 
 
@@ -165,7 +166,9 @@ def main():
                "new": NEW, "numpy": numpy.__version__, "torch": versions[0].split("+")[0],
                "transformers": versions[1]}
     if args.record:
-        RECORD.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        sys.path.append(str(sides.CODE))
+        from tensorfile import write_whole
+        write_whole(RECORD, json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
     print(json.dumps(machine))
 
 

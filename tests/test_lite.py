@@ -214,7 +214,7 @@ HOSTILE = """async (address) => {
 }"""
 
 
-def test_a_notebook_that_calls_itself_trusted_reaches_no_other_host(visit, site):
+def test_a_notebook_that_calls_itself_trusted_runs_nothing_and_reaches_no_other_host(visit, site):
     page, _ = visit
     lite_tools.open_notebook(page, site, EXERCISE)
     with lite_tools.served(HTML) as elsewhere:  # another port is another origin
@@ -225,6 +225,7 @@ def test_a_notebook_that_calls_itself_trusted_reaches_no_other_host(visit, site)
         page.wait_for_function(lite_tools.IDLE, timeout=180_000)
         page.wait_for_timeout(1000)
         assert [url for url in asked if url.startswith(elsewhere)] == []
+        assert page.evaluate("localStorage.getItem('ran')") is None, "a stored script ran"
 
 
 def test_from_disk_the_menu_says_what_to_do(chromium, html):

@@ -68,7 +68,35 @@ def test_a_page_without_a_character_set_is_refused():
         content_policy.with_policy("<html><head></head></html>")
 
 
-def test_every_script_that_runs_is_hashed_and_doing_it_again_changes_nothing():
+@pytest.mark.parametrize("script", [
+    "alert(1)", "let toggleHintShow = 'x'; fetch('//a')", "kernelName = 'python3'; alert(1)",
+    "DOCUMENTATION_OPTIONS.pagename = 'a'; alert(1); b = 'c'",
+    "DOCUMENTATION_OPTIONS.pagename = 'a\\'; alert(1)//'",
+    "await import('./config-utils.js'); await import('//outside.example/a.js')"])
+def test_a_script_that_is_not_known_fails_the_build_with_its_text(script):
+    page = f'<head><meta charset="utf-8"><script>{script}</script>'
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        content_policy.with_policy(page)
+    assert script in str(caught.value) and "known_scripts.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("script", [
+    "DOCUMENTATION_OPTIONS.pagename = 'book/02-lora';", "\n kernelName = 'python3'\n",
+    "DOCUMENTATION_OPTIONS.pagename = 'book/exercises/ex1-lora-feed-forward';"])
+def test_a_known_script_is_hashed(script):
+    page = content_policy.with_policy(f'<head><meta charset="utf-8"><script>{script}</script>')
+    assert len(re.findall("sha256-", page)) == 1
+
+
+def test_only_a_page_with_widgets_may_eval(html):
+    for page in pages():
+        text = (html / page).read_text("utf-8")
+        widgets = "application/vnd.jupyter.widget-state+json" in text
+        assert ("unsafe-eval" in text) == widgets, page
+
+
+def test_every_script_that_runs_is_hashed_and_doing_it_again_changes_nothing(monkeypatch):
+    monkeypatch.setattr(content_policy, "KNOWN", {"let a = 1", "b()"})
     page = ('<head><meta charset="utf-8"><script>let a = 1</script><script src="x.js"></script>'
             '<script type="application/json">{"a": 1}</script><script type="module">b()</script>')
     once = content_policy.with_policy(page)

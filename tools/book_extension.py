@@ -251,6 +251,7 @@ def mend_markup(app, error):
     if error or app.builder.name != "html":
         return
     import content_policy
+    from whole import write_whole
 
     out = Path(app.outdir)
     search = out / "_static" / "searchtools.js"
@@ -259,7 +260,7 @@ def mend_markup(app, error):
         if wrong not in text and right not in text:
             raise ValueError(f"Sphinx's search no longer says {wrong!r}: look at MENDED_SEARCH")
         text = text.replace(wrong, right)
-    search.write_text(text, "utf-8")
+    write_whole(search, text)
     pages = [page for page in out.glob("*.html") if page.name != "index.html"]  # Jupyter Book's
     for page in [*pages, *out.joinpath("book").rglob("*.html")]:
         before = text = page.read_text("utf-8")
@@ -268,7 +269,7 @@ def mend_markup(app, error):
         text = SOLUTIONS.sub(fold_solutions, TABLE.sub(mend_table, text))
         text = content_policy.with_policy(text)
         if text != before:
-            page.write_text(text, "utf-8")
+            write_whole(page, text)
 
 
 def place_extra_files(app):

@@ -14,6 +14,7 @@ build that fails or is stopped leaves the last good book. A second build waits f
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
@@ -29,7 +30,7 @@ from content_policy import with_policy
 from in_page import build as in_page
 from lite import build as lite
 from PIL import Image
-from tensorfile import write_whole
+from whole import write_whole
 
 ROOT = notebooks.ROOT
 BUILD = ROOT / "_build"
@@ -127,8 +128,7 @@ def copy_sources():
     for relative, file in wanted.items():
         target = SOURCE / relative
         if not target.exists() or target.read_bytes() != file.read_bytes():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
+            write_whole(target, file.read_bytes())
             everywhere |= relative.parts[0] in {"_config.yml", "_toc.yml", "vendor"}
     for target in [path for path in SOURCE.rglob("*") if path.is_file()]:
         if target.relative_to(SOURCE) not in wanted:
@@ -166,13 +166,15 @@ def lighten_figures():
         if not light.exists():
             with Image.open(path) as figure:
                 small = figure.convert("RGBA").quantize(256, dither=Image.Dither.NONE)
-                small.convert("RGBA").save(light, lossless=True, quality=100, method=6)
+                made = io.BytesIO()
+                small.convert("RGBA").save(made, "webp", lossless=True, quality=100, method=6)
+            write_whole(light, made.getvalue())
         path.unlink()
     for page in sorted(MADE.rglob("*.html")):
         text = page.read_text("utf-8")
         lighter = re.sub(r"(_images/[0-9a-f]{64})\.png", r"\1.webp", text)
         if lighter != text:
-            page.write_text(lighter, "utf-8")
+            write_whole(page, lighter)
 
 
 def place_lite(folder):
@@ -200,7 +202,7 @@ def publish(runs_in_browser):
         place_lite(fresh)
         in_page.add(fresh)
     first = fresh / "index.html"  # Jupyter Book has just written it; it leads to book/index.html
-    first.write_text(with_policy('<meta charset="utf-8">\n' + first.read_text("utf-8")), "utf-8")
+    write_whole(first, with_policy('<meta charset="utf-8">\n' + first.read_text("utf-8")))
     if HTML.exists():
         HTML.rename(OLD)
     fresh.rename(HTML)
@@ -242,7 +244,7 @@ def build():
 def main():
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: at once, not after the cells that run
     BUILD.mkdir(exist_ok=True)
-    with open(BUILD / "lock", "w") as lock:
+    with open(BUILD / "lock", "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -10,15 +10,16 @@ any other file. constraints.txt holds the versions of both without hashes, for w
 enough: pip cannot read hashes from one.
 """
 
+import argparse
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from whole import write_whole
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "code" / "stage-09"))
-from tensorfile import write_whole  # noqa: E402
 
 UV = "uv==0.13.9"  # the resolver; readers do not need it, so it has an environment of its own
 LOCKS = {"requirements-dev.lock": "requirements-dev.txt",
@@ -103,12 +104,16 @@ def faults():
 
 
 def main():
-    if "--check" in sys.argv:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that fit")
+    parser.add_argument("--check", action="store_true", help="do the files belong together?")
+    args = parser.parse_args()
+    if args.check:
         if found := faults():
             sys.exit("\n".join(found) + "\nRun `make constraints`.")
         return
     with tempfile.TemporaryDirectory() as folder:
-        uv, upgrade = install_uv(folder), "--upgrade" in sys.argv
+        uv, upgrade = install_uv(folder), args.upgrade
         compile_lock(uv, "requirements-dev.lock", upgrade)
         compile_lock(uv, "requirements-oracle.lock", upgrade,
                      "--constraint", "requirements-dev.lock")

@@ -1,13 +1,17 @@
 """The Content-Security-Policy of the built pages: what a browser may load and run there.
 
-A page may run the book's own files and the inline scripts that Sphinx and the theme wrote into it,
-each by the hash of its text. Anything else that ends up in a page as script, from a pasted
-`config.json`, say, does not run, and nothing may be asked of another host.
+A page may run the book's own files and the inline scripts that Sphinx, the theme and JupyterLite
+write into it, each by the hash of its text. Those are known: known_scripts.json holds them, and a
+page with another one is refused with its text. So no script gets a hash because it got into a page,
+and what comes into one later, from a pasted `config.json`, say, does not run. Nothing may be asked
+of another host.
 """
 
 import base64
 import hashlib
+import json
 import re
+from pathlib import Path
 
 #: Of each kind, where it may come from. `file:` stands beside 'self', since not every browser
 #: counts the folder of a page that was opened from disk as the page itself.
@@ -41,13 +45,34 @@ META = re.compile(r'\s*<meta http-equiv="Content-Security-Policy"[^>]*>')
 CHARSET = re.compile(r"<meta charset=[^>]*>", re.IGNORECASE)
 
 
+#: Inline scripts that pages may hold, spaces and `VARIES` aside: a page's own name, a checksum.
+KNOWN = set(json.loads(Path(__file__).with_name("known_scripts.json").read_text("utf-8")))
+VARIES = re.compile(r"(?<=DOCUMENTATION_OPTIONS\.pagename = ')[\w/-]+(?=')"
+                    r"|(?<=\?_=)[0-9a-f]{7}(?=')")
+
+
+def known_form(script):
+    """How known_scripts.json holds a script."""
+    return " ".join(VARIES.sub("", script).split())
+
+
 def inline_hashes(text):
-    """The hashes, as a policy names them, of all scripts inside a page; data blocks do not run."""
+    """The hashes, as a policy names them, of all scripts inside a page; data blocks do not run.
+
+    Raises
+    ------
+    ValueError
+        A script that is not known.
+    """
     found = {}
     for attributes, body in SCRIPT.findall(text):
         kind = re.search(r'\btype="([^"]*)"', attributes)
         runs = not kind or kind[1] in ("", "module", "text/javascript")
         if runs and not re.search(r"\bsrc=", attributes):
+            if known_form(body) not in KNOWN:
+                raise ValueError(f"a page holds a script that is not known:\n{body}\nIf the theme "
+                                 "or JupyterLite has a new one, read it, and add it to "
+                                 f"known_scripts.json as {json.dumps(known_form(body))}")
             digest = hashlib.sha256(body.replace("\r\n", "\n").encode()).digest()
             found[f"'sha256-{base64.b64encode(digest).decode()}'"] = None
     return list(found)
@@ -67,7 +92,7 @@ def with_policy(text, sources=SOURCES):
     Raises
     ------
     ValueError
-        The page declares none, so there is no safe place.
+        The page declares none, so there is no safe place; or it holds a script not known.
     """
     text = META.sub("", text)
     found = CHARSET.search(text)

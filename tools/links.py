@@ -23,6 +23,7 @@ from bs4 import BeautifulSoup
 from markdown_it import MarkdownIt
 
 import book_extension
+from whole import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -130,10 +131,9 @@ def outside(html=HTML):
 
 def dead(found, work=WORK):
     """One line for each of these addresses that gives no page, or not the anchor in it."""
-    work.mkdir(parents=True, exist_ok=True)
-    (work / "conf.py").write_text(CONFIG, "utf-8")
+    write_whole(work / "conf.py", CONFIG)
     listed = "".join(f"- <{address}>\n" for address in found)
-    (work / "index.md").write_text(f"# Addresses\n\n{listed}", "utf-8")
+    write_whole(work / "index.md", f"# Addresses\n\n{listed}")
     subprocess.run([sys.executable, "-m", "sphinx", "-b", "linkcheck", "-q", "-E", work,
                     work / "out"], stdout=subprocess.DEVNULL, check=False)
     lines = (work / "out/output.json").read_text("utf-8").splitlines()

@@ -38,6 +38,7 @@ sys.path[:0] = [str(CODE), str(ROOT / "tools")]
 import constraints  # noqa: E402
 import node_js  # noqa: E402
 from lite import build as lite  # noqa: E402
+from whole import write_whole  # noqa: E402
 
 from book_pages import verified  # noqa: E402
 
@@ -103,14 +104,14 @@ def prepare(python, kind, log):
     interpreter = folder / "bin" / "python"
     if kind != "newest" and stamp.exists() and stamp.read_text() == text:
         return interpreter
-    limits_file.write_text("\n".join(limits) + "\n")
+    write_whole(limits_file, "\n".join(limits) + "\n")
     uv = constraints.install_uv(CACHE / "uv")
     subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
     resolution = "lowest-direct" if kind == "lowest" else "highest"
     if run([uv, "pip", "install", "--python", interpreter, "--only-binary", ":all:",
             "--resolution", resolution, "--constraint", limits_file, *wanted], log):
         raise RuntimeError(f"uv found or installed no such set, see {log.relative_to(ROOT)}")
-    stamp.write_text(text)
+    write_whole(stamp, text)
     return interpreter
 
 

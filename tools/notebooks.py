@@ -28,9 +28,9 @@ import threading
 import time
 from pathlib import Path
 
+from whole import write_whole
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "code" / "stage-09"))
-from tensorfile import write_whole  # noqa: E402
 
 TIMEOUT = 600  # seconds that one cell may take
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}

@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from whole import write_whole
+
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ROOT / "tools" / "words.txt"
 BIN = Path(sys.executable).parent
@@ -95,7 +97,7 @@ def problems(prose, code_files=()):
         folder, origin = Path(name), {}
         for number, path in enumerate(prose):
             copy = folder / f"{number:03}.md"
-            copy.write_text(prose_of(path), "utf-8")
+            write_whole(copy, prose_of(path))
             origin[copy.name] = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
             for found in TWICE.finditer(copy.read_text("utf-8")):
                 if found[1].lower() not in RIGHT_TWICE:

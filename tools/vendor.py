@@ -24,9 +24,9 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+from whole import write_whole
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "code" / "stage-09"))
-from tensorfile import write_whole  # noqa: E402
 
 VENDOR = ROOT / "vendor"
 MANIFEST = VENDOR / "vendor.json"

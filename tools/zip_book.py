@@ -10,6 +10,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+from whole import replacing
+
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 TARGET = ROOT / "_build" / "peft-book.zip"
@@ -41,7 +43,9 @@ def pack(target=TARGET, html=HTML):
     """Write the archive and return its size in bytes."""
     from tqdm import tqdm
 
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (replacing(target) as [new],
+          zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive):
         def add(name, data):
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             entry.external_attr = 0o644 << 16

@@ -402,7 +402,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], **metadata: str) 
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from content_policy import with_policy
 from lite import build as lite
+from whole import write_whole
 
 HERE = Path(__file__).resolve().parent
 PLACE = "in-page"  # the folder in the built book
@@ -121,13 +122,12 @@ def add(folder):
     place = f"{PLACE}/{digest.hexdigest()[:12]}"
     shutil.rmtree(folder / PLACE, ignore_errors=True)
     for name, content in files.items():
-        (folder / place / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / place / name).write_bytes(content)
+        write_whole(folder / place / name, content)
     for name, cells in known.items():
         page = folder / name.replace(".ipynb", ".html")
-        page.write_text(with_start(page.read_text("utf-8"), name, cells, place), "utf-8")
+        write_whole(page, with_start(page.read_text("utf-8"), name, cells, place))
     if (page := folder / f"{PLAYGROUND}.html").exists():
-        page.write_text(with_playground(page.read_text("utf-8"), place), "utf-8")
+        write_whole(page, with_playground(page.read_text("utf-8"), place))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import node_js
 from content_policy import CHARSET, JUPYTERLITE, with_policy
+from whole import write_whole
 
 from lite.imports import hidden_imports
 
@@ -80,9 +81,7 @@ def keep(name, data, sha256):
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise OSError(f"{name} should have sha256 {sha256}, what came has {found}")
-    partial = CACHE / f"{name}.partial"
-    partial.write_bytes(data)
-    partial.replace(CACHE / name)
+    write_whole(CACHE / name, data)
 
 
 def from_official_site(names, wanted, settings):
@@ -199,13 +198,9 @@ def stage(folder):
         if path.suffix == ".ipynb":
             notebook = for_browser(json.loads(text))
             text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, "utf-8")
+        write_whole(folder / name, text)
     for path in code_files():
-        target = folder / path.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        write_whole(folder / path.relative_to(ROOT), path.read_bytes())
     shutil.copytree(HERE / "safetensors", folder / CODE / "safetensors",
                     ignore=shutil.ignore_patterns("__pycache__"))
 
@@ -264,7 +259,7 @@ def compiled(files):
         partial = Path(name) / "files"
         partial.mkdir()
         for path in files:
-            shutil.copyfile(path, partial / path.name)
+            write_whole(partial / path.name, path.read_bytes())
         spec = PyodideLockSpec.from_json(HERE / "pyodide-lock.json")
         official = {package.file_name for package in spec.packages.values()}
         added = [partial / path.name for path in files
@@ -295,7 +290,7 @@ def mend(folder):
     for path in folder.rglob("*.js"):
         text, found = re.subn(asks, r'\2.endsWith(".ipynb")', path.read_text("utf-8"))
         if found:
-            path.write_text(text, "utf-8")
+            write_whole(path, text)
             count += found
     if not count:
         raise RuntimeError("JupyterLite no longer has the test for JSON files that mend() mends: "
@@ -305,7 +300,25 @@ def mend(folder):
     for kind in config["jupyter-config-data"]["fileTypes"].values():
         if kind.get("fileFormat") == "json":
             kind["fileFormat"] = "text"
-    path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    write_whole(path, json.dumps(config, indent=2) + "\n")
+
+
+def distrust(folder):
+    """Let no notebook call itself trusted: only what was run here may run its scripts here.
+
+    Jupyter's servers sign what a reader has run, and drop `trusted` from any other file.
+    JupyterLite 0.6.4 has no server, and believes the file.
+    """
+    asks = r"""this\.trusted=!!this\.getMetadata\("trusted"\)\|\|!!(\w+)\.trusted"""
+    count = 0
+    for path in (folder / "build").glob("*.js"):
+        text, found = re.subn(asks, r"this.trusted=!!\1.trusted", path.read_text("utf-8"))
+        if found:
+            write_whole(path, text)
+            count += found
+    if count != 1:
+        raise RuntimeError(f"JupyterLite reads in {count} places what a cell says of its trust; "
+                           "distrust() expects one: look whether it can go, or must be mended")
 
 
 def start_early(folder):
@@ -331,9 +344,8 @@ def run_first(folder, app, script, **constants):
     if text.count(charset) != 1:
         raise RuntimeError(f"{page} no longer declares its character set where {script} can follow")
     known = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in constants.items())
-    (folder / script).write_text(known + (HERE / script).read_text("utf-8"), "utf-8")
-    page.write_text(text.replace(charset, f'{charset}\n    <script src="../{script}"></script>'),
-                    "utf-8")
+    write_whole(folder / script, known + (HERE / script).read_text("utf-8"))
+    write_whole(page, text.replace(charset, f'{charset}\n    <script src="../{script}"></script>'))
 
 
 def digest_of_inputs():
@@ -369,7 +381,7 @@ def build():
         carried = [kernel_wheels()[name] for name in CARRIED]
         shutil.copytree(compiled([*pyodide_files, *wheels, *carried]),
                         work / "lite" / "static" / "pyodide")
-        shutil.copyfile(HERE / "jupyter-lite.json", work / "lite" / "jupyter-lite.json")
+        write_whole(work / "lite/jupyter-lite.json", (HERE / "jupyter-lite.json").read_bytes())
         stage(work / "contents")
         done = subprocess.run(
             [Path(sys.executable).with_name("jupyter"), "lite", "build",
@@ -381,19 +393,21 @@ def build():
         if done.returncode or not (LITE / "notebooks" / "index.html").exists():
             raise RuntimeError(f"JupyterLite failed:\n{(done.stdout + done.stderr)[-3000:]}")
     mend(LITE)
+    distrust(LITE)
     start_early(LITE)
     pages = [path.relative_to(ROOT).as_posix() for path in book_files()
              if path.suffix in (".md", ".ipynb")]
     run_first(LITE, "notebooks", "to-book.js", BOOK=pages)
-    shutil.copyfile(HERE / "start-again.html", LITE / "start-again.html")
+    for name in ("start-again.html", "start-again.js"):
+        write_whole(LITE / name, (HERE / name).read_bytes())
     for page in LITE.rglob("*.html"):
         text = page.read_text("utf-8")
         if not CHARSET.search(text):  # a page that only leads on
             text = text.replace("<head>", '<head>\n    <meta charset="utf-8" />', 1)
-        page.write_text(with_policy(text, JUPYTERLITE), "utf-8")
+        write_whole(page, with_policy(text, JUPYTERLITE))
     for path in [*LITE.rglob("*.map"), *LITE.rglob("*.doit.db")]:
         path.unlink()
-    stamp.write_text(inputs)
+    write_whole(stamp, inputs)
     size = sum(path.stat().st_size for path in LITE.rglob("*") if path.is_file())
     print(f"  {size / 1e6:.0f} MB in {time.perf_counter() - began:.0f} s", flush=True)
 

@@ -3,13 +3,22 @@
 import json
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from tensorfile import write_whole
+
+try:
+    import fcntl
+except ImportError:  # Windows, and the browser: one runner at a time
+    fcntl = None
+
+WAIT = 5.0  # seconds between two looks at what other runners have recorded
 
 
 def rounded(value: Any) -> Any:
@@ -43,14 +52,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Add a row, in place of a cut last line if there is one."""
+    """Add a row, in place of a cut last line if there is one; other runners wait meanwhile."""
     line = (json.dumps(rounded(row), separators=(",", ":")) + "\n").encode()
-    if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
-        write_whole(path, text[:text.rfind(b"\n") + 1])
-    with path.open("ab") as file:  # one write at the end of the file: two runners do not mix lines
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path, "append"):
+        if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
+            write_whole(path, text[:text.rfind(b"\n") + 1])
+        with path.open("ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def write_record(path: Path, content: Any) -> None:
@@ -66,25 +77,96 @@ def set_aside(*paths: Path) -> None:
         print(f"{path.name} is kept as {aside.name}; delete it when the new one is complete")
 
 
+# -------------------------------------------------------------------------- several runners at once
+
+
 @contextmanager
-def only_runner(path: Path) -> Iterator[None]:
-    """Hold a record for one runner at a time; the system lets go when its process ends.
+def _locked(path: Path, name: str, shared: bool = False, wait: bool = True) -> Iterator[Any]:
+    """Hold a lock file beside a record; the system lets go when the process ends, however it does.
+
+    Raises
+    ------
+    OSError
+        Another process has it, and we do not wait.
+    """
+    if fcntl is None:  # Windows: nothing is held
+        yield None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.{name}.lock").open("a") as file:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+        yield file
+
+
+@contextmanager
+def runner(path: Path, fresh: bool = False, *others: Path) -> Iterator[None]:
+    """Be one of a record's runners; `fresh` sets it and `others` aside, and must be alone for that.
 
     Raises
     ------
     SystemExit
-        Another process adds to this record now.
+        A fresh start while another process adds to this record.
     """
     try:
-        import fcntl
-    except ImportError:  # Windows: nothing is held
-        yield
+        with _locked(path, "runners", shared=not fresh, wait=not fresh) as lock:
+            if fresh:
+                set_aside(path, *others)
+                if lock:
+                    fcntl.flock(lock, fcntl.LOCK_SH)  # from here on others may help
+            yield
+    except BlockingIOError:
+        sys.exit(f"another process adds to {path} now: wait for it before a fresh start, or give "
+                 "this one another folder with --output")
+
+
+@contextmanager
+def claim(path: Path, key: Any) -> Iterator[bool]:
+    """Whether this process has a job of a record for itself; one job in a process at a time.
+
+    Whoever gets it looks whether it is recorded by now, and adds its row before letting go.
+    """
+    if fcntl is None:
+        yield True
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
+    place = int.from_bytes(sha256(repr(key).encode()).digest()[:7], "big")
+    with path.with_name(f".{path.name}.claims.lock").open("a") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)  # a byte for each job
         except OSError:
-            sys.exit(f"another process adds to {path} now: wait for it, or give this one another "
-                     "folder with --output")
-        yield
+            yield False
+        else:
+            yield True
+
+
+def run_claimed(job: dict, path: Path, key: Callable[[dict], Any], run: Callable[[dict], dict],
+                keep: Callable[[dict], dict] = dict) -> dict | None:
+    """Run a job and add its row; None if another runner has it, or has recorded it by now.
+
+    `keep` gets what `run` gave, puts away what belongs elsewhere, and returns the row.
+    """
+    with claim(path, key(job)) as mine:
+        if not mine or any(key(row) == key(job) for row in read_lines(path)):
+            return None
+        append(path, row := keep(run(job)))
+        return row
+
+
+def wait_for_others(todo: int) -> None:
+    """Let other runners go on with the jobs that they have."""
+    print(f"{todo} runs are with another runner; waiting for it", flush=True)
+    time.sleep(WAIT)
+
+
+def end_with_parent() -> None:
+    """For a pool's workers, which would outlive a runner that is killed: end when it does."""
+    from multiprocessing import parent_process
+    parent = parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=watch, daemon=True).start()

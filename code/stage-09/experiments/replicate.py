@@ -13,13 +13,21 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # before NumPy loads: two processes of one thread beat one of two
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 from experiments import claims, small_llama
-from experiments.records import append, only_runner, read_lines, write_record
+from experiments.records import (
+    end_with_parent,
+    read_lines,
+    run_claimed,
+    runner,
+    wait_for_others,
+    write_record,
+)
 
 SEEDS = (5, 6, 7, 8, 9)
 RUNS, HELD = "replicated.jsonl", "replicated.json"
@@ -109,18 +117,21 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     log = args.output / RUNS
-    with only_runner(log), get_context("spawn").Pool(args.workers) as pool:
+    work = partial(run_claimed, path=log, key=small_llama.same, run=again)
+    with runner(log), get_context("spawn").Pool(args.workers, end_with_parent) as pool:
         for claim in claims.CLAIMS:
             if claim.__name__ not in args.claims:
                 continue
             try:
-                todo = unfinished(claim, read_lines(log))
+                while todo := unfinished(claim, read_lines(log)):
+                    ours = [row for row in tqdm(
+                        pool.imap_unordered(work, todo), total=len(todo), mininterval=1,
+                        desc=claim.__name__, file=sys.stdout) if row]
+                    if not ours:
+                        wait_for_others(len(todo))
             except (claims.NotRecorded, claims.ClaimFails) as reason:
                 print(f"{claim.__name__} does not hold for its first seeds: {reason}")
                 continue
-            for row in tqdm(pool.imap_unordered(again, todo), total=len(todo), mininterval=1,
-                            desc=claim.__name__, file=sys.stdout):
-                append(log, row)
             write(args.output)
 
 

@@ -35,6 +35,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,12 @@ import numpy as np
 
 from experiments.records import (
     append,
-    only_runner,
+    end_with_parent,
     read_lines,
     rounded,
-    set_aside,
+    run_claimed,
+    runner,
+    wait_for_others,
     write_record,
 )
 from llama import PROJECTIONS, Llama
@@ -364,34 +367,46 @@ def _planned_own(kind: str, rows: Sequence[dict], targets: Sequence[str], method
 
 def unfinished(kind: str, rows: Sequence[dict], **options: Any) -> list[dict[str, Any]]:
     """The planned jobs that `rows` does not hold yet; options as for `planned`."""
-    done = {same(row) for row in rows} if kind.startswith("own") else {_key(row) for row in rows}
-    key = same if kind.startswith("own") else _key
+    key = _identity(kind)
+    done = {key(row) for row in rows}
     return [job for job in planned(kind, rows, **options) if key(job) not in done]
 
 
+def _identity(kind: str) -> Callable[[dict], tuple]:
+    """What makes two jobs of a kind one."""
+    return same if kind.startswith("own") else _key
+
+
+def _run_and_record(job: dict[str, Any], folder: Path) -> dict[str, Any] | None:
+    """A run in `folder`, its spectra in a file beside; None if another runner has it."""
+    def keep(row: dict) -> dict:
+        place = {key: row[key] for key in ("target", "seed")}
+        if (spectra := row.pop("spectra", None)) and not load_spectra(folder, **place):
+            append(folder / "spectra.jsonl", place | spectra)
+        return row
+    return run_claimed(job, folder / "runs.jsonl", _identity(job["kind"]), run, keep)
+
+
 def run_all(args: argparse.Namespace) -> None:
-    """Rounds of jobs on two processes; after a sweep the others use its rates."""
+    """Rounds of jobs on two processes; after a sweep the others use its rates.
+
+    Several runners of one folder share the jobs of each round.
+    """
     from multiprocessing import get_context
 
     from tqdm import tqdm
-    log, spectra_log = args.output / "runs.jsonl", args.output / "spectra.jsonl"
-    with only_runner(log), get_context("spawn").Pool(args.workers) as pool:
-        if args.fresh:
-            set_aside(log, spectra_log)
+    log, work = args.output / "runs.jsonl", partial(_run_and_record, folder=args.output)
+    with (runner(log, args.fresh, args.output / "spectra.jsonl"),
+          get_context("spawn").Pool(args.workers, end_with_parent) as pool):
         write_record(args.output / "before.json", before())
-        rows = read_lines(log)
         for kind in args.rounds:
-            while todo := unfinished(kind, rows, targets=args.targets, methods=args.methods,
-                                     seeds=args.seeds, steps=args.steps, sizes=args.sizes):
-                for row in tqdm(pool.imap_unordered(run, todo), total=len(todo), desc=kind,
-                                mininterval=1, file=sys.stdout):
-                    spectra = row.pop("spectra", None)
-                    row = rounded(row)  # as it will be read again: the same rates get chosen
-                    rows.append(row)
-                    append(log, row)
-                    if spectra:
-                        append(spectra_log,
-                               {"target": row["target"], "seed": row["seed"], **spectra})
+            while todo := unfinished(kind, read_lines(log), targets=args.targets,
+                                     methods=args.methods, seeds=args.seeds, steps=args.steps,
+                                     sizes=args.sizes):
+                ours = [row for row in tqdm(pool.imap_unordered(work, todo), total=len(todo),
+                                            desc=kind, mininterval=1, file=sys.stdout) if row]
+                if not ours:
+                    wait_for_others(len(todo))
     write_table(args.output)
 
 
@@ -454,9 +469,9 @@ def load_before(folder: Path = RESULTS) -> dict[str, Any]:
     return json.loads((folder / "before.json").read_text(encoding="utf-8"))
 
 
-def load_spectra(folder: Path = RESULTS) -> list[dict]:
+def load_spectra(folder: Path = RESULTS, **wanted: Any) -> list[dict]:
     """One row per target and seed: `best` and `final`, each as `spectrum` returns it."""
-    return read_lines(folder / "spectra.jsonl")
+    return [row for row in read_lines(folder / "spectra.jsonl") if wanted.items() <= row.items()]
 
 
 def summarise(rows: Iterable[dict]) -> list[dict]:

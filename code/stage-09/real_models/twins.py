@@ -23,7 +23,7 @@ import names
 import peft
 import training
 from real_models import hub
-from tensorfile import write_whole
+from tensorfile import replacing, write_whole
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "data"
@@ -43,8 +43,10 @@ def make_batches() -> list[tuple[np.ndarray, np.ndarray]]:
 
 def save_batches(folder: Path, batches: list) -> None:
     """Put the batches where both scripts of huggingface/ look for them."""
-    np.savez(folder / "batches.npz", **{f"{key} {i}": array for i, pair in enumerate(batches)
-                                        for key, array in zip(("inputs", "targets"), pair)})
+    arrays = {f"{key} {i}": array for i, pair in enumerate(batches)
+              for key, array in zip(("inputs", "targets"), pair)}
+    with replacing(folder / "batches.npz") as [new], new.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def train(base: str, folder: Path, batches: list) -> list[float]:
@@ -98,7 +100,7 @@ def ask_peft(folder: Path, batches: list) -> tuple[dict[str, Any], bool]:
         shutil.copytree(RECORD / "peft", folder / "peft", dirs_exist_ok=True)
         return json.loads((RECORD / "answers.json").read_text(encoding="utf-8")), False
     save_batches(folder, batches)
-    (folder / "ids.json").write_text(json.dumps(IDS.tolist()))
+    write_whole(folder / "ids.json", json.dumps(IDS.tolist()))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}  # never our peft.py
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([ORACLE, SCRIPT, BASE, folder], env=environment, cwd=folder,
@@ -115,9 +117,8 @@ def main() -> None:
         answers, fresh = ask_peft(folder, batches)
         if not fresh:
             sys.exit(f"{ORACLE} is missing: `make oracle` installs PyTorch and Hugging Face there")
-        (RECORD / "peft").mkdir(parents=True, exist_ok=True)
         for file in ("adapter_config.json", "adapter_model.safetensors"):
-            shutil.copy(folder / "peft" / file, RECORD / "peft")
+            write_whole(RECORD / "peft" / file, (folder / "peft" / file).read_bytes())
         config = RECORD / "peft" / "adapter_config.json"  # without this machine's folders
         content = json.loads(config.read_text()) | {"base_model_name_or_path": "data/base"}
         content["target_modules"].sort()

@@ -47,6 +47,7 @@ def main():
     from croniter import croniter
 
     from experiments.schedules import YEAR, runs
+    from tensorfile import write_whole
 
     rng, seen, rows = random.Random(0), set(), []
     for group, shapes, count in (("test", SHAPES, 60), ("shapes", NEW_SHAPES, 20),
@@ -71,7 +72,7 @@ def main():
         if times != [t for t in theirs if t.year == YEAR][:len(times)]:
             raise SystemExit(f"{cron}: croniter runs it at other times than we do")
     text = "".join("\t".join(row) + "\n" for row in [("group", "words", "cron"), *rows])
-    (HERE / "cron.tsv").write_text(text, encoding="ascii")
+    write_whole(HERE / "cron.tsv", text)
     print(f"{len(rows)} schedules")
 
 

@@ -1,6 +1,6 @@
 """Make the lists of names that the course trains on, from the word lists inside Faker.
 
-    python -m venv /tmp/faker && /tmp/faker/bin/pip install Faker==40.54.0
+    python -m venv /tmp/faker && /tmp/faker/bin/pip install Faker==40.54.0 numpy
     /tmp/faker/bin/python make_names.py
 
 Rewrites base.txt, turkish.txt and icelandic.txt beside this file. Nothing is drawn at random: the
@@ -11,8 +11,13 @@ fixed shuffle which no random-number library can change, so `names.py` may split
 import hashlib
 import importlib
 import re
+import sys
 import unicodedata
 from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+from tensorfile import write_whole  # noqa: E402
 
 FAKER = "40.54.0"
 BASE = ["en_US", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL", "sv_SE", "pl_PL", "en_IE"]
@@ -48,7 +53,7 @@ def main() -> None:
         lists[target] = names_of(locale) - lists["base"]  # what pretraining never saw
     for name, words in lists.items():
         ordered = sorted(words, key=lambda word: hashlib.sha256(word.encode()).digest())
-        Path(__file__).with_name(f"{name}.txt").write_text("\n".join(ordered) + "\n")
+        write_whole(HERE / f"{name}.txt", "\n".join(ordered) + "\n")
         print(f"{name:<10} {len(ordered):>7,} names")
 
 

@@ -1,12 +1,15 @@
 """Run a student's work safely: a time limit, errors explained, global state put back.
 
-NumPy only, no threads and no signals: the same code runs in the browser.
+NumPy only, and nothing here needs threads, signals or processes: the same code runs in the browser.
+Where there are such, `outside` ends what gets around the limit.
 """
 
 import linecache
+import os
 import random
 import re
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from exercises.harness.general import GENERAL, Found, NotYet
+from exercises.harness.outside import APART, apart, insisting
 from exercises.harness.report import Diagnosis, short
 
 STANDARD_LIBRARY = str(Path(linecache.__file__).parent)
@@ -43,12 +47,15 @@ class TooLong(BaseException):
     what caught it.
     """
 
-    def __init__(self, dropped: Callable[[FrameType], None]):
+    dropped: Callable[[FrameType], None] | None = None
+
+    def __init__(self, dropped: Callable[[FrameType], None] | None = None):
         super().__init__()
         self.dropped = dropped
 
     def __del__(self) -> None:
-        self.dropped(sys._getframe(1))
+        if self.dropped:
+            self.dropped(sys._getframe(1))
 
 
 @contextmanager
@@ -56,7 +63,8 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Raise `TooLong` in Python code that runs longer. A single call into NumPy can't be stopped.
 
     A trace function needs neither threads nor signals, so this works in the browser. Where a
-    debugger traces already, there is no limit.
+    debugger traces already, there is no limit. Half a second later a thread, where there is one,
+    takes over from a limit that was switched off or caught for good.
     """
     if sys.gettrace() is not None:
         yield
@@ -78,13 +86,14 @@ def time_limit(seconds: float) -> Iterator[None]:
         if inside:
             sys.settrace(watch)
 
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for it when the tracing begins
-    sys.settrace(watch)
-    try:
-        yield
-    finally:
-        inside = False
-        sys.settrace(None)
+    with insisting(seconds + 0.5, TooLong):
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for it when the tracing begins
+        sys.settrace(watch)
+        try:
+            yield
+        finally:
+            inside = False
+            sys.settrace(None)
 
 
 def _is_students(frame: FrameType) -> bool:
@@ -275,30 +284,45 @@ PATCHED = (np, np.linalg, np.random)
 
 
 @contextmanager
-def _as_it_was() -> Iterator[None]:
-    """Put back what is everybody's: NumPy's functions and how it treats errors."""
-    kept = [(vars(module), dict(vars(module))) for module in PATCHED]
-    errors = np.geterr()
+def _as_it_was() -> Iterator[list[str]]:
+    """Put back what is everybody's: NumPy's functions, which it names, and its error state."""
+    kept = [(module.__name__, vars(module), dict(vars(module))) for module in PATCHED]
+    errors, changed = np.geterr(), []
     try:
-        yield
+        yield changed
     finally:
         np.seterr(**errors)
-        for now, before in kept:
-            now.update({name: value for name, value in before.items()
-                        if now.get(name) is not value})
+        for module, now, before in kept:
+            other = {name: value for name, value in before.items() if now.get(name) is not value}
+            now.update(other)
+            changed += [f"{module}.{name}" for name in other]
 
 
 def safely(work: Callable[[], None], seconds: float, called: Callable[[], str]) -> Outcome:
     """The outcome of one test. Whatever the student's code does ends here, but for Ctrl+C.
 
+    With PEFT_CHECKS_APART in the environment the test runs in a process of its own, which is ended
+    if need be.
+
     Parameters
     ----------
     called : says what was called last, for the report of an error in it
     """
+    if not os.environ.get(APART):
+        return _here(work, seconds, called)
+    outcome = apart(lambda: _here(work, seconds, called), 2 * seconds + 1)
+    if isinstance(outcome, str):
+        kind = "too-long" if "seconds" in outcome else "raised"
+        return "failed", "", replace(GENERAL[kind], seen=outcome)
+    return outcome
+
+
+def _here(work: Callable[[], None], seconds: float, called: Callable[[], str]) -> Outcome:
     numpy_state, python_state = np.random.get_state(), random.getstate()
     touched = True  # also by what was interrupted
+    threads = set(threading.enumerate())
     try:
-        with _as_it_was():
+        with _as_it_was() as changed:
             outcome = _outcome(work, seconds, called)
         touched = (python_state != random.getstate()
                    or not _same_state(numpy_state) and not _drawn_by_others())
@@ -308,6 +332,11 @@ def safely(work: Callable[[], None], seconds: float, called: Callable[[], str]) 
             random.setstate(python_state)
     if touched and outcome[0] != "not yet":
         return "failed", "", GENERAL["global-random"]
+    if outcome[0] == "passed" and changed:
+        return "failed", "", replace(GENERAL["global-numpy"], seen=f"{', '.join(changed)} was "
+                                     "another object after the call. It is put back.")
+    if outcome[0] == "passed" and (left := len(set(threading.enumerate()) - threads)):
+        return "passed", f"It left {left} {'thread' if left == 1 else 'threads'} running.", None
     return outcome
 
 

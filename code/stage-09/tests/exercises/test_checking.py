@@ -4,7 +4,9 @@ import asyncio
 import functools
 import gc
 import importlib
+import itertools
 import json
+import os
 import random
 import re
 import sys
@@ -144,6 +146,122 @@ def test_an_endless_loop_ends(monkeypatch, endless):
     assert verdict(lambda trial: trial.call(trial.student, trial.normal(2)), lambda x: x).passed
 
 
+def endless_untraced(x):
+    sys.settrace(None)
+    while True:
+        x = x + 1
+
+
+def endless_kept(x):
+    errors = []
+    while True:
+        try:
+            x = x + 1
+        except BaseException as error:
+            errors.append(error)
+
+
+def endless_unmarked(x):
+    frame = sys._getframe()
+    frame.f_trace, frame.f_trace_opcodes = None, False
+    while True: pass  # noqa: E701
+
+
+def endless_generator(x):
+    def numbers():
+        while True:
+            try:
+                yield 1
+            except BaseException:
+                pass
+    while True:
+        try:
+            sum(numbers())
+        except BaseException:
+            pass
+
+
+def endless_destructor(x):
+    class Thing:
+        def __del__(self):
+            while True:
+                try:
+                    pass
+                except BaseException:
+                    pass
+    thing = Thing()
+    del thing
+
+
+def endless_descent(x):
+    try:
+        return endless_descent(x)
+    except BaseException:
+        return endless_descent(x)
+
+
+def endless_call(x):
+    return sum(itertools.repeat(1))
+
+
+def leaves(x):
+    os._exit(3)
+
+
+@pytest.mark.parametrize("endless", [endless_untraced, endless_kept, endless_unmarked,
+                                     endless_generator])
+def test_a_loop_that_gets_around_the_limit_ends(monkeypatch, endless):
+    monkeypatch.setattr(checking, "TIME_LIMIT", 0.2)
+    for _ in range(2):
+        report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), endless)
+        assert report.diagnosis.mistake == "too-long" and report.status == "failed"
+        assert sys.gettrace() is None
+    before = threading.active_count()
+    assert verdict(lambda trial: trial.call(trial.student, trial.normal(2)), lambda x: x).passed
+    assert threading.active_count() == before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_destructor_that_loops_ends(monkeypatch):
+    """Python drops what is raised in one, so whoever keeps it there may not hear of it."""
+    monkeypatch.setattr(checking, "TIME_LIMIT", 0.2)
+    start = time.monotonic()
+    verdict(lambda trial: endless_destructor(1))
+    assert time.monotonic() - start < 10 and sys.gettrace() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to be apart in")
+@pytest.mark.parametrize(("student", "mistake"), [
+    (endless_loop, "too-long"), (endless_untraced, "too-long"), (endless_descent, "too-long"),
+    (endless_call, "too-long"), (leaves, "raised"), (lambda x: 1 / 0, "raised")])
+def test_in_a_process_apart_everything_ends(monkeypatch, student, mistake):
+    monkeypatch.setattr(checking, "TIME_LIMIT", 0.2)
+    monkeypatch.setenv("PEFT_CHECKS_APART", "1")
+    start = time.monotonic()
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), student)
+    assert report.diagnosis.mistake == mistake and time.monotonic() - start < 20
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to be apart in")
+def test_what_is_done_apart_changes_nothing_here(monkeypatch):
+    monkeypatch.setenv("PEFT_CHECKS_APART", "1")
+    kept = []
+    assert verdict(lambda trial: kept.append(np.random.seed(0))).status == "failed"
+    assert verdict(lambda trial: kept.append(1)).passed and kept == []
+
+    def todo():
+        raise NotImplementedError("step 1")
+    report = verdict(lambda trial: todo())
+    assert report.status == "not yet" and "step 1" in str(report)
+
+
+def test_a_thread_that_is_left_is_counted():
+    stop = threading.Event()
+    report = verdict(lambda trial: threading.Thread(target=stop.wait).start())
+    stop.set()
+    assert report.passed and "1 thread " in str(report)
+
+
 def test_a_limit_that_was_replaced_by_another_error_leaves_no_endless_tracing():
     def replaces():
         try:
@@ -193,7 +311,10 @@ def test_numpy_is_put_back_as_it_was():
         np.seterr(all="raise")
         np.abs = np.linalg.norm = None
     try:
-        assert verdict(lambda trial: spoils()).passed
+        report = verdict(lambda trial: spoils())
+        assert report.diagnosis.mistake == "global-numpy"
+        assert {"numpy.abs", "numpy.linalg.norm"} <= set(
+            report.diagnosis.seen.replace(",", "").split())
         assert (np.geterr(), np.abs, np.linalg.norm) == (before, absolute, norm)
     finally:
         np.seterr(**before)
@@ -434,8 +555,8 @@ def test_the_hint_knows_every_array_of_peft(name, end):
 
 
 def test_general_diagnoses_send_to_where_the_matter_is_explained():
-    by_page = {"statement": {"raised", "slip", "signature", "global-random", "wrong-type",
-                             "wrong-shape", "values", "start-size", "digits", "factor", "terms",
+    by_page = {"statement": {"raised", "slip", "signature", "global-random", "global-numpy",
+                             "wrong-type", "wrong-shape", "values", "start-size", "digits", "factor", "terms",
                              "operand", "another", "turned", "partly", "ignores-rng",
                              "starts-alike"},
                "9.6": {"too-long", "changes-input", "wrong-dtype", "not-finite", "accumulates",

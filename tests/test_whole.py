@@ -1,0 +1,333 @@
+"""Every write is whole or not at all: killed at any step, full at any byte, read-only, two at once.
+
+Each writer runs in a child process that is spoilt from outside; what its file then says must be
+the old state or the new one.
+"""
+
+import ast
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import build_book
+import notebooks
+import pytest
+import zip_book
+from conftest import ROOT
+from exercises.harness import progress
+from experiments import records
+from tensorfile import write_whole
+
+# ------------------------------------------------------------------ nobody writes beside the helper
+
+#: Who may write without `tensorfile.write_whole`, with the reason why nothing can be lost.
+SCRATCH = {
+    "code/stage-09/tensorfile.py": "the helper itself",
+    "code/stage-09/real_models/huggingface/train_peft.py":
+        "runs where `import peft` is Hugging Face's, in a folder that twins.py made for this run",
+    "code/stage-09/real_models/huggingface/train_distributed.py":
+        "likewise; its keep() writes beside the target and replaces it",
+    "tools/lite/safetensors/numpy.py": "stands in for the library, which callers give a new file",
+    "tools/lite/compile.py": "runs inside Pyodide, on a folder made for this run",
+}
+WRITERS = {"write_text", "write_bytes", "save", "savez", "savez_compressed", "savetxt", "tofile",
+           "copyfile", "copy2"}
+MODULES = {"np", "numpy", "shutil"}
+
+
+def mode_of(call, place):
+    """The mode of an open() or a ZipFile(); "r" if none is given."""
+    given = [*call.args[place:place + 1],
+             *(word.value for word in call.keywords if word.arg == "mode")]
+    return given[0].value if given and isinstance(given[0], ast.Constant) else "r" if not given \
+        else "?"
+
+
+def direct_writes(tree):
+    """(line, what) of each call that writes a file in place; inside `with replacing(…)` is right.
+
+    Adding at the end ("a") loses nothing that was there.
+    """
+    memory = {ast.unparse(node.targets[0]) for node in ast.walk(tree)
+              if isinstance(node, ast.Assign) and "BytesIO()" in ast.unparse(node.value)}
+
+    def visit(node, safe):
+        if isinstance(node, ast.With):
+            safe = safe or any("replacing" in ast.unparse(item.context_expr) for item in node.items)
+        if isinstance(node, ast.Call) and not safe and not (
+                node.args and ast.unparse(node.args[0]) in memory):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else \
+                getattr(node.func, "id", "")
+            known = name in WRITERS | {"open", "ZipFile", "dump"}
+            owner = ast.unparse(node.func.value) if known and hasattr(node.func, "value") else ""
+            if name in ("open", "ZipFile"):
+                place = 1 if owner in ("", "zipfile", "io", "gzip", "tarfile", "Image") else 0
+                if owner not in ("os", "Image") and set(mode_of(node, place)) & set("wx+?"):
+                    yield node.lineno, ast.unparse(node)
+            elif name in WRITERS and (owner in MODULES or name.startswith("write_")
+                                      or name == "tofile"):
+                yield node.lineno, ast.unparse(node)
+            elif (owner, name) == ("json", "dump") or name == "save" and "convert" in owner:
+                yield node.lineno, ast.unparse(node)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, safe)
+    yield from visit(tree, False)
+
+
+def sources():
+    for folder in ("code/stage-09", "tools", "benchmarks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            name = path.relative_to(ROOT).as_posix()
+            if "/tests/" not in name and name not in SCRATCH:
+                yield name, path
+
+
+def test_no_file_is_written_in_place():
+    found = [f"{name}, line {line}: {what}" for name, path in sources()
+             for line, what in direct_writes(ast.parse(path.read_text("utf-8")))]
+    assert not found, "use tensorfile.write_whole or replacing:\n" + "\n".join(found)
+
+
+def test_what_is_excused_is_there_and_writes():
+    for name in SCRATCH:
+        assert [*direct_writes(ast.parse((ROOT / name).read_text("utf-8")))], name
+
+
+@pytest.mark.parametrize("line", [
+    "path.write_text('x')", "Path('a').write_bytes(b'')", "open('a', 'w')", "open('a', mode='wb')",
+    "path.open('w')", "path.open(mode='x')", "open('a', how)", "path.open('r+')",
+    "np.savez('a', x=1)", "np.save('a', x)", "json.dump(x, file)", "shutil.copyfile(a, b)",
+    "zipfile.ZipFile('a', 'w')", "figure.convert('RGB').save(path)", "array.tofile('a')",
+    "with other(path) as new: new.open('w')"])
+def test_a_write_in_place_is_seen(line):
+    assert len([*direct_writes(ast.parse(line))]) == 1
+
+
+@pytest.mark.parametrize("line", [
+    "path.open()", "open('a')", "path.open('ab')", "zipfile.ZipFile(path)", "model.save(folder)",
+    "open(BUILD / 'lock', 'a')", "with replacing(path) as [new], new.open('wb') as file: pass",
+    "write_whole(path, text)", "made = io.BytesIO(); zipfile.ZipFile(made, 'w')", "hub.save(a)"])
+def test_what_loses_nothing_is_let_be(line):
+    assert not [*direct_writes(ast.parse(line))]
+
+
+# ------------------------------------------------------------------------------ the writers, spoilt
+
+OLD, NEW = "old " * 700, "new " * 900
+
+
+class Writer:
+    """One way to write: `begin` makes the old state in a folder, `write` the new; `state` reads."""
+
+    def __init__(self, begin, write, state):
+        self.begin, self.write, self.state = begin, write, state
+
+
+def notebook(text):
+    return {"cells": [{"cell_type": "markdown", "id": "a", "metadata": {}, "source": text}],
+            "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def noted(folder, number):
+    os.environ["PEFT_BOOK_PROGRESS"] = str(folder / "progress.json")
+    progress.PATIENCE = 0.05
+    progress._note(number, folder / "progress.json")
+
+
+def book(folder, text):
+    """A built book of two pages that say the same, published in `folder`."""
+    for name, path in {"MADE": "made", "HTML": "html", "OLD": "html.old"}.items():
+        setattr(build_book, name, folder / path)
+    shutil.rmtree(build_book.MADE, ignore_errors=True)
+    for page in ("index.html", "other.html"):
+        write_whole(build_book.MADE / page, f"<head></head>{text}")
+    build_book.restore()
+    build_book.publish(False)
+
+
+def book_state(folder):
+    build_book.HTML, build_book.OLD = folder / "html", folder / "html.old"
+    build_book.restore()
+    said = {OLD in page.read_text() for page in build_book.HTML.glob("*.html")}
+    assert len(said) == 1 and len([*build_book.HTML.iterdir()]) == 2, "pages of two editions"
+    return "old" if said.pop() else "new"
+
+
+def packed(folder, text):
+    write_whole(folder / "pages/index.html", text)
+    sys.modules["tqdm"].tqdm.monitor_interval = 0  # no thread
+    zip_book.pack(folder / "book.zip", folder / "pages")
+
+
+def zip_state(folder):
+    with zipfile.ZipFile(folder / "book.zip") as archive:
+        assert archive.testzip() is None
+        return archive.read("peft-book/index.html").decode()[:3]
+
+
+
+WRITES = {
+    "a file": Writer(lambda f: write_whole(f / "x", OLD), lambda f: write_whole(f / "x", NEW),
+                     lambda f: (f / "x").read_text().split()[0]
+                     if (f / "x").read_text() in (OLD, NEW) else "damaged"),
+    "a notebook": Writer(lambda f: notebooks.write(notebook(OLD), f / "x.ipynb"),
+                         lambda f: notebooks.write(notebook(NEW), f / "x.ipynb"),
+                         lambda f: json.loads((f / "x.ipynb").read_text())["cells"][0]["source"][0]
+                         [:3]),
+    "progress": Writer(lambda f: noted(f, "1"), lambda f: noted(f, "2"),
+                       lambda f: {"1": "old", "12": "new"}[
+                           "".join(json.loads((f / "progress.json").read_text()))]),
+    "a record's row": Writer(lambda f: records.append(f / "runs.jsonl", {"a": OLD}),
+                             lambda f: records.append(f / "runs.jsonl", {"a": NEW}),
+                             lambda f: records.read_lines(f / "runs.jsonl")[-1]["a"][:3]),
+    "a whole record": Writer(lambda f: records.write_record(f / "x.json", [OLD]),
+                             lambda f: records.write_record(f / "x.json", [NEW]),
+                             lambda f: json.loads((f / "x.json").read_text())[0][:3]),
+    "the book": Writer(lambda f: book(f, OLD), lambda f: book(f, NEW), book_state),
+    "the zip": Writer(lambda f: packed(f, OLD), lambda f: packed(f, NEW), zip_state),
+}
+
+
+@pytest.fixture(params=WRITES)
+def writer(request):
+    return WRITES[request.param]
+
+
+def child(work):
+    """Run `work` in a process of its own; how it ended: 0, 1 with an OSError, or minus a signal."""
+    pid = os.fork()
+    if pid == 0:
+        code = 2
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            work()
+            code = 0
+        except OSError:
+            code = 1
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_killed_at_any_step_leaves_the_old_state_or_the_new(writer, tmp_path):
+    """At each of the system calls that Python tells of (open, rename, remove, …) in turn."""
+    import tqdm  # noqa: F401  before, or its import's own steps count
+
+    assert child(lambda: (writer.begin(tmp_path / "dry"), writer.write(tmp_path / "dry"))) == 0
+    seen, step = [], 0
+    while True:
+        step += 1
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        writer.begin(folder)
+        left = [step]
+
+        def work(folder=folder, left=left):
+            def count(event, arguments):
+                if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link",
+                             "os.chmod", "shutil.copyfile", "shutil.rmtree"):
+                    left[0] -= 1
+                    if left[0] == 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+            sys.addaudithook(count)
+            writer.write(folder)
+        how = child(work)
+        seen.append(writer.state(folder))
+        assert seen[-1] in ("old", "new"), step
+        if how == 0:
+            break
+        assert how == -signal.SIGKILL and step < 200
+    assert seen[0] == "old" and seen[-1] == "new" and step > 2
+    writer.write(tmp_path / "1")  # what a killed process left is in nobody's way
+    assert writer.state(tmp_path / "1") == "new"
+
+
+@pytest.mark.parametrize("room", [0, 1, 20, 511, 2000, 3000, 3599])
+@pytest.mark.parametrize("how", [signal.SIG_IGN, signal.SIG_DFL], ids=["refused", "killed"])
+def test_stopped_at_any_byte_a_file_stays_as_it_was(writer, tmp_path, room, how):
+    """The system refuses every byte of a file beyond `room`, or kills who writes it."""
+    writer.begin(tmp_path)
+    added = next(iter(tmp_path.glob("runs.jsonl")), None)  # this one grows where it is
+    room += added.stat().st_size if added else 0
+
+    def work():
+        signal.signal(signal.SIGXFSZ, how)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+        writer.write(tmp_path)
+    ended, state = child(work), writer.state(tmp_path)
+    stopped = 1 if how == signal.SIG_IGN else -signal.SIGXFSZ
+    assert (ended, state) in ((stopped, "old"), (0, "new"))
+    assert ended or room, "nothing was written at all"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, of 64 kB; where the tests may not mount one there is no test."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = sys.platform == "linux" and shutil.which("mount") and not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True).returncode
+    if not mounted:
+        pytest.skip("a small file system cannot be mounted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_on_a_full_disk_the_old_state_stays(writer, small_disk):
+    writer.begin(small_disk)
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+        while True:
+            file.write(bytes(512))
+    before = writer.state(small_disk)
+    assert before == "old"
+    how = child(lambda: writer.write(small_disk))
+    assert (how, writer.state(small_disk)) in ((1, "old"), (0, "new"))
+    filler.unlink()
+    writer.write(small_disk)
+    assert writer.state(small_disk) == "new", "what the full disk left is in the way"
+
+
+def test_on_a_read_only_disk_it_is_an_error_and_the_old_state_stays(writer, small_disk):
+    writer.begin(small_disk)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    try:
+        assert child(lambda: writer.write(small_disk)) == 1
+        if writer is not WRITES["the book"]:  # whose state is read by mending what a kill left
+            assert writer.state(small_disk) == "old"
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    assert writer.state(small_disk) == "old"
+
+
+@pytest.mark.parametrize("name", ["a file", "a notebook", "a whole record"])
+def test_two_writers_at_once_leave_one_of_both(name, tmp_path):
+    writer = WRITES[name]
+    writer.begin(tmp_path)
+    pids = []
+    for work in (writer.begin, writer.write):
+        if (pid := os.fork()) == 0:
+            for _ in range(60):
+                work(tmp_path)
+            os._exit(0)
+        pids.append(pid)
+    states = {writer.state(tmp_path) for _ in range(300)}
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0]
+    assert states <= {"old", "new"}
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_a_pass_that_cannot_be_noted_is_said_in_a_sentence(small_disk, capsys, monkeypatch):
+    monkeypatch.setenv("PEFT_BOOK_PROGRESS", str(small_disk / "progress.json"))
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    report = SimpleNamespace(passed=True, step=None, exercise=1)
+    assert progress.remember(report) is report
+    assert str(small_disk / "progress.json") in capsys.readouterr().err
+    assert not Path(small_disk, "progress.json").exists()
