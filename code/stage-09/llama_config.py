@@ -276,6 +276,8 @@ def refuse_unknown(stored: dict[str, Any]) -> None:
         raise ValueError(f"auto_map is {short(stored['auto_map'])}: the checkpoint brings code of "
                          "its own, which may compute another model than its model_type says")
     made_for = stored.get("architectures", [])
+    if not isinstance(made_for, list):
+        raise ValueError(f"architectures must be a list of names, got {short(made_for)}")
     if made_for and not any(str(name).endswith("ForCausalLM") for name in made_for):
         raise ValueError(f"architectures is {short(made_for)}: that is no language model with an "
                          "output for every token, such as LlamaForCausalLM")

@@ -11,6 +11,7 @@ New files are complete, and on the disk, before they take the old ones' names: a
 old files.
 """
 
+import codecs
 import errno
 import json
 import os
@@ -20,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from math import prod
+from math import isinf, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +41,19 @@ FIRST_BYTES = {  # what is often found under another file's name
     b"PK\x03\x04": "a zip archive, as torch.save writes with a pickle in it, which can run any "
                    "code when it is read; take a *.safetensors file",
     b"GGUF": "a GGUF file; take the original checkpoint, with *.safetensors",
-    b"\x1f\x8b": "compressed with gzip; unpack it"}
+    **dict.fromkeys((b"\x1f\x8b", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!"),
+                    "compressed; unpack it"),
+    b"\x89HDF": "an HDF5 file, as Keras saves; take a *.safetensors file",
+    b"\x93NUMPY": "an array of NumPy alone, without a name; take a *.safetensors file"}
+JSON_WORDS = {"list": "a list", "str": "a text", "int": "a number", "float": "a number",
+              "bool": "true or false", "NoneType": "null"}
+NAMES_TELL = {  # a part of an array's name: what the file with such arrays is
+    "lora_": "an adapter: load its base model, and then the adapter with hub.load_adapter",
+    "score.weight": "the head of a classifier, no language model's",
+    "classifier.weight": "the head of a classifier, no language model's",
+    ".absmax": "a quantized weight; take the original checkpoint",
+    "_orig_mod.": "how torch.compile names a wrapped model's; save the model inside it",
+    "module.": "how DDP and FSDP name a wrapped model's; save the model inside it"}
 
 
 class HubError(ValueError):
@@ -78,6 +91,11 @@ def parse(data: bytes, where: Any) -> dict[str, Any]:
     def no_number(word: str) -> None:
         raise HubError(f"{where}: {word} is no number in JSON")
 
+    def real(digits: str) -> float:
+        if isinf(number := float(digits)):
+            raise HubError(f"{where}: {short(digits)} is beyond every number that can be computed")
+        return number
+
     def whole(digits: str) -> int:
         if len(digits) > 1000:  # Python itself refuses to read much longer ones
             raise HubError(f"{where}: a number of {len(digits):,} digits is absurd")
@@ -90,15 +108,18 @@ def parse(data: bytes, where: Any) -> dict[str, Any]:
                        "and no header of arrays; they would fill the memory")
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_int=whole,
-                           parse_constant=no_number)
+                           parse_float=real, parse_constant=no_number)
     except HubError:
         raise
     except RecursionError:
         raise HubError(f"{where} is no JSON that we read: too many brackets in brackets") from None
-    except ValueError as error:  # decoding errors are ValueErrors
-        raise HubError(f"{where} is {what_it_is(data) or f'no JSON: {error}'}") from None
+    except ValueError as error:
+        what = what_it_is(data) or (f"no text in UTF-8, from byte {error.start:,} on" if isinstance(
+            error, UnicodeDecodeError) else f"no JSON: {error}")
+        raise HubError(f"{where} is {what}") from None
     if not isinstance(value, dict):
-        raise HubError(f"{where} must be a JSON object, {{...}}, got a {type(value).__name__}")
+        raise HubError(f"{where} must be a JSON object, {{...}}, got "
+                       f"{JSON_WORDS[type(value).__name__]}")
     return value
 
 
@@ -106,8 +127,20 @@ def what_it_is(data: bytes) -> str:
     """What a file is that begins with these bytes, if it is something well known; else ""."""
     if not data:
         return "empty: fetch it again"
-    start = data.lstrip()
-    return next((what for first, what in FIRST_BYTES.items() if start.startswith(first)), "")
+    start = data.removeprefix(codecs.BOM_UTF8).lstrip()
+    if what := next((what for first, what in FIRST_BYTES.items() if start.startswith(first)), ""):
+        return what
+    if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "a text in another encoding; save it again as UTF-8, without a byte order mark"
+    return ""
+
+
+def _as_text(data: bytes) -> str:
+    """That a file of arrays begins with plain text, such as a server's excuse; else ""."""
+    text = data.decode("latin-1")
+    if not text.isascii() or not re.sub(r"\s", " ", text).isprintable():
+        return ""
+    return f"a text, {short(text[:40])}, and no safetensors file: download it again"
 
 
 def _file_size(path: Path) -> int:
@@ -155,19 +188,20 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         Anything but a header whose arrays fill the rest of the file exactly, one after the other.
     """
     path = Path(path)
-    size = _file_size(path)
-    with about(path), path.open("rb") as file:
-        first = file.read(200)
-        length = int.from_bytes(first[:8], "little")
-        if first[8:9] != b"{" and (what := what_it_is(first)):
-            raise HubError(f"{path} is {what}")
-        if size < 8 or length > size - 8:
-            raise HubError(f"{path} is cut off, or no safetensors file: its header should have "
-                           f"{length:,} bytes, but the whole file has {size:,}; fetch it again")
-        if length > LARGEST_JSON:
-            raise HubError(f"{path}: a header of {length:,} bytes is above {LARGEST_JSON:,}")
-        file.seek(8)
-        data = file.read(length)
+    with about(path):
+        size = _file_size(path)
+        with path.open("rb") as file:
+            first = file.read(200)
+            length = int.from_bytes(first[:8], "little")
+            if first[8:9] != b"{" and (what := what_it_is(first) or _as_text(first)):
+                raise HubError(f"{path} is {what}")
+            if size < 8 or length > size - 8:
+                raise HubError(f"{path} is cut off, or no safetensors file: its header should have "
+                               f"{length:,} bytes, but the whole file has {size:,}; fetch it again")
+            if length > LARGEST_JSON:
+                raise HubError(f"{path}: a header of {length:,} bytes is above {LARGEST_JSON:,}")
+            file.seek(8)
+            data = file.read(length)
     if not data.startswith(b"{"):
         raise HubError(f"{path}: the header must begin with '{{', got {data[:10]!r}; "
                        "is it a safetensors file at all?")
@@ -235,8 +269,11 @@ def check_names(where: Any, found: Iterable[str], wanted: Iterable[str]) -> None
                     f"{meant(extra[0], missing)}")
     if missing:
         said.append(f"{len(missing)} missing, first {short(missing[0])}")
-    if heads := [name for name in extra if name.endswith(("score.weight", "classifier.weight"))]:
-        said.append(f"{heads[0]} is the head of a classifier, no language model's")
+    for part, what in NAMES_TELL.items():
+        if not any(part in name for name in missing) and (
+                told := next((name for name in extra if part in name), "")):
+            said.append(f"{short(told)} is {what}")
+            break
     raise HubError(f"{where}: names do not fit: {'; '.join(said)}. A name that is not understood "
                    "would leave its weights unused")
 
@@ -318,7 +355,7 @@ def find_tensors(folder: Path) -> dict[str, Tensor]:
         raise HubError(f"{index} must have a weight_map of array names to file names")
     by_file: dict[str, set[str]] = {}
     for name, file in listed.items():
-        if not isinstance(file, str) or not re.fullmatch(r"[A-Za-z0-9._-]+\.safetensors", file):
+        if not isinstance(file, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,200}\.safetensors", file):
             raise HubError(f"{index}: {short(file)} is not the plain name of a safetensors file "
                            "in the same folder; nothing outside of it is read")
         by_file.setdefault(file, set()).add(name)

@@ -242,7 +242,7 @@ READ = {"LORA": {"r", "lora_alpha", "target_modules", "exclude_modules", "layers
                           "num_transformer_submodules"},
         BOTTLENECK: {"bottleneck_dim", "residual", "scale", "slots", "format"}}
 READ["PROMPT_TUNING"] = READ["PREFIX_TUNING"]
-ONLY = {"task_type": (None, "CAUSAL_LM"), "bias": ("none",),  # other starts change the base model
+ONLY = {"task_type": (None, "CAUSAL_LM"), "bias": ("none",),
         "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva")}
 SCALES = (1e-6, 1e6)  # of alpha and the like; far beyond them lie zero and infinity
 
@@ -256,7 +256,8 @@ def _check_settings(config: dict[str, Any]) -> str:
         empty = value is None or value is False or value in ("", [], {})
         if key in ONLY:
             if not any(value is v or isinstance(v, str) and value == v for v in ONLY[key]):
-                raise ValueError(f"{key} is {short(value)}; we compute {ONLY[key]} only")
+                why = "; other starts change the base model" if key == "init_lora_weights" else ""
+                raise ValueError(f"{key} is {short(value)}; we compute {ONLY[key]} only{why}")
         elif not empty and key not in HARMLESS | READ[kind] | {"peft_type"}:
             raise ValueError(f"{short(key)} is {short(value)}, which this code does not compute; "
                              "what it changes would be missing")
@@ -374,8 +375,9 @@ def _targets(model: Llama, config: dict[str, Any]) -> list[str]:
         raise ValueError(f"layers_pattern is {short(config['layers_pattern'])}, but the layers are "
                          "called 'layers' here")
     if not found:
+        among = "" if layers in (None, []) else f" in layers_to_transform {short(layers)}"
         raise ValueError(f"target_modules is {short(config.get('target_modules'))}: of that, no "
-                         "module of this model is left")
+                         f"module of this model is left{among}")
     for name in found:
         if not isinstance(modules.get(name), Linear):
             what = "the embedding (tie_word_embeddings)" if name == "lm_head" else "no linear layer"

@@ -27,9 +27,18 @@ import numpy as np
 from tqdm import tqdm
 
 from llama import Llama, LlamaConfig
-from llama_config import read_config
+from llama_config import from_hugging_face, read_config
 from real_models.hub import load_llama, save_llama
-from tensorfile import HubError, about, read_json, short, write_json, write_whole
+from tensorfile import (
+    HubError,
+    about,
+    read_json,
+    short,
+    what_it_is,
+    write_json,
+    write_whole,
+)
+from validation import check_integer
 
 if TYPE_CHECKING:  # compiled code: pages that only read records do without it, also in a browser
     from tokenizers import Tokenizer
@@ -265,15 +274,17 @@ def convert(gguf: str | Path, folder: str | Path, licence: str = "", **source: s
             ours = our_name(name)
             weights[ours] = unpaired(arrays.pop(name)(), heads.get(ours.split(".", 4)[-1]))
         model = Llama(config, weights)  # looks at every name, shape and value
+        special = {f"{key}_token_id": check_integer(f"{stored}_token_id",
+                                                    fields[f"tokenizer.ggml.{stored}_token_id"])
+                   for key, stored in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))}
+        words = {key.removesuffix("_id"): tokenizer.id_to_token(i) for key, i in special.items()}
+        if missing := [key for key, word in words.items() if word is None]:
+            raise ValueError(f"{missing[0]}_id is no token of its tokenizer")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         new = Path(name) / folder.name
-        special = {f"{key}_token_id": fields[f"tokenizer.ggml.{key}_token_id"]
-                   for key in ("bos", "eos")}
-        special["pad_token_id"] = fields["tokenizer.ggml.padding_token_id"]
         save_llama(model, new, **special)
         tokenizer.save(str(new / "tokenizer.json"))
-        words = {key.removesuffix("_id"): tokenizer.id_to_token(i) for key, i in special.items()}
         write_json(new / "tokenizer_config.json", {
             "tokenizer_class": "PreTrainedTokenizerFast", **words,
             "model_max_length": config.max_position_embeddings,
@@ -306,8 +317,11 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, int
     except FileNotFoundError:
         raise
     except Exception as error:  # the reader trusts its file: whatever breaks on the way comes out
-        raise HubError(f"{path} is cut off, or no GGUF file ({type(error).__name__}: "
-                       f"{str(error)[:100]}); fetch it again") from error
+        with path.open("rb") as file:  # the reader's own words are NumPy's, of some inner array
+            start = file.read(200)
+        what = "" if start.startswith(b"GGUF") else what_it_is(start)
+        raise HubError(f"{path} is {what or 'cut off, or no GGUF file; fetch it again'}"
+                       ) from error
     if missing := {f"tokenizer.ggml.{key}" for key in TOKENIZER} - fields.keys():
         raise HubError(f"{path}: the settings lack {sorted(missing)}")
     kinds: dict[str, int] = {}
@@ -333,7 +347,8 @@ def gguf_config(fields: dict[str, Any], arrays: dict[str, Any], where: Any) -> L
     with about(where):
         for key in ("rms_norm_eps", "rope_theta"):  # stored in float32: 1e-5, not 9.999999747e-6
             sizes[key] = float(str(np.float32(sizes[key])))
-        config = LlamaConfig(**sizes, tie_word_embeddings="output.weight" not in arrays)
+        config = from_hugging_face({"model_type": "llama", **sizes,
+                                    "tie_word_embeddings": "output.weight" not in arrays})
     for key, value in stored.items():
         if key not in FIELDS and (key, value) != ("rope.dimension_count", config.head_dim):
             raise HubError(f"{where}: llama.{key} is {short(value)}, which llama.py does not know")

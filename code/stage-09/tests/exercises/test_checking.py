@@ -556,7 +556,8 @@ def test_the_hint_knows_every_array_of_peft(name, end):
 
 def test_general_diagnoses_send_to_where_the_matter_is_explained():
     by_page = {"statement": {"raised", "slip", "signature", "global-random", "global-numpy",
-                             "wrong-type", "wrong-shape", "values", "start-size", "digits", "factor", "terms",
+                             "wrong-type", "wrong-shape", "values", "start-size", "digits",
+                             "factor", "terms",
                              "operand", "another", "turned", "partly", "ignores-rng",
                              "starts-alike"},
                "9.6": {"too-long", "changes-input", "wrong-dtype", "not-finite", "accumulates",

@@ -276,12 +276,80 @@ def test_old_files_with_computed_frequencies_and_a_stored_tied_head_are_read(tmp
         hub.load_llama(tmp_path)
 
 
-def test_a_classifiers_head_is_called_by_its_name(checkpoint):
+@pytest.mark.parametrize("name, said", [
+    ("score.weight", "first 'score.weight'; .*head of a classifier"),
+    ("classifier.weight", "head of a classifier"), ("lm_head.weight.absmax", "quantized"),
+    ("base_model.model.lm_head.lora_A.weight", "an adapter"),
+    ("_orig_mod.lm_head.weight", "torch.compile"), ("module.lm_head.weight", "DDP"),
+    ("model._fsdp_wrapped_module.lm_head.weight", "FSDP")])
+def test_an_arrays_name_tells_what_the_file_is(name, said, checkpoint):
     arrays = load_file(checkpoint / SINGLE)
-    arrays["score.weight"] = arrays.pop("lm_head.weight")
+    arrays[name] = arrays.pop("lm_head.weight")
     save_file(arrays, checkpoint / SINGLE)
-    with pytest.raises(HubError, match="first 'score.weight'; .*head of a classifier"):
+    with pytest.raises(HubError, match=said):
         hub.load_llama(checkpoint)
+
+
+GOOD_JSON = json.dumps(SHAPE.to_hugging_face())
+BYTES = {  # what may lie under a file's name, and what must be said of it
+    "an empty file": (b"", "is empty"), "spaces": (b" \n ", "no JSON|a text"),
+    "a pointer after a mark": (b"\xef\xbb\xbfversion https://git-lfs.github.com", "Git LFS"),
+    "HTML after a mark": (b"\xef\xbb\xbf<!DOCTYPE html><p>", "a page of HTML"),
+    "HTML in UTF-16": ("<html><p>Sorry</p></html>".encode("utf-16"), "UTF-8"),
+    "JSON after a mark": (b"\xef\xbb\xbf" + GOOD_JSON.encode(), "byte order mark"),
+    "JSON in UTF-16": (GOOD_JSON.encode("utf-16"), "as UTF-8"),
+    "JSON in Latin-1": (b'{"\xe9": 1}' + bytes(9), "from byte 2|cut off"),
+    "a server's excuse": (b"Entry not found", "no JSON|'Entry not found'"),
+    "xz": (b"\xfd7zXZ\0" + bytes(60), "compressed"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(60), "compressed"),
+    "Keras": (b"\x89HDF\r\n\x1a\n" + bytes(60), "HDF5"),
+    "NumPy": (b"\x93NUMPY\1\0" + bytes(60), "without a name"),
+    "a list": (b"[1, 2]", "got a list|a text"), "null": (b"null", "got null|a text"),
+    "true": (b"true", "true or false|a text"), "a word": (b'"llama"', "got a text|a text"),
+    "no name for a brace": (b"{'a': 1}" + b" " * 9, "no JSON|a text"),
+    "a number beyond all": (b'{"a": 1e999999}', "beyond every number|a text"),
+    "a deep nest": (b'{"a":' * 10_000, "brackets|a text|cut off"),
+}
+
+
+@pytest.mark.parametrize("file", ["config.json", SINGLE])
+@pytest.mark.parametrize("case", BYTES)
+def test_any_bytes_under_a_files_name_are_called_what_they_are(case, file, checkpoint):
+    data, said = BYTES[case]
+    (checkpoint / file).write_bytes(data)
+    with pytest.raises(HubError, match=f"{file}.*({said})") as error:
+        hub.load_llama(checkpoint)
+    assert str(error.value).count(file) == 1
+    assert not any(word in str(error.value) for word in ("codec", "NoneType", "a str", "ufunc"))
+
+
+@pytest.mark.parametrize("length", [0, 1, 2 ** 63 - 9, 2 ** 63 - 1, 2 ** 63, 2 ** 64 - 1])
+def test_any_length_of_a_header_is_compared_with_the_files(length, checkpoint):
+    path = checkpoint / SINGLE
+    path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
+    with pytest.raises(HubError, match=f"{length:,} bytes|must begin|no JSON"):
+        hub.load_llama(checkpoint)
+
+
+ODD = [-1, 0, 2.5, True, "2", [2], {"a": 2}, 10 ** 30, 10 ** 400, 1e308, 1e-320]
+NUMBERS = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim",
+           "num_attention_heads", "num_key_value_heads", "max_position_embeddings",
+           "rms_norm_eps", "sliding_window"]
+
+
+@pytest.mark.parametrize("key", [*NUMBERS, "model_type", "hidden_act", "rope_scaling",
+                                 "architectures", "layer_types", "mlp_bias"])
+def test_an_odd_value_is_refused_by_its_key(key, checkpoint):
+    path = checkpoint / "config.json"
+    good = path.read_text()
+    for value in ODD:
+        if value == 0 and key in ("rope_scaling", "architectures"):  # as good as nothing
+            continue
+        path.write_text(good)
+        edit(path, **{key: value})
+        with pytest.raises(HubError, match=f"config.json: .*({key}|RoPE)") as error:
+            read_config(path)
+        assert len(str(error.value)) < 600 and "object is not" not in str(error.value)
 
 
 @pytest.mark.parametrize("unit", [b"[],", b'{"":0},', b"257,", b'"abcdef",', '"😀aa",'.encode(),
@@ -442,7 +510,7 @@ BROKEN = {  # how to damage a file of arrays, and what must be said about it
     "JSON of another kind": (lambda p: write_raw(p, b"[1]"), "must begin with"),
     "brackets in brackets": (lambda p: write_raw(p, b'{"a":' + b"[" * 9_999), "too many"),
     "a long number": (lambda p: write_raw(p, b'{"a":' + b"1" * 5000 + b"}"), "5,000 digits"),
-    "not UTF-8": (lambda p: write_raw(p, b'{"\xff": 1}'), "is no JSON"),
+    "not UTF-8": (lambda p: write_raw(p, b'{"\xff": 1}'), "is no text in UTF-8, from byte 2"),
     "NaN in the header": (lambda p: write_raw(p, b'{"a": NaN}'), "NaN is no number"),
     "duplicate key": (duplicate_key, "stands twice"),
     "pickle": (lambda p: p.write_bytes(pickle.dumps(Trap())), "is a pickle"),
@@ -546,6 +614,7 @@ WRONG_SETTINGS = {
     "a zero of the future": ({"use_magic": 0}, "use_magic.*does not compute"),
     "layers of another name": ({"layers_pattern": "blocks"}, "layers_pattern is 'blocks'"),
     "layer 0 alone": ({"layers_to_transform": 0}, "4 that do not belong there"),
+    "no such layer": ({"layers_to_transform": [-1]}, r"is left in layers_to_transform \[-1\]"),
     "layers of text": ({"layers_to_transform": ["0"]}, "layers_to_transform is .'0'."),
     "layers that are true": ({"layers_to_transform": True}, "layers_to_transform is .True."),
     "all left out": ({"exclude_modules": ["q_proj", "v_proj"]}, "no module of this model is left"),
@@ -555,7 +624,8 @@ WRONG_SETTINGS = {
     "rsLoRA of text": ({"use_rslora": "no"}, "use_rslora is 'no', but"),
     "a feature of the future": ({"use_magic": True}, "use_magic.*does not compute"),
     "biases": ({"bias": "all"}, "bias is 'all'"),
-    "PiSSA, which changes the base": ({"init_lora_weights": "pissa"}, "init_lora_weights is"),
+    "PiSSA, which changes the base": ({"init_lora_weights": "pissa"},
+                                      "init_lora_weights is 'pissa'.*change the base model"),
     "task": ({"task_type": "SEQ_CLS"}, "task_type is 'SEQ_CLS'"),
     "regular expression": ({"target_modules": "(a+)+$"}, "no module of this model is left"),
     "no regular expression": ({"target_modules": "(a"}, "no regular expression"),
@@ -728,7 +798,7 @@ def test_settings_that_do_not_fit_are_refused(case, saved):
 
 @pytest.mark.parametrize(("text", "message"), [
     (b"", "is empty"), (b"[]", "must be a JSON object"), (b"{", "is no JSON"),
-    (b'{"r": 1, "r": 2}', "'r' stands twice"), (b'{"r": 1e999, "peft_type": "LORA"}', "r is inf"),
+    (b'{"r": 1, "r": 2}', "'r' stands twice"), (b'{"r": 1e999, "peft_type": "LORA"}', "'1e999' is beyond"),
     (b" " * (tensorfile.LARGEST_JSON + 1), "no such file"),
 ], ids=["empty", "list", "cut", "twice", "infinite", "long"])
 def test_a_broken_adapter_config_is_refused(text, message, saved):
@@ -884,7 +954,8 @@ def weight_map(sharded):
 
 @pytest.mark.parametrize("file", ["../model.safetensors", "/etc/passwd", "a/b.safetensors",
                                   "..\\x.safetensors", "C:x.safetensors", "", 3, None,
-                                  "model.bin", "x\0.safetensors"])
+                                  "model.bin", "x\0.safetensors", "a" * 300 + ".safetensors"],
+                         ids=lambda file: str(file)[:20])
 def test_an_index_that_points_elsewhere_is_refused(file, sharded):
     listed = weight_map(sharded)
     listed["model.norm.weight"] = file

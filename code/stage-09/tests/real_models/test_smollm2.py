@@ -161,7 +161,8 @@ def gguf_file(tmp_path):
     except ImportError:
         needs.missing("the package gguf is missing: make env")
 
-    def make(arch="llama", pre="smollm", kind="Q4_1", extra=None, tokens=None, leave_out=()):
+    def make(arch="llama", pre="smollm", kind="Q4_1", extra=None, tokens=None, leave_out=(),
+             special=None):
         path, rng = tmp_path / "tiny.gguf", np.random.default_rng(0)
         tokens = [*(tokens or smollm2.SPECIAL), *LETTERS]
         writer = gguf.GGUFWriter(path, arch)
@@ -176,8 +177,9 @@ def gguf_file(tmp_path):
         writer.add_token_list(tokens)
         writer.add_token_types([3] * 3 + [1] * (len(tokens) - 3))
         writer.add_token_merges(["a b"])
-        for key, value in (("bos", 1), ("eos", 2), ("padding", 2)):
-            writer.add_uint32(f"tokenizer.ggml.{key}_token_id", value)
+        for key, value in {"bos": 1, "eos": 2, "padding": 2, **(special or {})}.items():
+            add = writer.add_uint32 if isinstance(value, int) else writer.add_float32
+            add(f"tokenizer.ggml.{key}_token_id", value)
         shapes = {"token_embd": (98, 64), "output_norm": (64,), "blk.0.attn_norm": (64,),
                   "blk.0.ffn_norm": (64,), "blk.0.attn_q": (64, 64), "blk.0.attn_k": (32, 64),
                   "blk.0.attn_v": (32, 64), "blk.0.attn_output": (64, 64),
@@ -233,12 +235,27 @@ def test_weights_are_unpacked_and_put_in_order(gguf_file, tmp_path):
     ({"arch": "qwen2"}, "qwen2"), ({"kind": "Q5_0"}, "Q5_0"), ({"pre": "llama-bpe"}, "llama-bpe"),
     ({"extra": {"expert_count": 4}}, "expert_count"), ({"leave_out": ["blk.0.attn_k"]}, "k_proj"),
     ({"tokens": [*smollm2.SPECIAL, "one more"]}, "99"), ({"extra": {"block_count": 2}}, "layers.1"),
+    ({"extra": {"block_count": 2 ** 31}}, "num_hidden_layers is above"),
+    ({"extra": {"context_length": 2 ** 32 - 1}}, "max_position_embeddings is above"),
+    ({"extra": {"attention.head_count": 0}}, "num_attention_heads must be at least 1"),
+    ({"special": {"eos": 10 ** 6}}, "eos_token_id is no token"),
+    ({"special": {"bos": 1.5}}, "bos_token_id must be an integer"),
     ({"tokens": ["<|im_start|>", "<|endoftext|>", "<|im_end|>"]}, "endoftext")])
 def test_another_kind_of_gguf_is_refused_by_name(gguf_file, tmp_path, changes, said):
     path, _ = gguf_file(**changes)
     with pytest.raises(HubError, match=said):
         smollm2.convert(path, tmp_path / "out")
     assert [file.name for file in tmp_path.iterdir()] == ["tiny.gguf"]
+
+
+@pytest.mark.parametrize("data, said", [
+    (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"), (b"<html>" * 9, "HTML"),
+    (b"GGUF" + bytes(99), "no GGUF"), (b"GGUF\3\0\0\0" + b"\xff" * 99, "no GGUF")])
+def test_what_is_no_gguf_is_called_what_it_is(data, said, tmp_path):
+    (tmp_path / "tiny.gguf").write_bytes(data)
+    with pytest.raises(HubError, match=f"tiny.gguf.*{said}") as error:
+        smollm2.convert(tmp_path / "tiny.gguf", tmp_path / "out")
+    assert not any(word in str(error.value) for word in ("np.", "reshape", "numpy"))
 
 
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.05, 0.5, 0.99])
