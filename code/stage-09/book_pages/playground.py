@@ -20,6 +20,7 @@ from llama import Llama
 from names import batches, load_names
 from peft import LoRALinear
 from real_models import hub
+from tensorfile import write_whole
 from training import AdamW, cosine_schedule, evaluate, train
 
 BATCH = 16  # names; the recorded runs take 64, which a browser has no patience for
@@ -162,7 +163,7 @@ def loaded(target: str, files: str) -> dict[str, Any]:
                 for name in ("adapter_config.json", "adapter_model.safetensors"):
                     if archive.getinfo(name).file_size > 10**7:
                         raise hub.HubError(f"{name} holds more than the small Llama could use")
-                    Path(folder, name).write_bytes(archive.read(name))
+                    write_whole(Path(folder, name), archive.read(name))
         except (zipfile.BadZipFile, KeyError) as error:
             raise hub.HubError("this is no adapter of the playground: a zip with "
                                "adapter_config.json and adapter_model.safetensors") from error
