@@ -223,7 +223,7 @@ MISTAKES = [
             seen=f"{CALL_2} gradient of x is"),
     Mistake("ScaledUpOnce", "kept",  # the array of the first forward pass
             {"a @ self.W_up": 'a @ self.__dict__.setdefault("up", self.W_up.copy())'},
-            seen=f"{CALL_2} output is wrong."),
+            seen=f"{CALL_2} output is what W_up of the call before"),
     Mistake("OneBufferForAll", "kept",  # saves an allocation: all outputs of a shape are one array
             output('buffer = self.__dict__.setdefault("buffers", {}).setdefault(out.shape, out)\n'
                    "buffer[...] = out\n"
