@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import yaml
 from PIL import Image, ImageDraw, ImageFont
+from whole import replacing, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 STATIC = ROOT / "book" / "_static"
@@ -55,8 +56,9 @@ def card():
 
 
 def main():
-    (STATIC / "mark.svg").write_text(mark(), "utf-8")
-    card().save(STATIC / "card.png", optimize=True)
+    write_whole(STATIC / "mark.svg", mark())
+    with replacing(STATIC / "card.png") as [new]:
+        card().save(new, "PNG", optimize=True)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ MISTAKES = [
             {"if not 0 <= rate < 1": "if rate < 0 or rate >= 1"},
             seen="dropout=nan raised no ValueError or TypeError."),
     Mistake("RefusesZero", "raised", {"if not 0 <= rate < 1": "if not 0 < rate < 1"},
-            at="rates outside 0 <= p < 1, and a rank of 0, are refused"),
+            at="with training = False, and with p = 0, it is plain LoRA"),
     Mistake("RankNotChecked", "accepts-nonsense",
             {"rank, alpha, dtype=": "max(rank, 1), alpha, dtype="},
             seen="rank=0 raised no ValueError or TypeError."),

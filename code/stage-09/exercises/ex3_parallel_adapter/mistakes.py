@@ -154,5 +154,5 @@ MISTAKES = [
             {BOTTLENECK: f"self.W_up = self.W_up.copy()\n{BOTTLENECK}"}),
     Mistake("ScaledUpOnce", "kept",  # the array of the first forward pass
             {"a @ self.W_up": 'a @ self.__dict__.setdefault("up", self.W_up.copy())'},
-            seen=f"{CALL_2} output is wrong."),
+            seen=f"{CALL_2} output is what W_up of the call before"),
 ]

@@ -20,7 +20,6 @@ MEAN = "absmax.mean(dtype=np.float64)"
 SECOND_BLOCK = '- offset, check_count("block", block)'
 TRIPLE = "_nearest(quotients, DYNAMIC), scales, offset"
 SECOND_CODES = "_nearest(quotients, DYNAMIC)"
-SCALES = "np.repeat(scales, block)[:codes.size]"
 DIVISOR = "np.where(absmax == 0, np.float32(1), absmax)"
 
 START = "    def dequantized(self)"

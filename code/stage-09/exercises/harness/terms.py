@@ -157,11 +157,15 @@ class Terms:
         total = sum(products)
         for node in self.used:
             where = [i for i, (_, product) in enumerate(terms) if node in product.split()]
-            if where and self.nodes[node].ndim:
-                rest = total - sum(products[i] for i in where)
-                for words, new in self._changes(node):
-                    changed = rest + sum(self.products(name, {node: new})[i] for i in where)
-                    found.append((np.linalg.norm(changed - value), words))
+            changes = list(self._changes(node)) if where and self.nodes[node].ndim else []
+            if changes:
+                stack, gap = np.stack([array for _, array in changes]), total - value
+                for i in where:
+                    kept, beside = self._beside(name, terms[i][1], node)
+                    gap = gap - products[i] + np.einsum(f"{kept},Z{self.axes[node]}->Z{axes}",
+                                                        beside, stack)
+                left = np.linalg.norm(gap.reshape(len(changes), -1), axis=1)
+                found.append((left.min(), changes[left.argmin()][0]))
         left, words = min(found, default=(size, ""), key=lambda pair: pair[0])
         return f"; nearest is {words}, which leaves {left / size:.0%} of it" * bool(left < size / 2)
 

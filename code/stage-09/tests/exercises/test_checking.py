@@ -654,6 +654,19 @@ def test_a_report_says_the_diagnosis_first_each_thing_once_and_where_to_read():
         exercise.test(1, "style", "five")
 
 
+@pytest.mark.parametrize(("kind", "heading"), [
+    ("start", "Why A is random and B is zero"), ("gradients", "The gradients, one by one")])
+def test_a_report_sends_to_the_heading_of_the_kind_of_test_that_failed(kind, heading):
+    exercise = Exercise(2, "a trial")
+
+    def fails(trial):
+        raise Found(Diagnosis("m", "m", "m", "9.2"))
+    exercise.test(1, kind, "one")(fails)
+    report = exercise.check(None)
+    assert heading in line_of(report, "Read:")[1]
+    assert f'<a href="../02-lora.ipynb#{make_id(heading)}">' in report._repr_html_()
+
+
 def test_tests_of_arguments_come_last_in_a_step_wherever_they_stand():
     exercise = Exercise(2, "a trial")
     exercise.test(2, "arguments", "odd ones")(lambda trial: None)
