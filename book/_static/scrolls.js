@@ -27,6 +27,15 @@
     box.tabIndex = 0;
   }
 
+  /* A widget's wide table: on a phone each row is a card, whose cells name their column. */
+  function label(table) {
+    const names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
+    table.classList.add("is-cards");
+    for (const row of table.tBodies[0].rows) {
+      [...row.cells].forEach((cell, column) => { cell.dataset.label = names[column]; });
+    }
+  }
+
   const sizes = new ResizeObserver(() => again());
 
   function again() {
@@ -41,6 +50,7 @@
         known.add(box);
         sizes.observe(box);
         box.addEventListener("scroll", () => mark(box), { passive: true });
+        if (box.matches(".pw-filter-rows")) label(box.querySelector("table"));
         if (box.matches(".cell_output pre")) {
           // Longer lines than any table that is printed as text: prose, which may wrap.
           box.classList.toggle("is-prose", box.textContent.split("\n").some((line) => line.length > 100));
