@@ -135,13 +135,15 @@ def _count(trial: Trial) -> None:
 
 @EXERCISE.test(1, "start", "a random start from rng that can learn")
 def _start(trial: Trial) -> None:
-    trial.starts_from_rng(lambda rng: trial.arrays(trial.make(**SIZES, rng=rng), NAMES), ("E",),
-                          NAMES[1:])
+    trial.starts_from_rng(lambda rng: trial.arrays(trial.make(**SIZES, rng=rng), NAMES),
+                          free=NAMES)
     _, a = _mlp(trial, random=False)
     wide = trial.arrays(trial.make(L, H, DH, rng=trial.rng(1)), NAMES)  # with the default widths
     for name in ("W1", "W2"):
         if (std := wide[name].std()) > 0.3:
             raise Found(GENERAL["start-size"], f"{name} has a standard deviation of {std:.2g}.")
+    if len(np.unique(a["E"], axis=0)) < P:
+        raise Found(GENERAL["starts-alike"], "Rows of E are equal.")
     if not _before_tanh(a).any() and not a["W2"].any():
         raise Found(NO_LEARNING, "W2 is zero, and so is everything that comes out of tanh.")
     if len(np.unique(np.column_stack([a["W1"], a["b1"], a["W2"].T]), axis=0)) < HIDDEN:
