@@ -379,7 +379,7 @@ def _any_data(trial: Trial) -> None:
         layer, arrays, x, W, _, M = _masked_layer(each)
         value = each.call(layer.forward, x, W)
         each.measure({"output": value}, _terms(arrays, x, W, M=M), when=" in training")
-        each.keeps_dtype("forward in training", value)
+        each.keeps_digits("forward in training", value, _terms(arrays, x, W, M=M).right["output"])
 
 
 @EXERCISE.test(3, "behaviour", "left out, alpha is 16 and the rate 0.1")
@@ -431,7 +431,8 @@ def _check_plain_gradients(trial: Trial, layer: Any, arrays: Arrays, x: np.ndarr
     trial.call(layer.forward, x, W)
     found = _backward(trial, layer, G)
     trial.measure(found, terms)
-    trial.keeps_dtype("backward", *found.values())
+    for name, array in found.items():
+        trial.keeps_digits(f"the gradient of {name}", array, terms.right[name])
     trial.same_bits("the frozen weight after backward", W, kept, GENERAL["changes-input"])
 
 
@@ -513,7 +514,7 @@ def _merge(trial: Trial) -> None:
         if not each.agrees(first, second):
             raise Found(MERGED_MASK, "Merging twice gave two different weights.")
         each.measure({"merged weight": first}, _terms(arrays, x, W, p=0.4))
-        each.keeps_dtype("merge_weights", first)
+        each.keeps_digits("merge_weights", first, _terms(arrays, x, W).right["merged weight"])
 
 
 @EXERCISE.test(5, "arguments", "wrong shapes of W are refused")

@@ -135,13 +135,15 @@ def _count(trial: Trial) -> None:
 
 @EXERCISE.test(1, "start", "a random start from rng that can learn")
 def _start(trial: Trial) -> None:
-    trial.starts_from_rng(lambda rng: trial.arrays(trial.make(**SIZES, rng=rng), NAMES), ("E",),
-                          NAMES[1:])
+    trial.starts_from_rng(lambda rng: trial.arrays(trial.make(**SIZES, rng=rng), NAMES),
+                          free=NAMES)
     _, a = _mlp(trial, random=False)
     wide = trial.arrays(trial.make(L, H, DH, rng=trial.rng(1)), NAMES)  # with the default widths
     for name in ("W1", "W2"):
         if (std := wide[name].std()) > 0.3:
             raise Found(GENERAL["start-size"], f"{name} has a standard deviation of {std:.2g}.")
+    if len(np.unique(a["E"], axis=0)) < P:
+        raise Found(GENERAL["starts-alike"], "Rows of E are equal.")
     if not _before_tanh(a).any() and not a["W2"].any():
         raise Found(NO_LEARNING, "W2 is zero, and so is everything that comes out of tanh.")
     if len(np.unique(np.column_stack([a["W1"], a["b1"], a["W2"].T]), axis=0)) < HIDDEN:
@@ -259,7 +261,8 @@ def _gradients(trial: Trial) -> None:
     terms = _terms(a, G)
     trial.call(mlp.forward)
     trial.call(mlp.backward, G, returns=None)
-    trial.measure(trial.arrays(mlp, NAMES, "gradients"), terms, None, {"G": LAYOUT})
+    trial.measure(trial.arrays(mlp, NAMES, "gradients"), terms, None, {
+        f"{what} in the place of G": LAYOUT for what in terms.known if what.startswith("G ")})
 
 
 @EXERCISE.test(3, "behaviour", "backward uses the last forward and replaces the gradients")
@@ -282,10 +285,13 @@ def _again(trial: Trial) -> None:
 @EXERCISE.test(3, "behaviour", "dtypes stay as they are")
 def _dtype(trial: Trial) -> None:
     for each in trial.each_dtype():
-        mlp, _ = _mlp(each)
-        each.keeps_dtype("forward", each.call(mlp.forward))
-        each.call(mlp.backward, each.normal(*PREFIX), returns=None)
-        each.keeps_dtype("backward", *each.arrays(mlp, NAMES, "gradients").values())
+        mlp, a = _mlp(each)
+        G = each.normal(*PREFIX, seed=3)
+        right = _terms(a, G).right
+        each.keeps_digits("forward", each.call(mlp.forward), _laid_out(_rows(a)))
+        each.call(mlp.backward, G, returns=None)
+        for name, grad in each.arrays(mlp, NAMES, "gradients").items():
+            each.keeps_digits(f"the gradient of {name}", grad, right[name])
 
 
 @EXERCISE.test(4, "arguments", "a gradient of another shape is refused")
@@ -359,8 +365,9 @@ def _copy(trial: Trial) -> None:
 @EXERCISE.test(4, "behaviour", "the prefix keeps the dtype")
 def _prefix_dtype(trial: Trial) -> None:
     for each in trial.each_dtype():
-        prefix = each.call(_mlp(each)[0].to_prefix, returns=peft.PrefixTuning)
-        each.keeps_dtype("to_prefix", prefix.prefix)
+        mlp, a = _mlp(each)
+        prefix = each.call(mlp.to_prefix, returns=peft.PrefixTuning)
+        each.keeps_digits("to_prefix", prefix.prefix, _laid_out(_rows(a)))
 
 
 def check_prefix_mlp(student: type, step: int | None = None, *, dtype: Any = np.float64) -> Report:

@@ -305,6 +305,8 @@ def _compare_outputs(trial: Trial, layer: Any, a: dict, weights: list, shape: tu
         "where no position sees itself": twin(mask="strict"),
         "with a mask that multiplies the scores": twin(mask="product"),
         "with the mask turned round": twin(mask="turned"), "with scores over d": twin(scale=1 / D),
+        "with scores times 2": twin(scale=2 * D ** -0.5),
+        "with negated scores": twin(scale=-D ** -0.5),
         "with a mask after the softmax": twin(mask="after"), "without the root of d": twin(scale=1),
         "with a softmax over queries": twin(axis=-2), "without W_o": twin(out=False),
         "with W_o turned": twin(out=False) @ weights[3], "with W_k turned": twin(k_turned=True),

@@ -168,7 +168,7 @@ class Trial(Comparisons):
         ----------
         build : function of a generator or None, gives the parameters of an object made with it
         never_zero : names of arrays that do not learn from a start at zero
-        free : names of arrays that need not be random, or not of full rank
+        free : names of arrays of which one random one is enough, of any rank
         """
         first, same, other, fresh, again = map(build, (self.rng(1), self.rng(1), self.rng(2), None,
                                                        None))
@@ -187,6 +187,10 @@ class Trial(Comparisons):
             for earlier in list(first)[:i]:
                 if np.array_equal(array, first[earlier]):
                     raise Found(GENERAL["starts-alike"], f"{earlier} and {name} are the same.")
+        for which, one, two in (("from different seeds", first, other),
+                                ("without rng", fresh, again)):
+            if all(np.array_equal(one[name], two[name]) for name in first):
+                raise Found(GENERAL["ignores-rng"], f"Two made {which} are the same.")
 
     def refuses(self, what: str, function: Callable[[], Any],
                 errors: tuple = (ValueError, TypeError),

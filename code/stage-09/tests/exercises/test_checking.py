@@ -940,6 +940,14 @@ def test_a_start_comes_from_rng_and_is_of_full_rank(start, mistake, seen):
     says(lambda t: t.starts_from_rng(start, ("b",)), mistake, seen)
 
 
+def test_of_a_start_that_is_random_in_some_array_only_one_is_asked_for():
+    def some(rng):
+        return {"a": np.eye(3), "b": np.random.default_rng(rng).random(3)}
+    assert verdict(lambda t: t.starts_from_rng(some, free=("a", "b"))).passed
+    says(lambda t: t.starts_from_rng(lambda rng: {"a": np.eye(3)}, free=("a",)), "ignores-rng",
+         "Two made from different seeds are the same.")
+
+
 def test_results_that_are_no_numbers_and_arguments_by_name_are_watched():
     says(lambda t: t.call(lambda: np.array([1.0, np.nan, np.inf])), "not-finite",
          "<lambda> holds 2 times", "among 3")
