@@ -409,3 +409,25 @@ def test_a_strange_citation_is_found():
                   "[Hu et al., 2021; Li and Wang, 2021](references.md)", "Hu et al. (2020)",
                   "(Li and Wang, 2021)", "[LoRA, 2025](references.md)"):
         assert len(strange_citations(wrong, known)) == 1, wrong
+
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_take_actions_and_packages_by_hash_and_rights_by_job(path):
+    text = path.read_text("utf-8")
+    used = re.findall(r"uses: (?!\./)(\S+)", text)
+    assert [name for name in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", name)] == []
+    assert [line for line in re.findall(r".*pip install.*", text) if "--require-hashes" not in line
+            ] == []
+    flow = yaml.safe_load(text)
+    assert flow["permissions"] == {"contents": "read"}
+    for job in flow["jobs"].values():  # who may write runs nobody's packages
+        if "write" in job.get("permissions", {}).values():
+            assert not re.search(r"make |python|pip|checkout", json.dumps(job)), job
+
+
+def test_a_bot_moves_the_hashes():
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text("utf-8"))["updates"]
+    assert {entry["package-ecosystem"] for entry in updates} >= {"github-actions", "pip"}

@@ -306,8 +306,8 @@ def mend(folder):
 def distrust(folder):
     """Let no notebook call itself trusted: only what was run here may run its scripts here.
 
-    Jupyter's servers sign what a reader has run, and drop `trusted` from any other file. JupyterLite
-    0.6.4 has no server, and believes the file.
+    Jupyter's servers sign what a reader has run, and drop `trusted` from any other file.
+    JupyterLite 0.6.4 has no server, and believes the file.
     """
     asks = r"""this\.trusted=!!this\.getMetadata\("trusted"\)\|\|!!(\w+)\.trusted"""
     count = 0
