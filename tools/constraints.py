@@ -62,7 +62,8 @@ def compile_lock(uv, lock, upgrade, *more):
     print(f"resolving {lock}", flush=True)
     subprocess.run(
         [uv, "pip", "compile", Path(lock).with_suffix(".txt"), "--universal",
-         "--python-version", "3.11", "--fork-strategy", "fewest", "--generate-hashes", "--no-annotate", "--no-header",
+         "--python-version", "3.11", "--fork-strategy", "fewest", "--generate-hashes",
+         "--no-annotate", "--no-header",
          "--quiet", "--output-file", lock, *["--upgrade"][:upgrade], *more], check=True, cwd=ROOT)
     text = (ROOT / lock).read_text("utf-8")
     kept, cards = [], []
