@@ -419,3 +419,73 @@ def test_a_strange_citation_is_found():
                   "[Hu et al., 2021; Li and Wang, 2021](references.md)", "Hu et al. (2020)",
                   "(Li and Wang, 2021)", "[LoRA, 2025](references.md)"):
         assert len(strange_citations(wrong, known)) == 1, wrong
+
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_take_actions_and_packages_by_hash_and_rights_by_job(path):
+    text = path.read_text("utf-8")
+    used = re.findall(r"uses: (?!\./)(\S+)", text)
+    assert [name for name in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", name)] == []
+    assert [line for line in re.findall(r".*pip install.*", text) if "--require-hashes" not in line
+            ] == []
+    flow = yaml.safe_load(text)
+    assert flow["permissions"] == {"contents": "read"}
+    for job in flow["jobs"].values():  # who may write runs nobody's packages
+        if "write" in job.get("permissions", {}).values():
+            assert not re.search(r"make |python|pip|checkout", json.dumps(job)), job
+
+
+def test_a_bot_moves_the_hashes():
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text("utf-8"))["updates"]
+    assert {entry["package-ecosystem"] for entry in updates} >= {"github-actions", "pip"}
+
+
+def carried():
+    """Everything from others that the built site carries, by the lists that it is built from."""
+    from lite import build as lite
+
+    found = {*json.loads(vendor.MANIFEST.read_text("utf-8")), *lite.CARRIED}
+    found |= {*json.loads((lite.HERE / "pyodide-lock.json").read_text("utf-8"))["packages"]}
+    found |= set(re.findall(r"^([\w.-]+)==", (lite.HERE / "wheels.txt").read_text("utf-8"),
+                            re.MULTILINE))
+    for folder in (ROOT / ".venv/share/jupyter/labextensions").rglob("package.json"):
+        found.add(json.loads(folder.read_text("utf-8"))["name"])
+    return found
+
+
+def named_licences():
+    """What the page on licences names, in the first cells of its tables."""
+    text = (ROOT / "book/licences.md").read_text("utf-8")
+    return {name for cell in re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)
+            for name in re.findall(r"[@\w][\w./-]*", cell)}
+
+
+def test_the_page_on_licences_names_all_that_the_site_carries():
+    assert sorted(carried() - named_licences()) == []
+
+
+def test_the_licence_files_that_the_page_names_are_there():
+    text = (ROOT / "book/licences.md").read_text("utf-8")
+    named = re.findall(r"`((?:katex|widgets|icons)/[^`]+)`", text)
+    assert len(named) >= 5
+    assert [name for name in named if not (ROOT / "vendor" / name).is_file()] == []
+
+
+def test_a_package_that_says_its_licence_within_holds_it():
+    """In the files as Pyodide gives them, where they are fetched."""
+    import zipfile
+
+    from lite import build as lite
+
+    lock = json.loads((lite.HERE / "pyodide-lock.json").read_text("utf-8"))["packages"]
+    text = (ROOT / "book/licences.md").read_text("utf-8")
+    for name, package in lock.items():
+        path = lite.CACHE / package["file_name"]
+        if f"| {name} |" in text and path.exists() and path.suffix == ".whl":
+            holds = any(re.search(r"(LICEN[SC]E|COPYING)[^/]*$", member)
+                        for member in zipfile.ZipFile(path).namelist())
+            row = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+            assert holds == ("in its file" in row and "not in" not in row), name

@@ -21,7 +21,8 @@ from whole import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 
-UV = "uv==0.13.9"  # the resolver; readers do not need it, so it has an environment of its own
+#: What the workflows install, each in an environment of its own; among it uv, the resolver here.
+CI = "requirements-ci.lock"
 LOCKS = {"requirements-dev.lock": "requirements-dev.txt",
          "requirements-oracle.lock": "requirements-oracle.txt"}
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -47,17 +48,22 @@ def install_uv(folder):
     uv = Path(folder) / "bin" / "uv"
     if not uv.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        block = re.search(r"^uv==.*?(?=^\S|\Z)", (ROOT / CI).read_text("utf-8"),
+                          re.MULTILINE | re.DOTALL)
+        wanted = Path(folder) / "uv.lock"
+        write_whole(wanted, block[0])
         subprocess.run([uv.with_name("python"), "-m", "pip", "--disable-pip-version-check",
-                        "install", "--quiet", UV], check=True)
+                        "install", "--quiet", "--require-hashes", "-r", wanted], check=True)
     return uv
 
 
 def compile_lock(uv, lock, upgrade, *more):
     """Resolve the requirements of one lock file and write it."""
-    print(f"resolving {LOCKS[lock]}", flush=True)
+    print(f"resolving {lock}", flush=True)
     subprocess.run(
-        [uv, "pip", "compile", LOCKS[lock], "--universal", "--python-version", "3.11",
-         "--fork-strategy", "fewest", "--generate-hashes", "--no-annotate", "--no-header",
+        [uv, "pip", "compile", Path(lock).with_suffix(".txt"), "--universal",
+         "--python-version", "3.11", "--fork-strategy", "fewest", "--generate-hashes",
+         "--no-annotate", "--no-header",
          "--quiet", "--output-file", lock, *["--upgrade"][:upgrade], *more], check=True, cwd=ROOT)
     text = (ROOT / lock).read_text("utf-8")
     kept, cards = [], []
@@ -92,7 +98,10 @@ def faults():
     for lock, wanted in asked.items():
         found += [f"{name} {version} is required, {lock} has {locked[lock].get(name)}"
                   for name, version in wanted.items() if locked[lock].get(name) != version]
-    for lock in [*LOCKS, CARDS]:
+    ci, locked_ci = pins("requirements-ci.txt"), pins(CI)
+    found += [f"{name} {version} is required, {CI} has {locked_ci.get(name)}"
+              for name, version in ci.items() if locked_ci.get(name) != version]
+    for lock in [*LOCKS, CARDS, CI]:
         found += [f"{lock}: {name} has no hash" for name, _, _, hashes
                   in entries((ROOT / lock).read_text("utf-8")) if not hashes]
     dev, oracle = locked.values()
@@ -117,6 +126,7 @@ def main():
         compile_lock(uv, "requirements-dev.lock", upgrade)
         compile_lock(uv, "requirements-oracle.lock", upgrade,
                      "--constraint", "requirements-dev.lock")
+        compile_lock(uv, CI, upgrade)
     write_whole(CONSTRAINTS, constraints())
     print(f"constraints.txt: {len(CONSTRAINTS.read_text().splitlines()) - 1} packages")
 

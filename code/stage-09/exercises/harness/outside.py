@@ -3,10 +3,8 @@
 Neither is there in the browser, where the page replaces the worker instead.
 """
 
-import ctypes
 import json
 import os
-import select
 import signal
 import sys
 import threading
@@ -32,6 +30,7 @@ def insisting(seconds: float, error: type[BaseException]) -> Iterator[None]:
     if sys.platform == "emscripten":
         yield
         return
+    import ctypes  # here, and select below: a browser's Python need not have them
     wake, here, now = threading.Event(), ctypes.c_ulong(threading.get_ident()), Insisting()
     send = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
@@ -77,6 +76,7 @@ def apart(work: Callable[[], tuple], seconds: float) -> tuple[str, str, Diagnosi
 
     The process is ended after `seconds`, whatever it does, and what it has changed goes with it.
     """
+    import select
     read, write = os.pipe()
     if (pid := os.fork()) == 0:
         try:

@@ -12,12 +12,14 @@ import time
 from collections import Counter
 from copy import deepcopy
 from itertools import chain, count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from llama import Llama, LlamaConfig, random_weights
 from llama_config import ARCHITECTURES, HARMLESS, MISSING, ONLY, READ, RopeScaling
+from exercises.harness import progress
 from peft import LoRALinear
 from real_models import checklist, hub
 from tensorfile import HubError
@@ -156,3 +158,27 @@ def test_a_spoilt_file_loads_or_is_refused(good, tmp_path):
     assert {kind for kind, loads in outcomes if not loads} >= {CONFIG, WEIGHTS, INDEX, ADAPTER,
                                                                ARRAYS}
     assert (CONFIG, True) in outcomes and (ADAPTER, True) in outcomes  # not all were hopeless
+
+
+def test_spoilt_progress_is_read_or_kept_aside(tmp_path, monkeypatch, capsys):
+    """Whatever the file holds, a pass is noted, and nothing that was there is lost."""
+    file = tmp_path / "progress.json"
+    monkeypatch.setenv("PEFT_BOOK_PROGRESS", str(file))
+    until = time.monotonic() + 60 * MINUTES
+    for i, seed in enumerate(chain(SEEDS, count(int(time.time()) * 1000))):
+        if i >= len(SEEDS) and time.monotonic() > until:
+            break
+        rng = random.Random(seed)
+        for path in tmp_path.iterdir():
+            path.unlink()
+        text = spoil_json('{"1": "2026-01-01", "3": "2026-02-03"}', rng)
+        data = text.encode("utf-8", "surrogatepass")
+        file.write_bytes(spoil_bytes(data, rng) if rng.random() < 0.5 else data)
+        before = file.read_bytes()
+        shown = progress.progress().done
+        progress.remember(SimpleNamespace(passed=True, step=None, exercise=6))
+        after = progress.progress().done
+        assert "6" in after and shown.items() <= after.items(), seed
+        aside = [path for path in tmp_path.iterdir() if path != file]
+        assert not aside or [path.read_bytes() for path in aside] == [before], seed
+        capsys.readouterr()
