@@ -354,8 +354,9 @@ def find_tensors(folder: Path) -> dict[str, Tensor]:
     if not isinstance(listed, dict) or not listed:
         raise HubError(f"{index} must have a weight_map of array names to file names")
     by_file: dict[str, set[str]] = {}
+    plain = re.compile(r"[A-Za-z0-9._-]{1,200}\.safetensors")
     for name, file in listed.items():
-        if not isinstance(file, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,200}\.safetensors", file):
+        if not isinstance(file, str) or not plain.fullmatch(file):
             raise HubError(f"{index}: {short(file)} is not the plain name of a safetensors file "
                            "in the same folder; nothing outside of it is read")
         by_file.setdefault(file, set()).add(name)
