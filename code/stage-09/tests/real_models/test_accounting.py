@@ -1056,3 +1056,14 @@ def test_a_convolution_that_a_name_means_is_refused():
 def test_cross_attention_is_counted():
     gpt2 = ac.known_models()["GPT-2 (124M)"]["config"]
     assert ac.read_model(gpt2 | {"add_cross_attention": True}).num_parameters == 152_806_656
+
+
+def test_no_model_type_of_transformers_is_counted_wrongly():
+    python = needs.oracle()
+    done = subprocess.run([python, TESTS / "oracle" / "sweep_families.py"], check=True, text=True,
+                          capture_output=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+    verdicts = [line.split(": ", 2)[1] for line in done.stdout.splitlines()]
+    assert set(verdicts) == {"right", "refused"}, [
+        line for line in done.stdout.splitlines() if ": wrong" in line]
+    assert verdicts.count("right") >= 90
