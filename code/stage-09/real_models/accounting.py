@@ -32,7 +32,8 @@ from typing import Any
 
 from real_models.families import FAMILIES
 
-_VOCABULARY_TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "MASKED_LM", "PRE_TRAINING")
+_VOCABULARY_TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "MASKED_LM", "PRE_TRAINING", "IMAGE_TEXT",
+                     "SPEECH_TEXT")
 # Trained along with the adapter, by PEFT's classes for the task.
 _SAVED_HEADS = {"SEQ_CLS": ["classifier", "score"], "TOKEN_CLS": ["classifier", "score"],
                 "QUESTION_ANS": ["qa_outputs"]}
@@ -235,7 +236,8 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
         config = parse_config(path.read_bytes())
     if not isinstance(config, Mapping):
         raise TypeError(f"config must be the dict in a config.json, got {type(config).__name__}")
-    table, family = _table_of(config), config["model_type"]
+    config, table = _table_of(config)
+    family = config["model_type"]
     task = task or _task_of(config, table)
     if task not in table["heads"] and task != "FEATURE_EXTRACTION":
         raise ValueError(f"{family} has no head for task {task!r}; it has "
@@ -249,6 +251,8 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     for line in table["symbols"].strip().splitlines():
         symbol, rule = line.split("=", 1)
         symbols[symbol.strip()] = _resolve(rule, symbols, config, family, assumed)
+    lists = {name: _listed(rule, symbols["layers"], config, family)
+             for name, rule in table.get("lists", {}).items()}
 
     head, outer = [], table["modules"].split(".")[0].strip()
     root = outer
@@ -260,7 +264,7 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
             symbols[symbol.strip()] = int(value)
         else:
             head.append(line)
-    modules = _expand(table["modules"] + "\n" + "\n".join(head), symbols)
+    modules = _expand(table["modules"] + "\n" + "\n".join(head), symbols, lists)
     if task == "FEATURE_EXTRACTION":  # the bare model has no outer `model.`, `bert.`, …
         modules = [replace(m, name=m.name.removeprefix(f"{outer}.")) for m in modules]
     elif root != outer:
@@ -268,8 +272,27 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     return Model(family, task, symbols, tuple(modules), name, _notes(config, table, assumed))
 
 
-def _table_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The table of a configuration's family, if the table covers all of what the file describes."""
+def _listed(rule: Mapping[str, Any], layers: int, config: Mapping[str, Any],
+            family: str) -> list[str]:
+    """What kind each layer is of, by a list in the file or by the interval that stands for one."""
+    key = rule["key"]
+    kinds = config.get(key)
+    if kinds is None and "every" in rule:
+        name, usual, most, some = rule["every"]
+        interval = _positive(f"config.json: {name}", config.get(name, usual))
+        kinds = [most if (i + 1) % interval else some for i in range(layers)]
+    if not isinstance(kinds, list) or len(kinds) != layers or not all(
+            kind in rule["kinds"] for kind in kinds):
+        raise ValueError(f"config.json: {key} of a {family} model must be a list of {layers} "
+                         f"(num_hidden_layers), each {' or '.join(rule['kinds'])}, got "
+                         f"{kinds!r:.80}")
+    return kinds
+
+
+def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The table of a configuration's family, if it covers all of what the file describes, and the
+    file with the keys of its parts as `part.key`.
+    """
     if "_class_name" in config and "_diffusers_version" in config:
         raise ValueError("config.json: this file is diffusers' (_class_name "
                          f"{config['_class_name']!r:.60}); only models of transformers are counted")
@@ -277,8 +300,10 @@ def _table_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ValueError("this is the adapter_config.json of an adapter; pass the config.json of "
                          f"its base model, {config.get('base_model_name_or_path')!r:.80}")
     family = config.get("model_type")
-    parts = [key for key in config if key in _TOWERS and isinstance(config[key], (Mapping, str))]
     known = isinstance(family, str) and family in FAMILIES
+    inside = FAMILIES[family].get("parts", []) if known else []
+    parts = [key for key in config if key in _TOWERS and key not in inside
+             and isinstance(config[key], (Mapping, str))]
     if parts:
         inner = config.get("text_config")
         alone = isinstance(inner, Mapping) and inner.get("model_type") in FAMILIES
@@ -292,6 +317,13 @@ def _table_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
             f"config.json: model_type {family!r:.60} is not a family this module knows")
         raise ValueError(f"{missing}. It knows {', '.join(FAMILIES)}")
     table = FAMILIES[family]
+    for part in inside:
+        found = config.get(part) or {}
+        if not isinstance(found, Mapping):
+            raise ValueError(f"config.json: {part} must be an object, got {found!r:.80}")
+        if part == "text_config" and not found:
+            raise ValueError(f"config.json: a {family} model needs text_config, and it is missing")
+        config = {**config, **{f"{part}.{key}": value for key, value in found.items()}}
     own = config.get("auto_map") or {}
     foreign = [str(entry) for entry in (own.values() if isinstance(own, Mapping) else [own])
                if str(entry).split("--")[-1] not in table.get("own_code", [])]
@@ -303,7 +335,7 @@ def _table_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
         if config.get(key) is not None and config[key] not in counted:
             raise ValueError(f"config.json: {key} is {config[key]!r:.60}; only "
                              f"{' or '.join(map(repr, counted))} is counted for {family}")
-    return table
+    return config, table
 
 
 _TOWERS = ("text_config", "vision_config", "audio_config", "speech_config", "encoder", "decoder",
@@ -349,7 +381,8 @@ def _task_of(config: Mapping[str, Any], table: Mapping[str, Any]) -> str:
     return table["classes"][classes[0]]
 
 
-def _expand(rows: str, symbols: Mapping[str, int]) -> list[Module]:
+def _expand(rows: str, symbols: Mapping[str, int],
+            lists: Mapping[str, list[str]]) -> list[Module]:
     """The table's rows with sizes filled in, each repeated as often as its path says."""
     modules = []
     for row in filter(None, map(str.strip, rows.splitlines())):
@@ -360,7 +393,7 @@ def _expand(rows: str, symbols: Mapping[str, int]) -> list[Module]:
             continue
         bias = "bias" in options and _flag(options["bias"] or "1", symbols)
         tied = "tied" in options and _flag(options["tied"], symbols)
-        repeats = [_span(count, symbols) for count in re.findall(r"{([^}]*)}", path)]
+        repeats = [_span(count, symbols, lists) for count in re.findall(r"{([^}]*)}", path)]
         if len(modules) + math.prod(map(len, repeats)) > _MOST_MODULES:
             raise ValueError(f"config.json: with those called {path} that makes more than "
                              f"{_MOST_MODULES:,} modules, which no model has; correct the file")
@@ -370,8 +403,12 @@ def _expand(rows: str, symbols: Mapping[str, int]) -> list[Module]:
     return modules
 
 
-def _span(count: str, symbols: Mapping[str, int]) -> range:
-    """The numbers of `{stop}` or `{start:stop}` in a path."""
+def _span(count: str, symbols: Mapping[str, int],
+          lists: Mapping[str, list[str]]) -> Sequence[int]:
+    """The numbers of `{stop}`, `{start:stop}` or `{list=kind}` in a path."""
+    if "=" in count:
+        name, kind = count.split("=")
+        return [i for i, each in enumerate(lists[name]) if each == kind]
     start, stop = (_evaluate(part or "0", symbols) for part in count.rpartition(":")[::2])
     if start > stop or (":" in count and stop > symbols["layers"]):
         raise ValueError(f"config.json: {count} are layers {start} to {stop}, and the model has "
@@ -478,6 +515,12 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     named = [module for module in model.modules if is_named(module)]
     kept = [module for module in named if not (exclude and matches(module.name, exclude))]
     found = [module for module in kept if is_chosen(module)]
+    odd = [m for m in model.modules if m.kind == "stack" and m.name.endswith(".weight")
+           and not everything and matches(m.name.rpartition(".")[0], targets)]
+    if odd:
+        raise ValueError(f"target_modules {targets!r}: {odd[0].name} is the weight of no linear "
+                         "layer, and PEFT adapts convolutions and refuses the rest; neither is "
+                         "counted here, so name other modules")
     if not found:
         left = f"layers={layers}" if kept else f"exclude_modules={exclude!r}" if named else ""
         reason = f"{left} leaves none of those named" if left else _why_none(targets)
@@ -714,6 +757,13 @@ def _rank_of(name: str, rank: int, pattern: Mapping[str, int]) -> int:
     return next((r for key, r in pattern.items() if re.match(rf"(.*\.)?({key})$", name)), rank)
 
 
+def _only_linear(method: str, found: list[Module], kinds: Sequence[str]) -> None:
+    for m in found:
+        if m.kind not in kinds:
+            raise ValueError(f"PEFT's {method} does not take {m.name}: it is a {m.kind}, not "
+                             f"{' or '.join(kinds)}")
+
+
 def count_adalora(model: Model, init_rank: int = 12, target_modules: Targets = None, *,
                   modules_to_save: Sequence[str] = (), head: str = "copied",
                   **options: Any) -> Count:
@@ -725,6 +775,7 @@ def count_adalora(model: Model, init_rank: int = 12, target_modules: Targets = N
     saved = _saved_names(model, modules_to_save)
     found, unmatched = find_modules(model, target_modules, default="adalora",
                                     modules_to_save=saved, **options)
+    _only_linear("AdaLoRA", found, ("linear", "conv1d"))
     tensors = {}
     for m in found:
         key = f"base_model.model.{m.name}.lora_"
@@ -741,10 +792,9 @@ def count_loha(model: Model, rank: int = 8, target_modules: Targets = None, *,
     saved = _saved_names(model, modules_to_save)
     found, unmatched = find_modules(model, target_modules, default="loha", modules_to_save=saved,
                                     **options)
+    _only_linear("LoHa", found, ("linear",))
     tensors = {}
     for m in found:
-        if m.kind != "linear":
-            raise ValueError(f"PEFT's LoHa does not take {m.name}: it is a {m.kind}, not linear")
         for side in ("w1", "w2"):
             key = f"base_model.model.{m.name}.hada_{side}_"
             tensors |= {f"{key}a": (m.sizes[1], rank), f"{key}b": (rank, m.sizes[0])}
@@ -761,6 +811,7 @@ def count_vera(model: Model, rank: int = 256, target_modules: Targets = None, *,
     saved = _saved_names(model, modules_to_save)
     found, unmatched = find_modules(model, target_modules, default="vera", modules_to_save=saved,
                                     **options)
+    _only_linear("VeRA", found, ("linear", "conv1d"))
     tensors = {"base_model.vera_A": (rank, max(m.sizes[0] for m in found)),
                "base_model.vera_B": (max(m.sizes[1] for m in found), rank)}
     trained = {}
@@ -785,6 +836,7 @@ def count_ia3(model: Model, target_modules: Targets = None,
                                     **options)
     inner = FAMILIES[model.family]["feedforward"] if feedforward_modules is None else (
         feedforward_modules)
+    _only_linear("(IA)3", found, ("linear", "conv1d"))
     tensors = {}
     for m in found:
         shape = (1, m.sizes[0]) if matches(m.name, inner) else (m.sizes[1], 1)
@@ -833,10 +885,10 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
     notes = [*model.notes, *notes]
 
     names = {m.name for m in adapted}
-    embedding = next(m for m in model.modules if m.kind == "embedding")
+    embedding = next((m.name for m in model.modules if m.kind == "embedding"), None)
     if any(m.name.split(".")[-1] in ("embed_tokens", "lm_head") for m in adapted):
         for m in adapted:  # PEFT then saves the frozen weights of these layers with the adapter
-            if m.name in (embedding.name, model.head):
+            if m.name in (embedding, model.head):
                 file[f"base_model.model.{m.name}.base_layer.weight"] = m.weight_shape
                 if m.bias:
                     file[f"base_model.model.{m.name}.base_layer.bias"] = (m.bias_size,)
@@ -853,6 +905,10 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
         if m.tied:  # a tied head's bias has a second name, one level up; both are written
             file[f"base_model.model.{m.name.rpartition('.')[0]}.bias"] = (m.bias_size,)
 
+    named = [] if bias != "all" else [  # parameters of this very name that are no layer's
+        m for m in model.modules if m.kind == "stack" and m.name.split(".")[-1] == "bias"
+        and m.name not in whole_names]
+    file |= {f"base_model.model.{m.weight_name}": m.weight_shape for m in named}
     copies = sum(math.prod(m.sizes) + m.bias_size for m in whole)  # a tied weight is copied, too
     for m in whole:
         file[f"base_model.model.{m.weight_name}"] = m.weight_shape
@@ -867,7 +923,8 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
         if m.tied:
             notes.append(f"{m.name} shares its weight with the embedding; trained whole it becomes "
                          f"a copy of {math.prod(m.sizes):,} parameters, and the two drift apart.")
-    trainable = added + sum(m.bias_size for m in biased) + copies * (2 if head == "both" else 1)
+    biases = sum(m.bias_size for m in biased) + sum(math.prod(m.sizes) for m in named)
+    trainable = added + biases + copies * (2 if head == "both" else 1)
     total = model.num_parameters + added + frozen + copies * (0 if head == "in place" else 1)
     unknown = [name for name in unknown if name not in saved_heads(model)]
     return Count(method, model, trainable, total, file, (*unmatched, *unknown), tuple(notes),
@@ -1136,7 +1193,7 @@ def quantized_modules(model: Model) -> list[Module]:
     heads = {model.head, *(name for names in _SAVED_HEADS.values() for name in names)}
     kept = FAMILIES[model.family].get("not_quantized", [])
     return [m for m in model.modules if m.is_linear and m.name != model.head
-            and m.name.split(".")[0] not in heads and m.name.split(".")[-1] not in kept]
+            and m.name.split(".")[0] not in heads and not matches(m.name, kept)]
 
 
 def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,

@@ -17,27 +17,32 @@ from typing import Any
 #           that is there and null has no default: it goes on to the next alternative.
 # modules   `path  kind  size size  [bias] [bias:flag] [tied:flag] [if:flag]`, one line for each
 #           module. `{layers}` in a path repeats the line for 0 … layers-1, `{dense:layers}` from
-#           dense on. Sizes and flags are expressions in symbols. `tied` means that the weight is
-#           another module's: not counted.
+#           dense on, `{layer_types=mamba}` for the layers of that kind in a list. Sizes and flags
+#           are expressions in symbols. `tied` means that the weight is another module's: not
+#           counted.
 #               linear     in out         conv1d   in out  (a linear layer stored transposed; GPT-2)
 #               embedding  rows width     norm     width   (LayerNorm if it has a bias, or RMSNorm)
 #               stack      sizes …        a parameter of this very name that is no layer of its own:
 #                                         neither target_modules nor bitsandbytes see it
+# parts     the configurations inside the file's; their keys are called `part.key` here.
+# lists     the lists of kinds: their key, the kinds that may stand there, and with `every` the key
+#           of an interval (its default, the usual kind, the kind of every so-manieth layer) that
+#           stands for a list that is left out.
 # heads     the modules that a task puts on top, in the same notation. A line `name = value` sets a
 #           symbol for this task, `root name` renames the part in front of the first dot.
 # head      the task of a file that names no class.
 # classes   a class under `architectures` -> the task of its head. No other class is counted.
 # only      keys that change the model in a way that is not counted: key -> the values that are.
 # own_code  entries of `auto_map` that build the same model as transformers does.
-# not_quantized   leaves that loading in 4 or 8 bits keeps as they are.
+# not_quantized   names that loading in 4 or 8 bits keeps as they are.
 # note      what one must know to read any count of this family.
 # fused     names that PEFT takes for the experts' layers of transformers 4: it adapts the stacks
 #           that hold them now, at other ranks. They are not counted, and so is no "all-linear".
 # lora, adalora, vera, ia3, feedforward   the target modules that Hugging Face PEFT takes when none
 #           are named; without `vera`, VeRA takes LoRA's, as LoHa does.
 #
-# Expressions use + - * / and comparisons only, so that the explorer can read the same table in the
-# browser. Nothing may depend on the order of keys: notebooks are stored with sorted ones.
+# Expressions use + - * / // and comparisons only, so that the explorer can read the same table in
+# the browser. Nothing may depend on the order of keys: notebooks are stored with sorted ones.
 
 _CLASS_OF_TASK = {
     "CAUSAL_LM": "ForCausalLM", "SEQ_2_SEQ_LM": "ForConditionalGeneration",
@@ -52,13 +57,6 @@ _CLASS_OF_TASK = {
 def _classes(name: str, heads: Iterable[str], **others: str) -> dict[str, str]:
     """The classes of transformers that have these heads, and the one that has none."""
     return {name + _CLASS_OF_TASK[task]: task for task in [*heads, "FEATURE_EXTRACTION"]} | others
-
-
-_SCORE = "score linear d labels"
-_SCORE_TOKENS = "score linear d labels bias"
-_SPANS = "qa_outputs linear d 2 bias"
-_DECODER_HEADS = {"CAUSAL_LM": "lm_head linear d vocab tied:tied", "SEQ_CLS": _SCORE,
-                  "TOKEN_CLS": _SCORE_TOKENS, "QUESTION_ANS": _SPANS}
 
 
 _T5_ATTENTION = """
@@ -203,107 +201,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
                                   lm_head.linear linear d vocab bias"""},
         "head": "CAUSAL_LM", "classes": {"PhiForCausalLM": "CAUSAL_LM"}, "defaults": {},
         "own_code": ["configuration_phi.PhiConfig", "modeling_phi.PhiForCausalLM"],
-    },
-    "gpt2": {
-        "symbols": """
-            d = n_embd | hidden_size
-            layers = n_layer | num_hidden_layers
-            heads = n_head | num_attention_heads
-            ff = n_inner | 4*d
-            vocab = vocab_size
-            positions = n_positions | max_position_embeddings
-            prefix_width = d
-            tied = tie_word_embeddings | 1
-        """,
-        "modules": """
-            transformer.wte                         embedding vocab d
-            transformer.wpe                         embedding positions d
-            transformer.h.{layers}.ln_1             norm d          bias
-            transformer.h.{layers}.attn.c_attn      conv1d d 3*d    bias
-            transformer.h.{layers}.attn.c_proj      conv1d d d      bias
-            transformer.h.{layers}.ln_2             norm d          bias
-            transformer.h.{layers}.mlp.c_fc         conv1d d ff     bias
-            transformer.h.{layers}.mlp.c_proj       conv1d ff d     bias
-            transformer.ln_f                        norm d          bias
-        """,
-        "defaults": {"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257,
-                     "n_positions": 1024},
-        "heads": (heads := _DECODER_HEADS | {"TOKEN_CLS": _CLASSIFIER}), "head": "CAUSAL_LM",
-        "classes": _classes("GPT2", [task for task in heads if task != "CAUSAL_LM"],
-                            GPT2LMHeadModel="CAUSAL_LM"),
-        "only": {"add_cross_attention": [False]},
-        "lora": ["c_attn"], "adalora": ["c_attn"],
-        "ia3": ["c_attn", "mlp.c_proj"], "feedforward": ["mlp.c_proj"],
-    },
-    "opt": {
-        "symbols": """
-            d = hidden_size
-            ff = ffn_dim
-            layers = num_hidden_layers
-            heads = num_attention_heads
-            vocab = vocab_size
-            positions = max_position_embeddings
-            word = word_embed_proj_dim | d
-            prefix_width = d
-            biased = enable_bias | 1
-            final = do_layer_norm_before | 1
-            drop_final = _remove_final_layer_norm | 0
-            affine = layer_norm_elementwise_affine | 1
-            tied = tie_word_embeddings | 1
-        """,
-        "modules": """
-            model.decoder.embed_tokens                              embedding vocab word
-            model.decoder.embed_positions                           embedding positions+2 d
-            model.decoder.project_in                                linear word d     if:word!=d
-            model.decoder.project_out                               linear d word     if:word!=d
-            model.decoder.final_layer_norm                norm d bias if:affine*final>drop_final
-            model.decoder.layers.{layers}.self_attn.q_proj          linear d d        bias:biased
-            model.decoder.layers.{layers}.self_attn.k_proj          linear d d        bias:biased
-            model.decoder.layers.{layers}.self_attn.v_proj          linear d d        bias:biased
-            model.decoder.layers.{layers}.self_attn.out_proj        linear d d        bias:biased
-            model.decoder.layers.{layers}.self_attn_layer_norm      norm d bias       if:affine
-            model.decoder.layers.{layers}.fc1                       linear d ff       bias:biased
-            model.decoder.layers.{layers}.fc2                       linear ff d       bias:biased
-            model.decoder.layers.{layers}.final_layer_norm          norm d bias       if:affine
-        """,
-        "defaults": {"hidden_size": 768, "ffn_dim": 3072, "num_hidden_layers": 12,
-                     "num_attention_heads": 12, "vocab_size": 50272,
-                     "max_position_embeddings": 2048},
-        "heads": (heads := {"CAUSAL_LM": "lm_head linear word vocab tied:tied",
-                            "SEQ_CLS": "score linear word labels",
-                            "QUESTION_ANS": "qa_outputs linear word 2 bias"}),
-        "head": "CAUSAL_LM", "classes": _classes("OPT", heads),
-        "lora": ["q_proj", "v_proj"],
-        "adalora": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
-        "ia3": ["q_proj", "k_proj", "fc2"], "feedforward": ["fc2"],
-    },
-    "bloom": {
-        "symbols": """
-            d = n_embed | hidden_size
-            layers = n_layer | num_hidden_layers
-            heads = n_head | num_attention_heads
-            vocab = vocab_size
-            ff = 4*d
-            prefix_width = d
-            tied = tie_word_embeddings | 1
-        """,
-        "modules": """
-            transformer.word_embeddings                             embedding vocab d
-            transformer.word_embeddings_layernorm                   norm d          bias
-            transformer.h.{layers}.input_layernorm                  norm d          bias
-            transformer.h.{layers}.self_attention.query_key_value   linear d 3*d    bias
-            transformer.h.{layers}.self_attention.dense             linear d d      bias
-            transformer.h.{layers}.post_attention_layernorm         norm d          bias
-            transformer.h.{layers}.mlp.dense_h_to_4h                linear d ff     bias
-            transformer.h.{layers}.mlp.dense_4h_to_h                linear ff d     bias
-            transformer.ln_f                                        norm d          bias
-        """,
-        "defaults": {"hidden_size": 64, "n_layer": 2, "n_head": 8, "vocab_size": 250880},
-        "heads": (heads := _DECODER_HEADS | {"TOKEN_CLS": _CLASSIFIER}), "head": "CAUSAL_LM",
-        "classes": _classes("Bloom", heads),
-        "lora": ["query_key_value"], "adalora": ["query_key_value"],
-        "ia3": ["query_key_value", "mlp.dense_4h_to_h"],
-        "feedforward": ["mlp.dense_4h_to_h"],
     },
     "t5": _t5("T5", {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8,
                      "vocab_size": 32128}, "0", 1, adalora=["q", "k", "v", "o", "wi", "wo"],

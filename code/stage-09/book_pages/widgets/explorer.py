@@ -429,7 +429,9 @@ def memory_record(model):
         language-model head, which all-linear leaves out. `targets`: PEFT's default target modules.
         `notes`: what one must know to read the numbers.
     """
-    fused = accounting.FAMILIES[model.family].get("fused", [])
+    fused = [*accounting.FAMILIES[model.family].get("fused", []),
+             *(m.name.split(".")[-2] for m in model.modules  # convolutions are not counted
+               if m.kind == "stack" and m.name.endswith(".weight"))]
     found, _ = accounting.find_modules(
         model, [name for name in accounting.linear_names(model) if name not in fused],
         modules_to_save=accounting.saved_heads(model))

@@ -10,9 +10,9 @@ const LONGEST_CONFIG = 100_000;
 
 class ConfigError extends Error {}
 
-/** The value of an expression of the table: + - * / ( ) > != over whole numbers and symbols. */
+/** The value of an expression of the table: + - * / // ( ) > != over numbers and symbols. */
 function evaluate(expression, symbols) {
-  const tokens = expression.match(/\d+|[A-Za-z_]\w*|!=|[-+*/()>]/g);
+  const tokens = expression.match(/\d+|[A-Za-z_]\w*|!=|\/\/|[-+*/()>]/g);
   let at = 0;
   const factor = () => {
     const token = tokens[at++];
@@ -25,8 +25,10 @@ function evaluate(expression, symbols) {
   };
   const term = () => {
     let value = factor();
-    while (tokens[at] === "*" || tokens[at] === "/") {
-      value = tokens[at++] === "*" ? value * factor() : value / factor();
+    while (["*", "/", "//"].includes(tokens[at])) {
+      const sign = tokens[at++];
+      value = sign === "*" ? value * factor() : value / factor();
+      if (sign === "//") value = Math.floor(value);
     }
     return value;
   };
@@ -88,8 +90,33 @@ function resolve(rule, symbols, config, table, family, assumed) {
     + "and it is missing");
 }
 
-/** How many numbers `{stop}` or `{start:stop}` in a path stands for. */
-function spanOf(span, symbols) {
+/** What kind each layer is of, by a list in the file or by the interval that stands for one. */
+function listed(rule, layers, config, family) {
+  const has = (key) => Object.hasOwn(config, key) && config[key] !== null;
+  let kinds = has(rule.key) ? config[rule.key] : null;
+  if (kinds === null && rule.every) {
+    const [name, usual, most, some] = rule.every;
+    const interval = Object.hasOwn(config, name) ? config[name] : usual;
+    if (!Number.isSafeInteger(interval) || interval < 1) {
+      throw new ConfigError(`config.json: ${name} must be a positive integer, got `
+        + shown(interval));
+    }
+    kinds = Array.from({ length: layers }, (_, i) => ((i + 1) % interval ? most : some));
+  }
+  if (!Array.isArray(kinds) || kinds.length !== layers
+    || !kinds.every((kind) => rule.kinds.includes(kind))) {
+    throw new ConfigError(`config.json: ${rule.key} of a ${family} model must be a list of `
+      + `${layers} (num_hidden_layers), each ${rule.kinds.join(" or ")}, got ${shown(kinds)}`);
+  }
+  return kinds;
+}
+
+/** How many numbers `{stop}`, `{start:stop}` or `{list=kind}` in a path stands for. */
+function spanOf(span, symbols, lists) {
+  if (span.includes("=")) {
+    const [name, kind] = span.split("=");
+    return lists[name].filter((each) => each === kind).length;
+  }
   const [stop, start] = span.split(":").reverse().map((part) => evaluate(part, symbols));
   if (start > stop || (start !== undefined && stop > symbols.get("layers"))) {
     throw new ConfigError(`config.json: ${span} are layers ${start} to ${stop}, and the model has `
@@ -99,7 +126,7 @@ function spanOf(span, symbols) {
 }
 
 /** The rows of a family's table with sizes filled in; each stands for `count` modules. */
-function expand(table, symbols) {
+function expand(table, symbols, lists) {
   const rows = [];
   for (const line of table.split("\n").map((text) => text.trim()).filter(Boolean)) {
     const [path, kind, ...rest] = line.split(/\s+/);
@@ -110,7 +137,7 @@ function expand(table, symbols) {
       && evaluate(options.get(name) ?? "1", symbols) !== 0;
     if (options.has("if") && !flag("if")) continue;
     const count = [...path.matchAll(/{([^}]*)}/g)]
-      .reduce((product, [, span]) => product * spanOf(span, symbols), 1);
+      .reduce((product, [, span]) => product * spanOf(span, symbols, lists), 1);
     if (count === 0) continue;
     const size = sizes.reduce((product, n) => product * n, 1);
     const linear = kind === "linear" || kind === "conv1d";
@@ -123,7 +150,8 @@ function expand(table, symbols) {
   return rows;
 }
 
-/** The table of a configuration's family, if it covers all that the file describes. */
+/** The table of a configuration's family, if it covers all that the file describes, and the file
+ * with the keys of its parts as `part.key`. */
 function tableOf(config, families, rules) {
   if (typeof config !== "object" || config === null || Array.isArray(config)) {
     throw new ConfigError("A config.json is an object in braces: { … }");
@@ -137,8 +165,10 @@ function tableOf(config, families, rules) {
       + `its base model, ${shown(config.base_model_name_or_path ?? null)}.`);
   }
   const family = has("model_type") ? config.model_type : null;
+  const inside = typeof family === "string" && Object.hasOwn(families, family)
+    ? families[family].parts ?? [] : [];
   const parts = rules.towers.filter((key) => has(key) && config[key] !== null
-    && ["object", "string"].includes(typeof config[key]));
+    && !inside.includes(key) && ["object", "string"].includes(typeof config[key]));
   if (parts.length) {
     const alone = has("text_config") && Object.hasOwn(families, config.text_config?.model_type);
     throw new ConfigError(`config.json: model_type ${shown(family)} consists of several parts `
@@ -152,6 +182,17 @@ function tableOf(config, families, rules) {
       + ` Known are ${Object.keys(families).sort().join(", ")}.`);
   }
   const table = families[family];
+  for (const part of inside) {
+    const found = (has(part) ? config[part] : null) || {};
+    if (typeof found !== "object" || Array.isArray(found)) {
+      throw new ConfigError(`config.json: ${part} must be an object, got ${shown(found)}`);
+    }
+    if (part === "text_config" && !Object.keys(found).length) {
+      throw new ConfigError(`config.json: a ${family} model needs text_config, and it is missing`);
+    }
+    config = { ...config, ...Object.fromEntries(Object.entries(found)
+      .map(([key, value]) => [`${part}.${key}`, value])) };
+  }
   const own = config.auto_map ?? {};
   const foreign = (typeof own === "object" ? Object.values(own) : [own]).map(String)
     .filter((entry) => !(table.own_code ?? []).includes(entry.split("--").pop()));
@@ -162,12 +203,12 @@ function tableOf(config, families, rules) {
   }
   for (const [key, counted] of Object.entries(table.only ?? {})) {
     const same = (value) => JSON.stringify(value) === JSON.stringify(config[key]);
-    if (has(key) && config[key] !== null && !counted.some(same)) {
+    if (Object.hasOwn(config, key) && config[key] !== null && !counted.some(same)) {
       throw new ConfigError(`config.json: ${key} is ${shown(config[key])}; only `
         + `${counted.map(shown).join(" or ")} is counted for ${family}`);
     }
   }
-  return [family, table];
+  return [family, table, config];
 }
 
 /** The task of the first class that the file names, or the family's usual one. */
@@ -200,9 +241,9 @@ function labelsOf(config) {
 }
 
 /** What `explorer.memory_record` finds for a model, for a configuration pasted into the page. */
-function readConfig(config, families, rules) {
+function readConfig(given, families, rules) {
   const [block, secondBlock] = rules.nf4;
-  const [family, table] = tableOf(config, families, rules);
+  const [family, table, config] = tableOf(given, families, rules);
   const task = taskOf(config, family, table);
   const symbols = new Map([["labels", labelsOf(config)]]);
   const assumed = new Map();
@@ -219,7 +260,9 @@ function readConfig(config, families, rules) {
     symbols.set(line.split(" = ")[0], Number(line.split(" = ")[1]));
   }
   const head = onTop.filter((line) => !line.includes(" = ")).join("\n");
-  const rows = expand(`${table.modules}\n${head}`, symbols);
+  const lists = Object.fromEntries(Object.entries(table.lists ?? {}).map(([name, rule]) =>
+    [name, listed(rule, symbols.get("layers"), config, family)]));
+  const rows = expand(`${table.modules}\n${head}`, symbols, lists);
   const total = rows.reduce((sum, { own, count }) => sum + own * count, 0);
 
   const linear = rows.filter((row) => row.linear);
@@ -232,7 +275,10 @@ function readConfig(config, families, rules) {
   const saved = rows.filter(copied)
     .reduce((sum, { own, count }) => sum + own * count, 0);
   const each = new Map();
-  const counted = (row) => !inside(row, whole) && !(table.fused ?? []).includes(row.leaf);
+  const other = rows.filter(({ kind, leaf }) => kind === "stack" && leaf === "weight")
+    .map(({ path }) => path.split(".").at(-2)); // convolutions are not counted
+  const fused = [...table.fused ?? [], ...other];
+  const counted = (row) => !inside(row, whole) && !fused.includes(row.leaf);
   for (const { leaf, unit, count } of linear.filter(counted)) {
     each.set(leaf, (each.get(leaf) ?? 0) + unit * count);
   }
@@ -240,7 +286,7 @@ function readConfig(config, families, rules) {
 
   const heads = Object.values(rules.saved).flat();
   const packed = linear.filter((row) => row !== top && !heads.includes(row.path.split(".")[0])
-    && !(table.not_quantized ?? []).includes(row.leaf));
+    && !(table.not_quantized ?? []).some((name) => `.${row.path}`.endsWith(`.${name}`)));
   const over = (amount) => packed.reduce((sum, row) => sum + amount(row) * row.count, 0);
   const blocks = ({ size }) => Math.ceil(size / block);
   const quantized = over(({ size }) => size);

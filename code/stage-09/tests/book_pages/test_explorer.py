@@ -312,7 +312,8 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
         for change in ({"tie_word_embeddings": True}, {"vocab_size": 50_001})]
     small = {"hidden_size": 96, "n_embd": 96, "d_model": 96, "num_labels": 7,
              "num_attention_heads": 12}  # the rest: defaults
-    configs += [{"model_type": family, "architectures": [name], **small}
+    configs += [{"model_type": family, "architectures": [name], **small,
+                 **({"text_config": small} if "parts" in table else {})}
                 for family, table in accounting.FAMILIES.items() if family != "phi-msft"
                 for name in table["classes"]]
     configs += CASES_OF_CLASSES
@@ -405,7 +406,7 @@ def test_hostile_configs_are_refused_in_plain_words(memory, tmp_path):
         '{"model_type": "llama", "architectures": ["__proto__"]}': "__proto__",
         '{"model_type": "llama", "vision_config": {}}': "vision_config",
         '{"model_type": "bert", "auto_map": {"AutoModel": "x--y.JinaBertModel"}}': "auto_map",
-        '{"model_type": "gpt2", "add_cross_attention": true}': "add_cross_attention",
+        '{"model_type": "xlm-roberta", "add_cross_attention": true}': "add_cross_attention",
         "x" * 100_001: "at most 100,000",
         **{json.dumps(good | {key: value}): message for key, value, message in [
             ("hidden_size", -1, "hidden_size must be a positive integer"),

@@ -90,6 +90,11 @@ REAL = {"llama": "Llama-3-8B", "mistral": "Mistral-7B", "mixtral": "Mixtral-8x7B
         "roberta": "RoBERTa-large"}
 CLASSES = {"CAUSAL_LM": transformers.AutoModelForCausalLM,
            "SEQ_2_SEQ_LM": transformers.AutoModelForSeq2SeqLM,
+           "IMAGE_TEXT": transformers.AutoModelForImageTextToText,
+           "SPEECH_TEXT": transformers.AutoModelForSpeechSeq2Seq,
+           "IMAGE_CLS": transformers.AutoModelForImageClassification,
+           "AUDIO_CLS": transformers.AutoModelForAudioClassification,
+           "CTC": transformers.AutoModelForCTC,
            "MASKED_LM": transformers.AutoModelForMaskedLM,
            "SEQ_CLS": transformers.AutoModelForSequenceClassification,
            "TOKEN_CLS": transformers.AutoModelForTokenClassification,
@@ -176,7 +181,8 @@ def methods(family: str, task: str, real: bool) -> list[dict]:
 
 def to_peft(method: str, arguments: dict, task: str) -> peft.PeftConfig:
     a = dict(arguments)
-    task = None if task == "MASKED_LM" else task
+    task = {"IMAGE_TEXT": "CAUSAL_LM", "SPEECH_TEXT": "SEQ_2_SEQ_LM"}.get(task, task)
+    task = task if task in peft.TaskType.__members__ else None
     if method == "lora":
         a["r"] = a.pop("rank")
         a["layers_to_transform"] = a.pop("layers", None)
@@ -325,12 +331,19 @@ def small_example(family: str) -> dict:
     """A small configuration for a family that infer_families.py found."""
     sizes = {"d": 48, "ff": 80, "layers": 3, "heads": 6, "kv": 2, "dh": 16, "vocab": 101,
              "experts": 4, "active": 2, "first_k_dense_replace": 1}
-    config = {"model_type": family, "pad_token_id": 0}
-    for line in families.FAMILIES[family]["symbols"].splitlines():
+    table, config = families.FAMILIES[family], {"model_type": family, "pad_token_id": 0}
+    for part in table.get("parts", []):
+        config[part] = {"model_type": table["only"][f"{part}.model_type"][0]}
+    values = {rule["key"]: [rule["kinds"][i % len(rule["kinds"])] for i in range(sizes["layers"])]
+              for rule in table.get("lists", {}).values()}
+    for line in table["symbols"].splitlines():
         symbol, rule = line.split(" = ")
         key = rule.split(" | ")[0].rstrip("?")
-        if symbol != "prefix_width" and rule.split(" | ")[-1] not in ("0", "1"):
-            config[key] = sizes.get(symbol, 24)
+        if re.fullmatch(r"[\w.]+", key) and rule.split(" | ")[-1] not in ("0", "1"):
+            values[key] = sizes.get(symbol, 24)
+    for key, value in values.items():
+        part, _, inner = key.rpartition(".")
+        (config[part] if part else config)[inner] = value
     return config
 
 
@@ -348,10 +361,11 @@ def known_of_inferred() -> list[dict]:
         asked = [("lora", {"rank": 4}), ("lora", {"rank": 4, "target_modules": "all-linear"}),
                  ("lora", {"rank": 4, "target_modules": [
                      "q_proj", "v_proj", "query_key_value", "gate_proj", "down_proj", "dense"]}),
+                 ("lora", {"rank": 4, "target_modules": "all-linear", "bias": "all"}),
                  ("prefix", {"num_virtual_tokens": 7}), ("prompt", {"num_virtual_tokens": 7}),
                  ("ia3", {})]
         answers = []
-        if table["head"] == "MASKED_LM":  # PEFT has no task type for masked language models
+        if table["head"] not in ("CAUSAL_LM", "SEQ_2_SEQ_LM", "IMAGE_TEXT"):  # no task type in PEFT
             asked = [each for each in asked if each[0] not in ("prefix", "prompt")]
         for method, arguments in asked:
             question = {"method": method, "arguments": arguments}

@@ -424,7 +424,6 @@ def test_bytes_of_a_logit_are_those_alive_at_the_peak_of_its_loss(base):
     ({"architectures": ["LlamaForMaskedLM"]}, "LlamaForMaskedLM "),
     ({"architectures": ["MistralForCausalLM"]}, "MistralForCausalLM .* not a class of llama"),
     ({"auto_map": {"AutoModel": "a/b--modeling.JinaBertModel"}}, "auto_map .*JinaBertModel"),
-    ({"model_type": "gpt2", "add_cross_attention": True}, "add_cross_attention is True"),
     ({"model_type": "bert", "add_cross_attention": True}, "add_cross_attention is True"),
     ({"vision_config": {}}, "model_type 'llama' consists of several parts .vision_config"),
     ({"mm_vision_tower": "clip"}, "several parts .mm_vision_tower"),
@@ -446,8 +445,8 @@ def test_bytes_of_a_logit_are_those_alive_at_the_peak_of_its_loss(base):
     ({"vocab_size": 100_000_001}, "vocab_size is larger than 100,000,000"),
     ({"model_type": "vlm", "text_config": {}},
      r"model_type 'vlm' consists of several parts .*text_config"),
-    ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}, "vision_config": {}},
-     r"model_type 'gemma3' .*text_config, vision_config.* pass config\['text_config'\]")])
+    ({"model_type": "vlm", "text_config": {"model_type": "gemma3_text"}, "vision_config": {}},
+     r"model_type 'vlm' .*text_config, vision_config.* pass config\['text_config'\]")])
 def test_bad_configurations_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=rf"^config\.json: (.* )?{message}"):
         ac.read_model({**TINY, **change})
@@ -1006,3 +1005,65 @@ def test_stored_numbers_are_those_in_the_file():
     assert ac.saved_bytes(counted, "float16") == 8 + len(header) + 2 * counted.stored
     assert len(header) % 8 == 0
     assert math.prod(counted.tensors["prompt_embeddings"]) == counted.stored
+
+
+# -------------------------------------------------------- what was silently wrong once, by its kind
+
+GEMMA3 = {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}
+QWEN3_NEXT = {"model_type": "qwen3_next", "num_hidden_layers": 4}
+
+
+def test_a_nested_model_is_counted_with_its_tower():
+    """PEFT adapts the vision tower by name, too: 12 layers of it here, 26 of the language model."""
+    whole = ac.read_model(GEMMA3)
+    text = ac.read_model({**GEMMA3["text_config"], "vocab_size": 262_208})
+    found, _ = ac.find_modules(whole, ["q_proj"])
+    assert len(found) == 26 + 12 and whole.num_parameters > text.num_parameters
+    with pytest.raises(ValueError, match="text_config, and it is missing"):
+        ac.read_model({"model_type": "gemma3"})
+    for part in ("text_config", "vision_config"):  # of another architecture
+        with pytest.raises(ValueError, match=rf"{part}.model_type is 'llama'"):
+            ac.read_model(GEMMA3 | {part: {"model_type": "llama"}})
+
+
+@pytest.mark.parametrize("change, full", [
+    ({}, [3]), ({"full_attention_interval": 2}, [1, 3]),
+    ({"layer_types": ["full_attention"] + ["linear_attention"] * 3}, [0])])
+def test_which_layers_attend_stands_in_a_list_or_follows_from_an_interval(change, full):
+    model = ac.read_model(QWEN3_NEXT | change)
+    assert [m.name for m in model.modules if m.name.endswith("q_proj")] == [
+        f"model.layers.{i}.self_attn.q_proj" for i in full]
+
+
+@pytest.mark.parametrize("kinds", [["mamba"] * 4, ["full_attention"] * 3, "full_attention"])
+def test_a_list_of_layers_that_does_not_fit_is_refused(kinds):
+    with pytest.raises(ValueError, match="layer_types of a qwen3_next model"):
+        ac.read_model(QWEN3_NEXT | {"layer_types": kinds})
+
+
+@pytest.mark.parametrize("count", [ac.count_adalora, ac.count_loha, ac.count_vera])
+def test_a_method_refuses_what_peft_refuses_to_adapt(count):
+    for name in ("embed_tokens", "norm"):
+        with pytest.raises(ValueError, match=name):
+            count(ac.read_model(TINY), 4, ["q_proj", name])
+
+
+def test_a_convolution_that_a_name_means_is_refused():
+    with pytest.raises(ValueError, match="conv1d"):
+        ac.count_lora(ac.read_model(QWEN3_NEXT), 4, ["conv1d"])
+
+
+def test_cross_attention_is_counted():
+    gpt2 = ac.known_models()["GPT-2 (124M)"]["config"]
+    assert ac.read_model(gpt2 | {"add_cross_attention": True}).num_parameters == 152_806_656
+
+
+def test_no_model_type_of_transformers_is_counted_wrongly():
+    python = needs.oracle()
+    done = subprocess.run([python, TESTS / "oracle" / "sweep_families.py"], check=True, text=True,
+                          capture_output=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+    verdicts = [line.split(": ", 2)[1] for line in done.stdout.splitlines()]
+    assert set(verdicts) == {"right", "refused"}, [
+        line for line in done.stdout.splitlines() if ": wrong" in line]
+    assert verdicts.count("right") >= 90
