@@ -1196,6 +1196,10 @@ def quantized_modules(model: Model) -> list[Module]:
             and m.name.split(".")[0] not in heads and not matches(m.name, kept)]
 
 
+class NotEstimated(ValueError):
+    """What is asked for is right, and nothing here can estimate it."""
+
+
 def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
                         checkpointing: bool = False, attention: str = "flash",
                         base: str = "bfloat16") -> Bill:
@@ -1219,7 +1223,17 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
     a 16-bit head; their log-softmax, its gradient and the gradient of their 32-bit copy, each in
     32 bits. That is 14 bytes for each logit, and 16 where the head is in 32 bits, as k-bit
     preparation leaves it (`base`: see :func:`frozen_items`).
+
+    Raises
+    ------
+    ValueError
+        A batch or length that is no positive whole number.
+    NotEstimated
+        A model of several parts: its tower reads patches, not the tokens that are counted here.
     """
+    if parts := FAMILIES[counted.model.family].get("parts"):
+        raise NotEstimated(f"activations of {counted.model.family} are not estimated: it consists "
+                           f"of several parts ({', '.join(parts)}), and only one reads text")
     tokens = _positive("batch", batch) * _positive("length", length)
     _one_of("attention", attention, ("flash", "eager"))
     _one_of("base", base, BASE_FORMATS)
@@ -1376,8 +1390,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         counted = count(model, **options)
         bill = memory_bill(counted, convention=given.convention, base=given.base,
                            optimizer=given.optimizer)
-        activations = activation_estimate(counted, given.batch, given.length, base=given.base,
-                                          checkpointing=given.checkpointing)
+        activations: Bill | NotEstimated = activation_estimate(
+            counted, given.batch, given.length, base=given.base,
+            checkpointing=given.checkpointing)
+    except NotEstimated as reason:
+        activations = reason
     except (OSError, TypeError, ValueError) as error:
         parser.exit(2, f"{error}\n")
     print(f"{model.family}, {model.task}: {model.num_parameters:,} parameters", counted, "",

@@ -1067,3 +1067,13 @@ def test_no_model_type_of_transformers_is_counted_wrongly():
     assert set(verdicts) == {"right", "refused"}, [
         line for line in done.stdout.splitlines() if ": wrong" in line]
     assert verdicts.count("right") >= 90
+
+
+def test_activations_of_a_model_of_several_parts_are_refused(tmp_path, capsys):
+    path = tmp_path / "config.json"
+    path.write_text('{"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"], '
+                    '"text_config": {"model_type": "gemma3_text"}}')
+    with pytest.raises(ac.NotEstimated, match="gemma3.*vision_config"):
+        ac.activation_estimate(ac.count_full(ac.read_model(path)))
+    ac.main([str(path), "--method", "full"])
+    assert "not estimated" in capsys.readouterr().out
