@@ -91,10 +91,10 @@ def playground():
     from book_pages import playground
     from book_pages.widgets import explorer
 
-    return {"playground.js": explorer.front_end("playground").encode(),
+    known = json.dumps(playground.page_settings())
+    return {"playground.js": f"const KNOWN = {known};\n{explorer.front_end('playground')}".encode(),
             "playground.css": b"".join((explorer.FRONT_END / name).read_bytes()
-                                       for name in ("widgets.css", "playground.css")),
-            "playground.json": json.dumps(playground.page_settings()).encode()}
+                                       for name in ("widgets.css", "playground.css"))}
 
 
 def with_playground(text, place):

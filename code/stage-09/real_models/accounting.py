@@ -107,6 +107,8 @@ def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], fam
     given = config.keys() & {alternative.partition("~")[0] for alternative in alternatives}
     for alternative in alternatives:
         key, test, prefix = alternative.partition("~")
+        if key in known and not test:
+            return known[key]  # a symbol of the table, whatever the file may call by its name
         if config.get(key) is not None:
             value = config[key]
             if test:

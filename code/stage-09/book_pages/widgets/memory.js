@@ -61,6 +61,7 @@ function resolve(rule, symbols, config, table, family, assumed) {
   const given = alternatives.some((each) => Object.hasOwn(config, each.split("~")[0]));
   for (const alternative of alternatives) {
     const [key, start] = alternative.split("~");
+    if (start === undefined && symbols.has(key)) return symbols.get(key);
     const value = Object.hasOwn(config, key) ? config[key] : null;
     if (value !== null) {
       if (start !== undefined) return Number(String(value).startsWith(start));

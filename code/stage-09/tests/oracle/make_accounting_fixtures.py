@@ -336,9 +336,11 @@ def small_example(family: str) -> dict:
         config[part] = {"model_type": table["only"][f"{part}.model_type"][0]}
     values = {rule["key"]: [rule["kinds"][i % len(rule["kinds"])] for i in range(sizes["layers"])]
               for rule in table.get("lists", {}).values()}
-    for line in table["symbols"].splitlines():
-        symbol, rule = line.split(" = ")
+    lines = [line.split(" = ") for line in table["symbols"].splitlines()]
+    for symbol, rule in lines:
         key = rule.split(" | ")[0].rstrip("?")
+        if key in {name for name, _ in lines if name != symbol}:
+            continue  # made of another symbol, no key of a configuration
         if re.fullmatch(r"[\w.]+", key) and rule.split(" | ")[-1] not in ("0", "1"):
             values[key] = sizes.get(symbol, 24)
     for key, value in values.items():

@@ -1077,3 +1077,10 @@ def test_activations_of_a_model_of_several_parts_are_refused(tmp_path, capsys):
         ac.activation_estimate(ac.count_full(ac.read_model(path)))
     ac.main([str(path), "--method", "full"])
     assert "not estimated" in capsys.readouterr().out
+
+
+def test_a_key_that_is_called_as_a_symbol_of_ours_changes_nothing():
+    config = {"model_type": "gpt_neox", "hidden_size": 48, "num_attention_heads": 6,
+              "num_hidden_layers": 3, "intermediate_size": 80, "vocab_size": 101}
+    plain, odd = (ac.count_prefix(ac.read_model(c), 7) for c in (config, {**config, "d": 24}))
+    assert plain.trainable == odd.trainable == 3 * 2 * 7 * 48
