@@ -151,8 +151,10 @@ class Report:
         for key in (lambda row: row, lambda row: row.step, lambda row: None):
             groups: dict[object, list[Row]] = {}
             for row in self.rows:
-                untried = row.status == "not tried"  # these stand at the end, always in one line
-                groups.setdefault((row.status, untried or key(row)), []).append(row)
+                # Always in one line: what was not tried, and what is missing of earlier steps.
+                folded = row.status == "not tried" or (
+                    row.status == "not yet" and row.step < self.rows[-1].step)
+                groups.setdefault((row.status, folded or key(row)), []).append(row)
             rows = [_one(group) for group in groups.values()]
             if len(rows) <= room:
                 break
