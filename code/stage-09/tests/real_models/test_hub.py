@@ -240,6 +240,24 @@ def test_a_file_system_that_cannot_map_is_read(monkeypatch, tmp_path, kind):
         np.testing.assert_array_equal(tensorfile.read_tensor(tensor), arrays[name])
 
 
+def test_an_adapter_in_bfloat16_is_that_of_its_numbers(saved):
+    path, header, parts = saved / "adapter_model.safetensors", {}, []
+    arrays = load_file(path)
+    for name, array in arrays.items():
+        bits = array.view(np.uint32) >> 16
+        header[name] = {"dtype": "BF16", "shape": array.shape,
+                        "data_offsets": [2 * sum(a.size for a in parts),
+                                         2 * sum(a.size for a in [*parts, bits])]}
+        parts.append(bits)
+        arrays[name] = (bits << 16).view(np.float32)
+    write_raw(path, header, b"".join(bits.astype("<u2").tobytes() for bits in parts))
+    short, wide = base(), base()
+    hub.load_adapter(short, saved)
+    save_file(arrays, path)
+    hub.load_adapter(wide, saved)
+    assert same(short.parameters(), wide.parameters()) and any(map(np.any, arrays.values()))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="counts resident memory as Linux does")
 @pytest.mark.parametrize("kind", ["F32", "BF16"])
 def test_a_checkpoint_is_never_twice_in_memory(kind, tmp_path):

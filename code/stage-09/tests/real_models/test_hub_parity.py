@@ -67,6 +67,10 @@ METHODS = {
                     "rank_pattern": {"o_proj": 5}},
     "lora layers": {"kind": "lora", "r": 2, "target_modules": ["k_proj", "mlp.gate_proj"],
                     "layers_to_transform": 0, "layers_pattern": "layers"},
+    "lora list of layers": {"kind": "lora", "r": 2, "target_modules": ["v_proj"],
+                            "layers_to_transform": [0]},
+    "lora from EVA": {"kind": "lora", "r": 3, "init_lora_weights": "eva",  # it moves ranks about
+                      "target_modules": ["q_proj", "down_proj"], "rank_pattern": {"down_proj": 2}},
     "lora exclusions": {"kind": "lora", "r": 2, "target_modules": "all-linear",
                         "exclude_modules": ["o_proj", "model.layers.1.mlp.up_proj"]},
     "lora output": {"kind": "lora", "r": 2, "target_modules": ["lm_head", "v_proj"]},

@@ -1,0 +1,68 @@
+"""QLoRA as section 9.8 prints it, run by bitsandbytes on the processor, and read by `hub`."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import needs
+import numpy as np
+import pytest
+
+from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
+from real_models import hub
+
+PAGE = Path(__file__).parents[4] / "book" / "08-from-numpy-to-hugging-face.ipynb"
+SCRIPT = Path(__file__).parents[1] / "oracle" / "qlora_oracle.py"
+CONFIG = LlamaConfig(31, 128, 256, 2, 4, 2, tie_word_embeddings=False)
+
+
+def printed_lines():
+    cells = json.loads(PAGE.read_text("utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    [block] = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+               if "BitsAndBytesConfig(" in code]
+    return block
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    python, folder = needs.oracle(), tmp_path_factory.mktemp("qlora")
+    hub.save_llama(Llama(CONFIG, random_weights(CONFIG, np.random.default_rng(0), 0.1)),
+                   folder / "base")
+    (folder / "lines.py").write_text(printed_lines(), "utf-8")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([python, "-W", "ignore", SCRIPT, folder, folder / "lines.py"],
+                          env=environment | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+                          capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_base_is_in_four_bits_and_only_lora_trains(run):
+    _, said = run
+    layers = {f"model.layers.{i}.{name}" for i in range(2) for name in PROJECTIONS}
+    assert set(said["four_bits"]) == layers  # not the output layer
+    assert said["others"] == ["torch.float32"], "k-bit preparation casts what is not quantized"
+    shapes = {name: CONFIG.weight_shapes()[f"{name}.weight"] for name in layers}
+    assert said["trained"] == sum(4 * (out + into) for out, into in shapes.values())
+    assert said["losses"][-1] < said["losses"][0] - 0.5
+
+
+def test_our_reader_takes_the_adapter_onto_the_rounded_weights(run):
+    folder, _ = run
+    rounded = dict(np.load(folder / "rounded.npz"))
+    logits = rounded.pop("logits")
+    original = hub.load_llama(folder / "base")
+    plain = Llama(CONFIG, {name: rounded[name] for name in original.weights()})
+    ids = np.random.default_rng(0).integers(0, 31, (4, 12))
+    base = plain.forward(ids)
+    hub.load_adapter(original, folder / "adapter")
+    for name, module in original.modules().items():
+        if name.endswith(PROJECTIONS):
+            module.weight[...] = rounded[f"{name}.weight"]
+    ours = original.forward(ids)
+    size = np.abs(logits).max()
+    assert np.abs(ours - logits).max() < 0.03 * size  # the library multiplies in bfloat16
+    assert np.abs(base - logits).max() > 0.2 * size, "the adapter makes no difference"
