@@ -48,6 +48,7 @@ CHARSET = re.compile(r"<meta charset=[^>]*>", re.IGNORECASE)
 #: Inline scripts that pages may hold, spaces and `VARIES` aside: a page's own name, a checksum.
 KNOWN = set(json.loads(Path(__file__).with_name("known_scripts.json").read_text("utf-8")))
 VARIES = re.compile(r"(?<=DOCUMENTATION_OPTIONS\.pagename = ')[\w/-]+(?=')"
+                    r'|(?<=<img src=")(?:\.\./)+(?=_static/)'
                     r"|(?<=\?_=)[0-9a-f]{7}(?=')")
 
 
