@@ -230,15 +230,7 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     ValueError
         If the family is unknown, a field is missing or malformed, or the family has no such head.
     """
-    if isinstance(config, (str, Path)):
-        path = Path(config)
-        if not path.is_file():
-            raise FileNotFoundError(f"no config.json at {path}; give the path of the file or its "
-                                    "content as a dict")
-        config = parse_config(path.read_bytes())
-    if not isinstance(config, Mapping):
-        raise TypeError(f"config must be the dict in a config.json, got {type(config).__name__}")
-    config, table = _table_of(config)
+    config, table = _table_of(_content(config))
     family = config["model_type"]
     task = task or _task_of(config, table)
     if task not in table["heads"] and task != "FEATURE_EXTRACTION":
@@ -272,6 +264,19 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     elif root != outer:
         modules = [replace(m, name=re.sub(rf"^{outer}\.", f"{root}.", m.name)) for m in modules]
     return Model(family, task, symbols, tuple(modules), name, _notes(config, table, assumed))
+
+
+def _content(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
+    """What a config.json says, given as it is or by the path of its file."""
+    if isinstance(config, (str, Path)):
+        path = Path(config)
+        if not path.is_file():
+            raise FileNotFoundError(f"no config.json at {path}; give the path of the file or its "
+                                    "content as a dict")
+        config = parse_config(path.read_bytes())
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config must be the dict in a config.json, got {type(config).__name__}")
+    return config
 
 
 def _listed(rule: Mapping[str, Any], layers: int, config: Mapping[str, Any],
@@ -465,6 +470,16 @@ def _checked_pattern(name: str, targets: Targets) -> None:
             raise ValueError(f"{name} {targets!r} is no regular expression: {error}") from None
 
 
+def _refuse_convolutions(model: Model, targets: Targets) -> None:
+    """A name that means a weight of other axes than a linear layer's."""
+    odd = [m.name for m in model.modules if m.kind == "stack" and m.name.endswith(".weight")
+           and matches(m.name.rpartition(".")[0], targets)]
+    if odd:
+        raise ValueError(f"target_modules {targets!r}: {odd[0]} is the weight of no linear "
+                         "layer, and PEFT adapts convolutions and refuses the rest; neither is "
+                         "counted here, so name other modules")
+
+
 def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequence[str] = (),
                  layers: Sequence[int] | int | None = None, modules_to_save: Sequence[str] = (),
                  default: str = "lora") -> tuple[list[Module], list[str]]:
@@ -496,6 +511,8 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     _checked_pattern("target_modules", targets)
     _checked_pattern("exclude_modules", exclude)
     _refuse_experts(model, targets, default)
+    if not everything:
+        _refuse_convolutions(model, targets)
     if everything and model.task in ("TOKEN_CLS", "QUESTION_ANS"):
         raise ValueError("PEFT refuses all-linear for token classification and "
                          "question answering: it would adapt the head twice; list the modules")
@@ -517,12 +534,6 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     named = [module for module in model.modules if is_named(module)]
     kept = [module for module in named if not (exclude and matches(module.name, exclude))]
     found = [module for module in kept if is_chosen(module)]
-    odd = [m for m in model.modules if m.kind == "stack" and m.name.endswith(".weight")
-           and not everything and matches(m.name.rpartition(".")[0], targets)]
-    if odd:
-        raise ValueError(f"target_modules {targets!r}: {odd[0].name} is the weight of no linear "
-                         "layer, and PEFT adapts convolutions and refuses the rest; neither is "
-                         "counted here, so name other modules")
     if not found:
         left = f"layers={layers}" if kept else f"exclude_modules={exclude!r}" if named else ""
         reason = f"{left} leaves none of those named" if left else _why_none(targets)
