@@ -522,16 +522,14 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     def is_named(module: Module) -> bool:
         if module.kind == "stack" or _is_inside(module, modules_to_save):
             return False
-        if everything:
-            return module.is_linear and module.name not in heads
-        return matches(module.name, targets)
+        return (module.is_linear and module.name not in heads if everything
+                else matches(module.name, targets))
 
     def is_chosen(module: Module) -> bool:
-        if layers is None or (not everything and module.name in targets):
-            return True
-        return _layer_number(module) in layers
+        whole = layers is None or (not everything and module.name in targets)
+        return whole or _layer_number(module) in layers
 
-    named = [module for module in model.modules if is_named(module)]
+    named = list(filter(is_named, model.modules))
     kept = [module for module in named if not (exclude and matches(module.name, exclude))]
     found = [module for module in kept if is_chosen(module)]
     if not found:
