@@ -70,6 +70,11 @@ class LlamaConfig:
         if H % K:
             raise ValueError(f"num_attention_heads must be a multiple of num_key_value_heads, "
                              f"got {H} and {K}")
+        if self.table_bytes > LARGEST_TABLE:
+            raise ValueError(f"max_position_embeddings {self.max_position_embeddings:,} and "
+                             f"head_dim {self.head_dim:,} make a table of rotary angles of "
+                             f"{self.table_bytes / 1e9:.1f} GB; set max_position_embeddings to "
+                             "the length that you need")
 
     @property
     def qkv_bias(self) -> bool:
@@ -83,6 +88,11 @@ class LlamaConfig:
     def longest_input(self) -> int:
         return min(self.max_position_embeddings,
                    self.sliding_window or self.max_position_embeddings)
+
+    @property
+    def table_bytes(self) -> int:
+        """What the rotary angles take: half a head's width in float64 for each position."""
+        return 4 * self.longest_input * self.head_dim
 
     @property
     def copies(self) -> dict[str, str]:
@@ -131,6 +141,7 @@ class LlamaConfig:
 
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
          "num_attention_heads", "num_key_value_heads", "max_position_embeddings")
+LARGEST_TABLE = 2 ** 29  # bytes: a million positions of heads of 128
 LARGEST = {"num_hidden_layers": 1_000, "max_position_embeddings": 2 ** 20}  # each costs memory
 LARGEST_SIZE = 2 ** 24  # of any other size
 RANGES = {"rms_norm_eps": (1e-12, 1.0), "rope_theta": (1.0, 1e12)}  # beyond them, NaN is near

@@ -143,7 +143,8 @@ def _as_text(data: bytes) -> str:
     return f"a text, {short(text[:40])}, and no safetensors file: download it again"
 
 
-def _file_size(path: Path) -> int:
+def file_size(path: Path) -> int:
+    """Bytes of an ordinary file. HubError with the reason where there is none."""
     if path.is_dir():
         raise HubError(f"{path} is a folder; a file is needed there")
     if path.is_symlink() and not path.exists():
@@ -152,16 +153,19 @@ def _file_size(path: Path) -> int:
     if path.exists() and not path.is_file():
         raise HubError(f"{path} is no ordinary file but a pipe or a device")
     if not path.exists():
-        there = sorted(p.name for p in path.parent.iterdir())[:20] if path.parent.is_dir() else []
+        if not path.parent.is_dir():
+            raise HubError(f"there is no folder {path.parent}: give the path of one on this "
+                           "machine")
+        there = sorted(p.name for p in path.parent.iterdir())[:20]
         raise HubError(f"{path.parent} has no file {path.name}; it holds {there or 'nothing'}")
     return path.stat().st_size
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A `.json` file that holds one object. Raises HubError."""
-    if (size := _file_size(path)) > LARGEST_JSON:
-        raise HubError(f"{path} has {size:,} bytes, more than {LARGEST_JSON:,}: no such file")
     with about(path):
+        if (size := file_size(path)) > LARGEST_JSON:
+            raise HubError(f"{path} has {size:,} bytes, more than {LARGEST_JSON:,}: no such file")
         return parse(path.read_bytes(), path)
 
 
@@ -189,7 +193,7 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     path = Path(path)
     with about(path):
-        size = _file_size(path)
+        size = file_size(path)
         with path.open("rb") as file:
             first = file.read(200)
             length = int.from_bytes(first[:8], "little")
@@ -270,7 +274,7 @@ def check_names(where: Any, found: Iterable[str], wanted: Iterable[str]) -> None
     if missing:
         said.append(f"{len(missing)} missing, first {short(missing[0])}")
     for part, what in NAMES_TELL.items():
-        if not any(part in name for name in missing) and (
+        if not any(part in name for name in wanted) and (
                 told := next((name for name in extra if part in name), "")):
             said.append(f"{short(told)} is {what}")
             break

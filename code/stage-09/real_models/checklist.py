@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llama_config import LlamaConfig, read_config
-from real_models.smollm2 import check_memory
-from tensorfile import HubError, about, check_checkpoint, short
+from real_models.smollm2 import check_memory, tokenizers_own
+from tensorfile import HubError, about, check_checkpoint
 
 TOKENS = 128  # in a batch, as the page trains
 LOGITS = 8  # arrays of that size that live at once, see data/huggingface/checkpoints.json
@@ -99,7 +99,8 @@ def memory(config: LlamaConfig) -> str:
 
     That is above every peak that was measured: data/huggingface/checkpoints.json.
     """
-    needed = int(4 * (1.2 * count(config) + LOGITS * TOKENS * config.vocab_size))
+    needed = int(4 * (1.2 * count(config) + LOGITS * TOKENS * config.vocab_size)
+                 + config.table_bytes)
     free = check_memory("running and training it", needed)
     return f"about {needed / 1e9:.2f} GB needed in float32, {free / 1e9:.2f} GB free"
 
@@ -113,10 +114,7 @@ def tokenizer(folder: Path, config: LlamaConfig) -> str:
             f", only {older[0]}: with transformers, AutoTokenizer.from_pretrained(folder)"
             ".save_pretrained(folder) makes one" if older else
             ": download it from the same place as the weights"))
-    try:
-        ids = Tokenizer.from_file(str(path)).get_vocab().values()
-    except Exception as error:  # the library raises nothing narrower
-        raise HubError(f"{path} is no tokenizer: {short(str(error))}") from None
+    ids = tokenizers_own(path, lambda: Tokenizer.from_file(str(path))).get_vocab().values()
     if not ids or max(ids) >= config.vocab_size:
         raise HubError(f"{path} has tokens up to number {max(ids, default=0):,}, the model only "
                        f"{config.vocab_size:,} rows for them: they do not belong together")

@@ -370,7 +370,8 @@ def _targets(model: Llama, config: dict[str, Any]) -> list[str]:
         if isinstance(targets, str) or not all(type(layer) is int for layer in layers):
             raise ValueError(f"layers_to_transform is {short(layers)}: it must be whole numbers, "
                              "and target_modules a list")
-        found = [n for n in found if n.startswith(tuple(f"model.layers.{i}." for i in layers))]
+        found = [n for n in found if n in targets  # PEFT takes a whole path in any layer
+                 or n.startswith(tuple(f"model.layers.{i}." for i in layers))]
     if config.get("layers_pattern") not in (None, "", [], "layers", ["layers"]):
         raise ValueError(f"layers_pattern is {short(config['layers_pattern'])}, but the layers are "
                          "called 'layers' here")

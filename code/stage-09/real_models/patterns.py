@@ -9,7 +9,9 @@ import re
 from collections.abc import Callable
 from functools import cache, lru_cache
 
-LONGEST, MOST_GROUPS = 1_000, 40
+LONGEST, MOST_GROUPS, MOST_REPEATS = 1_000, 40, 40
+#: A path or the end of one, as most files have it, which `re` matches without trying twice.
+PLAIN = re.compile(r"(\(\?:\.\*\\\.\)\?\()?(\w|\.|\\\.)+(?(1)\))")
 ATOM = re.compile(r"\\[dDwWsSbBAZ]|\\[^A-Za-z0-9]|\[\^?\]?(?:\\.|[^\]\\])*\]|[^\\()|*+?]",
                   re.DOTALL)
 REPEAT = re.compile(r"(?:([*+?])|\{(\d+)\}|\{(\d*),(\d*)\})\??(?![*+])")
@@ -21,14 +23,18 @@ def fullmatch(pattern: str, text: str) -> bool:
 
     Raises ValueError for what `re` does not know, what looks around or back, and long patterns.
     """
+    if len(pattern) <= LONGEST and PLAIN.fullmatch(pattern):
+        return re.fullmatch(pattern, text) is not None
     return len(text) in _parse(pattern)(text, 0)
 
 
-@lru_cache(maxsize=100)
+@lru_cache(maxsize=10)  # each remembers what it matched
 def _parse(pattern: str) -> Part:
-    if len(pattern) > LONGEST or pattern.count("(") > MOST_GROUPS:
-        raise ValueError(f"a regular expression of {len(pattern):,} letters and "
-                         f"{pattern.count('('):,} groups is too long; write the targets out")
+    repeats = len(re.findall(r"[*+{]", pattern))
+    if len(pattern) > LONGEST or pattern.count("(") > MOST_GROUPS or repeats > MOST_REPEATS:
+        raise ValueError(f"a regular expression of {len(pattern):,} letters, "
+                         f"{pattern.count('('):,} groups and {repeats:,} repetitions is too long; "
+                         "write the targets out")
     try:
         re.compile(pattern)
         whole, rest = _alternatives(pattern)

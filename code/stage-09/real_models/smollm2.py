@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from tensorfile import (
     HubError,
     about,
     read_json,
+    file_size,
     short,
     what_it_is,
     write_json,
@@ -111,13 +112,26 @@ def load(folder: str | Path = FOLDER, dtype: Any = np.float32) -> "tuple[Llama, 
     config = read_config(folder / "config.json")
     count = sum(int(np.prod(shape)) for shape in config.weight_shapes().values())
     check_memory(f"the model in {np.dtype(dtype)}", count * np.dtype(dtype).itemsize + 200_000_000)
-    with about(folder / "tokenizer.json"):
-        try:
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # tokenizers raises no narrower class
-            raise HubError(f"{folder / 'tokenizer.json'} is no tokenizer: {error}") from None
+    path = folder / "tokenizer.json"
+    tokenizer = tokenizers_own(path, lambda: Tokenizer.from_file(str(path)))
     check_tokenizer(tokenizer, config, folder)
     return load_llama(folder, dtype), tokenizer
+
+
+def tokenizers_own(where: Any, make: Callable[[], Any]) -> Any:
+    """What the package tokenizers makes of a file; whatever it raises comes out as HubError.
+
+    It raises no class that is narrower than Exception, and where its own code fails, one that is
+    no Exception at all: PanicException.
+    """
+    try:
+        return make()
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        start = Path(where).read_bytes()[:200] if Path(where).is_file() else b""
+        what = "" if start.lstrip().startswith((b"{", b"GGUF")) else what_it_is(start)
+        raise HubError(f"{where} is {what or f'no tokenizer: {short(str(error))}'}") from None
 
 
 def check_tokenizer(tokenizer: "Tokenizer", config: LlamaConfig, where: Any) -> None:
@@ -311,17 +325,20 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, int
     except ImportError:
         raise HubError("the package gguf is missing, which reads the model's file: "
                        "`make smollm2` uses the environment that `make env` installs") from None
+    with about(path):
+        file_size(path)
     try:
         reader = GGUFReader(path)
         fields = {key: field.contents() for key, field in reader.fields.items()}
-    except FileNotFoundError:
-        raise
     except Exception as error:  # the reader trusts its file: whatever breaks on the way comes out
         with path.open("rb") as file:  # the reader's own words are NumPy's, of some inner array
             start = file.read(200)
         what = "" if start.startswith(b"GGUF") else what_it_is(start)
         raise HubError(f"{path} is {what or 'cut off, or no GGUF file; fetch it again'}"
                        ) from error
+    if reader.byte_order == "S":  # what unpacks its arrays takes no notice of it
+        raise HubError(f"{path} has its bytes in the other order (big-endian); take the file that "
+                       "is not")
     if missing := {f"tokenizer.ggml.{key}" for key in TOKENIZER} - fields.keys():
         raise HubError(f"{path}: the settings lack {sorted(missing)}")
     kinds: dict[str, int] = {}
@@ -367,12 +384,17 @@ def gguf_tokenizer(fields: dict[str, Any], where: Any) -> "Tokenizer":
     kind = tuple(fields.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
     if kind != ("gpt2", "smollm"):
         raise HubError(f"{where}: the tokenizer is {short(kind)}; read is ('gpt2', 'smollm')")
-    tokens, types = (fields[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type"))
-    merges = [tuple(pair.split(" ")) for pair in fields["tokenizer.ggml.merges"]]
-    try:
-        tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
-    except Exception as error:  # tokenizers raises no narrower class
-        raise HubError(f"{where}: the tokenizer's merges do not fit its tokens: {error}") from None
+    tokens, types, merges = (fields[f"tokenizer.ggml.{key}"]
+                             for key in ("tokens", "token_type", "merges"))
+    if not all(isinstance(each, list) for each in (tokens, types, merges)) or not all(
+            isinstance(each, str) for each in [*tokens, *merges]) or len(types) != len(tokens):
+        raise HubError(f"{where}: the tokenizer needs a list of tokens, one type for each, and a "
+                       "list of merges")
+    if len(set(tokens)) < len(tokens):
+        raise HubError(f"{where}: the tokenizer has a token twice")
+    pairs = [tuple(pair.split(" ")) for pair in merges]
+    tokenizer = tokenizers_own(f"{where}, the merges of its tokenizer", lambda: Tokenizer(
+        models.BPE({token: i for i, token in enumerate(tokens)}, pairs)))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Digits(individual_digits=True),
         pre_tokenizers.ByteLevel(add_prefix_space=False)])

@@ -895,7 +895,7 @@ def test_a_model_that_holds_a_method_takes_no_second(saved):
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(HubError, match="has no file adapter_config.json; it holds nothing"):
+    with pytest.raises(HubError, match="there is no folder .*nowhere"):
         hub.load_adapter(base(), tmp_path / "nowhere")
     with pytest.raises(HubError, match="has no file config.json"):
         hub.load_llama(tmp_path)
@@ -1244,3 +1244,39 @@ def test_a_checkpoints_configuration_and_index_are_written_field_by_field(tmp_pa
         for file in files]
     for one, after in zip(sizes, sizes[1:]):
         assert sum(one) + after[0] > room  # as few files as can be in this order
+
+
+# ----------------------------------------------------------------- seen by a stranger, each mended
+
+
+def test_patterns_of_every_module_are_matched_at_once():
+    from real_models import patterns
+    names = [f"model.layers.{i}.mlp.{part}_proj" for i in range(40) for part in "abcdefg"]
+    parsed = patterns._parse.cache_info().misses
+    for name in names:
+        assert [each for each in names if patterns.fullmatch(rf"(?:.*\.)?({each})", name)] == [name]
+    assert patterns._parse.cache_info().misses == parsed, "each took its time to be taken apart"
+    with pytest.raises(ValueError, match="100 repetitions"):
+        patterns.fullmatch(".*" * 100 + "x", names[0])
+
+
+def test_more_layers_than_the_model_has_are_called_that_and_not_an_adapter(saved):
+    path = saved / "adapter_model.safetensors"
+    arrays = load_file(path)
+    save_file(arrays | {name.replace("layers.1.", "layers.7."): array
+                        for name, array in arrays.items() if "layers.1." in name}, path)
+    with pytest.raises(HubError, match="layers.7") as error:
+        hub.load_adapter(base(), saved)
+    assert "load its base model" not in str(error.value)
+
+
+def test_a_table_of_angles_that_no_memory_holds_is_refused():
+    with pytest.raises(ValueError, match=r"max_position_embeddings 1,048,576.*17.2 GB"):
+        LlamaConfig(13, 2, 12, 1, 1, 1, head_dim=4096, max_position_embeddings=2 ** 20)
+
+
+def test_a_path_that_leads_nowhere_or_may_not_be_read_is_said(tmp_path):
+    with pytest.raises(HubError, match="there is no folder .*Qwen2"):
+        hub.load_llama(tmp_path / "Qwen" / "Qwen2.5-0.5B")
+    with pytest.raises(HubError, match="config.json: File name too long"):
+        hub.load_llama(tmp_path / ("x" * 300))
