@@ -88,10 +88,9 @@ def with_start(text, name, cells, place):
 def playground():
     """The playground's files: front end, style, and what it knows before Python runs."""
     sys.path.insert(0, str(lite.ROOT / lite.CODE))
-    from book_pages import playground
     from book_pages.widgets import explorer
 
-    known = json.dumps(playground.page_settings())
+    known = json.dumps(explorer.playground_settings())
     return {"playground.js": f"const KNOWN = {known};\n{explorer.front_end('playground')}".encode(),
             "playground.css": b"".join((explorer.FRONT_END / name).read_bytes()
                                        for name in ("widgets.css", "playground.css"))}

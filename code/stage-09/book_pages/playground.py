@@ -179,18 +179,6 @@ def losses(model: Llama, target: str) -> dict[str, float]:
             for key, language in (("target", target), ("base", "base"))}
 
 
-def page_settings() -> dict[str, Any]:
-    """What the page knows before Python runs: the choices, and what full fine-tuning gave."""
-    from book_pages.figures import COLORS
-    from book_pages.widgets.explorer import RUN_METHODS  # needs what Python in the page has not
-    full = small_llama.summarise(small_llama.load_runs("report", method="full"))
-    return {"choices": CHOICES, "parameters": full[0]["trainable"], "full": {
-                row["target"]: row["best_test"] for row in full},
-            "methods": {key: {"label": label, "unit": unit, "color": COLORS[color],
-                              "sizes": METHODS[key][1]}
-                        for key, (label, color, unit) in RUN_METHODS.items()}}
-
-
 def say(answer: Any) -> None:
     """Hand an answer to the page."""
     from IPython.display import display

@@ -376,6 +376,20 @@ def run_explorer():
     return RunExplorer(small_llama.load_runs("report"), small_llama.load_before())
 
 
+def playground_settings():
+    """What the playground's page knows before Python runs: the choices, what full training gave.
+
+    It stands here, since Python in the page has none of what this module needs.
+    """
+    from book_pages import playground  # whose files the other widgets do without
+    full = small_llama.summarise(small_llama.load_runs("report", method="full"))
+    return {"choices": playground.CHOICES, "parameters": full[0]["trainable"],
+            "full": {row["target"]: row["best_test"] for row in full},
+            "methods": {key: {"label": label, "unit": unit, "color": COLORS[color],
+                              "sizes": small_llama.METHODS[key][1]}
+                        for key, (label, color, unit) in RUN_METHODS.items()}}
+
+
 def _recorded(runs):
     """One setting over its seeds, as the front end draws it."""
     curves = {key: np.array([run["curve"][key] for run in runs]) for key in ("validation", "train")}

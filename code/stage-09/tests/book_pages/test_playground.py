@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from book_pages import playground
 from book_pages.playground import Run, loaded
+from book_pages.widgets import explorer
 from experiments import small_llama
 from llama import Llama
 from names import batches, load_names
@@ -109,7 +109,7 @@ def test_a_run_that_diverges_says_so():
 
 
 def test_the_page_offers_what_there_is():
-    settings = playground.page_settings()
+    settings = explorer.playground_settings()
     json.dumps(settings)
     assert set(settings["methods"]) == set(small_llama.METHODS)
     assert set(experiments()) == set(LOWER)
