@@ -228,7 +228,7 @@ def test_every_file_of_the_page_on_extending_exists():
 
 @pytest.mark.parametrize(("path", "words"), [
     ("code/stage-09/exercises/ex2_lora_dropout/checks.py",
-     ["Diagnosis(", "EXERCISE = ", "trial.measure("]),
+     ["EXERCISE.mistake(", "EXERCISE = ", "trial.measure("]),
     ("code/stage-09/exercises/harness/report.py", ["class Diagnosis", "PAGES = "]),
     ("code/stage-09/exercises/harness/compare.py", ["def compare("]),
     ("code/stage-09/exercises/ex2_lora_dropout/mistakes.py",

@@ -41,7 +41,9 @@
         ? database.transaction("files").objectStore("files") : null;
       const file = files && await answer(files.get("peft-book-progress.json"));
       database.close();
-      return file ? JSON.parse(file.content) : {};
+      // Written under another name first, as whole files are, it counts as bytes there.
+      const text = file?.format === "base64" ? atob(file.content) : file?.content;
+      return text ? JSON.parse(text) : {};
     } catch {
       return {};
     }

@@ -62,7 +62,10 @@
 
   window.addEventListener("DOMContentLoaded", () => {
     document.fonts.ready.then(again);
-    new MutationObserver(again).observe(document.querySelector("article"), { childList: true, subtree: true });
+    document.fonts.addEventListener("loadingdone", again); // code that was folded asks for its font late
+    window.addEventListener("resize", again);
+    const article = document.querySelector("article"); // the search page has none
+    if (article) new MutationObserver(again).observe(article, { childList: true, subtree: true });
     again();
   });
 })();

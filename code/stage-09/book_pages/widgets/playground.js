@@ -314,5 +314,5 @@ function build(place, known) {
   place.replaceChildren(root);
 }
 
-const place = document.getElementById("playground");
+const place = document.getElementById("playground-place");
 if (place) build(place, KNOWN); // what tools/in_page/build.py writes above all this
