@@ -142,6 +142,7 @@ def test_a_reader_edits_fails_stops_and_finds_the_edit_again(served_page):
         page.evaluate(REACHABLE)
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
+            page.wait_for_timeout(500)  # colours of the theme change slowly
             assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 

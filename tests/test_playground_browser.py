@@ -98,5 +98,6 @@ def test_a_run_pauses_forks_and_takes_another_rate(page):
         page.set_viewport_size({"width": width, "height": 800})
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
+            page.wait_for_timeout(500)  # colours of the theme change slowly
             assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
