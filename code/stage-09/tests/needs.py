@@ -31,14 +31,19 @@ def oracle():
     return twins.ORACLE
 
 
-def ask_hub_oracle(jobs, root):
-    """Let oracle/hub_oracle.py do its jobs on the files in a folder; its answers by name."""
-    python, script = oracle(), Path(__file__).parent / "oracle" / "hub_oracle.py"
-    (root / "jobs.json").write_text(json.dumps(
-        jobs, default=lambda x: x.tolist() if isinstance(x, np.ndarray) else str(x)))
+def run_oracle(script, *arguments, cwd):
+    """What a script of oracle/ prints, with no network and without our modules on its path."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([python, script, root / "jobs.json", root / "results.npz"],
-                          env=environment, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run([oracle(), Path(__file__).parent / "oracle" / script, *arguments],
+                          env=environment, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    return done.stdout
+
+
+def ask_hub_oracle(jobs, root):
+    """Let oracle/hub_oracle.py do its jobs on the files in a folder; its answers by name."""
+    (root / "jobs.json").write_text(json.dumps(
+        jobs, default=lambda x: x.tolist() if isinstance(x, np.ndarray) else str(x)))
+    run_oracle("hub_oracle.py", root / "jobs.json", root / "results.npz", cwd=root)
     return dict(np.load(root / "results.npz"))

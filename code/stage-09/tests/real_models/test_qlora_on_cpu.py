@@ -1,9 +1,7 @@
 """QLoRA as section 9.8 prints it, run by bitsandbytes on the processor, and read by `hub`."""
 
 import json
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import needs
@@ -14,7 +12,6 @@ from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
 from real_models import hub
 
 PAGE = Path(__file__).parents[4] / "book" / "08-from-numpy-to-hugging-face.ipynb"
-SCRIPT = Path(__file__).parents[1] / "oracle" / "qlora_oracle.py"
 CONFIG = LlamaConfig(31, 128, 256, 2, 4, 2, tie_word_embeddings=False)
 
 
@@ -28,16 +25,12 @@ def printed_lines():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    python, folder = needs.oracle(), tmp_path_factory.mktemp("qlora")
+    folder = tmp_path_factory.mktemp("qlora")
     hub.save_llama(Llama(CONFIG, random_weights(CONFIG, np.random.default_rng(0), 0.1)),
                    folder / "base")
     (folder / "lines.py").write_text(printed_lines(), "utf-8")
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run([python, "-W", "ignore", SCRIPT, folder, folder / "lines.py"],
-                          env=environment | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-                          capture_output=True, text=True, check=False, cwd=folder)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder, json.loads(done.stdout.splitlines()[-1])
+    said = needs.run_oracle("qlora_oracle.py", folder, folder / "lines.py", cwd=folder)
+    return folder, json.loads(said.splitlines()[-1])
 
 
 def test_the_base_is_in_four_bits_and_only_lora_trains(run):
