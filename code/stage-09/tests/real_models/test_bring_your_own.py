@@ -7,6 +7,7 @@ import nbformat
 import needs
 import numpy as np
 import pytest
+from bfloat16 import write_bfloat16
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -17,19 +18,6 @@ from real_models import checklist, hub
 
 NOTEBOOK = Path(hub.__file__).parents[3] / "book" / "bring-your-own-checkpoint.ipynb"
 TEXT = "A reader brings a text of their own, and the model learns a little of how it goes on.\n"
-
-
-def write_bfloat16(path, weights):
-    """Arrays cut to bfloat16, as small models are published; NumPy has no such type to save."""
-    header, parts, end = {"__metadata__": {"format": "pt"}}, [], 0
-    for name, array in weights.items():
-        raw = (array.view(np.uint32) >> 16).astype("<u2").tobytes()
-        header[name] = {"dtype": "BF16", "shape": array.shape,
-                        "data_offsets": [end, end + len(raw)]}
-        parts.append(raw)
-        end += len(raw)
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(parts))
 
 
 def save_tokenizer(folder):
