@@ -41,8 +41,8 @@ def test_any_pattern_matches_as_python_says(pattern, text):
 
 
 @pytest.mark.parametrize("pattern", [
-    "(a+)+$", "(a|a)*b", "(" * 40 + "a*" + ")*" * 40, "(|a)" * 40 + "b", "a?" * 300 + "b",
-    "(a?){900}(a{1,900}){900}b", "(.*)*" * 40 + "b"], ids=range(7))
+    "(a+)+$", "(a|a)*b", "(" * 39 + "a*" + ")*" * 39, "(|a)" * 40 + "b", "a?" * 300 + "b",
+    "(a?){900}(a{1,900}){900}b", "(.*)*" * 20 + "b"], ids=range(7))
 def test_no_pattern_takes_long(pattern):
     start = time.process_time()
     fullmatch(pattern, "a" * 60)
@@ -51,7 +51,7 @@ def test_no_pattern_takes_long(pattern):
 
 @pytest.mark.parametrize("pattern", [
     "(a", "a)", "*a", "(?=a)a", "(?!a).*", r"(a)\1", "(?i)a", "[a", "a" * 1001,
-    "(" * 450 + ")" * 450, "a**", r"\p", "a*+"], ids=range(13))
+    "(" * 450 + ")" * 450, "a**", r"\p", "a*+", ".*" * 41, "(a)" * 41], ids=range(15))
 def test_what_is_not_understood_is_refused(pattern):
     with pytest.raises(ValueError):
         fullmatch(pattern, "model.layers.0.mlp.up_proj")
