@@ -447,6 +447,18 @@ def time_steps(args: argparse.Namespace) -> None:
         "numpy": np.__version__, "rows": rows})
 
 
+def kept_by_forward(model: Llama, ids: np.ndarray) -> int:
+    """Bytes of all that a forward pass leaves in memory for the backward pass, measured."""
+    import tracemalloc
+    model.forward(ids)  # what is made once and stays, such as the rotation's table
+    tracemalloc.start()
+    try:
+        logits = model.forward(ids)
+        return tracemalloc.get_traced_memory()[0] - logits.nbytes
+    finally:
+        tracemalloc.stop()
+
+
 # ------------------------------------------------------- what the pages read; NumPy suffices
 
 

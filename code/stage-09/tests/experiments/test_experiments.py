@@ -120,6 +120,21 @@ def test_rates_are_chosen_by_validation_and_summaries_are_means_over_seeds():
     assert entry["best_test_sd"] == pytest.approx(2 ** 0.5)
 
 
+def test_what_forward_keeps_is_measured():
+    ids = np.random.default_rng(0).integers(0, 27, (16, 8))
+    kept = {m: small_llama.kept_by_forward(small_llama.make_model(m, size, seed=0), ids)
+            for m, size in (("full", 0), ("prompt", 8))}
+    twice = small_llama.kept_by_forward(small_llama.make_model("full", 0, seed=0),
+                                        np.concatenate([ids, ids]))
+    assert twice == pytest.approx(2 * kept["full"], rel=0.02)  # nothing that stays is counted
+    assert kept["prompt"] > 1.9 * kept["full"]  # 8 virtual tokens before 8
+    model = small_llama.make_model("full", 0, seed=0)
+    model.forward(ids)
+    arrays = {id(a): a.nbytes for module in model.modules().values()
+              for a in getattr(module, "cache", ()) if isinstance(a, np.ndarray) and a.base is None}
+    assert kept["full"] >= sum(arrays.values()) > 0.3 * kept["full"]
+
+
 # -------------------------------------------------------------------------- what was recorded
 
 
