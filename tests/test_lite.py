@@ -20,14 +20,12 @@ from playwright.sync_api import expect
 
 NAMES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rglob("*.ipynb")
                if ".ipynb_checkpoints" not in path.parts)
-#: What takes minutes each in a browser; all of it in every `make test` would be half an hour. The
-#: scheduled workflow asks them, too: `make site LONG=1`. All others run their cells each time.
-LONG = {f"book/{name}.ipynb" for name in (
-    "01-the-fine-tuning-problem", "07-fine-tuning-a-real-model", "common-mistakes",
-    "solutions/sol1-lora-feed-forward", "solutions/sol2-lora-dropout",
-    "solutions/sol4-prefix-mlp", "solutions/sol5-prompted-lora")}
+#: Of each kind one. All run cell by cell in their pages (test_in_page.py), with the same Python;
+#: the scheduled workflow asks JupyterLite for all, too: `make site LONG=1`.
+SAMPLE = {f"book/{name}.ipynb" for name in (
+    "02-lora", "05-choosing-a-method", "exercises/ex6-qlora", "solutions/sol3-parallel-adapter")}
 RUN = [name for name in NAMES if lite.runs_in_browser(name)
-       and (os.environ.get("LONG") or name not in LONG)]
+       and (os.environ.get("LONG") or name in SAMPLE)]
 TOLERANCE = 1e-6  # relative, of each number that a cell prints
 EXERCISE = "book/exercises/ex2-lora-dropout.ipynb"
 SOURCE = """() => window.jupyterapp.shell.currentWidget.content.model
@@ -245,7 +243,7 @@ def test_from_disk_the_menu_says_what_to_do(chromium, html):
 
 
 def test_what_takes_long_is_there_and_runs_in_a_browser():
-    assert all(name in NAMES and lite.runs_in_browser(name) for name in LONG)
+    assert all(name in NAMES and lite.runs_in_browser(name) for name in SAMPLE)
 
 
 def test_every_notebook_page_offers_the_browser_or_says_why_not(site):

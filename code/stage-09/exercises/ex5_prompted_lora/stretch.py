@@ -9,11 +9,13 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import Markdown
 
 import llama
 import peft
 from book_pages import figures
-from exercises.stretch_goals import pretrained, train
+from exercises.stretch_goals import Goal, folded, pretrained, told, train
+from experiments.claims import CLEAR, apart, better
 
 
 def with_lora(model: llama.Llama, rank: int, rng: np.random.Generator) -> llama.Llama:
@@ -33,36 +35,50 @@ def with_prompt(model: llama.Llama, length: int, rng: np.random.Generator) -> ll
     return model
 
 
-def combined_runs(combine: Callable, rank: int = 4, length: int = 20, lr: float = 3e-2,
-                  steps: int = 60) -> dict[str, dict[str, Any]]:
-    """Each alone, both, and LoRA alone with as many parameters as both have together."""
-    def fresh() -> tuple[llama.Llama, np.random.Generator]:
-        return pretrained(), np.random.default_rng(1)
+RANK, LENGTH = 4, 24
+#: A rank takes as many numbers as 12 virtual tokens here, so the last two are of equal size.
+SETTINGS = {f"LoRA, r = {RANK}": (RANK, 0), f"prompt, P = {LENGTH}": (0, LENGTH),
+            "both": (RANK, LENGTH), f"LoRA, r = {RANK + 2}": (RANK + 2, 0)}
 
-    model, rng = fresh()
-    both = combine(model, rank, length, rng)
-    if both is None:
+
+def trained(combine: Callable | None, rank: int, length: int, lr: float, seed: int = 0,
+            steps: int = 60) -> dict[str, Any]:
+    """LoRA, a prompt, or both as the student's `combine` puts them in (or one after the other)."""
+    model, rng = pretrained(), np.random.default_rng(1 + seed)
+    if combine and rank and length:
+        model = checked(combine(model, rank, length, rng))
+    else:
+        model = with_lora(model, rank, rng) if rank else model
+        model = with_prompt(model, length, rng) if length else model
+    return train(model, lr, steps, every=steps // 6, seed=seed)
+
+
+def checked(model: Any) -> llama.Llama:
+    """What `combine` returned, if it has everything plugged in."""
+    if model is None:
         raise NotImplementedError("combine has to return the model")
-    lacking = [f"layer {i}: {name}" for i, layer in enumerate(both.layers)
+    lacking = [f"layer {i}: {name}" for i, layer in enumerate(model.layers)
                for name in ("q_proj", "v_proj")
                if not isinstance(getattr(layer.self_attn, name), peft.LoRALinear)]
-    lacking += ["the soft prompt"] * (both.soft_prompt is None)
+    lacking += ["the soft prompt"] * (model.soft_prompt is None)
     if lacking:
         raise ValueError(f"combine has to plug in LoRA on q and v of each layer, and the prompt; "
                          f"missing: {', '.join(lacking)}")
-    count = sum(array.size for array in both.parameters().values())
-    model, rng = fresh()
-    per_rank = sum(a.size for a in with_lora(model, 1, rng).parameters().values())
-    models = {f"LoRA, r = {rank}": with_lora(*_of(fresh(), rank)),
-              f"prompt, P = {length}": with_prompt(*_of(fresh(), length)),
-              "both": both,
-              f"LoRA, r = {count // per_rank}": with_lora(*_of(fresh(), count // per_rank))}
-    return {name: train(model, lr, steps, every=steps // 6) for name, model in models.items()}
+    return model
 
 
-def _of(fresh: tuple, size: int) -> tuple:
-    model, rng = fresh
-    return model, size, rng
+GOAL = Goal("ex5", trained, SETTINGS, rates=(3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0),
+            all_rates=True)
+GOALS = (GOAL,)
+
+
+def combined_runs(combine: Callable, lr: float | None = None, steps: int = 60, seed: int = 0
+                  ) -> dict[str, dict[str, Any]]:
+    """Each alone, both, and LoRA alone of the size of both; at their own rates, or all at one."""
+    order = sorted(SETTINGS.items(), key=lambda item: item[0] != "both")  # its mistakes first
+    runs = {name: trained(combine, *setting, lr=lr or GOAL.rate(name), seed=seed, steps=steps)
+            for name, setting in order}
+    return {name: runs[name] for name in SETTINGS}
 
 
 def draw_combined(runs: dict[str, dict[str, Any]]) -> None:
@@ -83,3 +99,27 @@ def draw_combined(runs: dict[str, dict[str, Any]]) -> None:
     for ax in (left, right):
         ax.grid(True)
     plt.show()
+
+
+def closing(opened: bool = False) -> Markdown:
+    """What the record says, held against its seeds."""
+    lora, prompt, both, larger = (GOAL.entry(name) for name in GOAL.settings)
+    assert both["parameters"] == larger["parameters"]
+    better(lora, prompt), better(both, prompt)
+    gap, start = apart(larger, both), GOAL.rows("both")[0]["first"]
+    spoiled = GOAL.entry("both", prompt["lr"])
+    better(both, spoiled)
+    assert abs(gap) < CLEAR and abs(apart(lora, both)) < CLEAR
+    return folded(
+        f"No, here the whole is not more than its parts. At its own rate LoRA of rank {RANK} "
+        f"reaches {told(lora)} and the prompt {told(prompt)}. Both together reach {told(both)}, "
+        f"{abs(apart(lora, both)):.1f} standard errors from LoRA alone, and LoRA of the same size "
+        f"reaches {told(larger)}, {abs(gap):.1f} standard errors from both. The seeds' "
+        f"deviation is as large.\n\nTwo things may stand in the way. A prompt doesn't start at the "
+        f"pretrained model: {LENGTH} letters that belong to no name stand in front of every name, "
+        f"and the loss is {start:.2f} before the first step, where LoRA begins at "
+        f"{GOAL.rows(f'LoRA, r = {RANK}')[0]['first']:.2f}. And the two want different rates, "
+        f"{lora['lr']:g} and {prompt['lr']:g}: at the prompt's rate both end at {told(spoiled)}.",
+        "That combining is useless. An optimizer with a rate for each was not tried, nor longer "
+        "training, nor a task in which the prompt has something to say that LoRA can't learn. On "
+        "GPT-3 the combination helped, see the solution.", opened)

@@ -13,7 +13,8 @@ import pytest
 from exercise_tools import cells, solution
 from exercises.ex2_lora_dropout import stretch as stretch_ex2
 from exercises.ex5_prompted_lora import stretch as stretch_ex5
-from exercises.stretch_goals import WithBlocks, pretrained, train
+from exercises import stretch_goals
+from exercises.stretch_goals import ROOMS, Goal, WithBlocks, pretrained, train
 
 EXERCISES = {
     "ex1-lora-feed-forward": ("ex1_lora_feed_forward", "LoRAFeedForward", "feed_forward"),
@@ -72,8 +73,44 @@ def test_dropout_is_off_while_it_is_evaluated():
             flags.append(self.training)
             return super().forward(x, W)
     curve = stretch_ex2.dropout_runs(Watched, rates=(0.5,), few=20, steps=5)[0.5]
-    assert curve["steps"] == [0, 5] and len(curve["seen"]) == len(curve["new"]) == 2
+    assert curve["steps"] == [0, 5] and len(curve["seen"]) == len(curve["loss"]) == 2
     assert 0 < sum(flags) < len(flags) and flags[-1] is False
+
+
+GOALS = {goal.name: goal for room in ROOMS
+         for goal in importlib.import_module(f"exercises.{room}.stretch").GOALS}
+
+
+@pytest.mark.parametrize("name", GOALS)
+def test_the_record_holds_what_is_planned_and_nothing_else(name):
+    goal = GOALS[name]
+    rows = [(row["setting"], row["lr"], row["seed"]) for setting in goal.settings
+            for row in goal.rows(setting)]
+    assert sorted(rows) == sorted((job["setting"], job["lr"], job["seed"]) for job in goal.jobs())
+    assert len(rows) == sum(row["goal"] == name for row in stretch_goals._recorded())
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_what_a_stretch_goal_says_in_the_end_is_borne_out(room):
+    stretch = importlib.import_module(f"exercises.{room}.stretch")
+    said = stretch.closing().data  # raises where the seeds do not bear it out
+    assert said.startswith("<details>") and "What it does not show" in said and "nan" not in said
+    assert stretch.closing(opened=True).data.startswith("<details open>")
+
+
+def test_a_rate_is_chosen_by_the_first_seed_or_by_all(monkeypatch):
+    rows = [{"goal": "g", "setting": "s", "lr": lr, "seed": seed, "loss": loss, "parameters": 3}
+            for lr, seed, loss in ((0.1, 0, 2.0), (0.1, 1, 4.0), (0.3, 0, 2.5), (0.3, 1, 2.7),
+                                   (1.0, 0, 9.0))]
+    monkeypatch.setattr(stretch_goals, "_recorded", lambda: rows)
+    rates = (0.1, 0.3, 1.0)
+    first = Goal("g", None, {"s": ()}, rates)
+    assert first.rate("s") == 0.1 and first.at_edge([first.entry("s")])
+    every = Goal("g", None, {"s": ()}, rates, all_rates=True)
+    assert every.rate("s") == 0.3 and not every.at_edge([every.entry("s")])
+    assert every.entry("s")["best_test"] == pytest.approx(2.6)
+    assert every.entry("s")["best_test_sd"] == pytest.approx(0.2 / 2 ** 0.5)
+    assert Goal("other", None, {"s": ()}, rates).rate("s") == 0.3  # nothing recorded
 
 
 @pytest.mark.parametrize("notebook", EXERCISES)
