@@ -29,6 +29,8 @@ def test_folded_code_takes_none_but_what_it_shows_does():
     listing = {"data": {"text/markdown": ["```python\n", "y = 2\n" * 150, "```"]}}
     assert reading_time.minutes(
         notebook(prose(2000), code(1, "remove-input", outputs=[listing]))) == 20
+    assert reading_time.minutes(notebook(
+        prose(2000), code(1, "remove-input", "hide-output", outputs=[listing]))) == 10
 
 
 def test_the_page_gets_the_number():

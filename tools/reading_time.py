@@ -11,6 +11,7 @@ LINES = 15  # of code, a minute: four seconds for a line
 STEP = 5  # minutes to which we round
 LINE = re.compile(r"(\*Reading time: )\d+( minutes)")
 FOLDED = {"hide-input", "remove-input", "hide-cell"}
+FOLDED_OUTPUTS = {"hide-output", "hide-cell"}
 
 
 def shown(cell):
@@ -18,9 +19,9 @@ def shown(cell):
     source = "".join(cell["source"])
     if cell["cell_type"] == "markdown":
         return len(source.split()), 0
-    folded = FOLDED.intersection(cell["metadata"].get("tags", []))
-    words, lines = 0, 0 if folded else sum(bool(line.strip()) for line in source.split("\n"))
-    for output in cell["outputs"]:
+    tags = set(cell["metadata"].get("tags", []))
+    words, lines = 0, 0 if FOLDED & tags else sum(bool(line.strip()) for line in source.split("\n"))
+    for output in [] if FOLDED_OUTPUTS & tags else cell["outputs"]:
         text = "".join(output.get("data", {}).get("text/markdown", ""))
         listings = re.findall(r"```.*?```", text, re.DOTALL)
         lines += sum(listing.count("\n") - 1 for listing in listings)

@@ -1,9 +1,10 @@
-"""Section 9.8's lines for QLoRA, on the processor; test_qlora_on_cpu.py runs it.
+"""Section 9.8's lines for one process, on the processor; test_qlora_on_cpu.py runs it.
 
-    .venv-oracle/bin/python qlora_oracle.py FOLDER LINES.py
+    .venv-oracle/bin/python qlora_oracle.py FOLDER
 
-FOLDER/base is a checkpoint. Writes FOLDER/adapter as PEFT saves it, FOLDER/rounded.npz with the
-weights that bitsandbytes' four bits stand for, and the logits of the tuned model beside them.
+FOLDER/base is a checkpoint, qlora.py and checkpointing.py are the page's lines. Writes
+FOLDER/adapter as PEFT saves it, FOLDER/rounded.npz with the weights that bitsandbytes' four bits
+stand for, and the logits of the tuned model beside them.
 """
 
 import json
@@ -13,16 +14,42 @@ from pathlib import Path
 import bitsandbytes
 import numpy as np
 import torch
+import transformers
 
 import peft
 
-FOLDER, LINES = Path(sys.argv[1]), Path(sys.argv[2]).read_text("utf-8")
+FOLDER = Path(sys.argv[1])
+
+
+def recomputed(ids, lines, training):
+    """How often the first block runs in one step of LoRA, and the gradients."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_pretrained(FOLDER / "base")
+    exec(lines, {"model": model})
+    model = peft.get_peft_model(model, peft.LoraConfig(
+        r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False))
+    model.train(training)
+    runs = []
+    block = model.get_base_model().model.layers[0]
+    block.mlp.register_forward_pre_hook(lambda *_: runs.append(1))  # the second run may end early
+    model(input_ids=ids, labels=ids).loss.backward()
+    return len(runs), [p.grad for p in model.parameters() if p.requires_grad]
+
+
+def checkpointing(ids):
+    """Runs of the first block: without the page's lines, with them, and in evaluation mode."""
+    lines = (FOLDER / "checkpointing.py").read_text("utf-8")
+    ways = [recomputed(ids, *way) for way in (("", True), (lines, True), (lines, False))]
+    largest = max(float((one - two).abs().max()) for one, two in zip(ways[0][1], ways[1][1]))
+    return {"runs": [runs for runs, _ in ways], "difference": largest,
+            "size": max(float(grad.abs().max()) for grad in ways[0][1])}
 
 
 def main():
     torch.manual_seed(0)
     names = {"torch": torch, "peft": peft, "base": str(FOLDER / "base")}
-    exec(LINES, names)  # the page's own: they load `model` in four bits and prepare it
+    # the page's own: they load `model` in four bits and prepare it
+    exec((FOLDER / "qlora.py").read_text("utf-8"), names)
     settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear",
                                task_type="CAUSAL_LM")
     model = peft.get_peft_model(names["model"], settings)
@@ -52,7 +79,8 @@ def main():
     np.savez(FOLDER / "rounded.npz", **arrays)
     wide = {str(p.dtype) for n, p in model.named_parameters() if "norm" in n or "embed" in n}
     print(json.dumps({"losses": losses, "four_bits": four, "others": sorted(wide),
-                      "trained": sum(p.numel() for p in trained)}))
+                      "trained": sum(p.numel() for p in trained),
+                      "checkpointing": checkpointing(ids)}))
 
 
 main()

@@ -1,4 +1,4 @@
-"""QLoRA as section 9.8 prints it, run by bitsandbytes on the processor, and read by `hub`."""
+"""QLoRA and checkpointing as section 9.8 prints them, run on the processor, and read by `hub`."""
 
 import json
 import re
@@ -15,11 +15,12 @@ PAGE = Path(__file__).parents[4] / "book" / "08-from-numpy-to-hugging-face.ipynb
 CONFIG = LlamaConfig(31, 128, 256, 2, 4, 2, tie_word_embeddings=False)
 
 
-def printed_lines():
+def printed_lines(word):
+    """The page's block of Python that has this word."""
     cells = json.loads(PAGE.read_text("utf-8"))["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     [block] = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-               if "BitsAndBytesConfig(" in code]
+               if word in code]
     return block
 
 
@@ -28,8 +29,9 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("qlora")
     hub.save_llama(Llama(CONFIG, random_weights(CONFIG, np.random.default_rng(0), 0.1)),
                    folder / "base")
-    (folder / "lines.py").write_text(printed_lines(), "utf-8")
-    said = needs.run_oracle("qlora_oracle.py", folder, folder / "lines.py", cwd=folder)
+    for name, word in (("qlora", "BitsAndBytesConfig("), ("checkpointing", "checkpointing_enable")):
+        (folder / f"{name}.py").write_text(printed_lines(word), "utf-8")
+    said = needs.run_oracle("qlora_oracle.py", folder, cwd=folder)
     return folder, json.loads(said.splitlines()[-1])
 
 
@@ -59,3 +61,9 @@ def test_our_reader_takes_the_adapter_onto_the_rounded_weights(run):
     size = np.abs(logits).max()
     assert np.abs(ours - logits).max() < 0.03 * size  # the library multiplies in bfloat16
     assert np.abs(base - logits).max() > 0.2 * size, "the adapter makes no difference"
+
+
+def test_activations_are_computed_twice_and_gradients_stay(run):
+    said = run[1]["checkpointing"]
+    assert said["runs"] == [1, 2, 1], "once; twice with the page's line; in evaluation mode, once"
+    assert said["difference"] < 1e-5 * said["size"]
