@@ -113,6 +113,7 @@ def load(folder: str | Path = FOLDER, dtype: Any = np.float32) -> "tuple[Llama, 
     count = sum(int(np.prod(shape)) for shape in config.weight_shapes().values())
     check_memory(f"the model in {np.dtype(dtype)}", count * np.dtype(dtype).itemsize + 200_000_000)
     path = folder / "tokenizer.json"
+    file_size(path)
     tokenizer = tokenizers_own(path, lambda: Tokenizer.from_file(str(path)))
     check_tokenizer(tokenizer, config, folder)
     return load_llama(folder, dtype), tokenizer
