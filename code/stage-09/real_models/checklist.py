@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llama_config import LlamaConfig, read_config
-from real_models.smollm2 import check_memory, tokenizers_own
+from real_models.smollm2 import check_memory, numbers, tokenizers_own
 from tensorfile import HubError, about, check_checkpoint, file_size
 
 TOKENS = 128  # in a batch, as the page trains
@@ -115,7 +115,7 @@ def tokenizer(folder: Path, config: LlamaConfig) -> str:
             ".save_pretrained(folder) makes one" if older else
             ": download it from the same place as the weights"))
     file_size(path)
-    ids = tokenizers_own(path, lambda: Tokenizer.from_file(str(path))).get_vocab().values()
+    ids = numbers(tokenizers_own(path, lambda: Tokenizer.from_file(str(path))), path)
     if not ids:
         raise HubError(f"{path} has no tokens at all: download it from the same place as the "
                        "weights")

@@ -53,8 +53,8 @@ class Front:
     def take(self, size: int, what: str) -> int:
         """Where the next bytes begin. HubError if there are not so many."""
         if size > (left := len(self.data) - self.at):
-            raise HubError(f"{self.path} is cut off: {what} should take {size:,} bytes, but "
-                           f"{left:,} are left; fetch it again")
+            raise HubError(f"{self.path} is cut off or damaged: {what} should take {size:,} bytes, "
+                           f"but {left:,} are left; fetch it again")
         self.at += size
         return self.at - size
 

@@ -119,7 +119,7 @@ def load(folder: str | Path = FOLDER, dtype: Any = np.float32) -> "tuple[Llama, 
     path = folder / "tokenizer.json"
     file_size(path)
     tokenizer = tokenizers_own(path, lambda: Tokenizer.from_file(str(path)))
-    check_tokenizer(tokenizer, config, folder)
+    check_tokenizer(tokenizer, config, path)
     return load_llama(folder, dtype), tokenizer
 
 
@@ -139,12 +139,21 @@ def tokenizers_own(where: Any, make: Callable[[], Any]) -> Any:
         raise HubError(f"{where} is {what or f'no tokenizer: {short(str(error))}'}") from None
 
 
+def numbers(tokenizer: "Tokenizer", where: Any) -> list[int]:
+    """The number of every token. HubError if two share one: an answer could mean either."""
+    found = list(tokenizer.get_vocab().values())
+    if twice := [number for number, times in Counter(found).items() if times > 1]:
+        raise HubError(f"{where}: several tokens share the number {twice[0]:,}: the file was "
+                       "changed or damaged; fetch it again")
+    return found
+
+
 def check_tokenizer(tokenizer: "Tokenizer", config: LlamaConfig, where: Any) -> None:
     """Every row of the embedding has its token, and the special ones are where the model has them.
 
     HubError if not: ids of another vocabulary would be answered, with nonsense.
     """
-    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    size = len(numbers(tokenizer, where))
     if size != config.vocab_size:
         raise HubError(f"{where}: the tokenizer has {size:,} tokens, the model "
                        f"{config.vocab_size:,}: they belong to different models")
@@ -368,12 +377,19 @@ def gguf_tokenizer(fields: dict[str, Any], where: Any) -> "Tokenizer":
     kind = tuple(fields.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
     if kind != ("gpt2", "smollm"):
         raise HubError(f"{where}: the tokenizer is {short(kind)}; read is ('gpt2', 'smollm')")
+    for key, value in fields.items():  # one that is off changes nothing
+        if key.startswith("tokenizer.ggml.") and value is not False and (
+                key.removeprefix("tokenizer.ggml.") not in (*TOKENIZER, "unknown_token_id")):
+            raise HubError(f"{where}: {key} is {short(value)}, which our tokenizer does not know")
     tokens, types, merges = (fields[f"tokenizer.ggml.{key}"]
                              for key in ("tokens", "token_type", "merges"))
     if not all(isinstance(each, list) for each in (tokens, types, merges)) or not all(
-            isinstance(each, str) for each in [*tokens, *merges]) or len(types) != len(tokens):
+            isinstance(each, str) for each in [*tokens, *merges]) or len(types) != len(
+            tokens) or not all(isinstance(each, int) for each in types):
         raise HubError(f"{where}: the tokenizer needs a list of tokens, one type for each, and a "
                        "list of merges")
+    if odd := sorted(set(types) - {1, 3}):  # plain and special ones; others were not seen
+        raise HubError(f"{where}: a token_type is {odd[0]:,}; read are 1 and 3")
     if len(set(tokens)) < len(tokens):
         raise HubError(f"{where}: the tokenizer has a token twice")
     pairs = [tuple(pair.split(" ")) for pair in merges]
