@@ -106,7 +106,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Packed]]:
         the other; or the package gguf is missing.
     """
     try:
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+        import gguf  # noqa: F401, before anything is read
     except ImportError:
         raise HubError("the package gguf is missing, which unpacks the model's file: "
                        "`make smollm2` uses the environment that `make env` installs") from None
@@ -134,28 +134,12 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Packed]]:
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise HubError(f"{path}: general.alignment is {short(alignment)}; it must be a power of 2")
 
-    kinds = {kind.value: kind for kind in GGMLQuantizationType}
     entries, due = {}, 0
     for _ in range(arrays_count):
         name = front.text("the name of an array")
         if name in entries:
             raise HubError(f"{path}: the array {short(name)} stands twice; which one counts?")
-        if (axes := front.number("I", f"the axes of {short(name)}")) not in (1, 2, 3, 4):
-            raise HubError(f"{path}: {short(name)} has {axes:,} axes; read are 1 to 4")
-        shape = tuple(front.number("Q", f"the shape of {short(name)}") for _ in range(axes))[::-1]
-        number = front.number("I", f"the kind of {short(name)}")
-        kind = kinds[number].name if number in kinds else f"the unknown kind {number:,}"
-        if kind not in KINDS:
-            raise HubError(f"{path}: {short(name)} is stored as {kind}; read are "
-                           f"{', '.join(KINDS)}")
-        block, width = GGML_QUANT_SIZES[kinds[number]]
-        if shape[-1] % block:
-            raise HubError(f"{path}: {short(name)} has rows of {shape[-1]:,}, but {kind} stores "
-                           f"{block} numbers together")
-        if (offset := front.number("Q", f"the place of {short(name)}")) != due:
-            raise HubError(f"{path}: {short(name)} begins at byte {offset:,} of the data, where "
-                           f"byte {due:,} was due: arrays overlap, or there is a hole")
-        size = prod(shape) // block * width
+        kind, shape, size = read_entry(front, name, due)
         entries[name] = (kind, shape, due, size)
         due += size + -size % alignment
     front.take(-front.at % alignment, "the space before the arrays")
@@ -166,3 +150,25 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Packed]]:
                        "the file is cut off or was added to; fetch it again")
     return fields, {name: Packed(front.data, kind, shape, start + offset, size)
                     for name, (kind, shape, offset, size) in entries.items()}
+
+
+def read_entry(front: Front, name: str, due: int) -> tuple[str, tuple[int, ...], int]:
+    """Kind, shape and bytes of an array, which must begin where the last one ended."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    path, what = front.path, short(name)
+    if (axes := front.number("I", f"the axes of {what}")) not in (1, 2, 3, 4):
+        raise HubError(f"{path}: {what} has {axes:,} axes; read are 1 to 4")
+    shape = tuple(front.number("Q", f"the shape of {what}") for _ in range(axes))[::-1]
+    number = front.number("I", f"the kind of {what}")
+    kinds = {kind.value: kind for kind in GGMLQuantizationType}
+    kind = kinds[number].name if number in kinds else f"the unknown kind {number:,}"
+    if kind not in KINDS:
+        raise HubError(f"{path}: {what} is stored as {kind}; read are {', '.join(KINDS)}")
+    block, width = GGML_QUANT_SIZES[kinds[number]]
+    if shape[-1] % block:
+        raise HubError(f"{path}: {what} has rows of {shape[-1]:,}, but {kind} stores {block} "
+                       "numbers together")
+    if (offset := front.number("Q", f"the place of {what}")) != due:
+        raise HubError(f"{path}: {what} begins at byte {offset:,} of the data, where byte {due:,} "
+                       "was due: arrays overlap, or there is a hole")
+    return kind, shape, prod(shape) // block * width

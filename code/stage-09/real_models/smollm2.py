@@ -295,18 +295,12 @@ def convert(gguf: str | Path, folder: str | Path, licence: str = "", **source: s
     tokenizer = gguf_tokenizer(fields, gguf)
     check_tokenizer(tokenizer, config, gguf)
     special = special_tokens(fields, tokenizer, gguf)
-    about_it = {key: fields.get(f"general.{key}") for key in ("name", "license")}
-    template = fields.get("tokenizer.chat_template")
-    if odd := [each for each in (*about_it.values(), template)
-               if not isinstance(each, (str, type(None)))]:
+    texts = [fields.get(key) for key in ("general.name", "general.license",
+                                         "tokenizer.chat_template")]
+    if odd := [text for text in texts if not isinstance(text, (str, type(None)))]:
         raise HubError(f"{gguf}: name, license and chat_template must be texts, got "
                        f"{short(odd[0])}")
-    arrays: dict[str, Packed] = {}
-    for name, packed in stored.items():
-        if (ours := our_name(name)) in arrays:
-            raise HubError(f"{gguf}: {short(name)} is {ours}, which stands there twice")
-        arrays[ours] = packed
-    check_fit(gguf, arrays, config.weight_shapes())
+    arrays = gguf_arrays(stored, config, gguf)
     heads = {"q_proj.weight": config.num_attention_heads,
              "k_proj.weight": config.num_key_value_heads}
     weights = {}
@@ -326,13 +320,12 @@ def convert(gguf: str | Path, folder: str | Path, licence: str = "", **source: s
             "tokenizer_class": "PreTrainedTokenizerFast", **words,
             "model_max_length": config.max_position_embeddings,
             "clean_up_tokenization_spaces": False,
-            "chat_template": template})
+            "chat_template": texts[2]})
         write_json(new / "generation_config.json", special)
         write_whole(new / "LICENSE", licence)
         write_json(new / "provenance.json", {
-            "model": about_it["name"], "license": about_it["license"],
-            **source, "file": gguf.name, "file_sha256": sha256(gguf),
-            "stored_as": Counter(packed.kind for packed in arrays.values()),
+            "model": texts[0], "license": texts[1], **source, "file": gguf.name,
+            "file_sha256": sha256(gguf), "stored_as": Counter(p.kind for p in arrays.values()),
             "note": "The weights were rounded to 4 bits (the embedding to 8) by whoever made the "
                     "file, and are unpacked to float32 here: near the original's, not equal.",
             "sha256": {file.name: sha256(file) for file in sorted(new.iterdir())}})
@@ -361,6 +354,17 @@ def gguf_config(fields: dict[str, Any], arrays: dict[str, Any], where: Any) -> L
         if key not in FIELDS and (key, value) != ("rope.dimension_count", config.head_dim):
             raise HubError(f"{where}: llama.{key} is {short(value)}, which llama.py does not know")
     return config
+
+
+def gguf_arrays(stored: dict[str, Packed], config: LlamaConfig, where: Any) -> dict[str, Packed]:
+    """The arrays by their names in Hugging Face's layout: those that the model needs, no other."""
+    arrays: dict[str, Packed] = {}
+    for name, packed in stored.items():
+        if (ours := our_name(name)) in arrays:
+            raise HubError(f"{where}: {short(name)} is {ours}, which stands there twice")
+        arrays[ours] = packed
+    check_fit(where, arrays, config.weight_shapes())
+    return arrays
 
 
 def gguf_tokenizer(fields: dict[str, Any], where: Any) -> "Tokenizer":
