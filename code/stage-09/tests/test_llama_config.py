@@ -48,9 +48,19 @@ def test_config_refuses_what_it_cannot_compute(tmp_path):
             ({"auto_map": {"AutoModelForCausalLM": "my.Model"}}, "auto_map is .*my.Model"),
             ({"no_rope_layers": [1, 0]}, "'no_rope_layers' is"),  # SmolLM3's alone
             ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types is .*linear"),
-            ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 63},
-             ".*sliding_window of 63"),
-            ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * 2}, ".*window of None"),
+            ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 63,
+              "max_window_layers": 1}, "layer 1 sees only a sliding_window of 63"),
+            ({"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 0,
+              "max_position_embeddings": 8192}, "layer 0 sees .*window of 4096"),
+            ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * 2,
+              "sliding_window": None}, ".*window of None"),
+            ({"model_type": "qwen2", "max_window_layers": 1.0}, "max_window_layers must be an int"),
+            ({"model_type": "qwen2", "layer_types": ["full_attention"]}, "layer_types .* 2 layers"),
+            ({"layer_types": []}, "layer_types .* 0 kinds for 2 layers"),
+            ({"model_type": "smollm3", "use_sliding_window": True, "sliding_window": 8,
+              "no_rope_layers": [1, 0]}, "layer 1 sees only a sliding_window of 8"),
+            ({"model_type": "qwen2", "attention_bias": 1}, "attention_bias is 1"),
+            ({"model_type": "qwen3", "attention_bias": True}, "attention_bias is True.*only False"),
             ({"model_type": "qwen2", "use_sliding_window": 3}, "use_sliding_window must be true"),
             ({"model_type": "smollm3", "no_rope_layers": [1]}, "no_rope_layers .* 2 layers"),
             ({"model_type": "smollm3", "no_rope_layers": [1, 2]}, "no_rope_layers .* 2 layers"),
@@ -164,7 +174,8 @@ def test_what_published_models_say_of_themselves_is_known(name):
 def test_a_window_that_would_bite_limits_the_input():
     stored = PLAIN.to_hugging_face()
     for window, longest in ((63, 63), (64, 64), (4096, 64), (None, 64)):
-        for more in ({}, {"model_type": "mistral"}, {"model_type": "mistral", "layer_types": []},
+        for more in ({}, {"model_type": "mistral"},
+                     {"model_type": "mistral", "layer_types": ["full_attention"] * 2},
                      {"model_type": "mistral", "use_sliding_window": False}):
             config = from_hugging_face(stored | {"sliding_window": window} | more)
             assert (config.longest_input, config.max_position_embeddings) == (longest, 64)
@@ -175,5 +186,9 @@ def test_a_window_that_is_off_or_never_exceeded_is_none():
     stored = PLAIN.to_hugging_face() | {"model_type": "qwen2", "max_window_layers": 1}
     for more in ({"sliding_window": 8, "use_sliding_window": False}, {"sliding_window": 8},
                  {"sliding_window": 64, "use_sliding_window": True},
-                 {"layer_types": ["full_attention"] * 2}):
+                 {"layer_types": ["full_attention"] * 2},
+                 {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 2},
+                 {"attention_bias": True}, {"attention_bias": False},
+                 {"model_type": "smollm3", "sliding_window": 8, "use_sliding_window": True,
+                  "no_rope_layers": [1, 1]}):
         assert from_hugging_face(stored | more).longest_input == 64

@@ -1,6 +1,7 @@
 """The notebook for a reader's own checkpoint, run on one that looks like a real download."""
 
 import json
+import os
 from pathlib import Path
 
 import nbformat
@@ -142,6 +143,10 @@ PROBLEMS = {  # what is done to a download, which answers become no, what is sai
                         {"tokenizer"}, "AutoTokenizer"),
     "no tokenizer at all": (lambda f: (f / "tokenizer.json").write_text("{}"), {"tokenizer"},
                             "is no tokenizer"),
+    "no vocabulary": (lambda f: Tokenizer(models.BPE()).save(str(f / "tokenizer.json")),
+                      {"tokenizer"}, "no tokens at all"),
+    "a pipe": (lambda f: (f / "tokenizer.json").unlink() or os.mkfifo(f / "tokenizer.json"),
+               {"tokenizer"}, "tokenizer.json is no ordinary file"),
     "a larger tokenizer": (lambda f: change(f / "config.json", vocab_size=200),
                            {"weights", "tokenizer"}, "200 rows"),
 }

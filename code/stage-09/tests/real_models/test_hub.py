@@ -307,12 +307,22 @@ BYTES = {  # what may lie under a file's name, and what must be said of it
     "HTML in UTF-16": ("<html><p>Sorry</p></html>".encode("utf-16"), "UTF-8"),
     "JSON after a mark": (b"\xef\xbb\xbf" + GOOD_JSON.encode(), "byte order mark"),
     "JSON in UTF-16": (GOOD_JSON.encode("utf-16"), "as UTF-8"),
-    "JSON in Latin-1": (b'{"\xe9": 1}' + bytes(9), "from byte 2|cut off"),
+    "JSON in Latin-1": (b'{"\xe9": 1}' + bytes(9), "from byte 2|no safetensors"),
     "a server's excuse": (b"Entry not found", "no JSON|'Entry not found'"),
     "xz": (b"\xfd7zXZ\0" + bytes(60), "compressed"),
     "zstd": (b"\x28\xb5\x2f\xfd" + bytes(60), "compressed"),
     "Keras": (b"\x89HDF\r\n\x1a\n" + bytes(60), "HDF5"),
     "NumPy": (b"\x93NUMPY\1\0" + bytes(60), "without a name"),
+    "bzip2": (b"BZh91AY" + bytes(60), "compressed"),
+    "lz4": (b"\x04\x22\x4d\x18" + bytes(60), "compressed"),
+    "tar": (b"model/" + bytes(251) + b"ustar\x0000" + bytes(99), "archive of tar"),
+    "PDF": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3" + bytes(60), "PDF"),
+    "ONNX": (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0" + bytes(60), "ONNX"),
+    "PNG": (b"\x89PNG\r\n\x1a\n" + bytes(60), "picture"),
+    "conflict markers": (b'<<<<<<< HEAD\n{"a": 1}\n=======\n{}\n>>>>>>> other\n', "git's conflict"),
+    "conflict inside": (b'{"a": 1,\n<<<<<<< HEAD\n"b": 1\n=======\n"b": 2\n>>>>>>> x\n}',
+                        "git's conflict|cut off"),
+    "half a character": (b'{"a": "\\ud800"}', "half a character|a text"),
     "a list": (b"[1, 2]", "got a list|a text"), "null": (b"null", "got null|a text"),
     "true": (b"true", "true or false|a text"), "a word": (b'"llama"', "got a text|a text"),
     "no name for a brace": (b"{'a': 1}" + b" " * 9, "no JSON|a text"),
@@ -532,6 +542,10 @@ BROKEN = {  # how to damage a file of arrays, and what must be said about it
                         "is empty, of shape .0,.: DeepSpeed ZeRO-3"),
     "nothing in it": (lambda p: write_raw(p, {}), "holds no arrays: DeepSpeed ZeRO-3"),
     "wide": (lambda p: write_raw(p, b'{"a":[' + b"[]," * 200_000 + b"0]}"), "values in 600,009"),
+    "half a character": (lambda p: write_raw(p, b'{"__metadata__":{"settings":"\\udc00"}}'),
+                         "half a character"),
+    "numbers beyond use": (rewrite(lambda a: [w.__imul__(np.float32(1e30)) for w in a.values()]),
+                           "numbers of up to .e[+]29"),
     "metadata that are no strings": (
         lambda p: write_raw(p, {"__metadata__": {"format": 1}}), "strings to strings"),
     "entry that is no object": (lambda p: write_raw(p, {"a": 3}), "must have dtype, shape"),
@@ -606,6 +620,89 @@ def test_a_lie_about_sizes_costs_no_memory(case, saved):
     assert peak < 2 ** 20
 
 
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.embed_tokens.weight"])
+def test_nan_in_a_stored_tied_head_is_called_nan(name, tmp_path):
+    model = base(config=LlamaConfig(13, 8, 12, 2, 4, 2))
+    hub.save_llama(model, tmp_path)
+    arrays = model.weights() | {"lm_head.weight": model.lm_head.weight.copy()}
+    arrays[name][0, 0] = np.nan
+    save_file(arrays, tmp_path / SINGLE)
+    with pytest.raises(HubError, match=f"{name} holds NaN"):
+        hub.load_llama(tmp_path)
+
+
+def blank_after(path, part):
+    """A file made in its full length, of which only a part came."""
+    _, data = header_of(path)
+    whole = path.read_bytes()
+    kept = len(whole) - len(data) + int(part * len(data))
+    path.write_bytes(whole[:kept] + bytes(len(whole) - kept))
+
+
+@pytest.mark.parametrize("part", [0, 0.01, 0.3, 0.5, 0.9, 0.97])
+def test_a_download_that_broke_off_is_refused_though_the_file_has_its_length(part, tmp_path):
+    hub.save_llama(base(config=LlamaConfig(500, 64, 96, 2, 4, 2, tie_word_embeddings=False)),
+                   tmp_path)
+    blank_after(tmp_path / SINGLE, part)
+    with pytest.raises(HubError, match=f"{SINGLE}: .* is zero (throughout|in a).*fetch"):
+        hub.load_llama(tmp_path)
+
+
+@pytest.mark.parametrize("part", [0, 0.3, 0.7])
+@pytest.mark.parametrize("method", ["lora", "prefix", "houlsby"])
+def test_an_adapter_of_which_only_a_part_came_is_refused(method, part, tmp_path):
+    model = with_method(method)
+    if method == "prefix":
+        model.kv_prefix = PrefixTuning(2, 2, 2, 40)
+        model.kv_prefix.prefix[...] = 1
+    hub.save_adapter(model, tmp_path)
+    blank_after(tmp_path / ARRAYS, part)
+    if (method, part) == ("prefix", 0):  # a prefix may begin at zero
+        return hub.load_adapter(base(), tmp_path)
+    with pytest.raises(HubError, match="is zero (throughout|in a).*fetch"):
+        hub.load_adapter(base(), tmp_path)
+
+
+def test_zeros_that_are_meant_are_no_obstacle(tmp_path):
+    """A fresh adapter, layers put in between, and rows that fill up a vocabulary."""
+    model = base()
+    lora(model)
+    hub.save_adapter(model, tmp_path)
+    hub.load_adapter(base(), tmp_path)
+    model = base(config=LlamaConfig(500, 8, 12, 2, 4, 2))
+    for name, weight in model.weights().items():
+        if name.endswith(("layers.1.self_attn.o_proj.weight", "layers.1.mlp.down_proj.weight")):
+            weight[...] = 0
+    model.weights()["model.embed_tokens.weight"][480:] = 0
+    hub.save_llama(model, tmp_path)
+    assert same(hub.load_llama(tmp_path).weights(), model.weights())
+
+
+def test_arrays_that_are_fit_alone_but_not_together_are_refused(saved):
+    rewrite(lambda a: [w.__imul__(np.float32(1e5)) for w in a.values()])(saved / ARRAYS)
+    with pytest.raises(HubError, match="model.layers.0.* may change weights by .e[+]"):
+        hub.load_adapter(base(), saved)
+
+
+@pytest.mark.parametrize("index", ["adapter_model.safetensors.index.json", INDEX])
+def test_an_adapter_in_several_files_is_read(index, saved):
+    """As transformers writes it, with the index named after a model's."""
+    arrays, before = load_file(saved / ARRAYS), base()
+    hub.load_adapter(before, saved)
+    (saved / ARRAYS).unlink()
+    files = {name: f"adapter_model-0000{i % 2 + 1}-of-00002.safetensors"
+             for i, name in enumerate(sorted(arrays))}
+    for file in set(files.values()):
+        save_file({n: a for n, a in arrays.items() if files[n] == file}, saved / file)
+    (saved / index).write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    model = base()
+    hub.load_adapter(model, saved)
+    assert same(model.parameters(), before.parameters())
+    (saved / file).unlink()
+    with pytest.raises(HubError, match=f"no file {file}"):
+        hub.load_adapter(base(), saved)
+
+
 # ---------------------------------------------------------------------- settings that don't fit
 
 
@@ -619,7 +716,8 @@ WRONG_SETTINGS = {
     "DoRA": ({"use_dora": True}, "use_dora.*does not compute"),
     "rsLoRA": ({"use_rslora": True}, "use_rslora is True, but the arrays were saved with False"),
     "rank pattern": ({"rank_pattern": {"q_proj": 9}}, "rank_pattern is .*9.*, but the arrays"),
-    "modules trained whole": ({"modules_to_save": ["lm_head"]}, "modules_to_save.*not compute"),
+    "modules trained whole": ({"modules_to_save": ["lm_head"]}, "modules_to_save.*not compute.*"
+                            "merge_and_unload"),
     "a zero of the future": ({"use_magic": 0}, "use_magic.*does not compute"),
     "layers of another name": ({"layers_pattern": "blocks"}, "layers_pattern is 'blocks'"),
     "layer 0 alone": ({"layers_to_transform": 0}, "4 that do not belong there"),
@@ -628,7 +726,8 @@ WRONG_SETTINGS = {
     "layers that are true": ({"layers_to_transform": True}, "layers_to_transform is .True."),
     "all left out": ({"exclude_modules": ["q_proj", "v_proj"]}, "no module of this model is left"),
     "wrong exclusion": ({"exclude_modules": 3}, "exclude_modules must be a list of names, got 3"),
-    "embedding": ({"target_modules": ["embed_tokens"]}, "embed_tokens, which is no linear layer"),
+    "embedding": ({"target_modules": ["embed_tokens"]}, "embed_tokens, which is no linear layer.*"
+                  "merge_and_unload"),
     "norm": ({"target_modules": ".*norm"}, "norm, which is no linear layer"),
     "rsLoRA of text": ({"use_rslora": "no"}, "use_rslora is 'no', but"),
     "a feature of the future": ({"use_magic": True}, "use_magic.*does not compute"),

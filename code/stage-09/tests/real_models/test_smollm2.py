@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from gradcheck import relative_error
 from llama import PROJECTIONS
 from llama_config import read_config
 from peft import LoRALinear
-from real_models import hub, smollm2
+from real_models import checklist, hub, smollm2
 from tensorfile import HubError
 
 pytestmark = pytest.mark.xdist_group("speaking model")  # one worker: it takes gigabytes
@@ -239,6 +240,7 @@ def test_weights_are_unpacked_and_put_in_order(gguf_file, tmp_path):
     ({"extra": {"context_length": 2 ** 32 - 1}}, "max_position_embeddings is above"),
     ({"extra": {"attention.head_count": 0}}, "num_attention_heads must be at least 1"),
     ({"special": {"eos": 10 ** 6}}, "eos_token_id is no token"),
+    ({"special": {"mask": 3}}, "mask_token_id is 3, which our tokenizer"),
     ({"special": {"bos": 1.5}}, "bos_token_id must be an integer"),
     ({"tokens": ["<|im_start|>", "<|endoftext|>", "<|im_end|>"]}, "endoftext")])
 def test_another_kind_of_gguf_is_refused_by_name(gguf_file, tmp_path, changes, said):
@@ -250,12 +252,101 @@ def test_another_kind_of_gguf_is_refused_by_name(gguf_file, tmp_path, changes, s
 
 @pytest.mark.parametrize("data, said", [
     (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"), (b"<html>" * 9, "HTML"),
-    (b"GGUF" + bytes(99), "no GGUF"), (b"GGUF\3\0\0\0" + b"\xff" * 99, "no GGUF")])
+    (b"GGUF" + bytes(99), "version 0 of GGUF"), (b"nothing known" * 9, "no GGUF"),
+    (b"GGUF\3\0\0\0" + b"\xff" * 99, "cut off.*18,446,744,073,709,551,615 arrays"),
+    (b"GGUF\1\0\0\0" + bytes(99), "version 1 of GGUF"), (b"GGUF\0\0\0\3" + bytes(9), "big-endian")])
 def test_what_is_no_gguf_is_called_what_it_is(data, said, tmp_path):
     (tmp_path / "tiny.gguf").write_bytes(data)
     with pytest.raises(HubError, match=f"tiny.gguf.*{said}") as error:
         smollm2.convert(tmp_path / "tiny.gguf", tmp_path / "out")
     assert not any(word in str(error.value) for word in ("np.", "reshape", "numpy"))
+
+
+def packed(*values):
+    """Numbers of 4 bytes, of 8, and texts, as GGUF has them; ints below 2 ** 20 take 4."""
+    return b"".join(
+        len(v).to_bytes(8, "little") + v if isinstance(v, bytes)
+        else v.to_bytes(4 if v < 2 ** 20 else 8, "little") for v in values)
+
+
+def after(name, *values):
+    """How to write other bytes after a name in the file."""
+    def change(data):
+        at = data.index(packed(name)) + 8 + len(name)
+        new = packed(*values)
+        return data[:at] + new + data[at + len(new):]
+    return change
+
+
+def renamed(old, new):
+    return lambda data: data.replace(packed(old), packed(new))
+
+
+TYPES, NORM, UP = b"tokenizer.ggml.token_type", b"blk.0.attn_norm.weight", b"blk.0.ffn_up.weight"
+LIES = {  # about a GGUF: how to write it, and what must be said
+    "a long list": (after(TYPES, 9, 5, 2 ** 20), "1,048,576 numbers of 'tokenizer.*token_type'"),
+    "a longer one": (after(TYPES, 9, 5, 2 ** 62), "cut off.*: 4,611,686,018,427,387,904 numbers"),
+    "many texts": (after(b"tokenizer.ggml.tokens", 9, 8, 2 ** 40), "cut off.*: 1,099,511,627,776"),
+    "a list of lists": (after(TYPES, 9, 9), "token_type' has values of kind 9"),
+    "a kind of the future": (after(TYPES, 77), "token_type' has values of kind 77"),
+    "a long text": (after(b"general.architecture", 8, 2 ** 50), "cut off.*: 'general.arch"),
+    "a setting twice": (renamed(b"llama.context_length", b"llama.rope.freq_base"),
+                        "'llama.rope.freq_base' stands twice"),
+    "an unknown type": (after(NORM, 1, 64, 0, 99), "attn_norm.weight' is stored as the unknown ki"),
+    "another type": (after(UP, 2, 64, 0, 96, 0, 8), "overlap, or there is a hole"),
+    "rows of 63": (after(UP, 2, 63), "rows of 63"),
+    "many axes": (after(UP, 5), "has 5 axes"),
+    "no text": (renamed(NORM, b"\xff" * len(NORM)), "the name of an array is no text in UTF-8"),
+    "an array twice": (renamed(b"blk.0.attn_q.weight", b"blk.0.attn_v.weight"),
+                       "'blk.0.attn_v.weight' stands twice"),
+    "two names of one array": (renamed(b"token_embd.weight", b"model.norm.weight"),
+                               "model.norm.weight, which stands there twice"),
+    "an epsilon that is none": (after(b"llama.attention.layer_norm_rms_epsilon", 4),
+                                "rms_norm_eps must be from"),
+    "tokens of the future": (after(TYPES, 9, 5, 98, 0, 3, 3, 3, 1, 196609), "type is 196,609"),
+    "no merge": (renamed(b"a b", b"a.b"), "merges have 'a.b'"),
+    "no token": (after(b"tokenizer.ggml.eos_token_id", 5, 2 ** 19), "eos_token_id is no token"),
+    "bytes added": (lambda data: data + bytes(99), "cut off or was added to"),
+    "version 9": (lambda data: b"GGUF" + packed(9) + data[8:], "version 9 of GGUF"),
+    "zeros": (lambda data: data[:-9000] + bytes(9000), "is zero"),
+}
+
+
+def test_a_pipe_is_not_waited_for(gguf_file, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(HubError, match="pipe is no ordinary file"):
+        smollm2.convert(tmp_path / "pipe", tmp_path / "out")
+    path, _ = gguf_file()
+    smollm2.convert(path, tmp_path / "out")
+    (tmp_path / "out" / "tokenizer.json").unlink()
+    os.mkfifo(tmp_path / "out" / "tokenizer.json")
+    with pytest.raises(HubError, match="tokenizer.json is no ordinary file"):
+        smollm2.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("case", LIES)
+def test_a_gguf_that_lies_about_itself_is_refused_at_once(case, gguf_file, tmp_path):
+    change, said = LIES[case]
+    path, _ = gguf_file()
+    path.write_bytes(change(path.read_bytes()))
+    start = time.perf_counter()
+    with pytest.raises(HubError, match=f"tiny.gguf.*{said}") as error:
+        smollm2.convert(path, tmp_path / "out")
+    assert time.perf_counter() - start < 5
+    assert not any(word in str(error.value) for word in ("zip", "reshape", "Enum", "numpy"))
+    assert [file.name for file in tmp_path.iterdir()] == ["tiny.gguf"]
+
+
+def test_two_tokens_of_one_number_are_refused(gguf_file, tmp_path):
+    path, _ = gguf_file()
+    smollm2.convert(path, tmp_path / "out")
+    file = tmp_path / "out" / "tokenizer.json"
+    stored = json.loads(file.read_text())
+    stored["model"]["vocab"]["7"] = 5
+    file.write_text(json.dumps(stored))
+    with pytest.raises(HubError, match="tokenizer.json.* share the number 5"):
+        smollm2.load(tmp_path / "out")
+    assert "share the number 5" in str(checklist.checklist(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.05, 0.5, 0.99])
