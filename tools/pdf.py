@@ -51,7 +51,8 @@ PAPER = """@page {{
   size: A4;
   @top-center {{ content: {book}; font: 8pt sans-serif; color: #555 }}
 }}
-html {{ counter-reset: page {before} }}"""
+html {{ counter-reset: page {before} }}
+#print-main-content {{ display: none }}  /* a page's own contents, which the file's hold */"""
 FRONT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
 @page {{
   size: A4;
@@ -63,14 +64,15 @@ body {{ font: 10.5pt/1.45 sans-serif; margin: 0 }}
 .title {{ break-after: page; padding-top: 55mm }}
 .title svg {{ height: 40mm; width: 40mm }}
 .title h1 {{ font-size: 32pt; line-height: 1.15; margin: 14mm 0 8mm }}
+nav {{ columns: 2; column-gap: 10mm }}
 nav p {{ break-inside: avoid; margin: 0 }}
-nav h2 {{ break-after: avoid; font-size: 13pt; margin: 1.4em 0 0.3em }}
+h2 {{ break-after: avoid; font-size: 13pt; margin: 1.4em 0 0.3em }}
 nav a {{ color: inherit; display: flex; gap: 0.5em; text-decoration: none }}
-nav i {{ border-bottom: 1px dotted #999; flex: 1; margin-bottom: 0.35em; min-width: 2em }}
+nav i {{ border-bottom: 1px dotted #999; flex: 1; margin-bottom: 0.35em; min-width: 1em }}
 nav .level-1 {{ break-after: avoid; font-weight: 600; margin-top: 0.5em }}
-nav .level-2 {{ font-size: 9.5pt; padding-left: 1.5em }}
+nav .level-2 {{ font-size: 8.5pt; line-height: 1.35; padding-left: 1em }}
 </style><div class="title">{mark}<h1>{title}</h1><p>{author}</p><p>{copyright}. {licence}</p></div>
-<nav><h1>Contents</h1>{contents}</nav></html>"""
+<h1>Contents</h1><nav>{contents}</nav></html>"""
 
 
 @contextmanager
@@ -208,12 +210,13 @@ def join(front, chapters, entries, config):
     for part, level, text, address, number in entries:
         page = len(front.pages) + number
         if part and (part, 0) not in above:
-            above = {(part, 0): writer.add_outline_item(part, page, bold=True)}
+            above = {(part, 0): writer.add_outline_item(title=part, page_number=page, bold=True)}
         parent = next((above[part, up] for up in (2, 1, 0) if up < level and (part, up) in above),
                       None)
         above = {key: item for key, item in above.items() if key[1] < level}
         above[part, level] = writer.add_outline_item(
-            text, page, parent, fit=Fit.xyz(top=known[address][1]), is_open=level < 1)
+            title=text, page_number=page, parent=parent, is_open=False,
+            fit=Fit.xyz(top=known[address][1]))
     writer.set_page_label(0, len(front.pages) - 1, style="/r")
     writer.set_page_label(len(front.pages), len(homes) - 1, style="/D")
     writer.add_metadata({"/Title": config["title"], "/Author": config["author"]})
