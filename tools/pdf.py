@@ -27,11 +27,15 @@ TARGET = ROOT / "_build" / "peft-book.pdf"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 PATIENCE = 120_000  # milliseconds until a page's widgets stand
 VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
-#: Opens what is folded and settles; Chromium notes the places of links alone, so a hidden one leads
-#: to everything that has a name. Returns the headings: level, text, name.
+#: Opens what is folded; an address that is the text itself will not stand behind it again. Chromium
+#: notes the places of links alone, so a hidden one leads to everything that has a name. Returns the
+#: headings: level, text, name.
 PREPARE = """async () => {
   const article = document.querySelector("article");
   for (const folded of article.querySelectorAll("details:not(.hide)")) folded.open = true;
+  for (const link of article.querySelectorAll("a[href^=http]")) {
+    link.toggleAttribute("data-says-target", link.textContent.trim() === link.href);
+  }
   const links = document.createElement("nav");
   links.style.display = "none";
   for (const { id } of article.querySelectorAll("[id]")) {
