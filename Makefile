@@ -10,7 +10,7 @@ PIP    := -m pip --disable-pip-version-check --require-virtualenv
 QUIETLY := > >(sed '/already satisfied/d')
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments replicate smollm2 experiments-smollm2 distributed bench bench-checkpoints bench-browser zip colab vendor constraints matrix links lab clean
+.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments replicate smollm2 experiments-smollm2 distributed bench bench-checkpoints bench-browser zip pdf colab vendor constraints matrix links lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
@@ -55,6 +55,9 @@ serve: book  ## build the book and serve it on http://localhost:8000
 
 zip: book  ## pack the built book, Python in the browser included, into _build/peft-book.zip
 	@$(BIN)/python tools/zip_book.py
+
+pdf: book  ## print the built book into one PDF, _build/peft-book.pdf (needs Chromium)
+	@$(BIN)/python tools/pdf.py
 
 lab: env  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab book

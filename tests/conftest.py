@@ -1,12 +1,11 @@
 """Fixtures of the tests of the built book, which `make book` must have made."""
 
-import os
-import shutil
 from pathlib import Path
 
 import lite_tools
 import pytest
 from needs import missing
+from pdf import CHROMIUM, launched
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -23,7 +22,6 @@ window.Worker = class extends Worker {
         super.postMessage(data);
     }
 };"""
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 
 
 def pages():
@@ -61,18 +59,11 @@ def chromium(html):
     if not Path(CHROMIUM).exists():
         missing(f"no Chromium at {CHROMIUM}: install it (Debian: apt-get install chromium) or "
                 "set CHROMIUM to its path")
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
     expect.set_options(timeout=30_000)  # milliseconds; a page's policy forbids wait_for_function
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking",
-                  "--disable-component-update",
-                  "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
-        )
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
