@@ -1457,13 +1457,20 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
         each = 14 if base == "bfloat16" else 16
         items.append(Item("logits and their gradient", each * tokens * model["vocab"],
                           f"{model['vocab']:,} per token, {each} bytes each"))
-    return Bill(tuple(items), "dropout masks, temporary buffers: this is an estimate")
+    inside = f"what {counted.method} computes inside a module, " * (
+        counted.method in {row.name for row in METHODS.values()})
+    return Bill(tuple(items), f"{inside}dropout masks, temporary buffers: this is an estimate")
 
 
 def _kept_per_token(counted: Count) -> float:
     """16-bit numbers that all layers together keep of each token, without attention's own."""
     model = counted.model
     full = counted.method == "full"
+    # What trains; a bias needs no input. A LoRA on stacked experts lies on the module around them.
+    trained = {path for name in counted.tensors if not name.endswith("bias")
+               for path in _roots(name.removeprefix("base_model.model."))}
+    experts = {m.name.rpartition(".")[0] for m in model.modules if m.kind == "stack"
+               and m.sizes[0] == model.symbols.get("experts")}
     values = 0.0  # 16-bit numbers kept per token, all layers together
     inputs: dict[tuple[str, int], float] = {}  # of trained layers, once for q, k and v together
     for m in model.modules:
@@ -1473,7 +1480,7 @@ def _kept_per_token(counted: Count) -> float:
             n_in, n_out = m.sizes
             if n_in != model["ff"]:  # the MLP's last output is only added to the residual stream
                 values += n_out
-            if full or f"base_model.model.{m.name}.lora_A.weight" in counted.tensors:
+            if full or m.name in trained:
                 inputs[m.name.rpartition(".")[0], n_in] = n_in
         elif m.kind == "stack" and m.sizes[0] == model.symbols.get("experts"):
             width = math.prod(m.sizes[1:]) // model["d"]  # inside an expert; twice for gate and up
@@ -1481,14 +1488,19 @@ def _kept_per_token(counted: Count) -> float:
                 values += model["active"] * 3 * width // 2  # gate, up and their product
             elif len(m.sizes) == 2:  # the router
                 values += model["experts"]
-            if full and m.name.endswith("_proj"):  # each token meets `active` of them
+            whole = full or m.name.rpartition(".")[0] in trained
+            if whole and m.name.endswith("_proj"):  # each token meets `active` of them
                 inputs[m.name, 0] = model["active"] * (
                     width if m.name.endswith("down_proj") else model["d"])
         elif m.kind == "norm":
-            values += m.out_features * ((1 if m.bias else 2) + (1 if full else 0))
+            values += m.out_features * ((1 if m.bias else 2) + (full or m.name in trained))
     values += model["ff"] * sum(1 for m in model.modules if m.is_linear and re.search(
         r"(gate_proj|gate_up_proj|wi_0)$", m.name))
-    between = sum(shape[0] for name, shape in counted.tensors.items() if ".lora_A" in name)
+    between = 0.0  # LoRA's inner numbers; of experts, those of the active ones
+    for name, shape in counted.tensors.items():
+        if ".lora_A" in name:
+            met = not experts.isdisjoint(_roots(name.removeprefix("base_model.model.")))
+            between += shape[0] * (model["active"] / model["experts"] if met else 1)
     return values + between + sum(inputs.values())
 
 
@@ -1514,6 +1526,8 @@ def saved_bytes(counted: Count, dtype: str = "float32", base_dtype: str | None =
     padded with spaces to a multiple of 8, then the numbers. So long names cost bytes: see
     :func:`safetensors_header`. The small adapter_config.json beside it is not included.
     """
+    for each in (dtype, base_dtype or dtype):
+        _one_of("dtype", each, [name for name in _SAFETENSORS_DTYPES if name != "int32"])
     dtypes = dict.fromkeys(counted.base_tensors, base_dtype or dtype) | dict.fromkeys(
         counted.integer_tensors, "int32")
     header = safetensors_header(counted.tensors, dtype, dtypes)

@@ -95,6 +95,17 @@ def test_bad_settings_are_refused_by_name(method, settings, said):
         ac.count_method(ac.read_model(TINY), method, **settings)
 
 
+def test_only_indices_are_whole_numbers():
+    counted = ac.count_method(ac.read_model(TINY), "shira", ["q_proj"], rank=2)
+    assert set(counted.integer_tensors) == {
+        f"base_model.model.model.layers.{i}.self_attn.q_proj.shira_indices" for i in range(3)}
+    for dtype in ("float16", "bfloat16"):  # the indices keep their four bytes
+        assert ac.saved_bytes(counted) - ac.saved_bytes(counted, dtype) in range(
+            2 * counted.trainable - 8, 2 * counted.trainable + 9)
+    with pytest.raises(ValueError, match="dtype must be one of float32.*'int32'"):
+        ac.saved_bytes(counted, "int32")
+
+
 def test_a_group_of_modules_is_no_norm():
     with pytest.raises(ValueError, match="model.layers.0.mlp holds other modules"):
         ac.count_ln_tuning(ac.read_model(TINY), ["mlp", "norm"])
@@ -108,6 +119,37 @@ def test_what_cards_divide(sharding, gigabytes):
     bill = ac.memory_bill(counted, convention="mixed")
     assert ac.bill_per_card(bill, 1, sharding) == bill
     assert ac.bill_per_card(bill, 64, sharding).bytes / ac.GB == pytest.approx(gigabytes, abs=0.06)
+
+
+def test_activations_keep_the_input_of_whatever_trains():
+    """Bytes for each token: the input of q and v is one and the same; a norm's, if it trains."""
+    model = ac.read_model(TINY)
+
+    def inside(counted):
+        return ac.activation_estimate(counted, 1, 1).items[0].bytes
+
+    frozen = inside(ac.count_prompt(model))
+    for method, settings in (("loha", {}), ("oft", {"oft_block_size": 8}), ("vera", {})):
+        counted = ac.count_method(model, method, ["q_proj", "v_proj"], **settings)
+        assert inside(counted) - frozen == 3 * 2 * 48, method
+        assert f"what {counted.method} computes" in ac.activation_estimate(counted).leaves_out
+    assert inside(ac.count_lora(model, 4, ["q_proj", "v_proj"])) - frozen == 3 * 2 * (48 + 2 * 4)
+    assert inside(ac.count_adalora(model, 4, ["q_proj"])) - frozen == 3 * 2 * (48 + 4)
+    assert inside(ac.count_ln_tuning(model, ["input_layernorm"])) - frozen == 3 * 2 * 48
+    assert inside(ac.count_lora(model, 4, ["q_proj"], bias="all")) == inside(
+        ac.count_lora(model, 4, ["q_proj"]))
+
+
+def test_a_token_meets_the_active_experts_alone():
+    config = {**TINY, "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
+    model = ac.read_model(config)
+
+    def inside(counted):
+        return ac.activation_estimate(counted, 1, 1).items[0].bytes
+
+    down = ac.count_lora(model, 4, [], target_parameters=["experts.down_proj"])
+    more = inside(down) - inside(ac.count_prompt(model))
+    assert more >= 3 * 2 * 2 * (80 + 4)  # two of four experts; their inputs and ranks
 
 
 @pytest.mark.parametrize("arguments, said", [
