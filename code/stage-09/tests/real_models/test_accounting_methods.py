@@ -95,6 +95,15 @@ def test_bad_settings_are_refused_by_name(method, settings, said):
         ac.count_method(ac.read_model(TINY), method, **settings)
 
 
+@pytest.mark.parametrize("rank, both, each", [
+    (4, False, 36 + 64), (3, False, 36 + 48), (3, True, 36 + 48), (2, True, 24 + 32)])
+def test_lokr_keeps_a_matrix_whole_where_two_are_no_fewer(rank, both, each):
+    """48 is 6 x 8, so the factors are 6 x 6 and 8 x 8: whole from half their width on."""
+    counted = ac.count_method(ac.read_model(TINY), "lokr", ["q_proj"], rank=rank,
+                              decompose_both=both)
+    assert counted.trainable == 3 * each
+
+
 def test_only_indices_are_whole_numbers():
     counted = ac.count_method(ac.read_model(TINY), "shira", ["q_proj"], rank=2)
     assert set(counted.integer_tensors) == {
