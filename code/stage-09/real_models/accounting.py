@@ -25,12 +25,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from real_models.families import FAMILIES
+from real_models.methods import LN_TARGETS, LORA_ELSEWHERE, METHODS, NOT_COVERED, Method
 
 _VOCABULARY_TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "MASKED_LM", "PRE_TRAINING", "IMAGE_TEXT",
                      "SPEECH_TEXT")
@@ -80,6 +81,8 @@ def parse_config(text: str | bytes) -> dict[str, Any]:
 
     try:
         config = json.loads(_TOKENS.sub(to_json, text))
+    except RecursionError:
+        raise ValueError("config.json has braces inside braces, too deep for any model") from None
     except ValueError as error:
         cut = text.startswith("{") and text.count("{") > text.count("}")
         raise ValueError(f"config.json is not JSON: {error}" + (
@@ -571,8 +574,16 @@ def _unmatched(model: Model, exclude: str | Sequence[str], layers: Sequence[int]
 
 def default_targets(model: Model, method: str = "lora") -> list[str]:
     """The target modules that PEFT takes for the family when none are named."""
-    table = FAMILIES[model.family]
-    found = table.get(method, table.get("lora") if method in ("vera", "loha") else None)
+    table, lora = FAMILIES[model.family], FAMILIES[model.family].get("lora")
+    if method == "ln_tuning":
+        found = LN_TARGETS.get(model.family)
+    elif method in ("adalora", "ia3"):
+        found = table.get(method)
+    elif method in METHODS:
+        found = METHODS[method].targets.get(model.family) or table.get(method) or lora or (
+            LORA_ELSEWHERE.get(model.family))
+    else:
+        found = lora
     if found is None:
         of = "" if method == "lora" else f" of {method}"
         raise ValueError(f"PEFT has no default target modules{of} for {model.family}; pass "
@@ -620,6 +631,8 @@ class Count:
         them in the base model's dtype, and keeps its own in 32 bits.
     base_tensors : set of str
         Those of `tensors` that have the base model's dtype.
+    integer_tensors : set of str
+        Those of `tensors` that hold 32-bit whole numbers, and are not trained.
     """
 
     method: str
@@ -631,6 +644,7 @@ class Count:
     notes: tuple[str, ...] = ()
     copied: int = 0
     base_tensors: frozenset[str] = field(default=frozenset(), repr=False)
+    integer_tensors: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def percent(self) -> float:
@@ -687,11 +701,11 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
                layers: Sequence[int] | int | None = None,
                rank_pattern: Mapping[str, int] | None = None, bias: str = "none",
                use_dora: bool = False, use_rslora: bool = False, lora_bias: bool = False,
-               modules_to_save: Sequence[str] = (), head: str = "copied",
-               **settings: Any) -> Count:
-    """LoRA: `rank * (in + out)` for each adapted module [Hu et al., 2021, section 4.1].
-
-    An embedding counts `rank * (rows + width)`, in the same way.
+               modules_to_save: Sequence[str] = (), target_parameters: Sequence[str] = (),
+               trainable_token_indices: Sequence[int] | Mapping[str, Sequence[int]] = (),
+               head: str = "copied", **settings: Any) -> Count:
+    """LoRA: `rank * (in + out)` for each adapted module [Hu et al., 2021, section 4.1]; an
+    embedding has `rank * (rows + width)`, in the same way.
 
     Parameters
     ----------
@@ -711,32 +725,124 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
         A bias on B: one more number per output.
     modules_to_save : list of str
         Modules to train and save whole. In classification PEFT adds the head by itself.
+    target_parameters : list of str
+        Weights that are no layers of their own: stacked experts.
+    trainable_token_indices : list of int, or dict
+        Tokens whose rows of the embedding train, or the rows of each module that is named.
     head : {"copied", "in place", "both"}
-        How these modules are counted. PEFT trains a copy and keeps the original ("copied"). Before
-        28 March 2023 it trained the original ("in place"); from then until 26 September 2023 it
-        trained the copy but counted both as trainable ("both").
+        PEFT trains a copy of these modules and keeps the original ("copied"). Before 28 March 2023
+        it trained the original ("in place"); from then until 26 September 2023 it trained the copy
+        but counted both as trainable ("both").
     settings
         Others of LoraConfig's: those that change no count are ignored, all others refused.
     """
     _refuse_uncounted(settings)
     _positive("rank", rank)
     _one_of("bias", bias, ("none", "all", "lora_only"))
+    if target_parameters:
+        _refuse_variants(use_dora, lora_bias, bias != "none", settings.get("lora_dropout"))
     saved = _saved_names(model, modules_to_save)
-    found, unmatched = find_modules(model, target_modules, exclude=exclude_modules, layers=layers,
-                                    modules_to_save=saved)
+    found, unmatched = _lora_modules(model, target_modules, bool(target_parameters), layers=layers,
+                                     exclude=exclude_modules, modules_to_save=saved)
     tensors = {}
     for m in found:
-        r = _positive("rank", _rank_of(m.name, rank, rank_pattern or {}))
-        tensors |= _lora_tensors(m, r)
-        if use_dora:
-            tensors[f"base_model.model.{m.name}.lora_magnitude_vector"] = (m.out_features,)
-        if lora_bias and m.is_linear:
-            tensors[f"base_model.model.{m.name}.lora_B.bias"] = (m.out_features,)
+        tensors |= _lora_tensors(m, _positive("rank", _rank_of(m.name, rank, rank_pattern)),
+                                 use_dora, lora_bias)
+    more, named, missed = _parameter_tensors(model, target_parameters, found, rank, rank_pattern)
+    tensors |= more | _token_tensors(model, trainable_token_indices, [*found, *named], saved)
     notes = ["rsLoRA scales by alpha/sqrt(rank); it has no parameters of its own."] * use_rslora
-    unmatched += [f"rank_pattern {key}" for key in rank_pattern or {}
-                  if not any(_rank_of(m.name, 0, {key: 1}) for m in found)]
+    adapted = [*(m.name for m in found), *(m.weight_name for m in named)]
+    unmatched += missed + [f"rank_pattern {key}" for key in rank_pattern or {}
+                           if not any(_rank_of(name, 0, {key: 1}) for name in adapted)]
     return _count_tuner("LoRA" if not use_dora else "DoRA", model, found, tensors, bias=bias,
                         saved=saved, head=head, unmatched=unmatched, notes=notes)
+
+
+def _lora_modules(model: Model, targets: Targets, others: bool,
+                  **options: Any) -> tuple[list[Module], list[str]]:
+    """The modules, which there need not be if parameters are named besides."""
+    if others and (targets == [] or (targets is None and not FAMILIES[model.family].get("lora"))):
+        return [], []
+    return find_modules(model, targets, **options)
+
+
+_TRANSPOSED_EXPERTS = ("gpt_oss",)  # is_transposed in transformers: (experts, in, out)
+
+
+def _parameter_tensors(
+        model: Model, names: Sequence[str], adapted: list[Module], rank: int,
+        pattern: Mapping[str, int] | None,
+) -> tuple[dict[str, tuple[int, ...]], list[Module], list[str]]:
+    """LoRA on parameters by their names: `rank * experts * (in + out)` for stacked experts.
+
+    Returns the tensors, the modules of the table whose weights they are, and the names that match
+    nothing. Where several parameters belong to one module, PEFT wraps it once for each, the first
+    innermost: peft 0.21.2, tuners/lora/layer.py, ParamWrapper.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"target_parameters must be a list of names, got {names!r}")
+    named = [m for m in model.modules if matches(m.weight_name, names or [])]
+    groups: dict[str, list[Module]] = {}
+    for m in named:
+        if m in adapted or m.tied or m.kind in ("norm", "embedding") or len(m.weight_shape) > 3 or (
+                m.kind == "stack" and len(m.weight_shape) == 3 and m.name.endswith(".weight")):
+            raise ValueError(f"target_parameters: LoRA on {m.weight_name} of shape "
+                             f"{m.weight_shape} is not counted; PEFT takes weights of two axes, or "
+                             "of three with the experts first, that no target module has")
+        groups.setdefault(m.weight_name.rpartition(".")[0], []).append(m)
+    tensors = {}
+    for path, inside in groups.items():
+        for depth, m in zip(reversed(range(len(inside))), inside, strict=True):
+            *experts, n_out, n_in = m.weight_shape
+            if experts and model.family in _TRANSPOSED_EXPERTS:
+                n_in, n_out = n_out, n_in
+            r = _positive("rank", _rank_of(m.weight_name, rank, pattern)) * math.prod(experts)
+            key = f"base_model.model.{path}.{'base_layer.' * depth}lora_"
+            tensors |= {f"{key}A.weight": (r, n_in), f"{key}B.weight": (n_out, r)}
+    if names and not named and not adapted:
+        raise ValueError(f"target_parameters {names!r:.80} match nothing in this {model.family} "
+                         "model, and no target module is named")
+    missed = [f"target_parameters {name}" for name in names or []
+              if not any(matches(m.weight_name, [name]) for m in named)]
+    return tensors, named, missed
+
+
+def _token_tensors(model: Model, tokens: Sequence[int] | Mapping[str, Sequence[int]] | None,
+                   adapted: list[Module], saved: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """One row for each trained token: `tokens * width`. A tied head shares the embedding's rows,
+    if the same tokens are named for both: peft 0.21.2, utils/other.py, lines 1568 to 1650.
+    """
+    embedding = next((m for m in model.modules if m.kind == "embedding"
+                      and m.sizes[0] == model.symbols.get("vocab")), None)
+    if not tokens:
+        return {}
+    if not isinstance(tokens, Mapping):
+        tokens = {embedding.name if embedding else "": tokens}
+    rows: dict[Module, list[int]] = {}
+    for name, indices in tokens.items():
+        paths = {path for m in model.modules for path in _roots(m.name) if path.endswith(name)}
+        found = [m for m in model.modules if m.name in paths]
+        if not found or len(found) < len(paths):
+            raise ValueError(f"trainable_token_indices: {name!r} is no module of this "
+                             f"{model.family} model with a row for each token")
+        for m in found:
+            many = m.sizes[0] if m.kind == "embedding" else m.out_features
+            if m in adapted or _is_inside(m, saved) or m.kind not in ("embedding", "linear"):
+                raise ValueError(f"trainable_token_indices: tokens of {m.name} are not counted: "
+                                 "it is adapted or saved whole besides, or has no rows")
+            for index in indices:
+                if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < many:
+                    raise ValueError(f"trainable_token_indices: {index!r} is no row of {m.name}, "
+                                     f"which has {many}")
+            rows[m] = list(indices)
+    for m in [m for m in rows if m.tied and embedding in rows]:
+        if model.task == "MASKED_LM":
+            raise ValueError(f"trainable_token_indices: {m.name} and {embedding.name} are one "
+                             "weight; name one of them")
+        if rows[m] == rows[embedding]:
+            del rows[m]
+    return {f"base_model.model.{m.name}.token_adapter.trainable_tokens_delta":
+            (len(indices), m.weight_shape[1]) for m, indices in rows.items()}
 
 
 _COUNTLESS = ("lora_alpha", "lora_dropout", "alpha_pattern", "init_lora_weights", "fan_in_fan_out",
@@ -750,90 +856,148 @@ def _refuse_uncounted(settings: Mapping[str, Any]) -> None:
                              "does not count it; count without it")
 
 
-def _lora_tensors(m: Module, r: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of A and B on one module."""
+def _refuse_variants(*chosen: Any) -> None:
+    if any(chosen):
+        raise ValueError("target_parameters are counted without use_dora, lora_bias, lora_dropout "
+                         "and bias; PEFT refuses most of these beside them")
+
+
+def _lora_tensors(m: Module, r: int, use_dora: bool,
+                  lora_bias: bool) -> dict[str, tuple[int, ...]]:
+    """Name and shape of A and B on one module, of DoRA's magnitudes and of B's bias."""
     key = f"base_model.model.{m.name}.lora_"
+    more = {f"{key}magnitude_vector": (m.out_features,)} if use_dora else {}
     if m.is_linear:
         n_in, n_out = m.sizes
-        return {f"{key}A.weight": (r, n_in), f"{key}B.weight": (n_out, r)}
+        more |= {f"{key}B.bias": (n_out,)} if lora_bias else {}
+        return {f"{key}A.weight": (r, n_in), f"{key}B.weight": (n_out, r)} | more
     if m.kind == "embedding":
         rows, n_out = m.sizes
-        return {f"{key}embedding_A": (r, rows), f"{key}embedding_B": (n_out, r)}
+        return {f"{key}embedding_A": (r, rows), f"{key}embedding_B": (n_out, r)} | more
     raise ValueError(f"LoRA adapts linear layers and embeddings; {m.name} is a {m.kind}. "
                      "Take it out of target_modules, or put it in modules_to_save")
 
 
-def _rank_of(name: str, rank: int, pattern: Mapping[str, int]) -> int:
+def _rank_of(name: str, rank: int, pattern: Mapping[str, int] | None) -> int:
     """The first entry of PEFT's `rank_pattern` that fits the end of the path, else `rank`."""
-    return next((r for key, r in pattern.items() if re.match(rf"(.*\.)?({key})$", name)), rank)
+    return next((r for key, r in (pattern or {}).items()
+                 if re.match(rf"(.*\.)?({key})$", name)), rank)
 
 
 def _only_linear(method: str, found: list[Module], kinds: Sequence[str]) -> None:
     for m in found:
         if m.kind not in kinds:
-            raise ValueError(f"PEFT's {method} does not take {m.name}: it is a {m.kind}, not "
-                             f"{' or '.join(kinds)}")
+            raise ValueError(f"{method} is counted on {' or '.join(kinds)} layers, and {m.name} is "
+                             f"a {m.kind}; take it out of target_modules")
 
 
-def count_adalora(model: Model, init_rank: int = 12, target_modules: Targets = None, *,
-                  modules_to_save: Sequence[str] = (), head: str = "copied",
+def count_method(model: Model, method: str, target_modules: Targets = None, *,
+                 exclude_modules: str | Sequence[str] = (),
+                 layers: Sequence[int] | int | None = None, modules_to_save: Sequence[str] = (),
+                 head: str = "copied", **settings: Any) -> Count:
+    """A method of the table in `methods.py`, by its name there: LoKr, OFT, BOFT, MiSS, RoAd, …
+
+    Parameters
+    ----------
+    target_modules, exclude_modules, layers, modules_to_save, head
+        See :func:`find_modules` and :func:`count_lora`.
+    settings
+        What the method's counts depend on, by PEFT's names (`rank` for its `r`), where it is not
+        PEFT's default.
+
+    Raises
+    ------
+    ValueError
+        A method or setting that the table does not have; sizes that PEFT refuses, too.
+    """
+    _one_of("method", method, METHODS)
+    row = METHODS[method]
+    for name, value in settings.items():
+        _one_of(f"a setting of {row.name}", name, row.settings)
+        _checked_setting(row, name, value)
+    for name, value in (("exclude_modules", exclude_modules), ("layers", layers)):
+        if name in row.without and value not in ((), None, [], ""):
+            raise ValueError(f"PEFT's {row.name} has no {name}, got {value!r}; name the modules "
+                             "in target_modules")
+    settings = {**row.settings, **settings}
+    saved = _saved_names(model, modules_to_save)
+    found, unmatched = find_modules(model, target_modules, exclude=exclude_modules, layers=layers,
+                                    default=method, modules_to_save=saved)
+    _only_linear(row.name, found, row.kinds)
+    tensors, indices = {}, {}
+    for m in found:
+        for end, shape in row.tensors(*m.sizes, **settings).items():
+            into = indices if end in row.indices else tensors
+            into[f"base_model.model.{m.name}.{end}"] = shape
+    counted = _count_tuner(row.name, model, found, tensors, frozen=row.frozen * len(found),
+                           unmatched=unmatched, saved=saved, head=head)
+    shared = row.shared(*(max(m.sizes[side] for m in found) for side in (0, 1)), **settings)
+    places = ["", *(f"model.{m.name}." for m in found if row.repeated)]
+    also = {f"base_model.{place}{name}": shape for place in places
+            for name, shape in shared.items()}
+    notes = ["The file also holds the frozen random matrices"
+             + ", again for every module" * row.repeated + ", unless save_projection=False."
+             ] * bool(shared)
+    return replace(counted, tensors=counted.tensors | also | indices,
+                   notes=(*counted.notes, *notes), integer_tensors=frozenset(indices))
+
+
+def _checked_setting(row: Method, name: str, value: Any) -> None:
+    """A truth value, or a positive number; 0 where it means that another setting speaks."""
+    default = row.settings[name]
+    if isinstance(default, bool):
+        if not isinstance(value, bool) and name != "init_weights":
+            raise ValueError(f"{name} must be True or False, got {value!r}")
+    elif isinstance(default, int) and value != default:
+        zero = value == 0 and any(type(each) is int and each == 0 for each in row.settings.values())
+        _positive(name, value + zero if zero else value)
+
+
+def count_adalora(model: Model, init_rank: int = 12, target_modules: Targets = None,
                   **options: Any) -> Count:
     """AdaLoRA at its start: LoRA, and one singular value per rank [Zhang et al., 2023].
 
     PEFT also registers one frozen number per module, which `total` contains.
     """
-    _positive("init_rank", init_rank)
-    saved = _saved_names(model, modules_to_save)
-    found, unmatched = find_modules(model, target_modules, default="adalora",
-                                    modules_to_save=saved, **options)
-    _only_linear("AdaLoRA", found, ("linear", "conv1d"))
-    tensors = {}
-    for m in found:
-        key = f"base_model.model.{m.name}.lora_"
-        tensors |= {f"{key}A": (init_rank, m.sizes[0]), f"{key}B": (m.sizes[1], init_rank),
-                    f"{key}E": (init_rank, 1)}
-    return _count_tuner("AdaLoRA", model, found, tensors, frozen=len(found), unmatched=unmatched,
-                        saved=saved, head=head)
+    return count_method(model, "adalora", target_modules, init_rank=init_rank, **options)
 
 
-def count_loha(model: Model, rank: int = 8, target_modules: Targets = None, *,
-               modules_to_save: Sequence[str] = (), head: str = "copied", **options: Any) -> Count:
+def count_loha(model: Model, rank: int = 8, target_modules: Targets = None,
+               **options: Any) -> Count:
     """LoHa: the elementwise product of two LoRA updates, `2 rank (in + out)` per module."""
-    _positive("rank", rank)
-    saved = _saved_names(model, modules_to_save)
-    found, unmatched = find_modules(model, target_modules, default="loha", modules_to_save=saved,
-                                    **options)
-    _only_linear("LoHa", found, ("linear",))
-    tensors = {}
-    for m in found:
-        for side in ("w1", "w2"):
-            key = f"base_model.model.{m.name}.hada_{side}_"
-            tensors |= {f"{key}a": (m.sizes[1], rank), f"{key}b": (rank, m.sizes[0])}
-    return _count_tuner("LoHa", model, found, tensors, unmatched=unmatched, saved=saved, head=head)
+    return count_method(model, "loha", target_modules, rank=rank, **options)
 
 
-def count_vera(model: Model, rank: int = 256, target_modules: Targets = None, *,
-               modules_to_save: Sequence[str] = (), head: str = "copied", **options: Any) -> Count:
+def count_vera(model: Model, rank: int = 256, target_modules: Targets = None,
+               **options: Any) -> Count:
     """VeRA: two vectors, `rank + out` per module; the matrices are random, shared, never trained.
 
     PEFT's file contains the random matrices as well (`save_projection=True`).
     """
-    _positive("rank", rank)
+    return count_method(model, "vera", target_modules, rank=rank, **options)
+
+
+def count_ln_tuning(model: Model, target_modules: Targets = None, *,
+                    exclude_modules: str | Sequence[str] = (), modules_to_save: Sequence[str] = (),
+                    head: str = "copied") -> Count:
+    """LN tuning: a copy of each norm is trained in its place [Zhao et al., 2023]."""
     saved = _saved_names(model, modules_to_save)
-    found, unmatched = find_modules(model, target_modules, default="vera", modules_to_save=saved,
-                                    **options)
-    _only_linear("VeRA", found, ("linear", "conv1d"))
-    tensors = {"base_model.vera_A": (rank, max(m.sizes[0] for m in found)),
-               "base_model.vera_B": (max(m.sizes[1] for m in found), rank)}
-    trained = {}
+    found, unmatched = find_modules(model, target_modules, exclude=exclude_modules,
+                                    default="ln_tuning", modules_to_save=saved)
+    groups = {path for m in model.modules for path in _roots(m.name)[:-1]}
+    if whole := sorted(path for path in groups if matches(
+            path, default_targets(model, "ln_tuning") if target_modules is None
+            else target_modules)):
+        raise ValueError(f"target_modules {target_modules!r}: {whole[0]} holds other modules, and "
+                         "copies of groups are not counted; name its modules")
+    tensors = {}
     for m in found:
-        key = f"base_model.model.{m.name}.vera_lambda_"
-        trained |= {f"{key}b": (m.sizes[1],), f"{key}d": (rank,)}
-    counted = _count_tuner("VeRA", model, found, trained, unmatched=unmatched, saved=saved,
+        key = f"base_model.model.{m.name}.ln_tuning_layers."
+        tensors |= {f"{key}weight": m.weight_shape} | (
+            {f"{key}bias": (m.bias_size,)} if m.bias else {})
+    counted = _count_tuner("LN tuning", model, found, tensors, unmatched=unmatched, saved=saved,
                            head=head)
-    return replace(counted, tensors=counted.tensors | tensors, notes=(
-        *counted.notes,
-        "The file also holds the frozen random matrices, unless save_projection=False."))
+    return replace(counted, copied=counted.trainable, base_tensors=frozenset(counted.tensors))
 
 
 def count_ia3(model: Model, target_modules: Targets = None,
@@ -1161,6 +1325,32 @@ def memory_bill(counted: Count, *, convention: str = "fp32", base: str = "bfloat
                    if optimizer == "adamw-8bit" else ""))
 
 
+#: What several cards divide among them; all else each of them has whole.
+SHARDINGS: dict[str, tuple[str, ...]] = {
+    "ddp": (), "zero1": ("optimizer state", "32-bit master copy"),
+    "zero2": ("optimizer state", "32-bit master copy", "gradients"),
+    **dict.fromkeys(("zero3", "fsdp"), ("",)),  # every line
+}
+
+
+def bill_per_card(bill: Bill, cards: int, sharding: str = "ddp") -> Bill:
+    """What of a :func:`memory_bill` each of several cards holds.
+
+    With DDP each card has everything. ZeRO divides the optimizer's states (stage 1), the gradients
+    as well (2), and all weights, frozen ones too (3) [Rajbhandari et al., 2020, section 5]; FSDP
+    divides as stage 3 does, if it shards fully.
+    """
+    _positive("cards", cards)
+    _one_of("sharding", sharding, SHARDINGS)
+    if cards == 1:
+        return bill
+    divided = SHARDINGS[sharding]
+    items = [replace(item, bytes=-(-item.bytes // cards), why=f"1/{cards} of: {item.why}")
+             if "" in divided or item.label in divided else item for item in bill.items]
+    return Bill(tuple(items), bill.leaves_out + ", what cards exchange: buckets of gradients" + (
+        ", layers gathered from all cards" if "" in divided else ""))
+
+
 def frozen_items(counted: Count, base: str = "bfloat16", *, prepared: bool = True) -> list[Item]:
     """The frozen weights' lines of the bill. Full fine-tuning has none.
 
@@ -1267,13 +1457,20 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
         each = 14 if base == "bfloat16" else 16
         items.append(Item("logits and their gradient", each * tokens * model["vocab"],
                           f"{model['vocab']:,} per token, {each} bytes each"))
-    return Bill(tuple(items), "dropout masks, temporary buffers: this is an estimate")
+    inside = f"what {counted.method} computes inside a module, " * (
+        counted.method in {row.name for row in METHODS.values()})
+    return Bill(tuple(items), f"{inside}dropout masks, temporary buffers: this is an estimate")
 
 
 def _kept_per_token(counted: Count) -> float:
     """16-bit numbers that all layers together keep of each token, without attention's own."""
     model = counted.model
     full = counted.method == "full"
+    # What trains; a bias needs no input. A LoRA on stacked experts lies on the module around them.
+    trained = {path for name in counted.tensors if not name.endswith("bias")
+               for path in _roots(name.removeprefix("base_model.model."))}
+    experts = {m.name.rpartition(".")[0] for m in model.modules if m.kind == "stack"
+               and m.sizes[0] == model.symbols.get("experts")}
     values = 0.0  # 16-bit numbers kept per token, all layers together
     inputs: dict[tuple[str, int], float] = {}  # of trained layers, once for q, k and v together
     for m in model.modules:
@@ -1283,7 +1480,7 @@ def _kept_per_token(counted: Count) -> float:
             n_in, n_out = m.sizes
             if n_in != model["ff"]:  # the MLP's last output is only added to the residual stream
                 values += n_out
-            if full or f"base_model.model.{m.name}.lora_A.weight" in counted.tensors:
+            if full or m.name in trained:
                 inputs[m.name.rpartition(".")[0], n_in] = n_in
         elif m.kind == "stack" and m.sizes[0] == model.symbols.get("experts"):
             width = math.prod(m.sizes[1:]) // model["d"]  # inside an expert; twice for gate and up
@@ -1291,20 +1488,27 @@ def _kept_per_token(counted: Count) -> float:
                 values += model["active"] * 3 * width // 2  # gate, up and their product
             elif len(m.sizes) == 2:  # the router
                 values += model["experts"]
-            if full and m.name.endswith("_proj"):  # each token meets `active` of them
+            whole = full or m.name.rpartition(".")[0] in trained
+            if whole and m.name.endswith("_proj"):  # each token meets `active` of them
                 inputs[m.name, 0] = model["active"] * (
                     width if m.name.endswith("down_proj") else model["d"])
         elif m.kind == "norm":
-            values += m.out_features * ((1 if m.bias else 2) + (1 if full else 0))
+            values += m.out_features * ((1 if m.bias else 2) + (full or m.name in trained))
     values += model["ff"] * sum(1 for m in model.modules if m.is_linear and re.search(
         r"(gate_proj|gate_up_proj|wi_0)$", m.name))
-    between = sum(shape[0] for name, shape in counted.tensors.items() if ".lora_A" in name)
+    between = 0.0  # LoRA's inner numbers; of experts, those of the active ones
+    for name, shape in counted.tensors.items():
+        if ".lora_A" in name:
+            met = not experts.isdisjoint(_roots(name.removeprefix("base_model.model.")))
+            between += shape[0] * (model["active"] / model["experts"] if met else 1)
     return values + between + sum(inputs.values())
 
 
 # -------------------------------------------------------------------------------------- saved files
 
-_SAFETENSORS_DTYPES = {"float32": ("F32", 4), "bfloat16": ("BF16", 2), "float16": ("F16", 2)}
+# In the order in which the file has them.
+_SAFETENSORS_DTYPES = {"float32": ("F32", 4), "int32": ("I32", 4), "bfloat16": ("BF16", 2),
+                       "float16": ("F16", 2)}
 
 
 def saved_bytes(counted: Count, dtype: str = "float32", base_dtype: str | None = None) -> int:
@@ -1322,7 +1526,10 @@ def saved_bytes(counted: Count, dtype: str = "float32", base_dtype: str | None =
     padded with spaces to a multiple of 8, then the numbers. So long names cost bytes: see
     :func:`safetensors_header`. The small adapter_config.json beside it is not included.
     """
-    dtypes = dict.fromkeys(counted.base_tensors, base_dtype or dtype)
+    for each in (dtype, base_dtype or dtype):
+        _one_of("dtype", each, [name for name in _SAFETENSORS_DTYPES if name != "int32"])
+    dtypes = dict.fromkeys(counted.base_tensors, base_dtype or dtype) | dict.fromkeys(
+        counted.integer_tensors, "int32")
     header = safetensors_header(counted.tensors, dtype, dtypes)
     return 8 + len(header) + sum(
         math.prod(shape) * _SAFETENSORS_DTYPES[dtypes.get(name, dtype)][1]
@@ -1340,7 +1547,8 @@ def safetensors_header(tensors: Mapping[str, Sequence[int]], dtype: str = "float
         _one_of("dtype", each, _SAFETENSORS_DTYPES)
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name in sorted(tensors, key=lambda name: (-_SAFETENSORS_DTYPES[of[name]][1], name)):
+    order = list(_SAFETENSORS_DTYPES)
+    for name in sorted(tensors, key=lambda name: (order.index(of[name]), name)):
         code, width = _SAFETENSORS_DTYPES[of[name]]
         start, end = end, end + width * math.prod(tensors[name])
         entries[name] = {"dtype": code, "shape": list(tensors[name]), "data_offsets": [start, end]}
@@ -1353,25 +1561,32 @@ def safetensors_header(tensors: Mapping[str, Sequence[int]], dtype: str = "float
 # method -> the function that counts it, the option that sets its size, the argument it goes to
 _METHODS: dict[str, tuple[Any, str, str]] = {
     "full": (count_full, "", ""), "lora": (count_lora, "rank", "rank"),
-    "adalora": (count_adalora, "rank", "init_rank"), "loha": (count_loha, "rank", "rank"),
-    "vera": (count_vera, "rank", "rank"), "ia3": (count_ia3, "", ""),
+    **{name: (partial(count_method, method=name), "rank", next(
+        (setting for setting in row.settings if setting.endswith("rank")), ""))
+       for name, row in METHODS.items()},
+    "ia3": (count_ia3, "", ""), "ln-tuning": (count_ln_tuning, "", ""),
     "prefix": (count_prefix, "tokens", "num_virtual_tokens"),
     "prompt": (count_prompt, "tokens", "num_virtual_tokens"),
     "p-tuning": (count_p_tuning, "tokens", "num_virtual_tokens"),
     "adapters": (count_adapters, "bottleneck", "bottleneck"),
 }
+_TARGETED = ("lora", *METHODS, "ln-tuning")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Count a method on a config.json and print its parameters, memory and file size."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m real_models.accounting",
                                      description="Parameters, memory and file size of a method "
-                                     "on the model that a Hugging Face config.json describes.")
+                                     "on the model that a Hugging Face config.json describes.",
+                                     epilog=f"PEFT's other methods are not counted: "
+                                     f"{', '.join(NOT_COVERED).lower()}.")
     parser.add_argument("config", help="path of the config.json")
     parser.add_argument("--method", choices=_METHODS, default="lora")
     for size in ("rank", "tokens", "bottleneck"):
-        methods = ", ".join(name for name, (_, option, _) in _METHODS.items() if option == size)
+        methods = ", ".join(name for name, (_, option, at) in _METHODS.items()
+                            if option == size and at)
         parser.add_argument(f"--{size}", type=int, help=f"of {methods}")
+    parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=[],
+                        help="other settings of a method, by PEFT's names: oft_block_size=64")
     parser.add_argument("--targets", nargs="+", metavar="MODULE",
                         help="names, or all-linear; by default PEFT's for the family")
     parser.add_argument("--task", help="CAUSAL_LM, SEQ_CLS, …; by default the class's in the file")
@@ -1380,27 +1595,50 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--convention", choices=CONVENTIONS, default="fp32",
                         help="how trainable parameters are kept")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=1, help="sequences, on each card")
     parser.add_argument("--length", type=int, default=512, help="tokens of each sequence")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
-    given = parser.parse_args(arguments)
-    count, size, name = _METHODS[given.method]
+    parser.add_argument("--cards", type=int, default=1, help="how many cards train together")
+    parser.add_argument("--sharding", choices=SHARDINGS, default="ddp",
+                        help="what the cards divide among them")
+    return parser
+
+
+def _options(given: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """The arguments of the method's function; what it does not have ends the program."""
+    _, size, name = _METHODS[given.method]
     options: dict[str, Any] = {}
     for option in ("rank", "tokens", "bottleneck"):
         if (value := getattr(given, option)) is not None:
-            if option != size:
+            if option != size or not name:
                 parser.error(f"{given.method} has no --{option}")
             options[name] = value
+    for setting in given.set:
+        key, equals, value = setting.partition("=")
+        if not equals or given.method not in METHODS:
+            parser.error(f"--set takes NAME=VALUE, of {', '.join(METHODS)}; got {setting!r}")
+        try:
+            options[key] = json.loads(_PYTHON_NAMES.get(value, value))
+        except ValueError:
+            options[key] = value
     if given.targets:
-        if size != "rank":
-            parser.error(f"--targets are for lora, adalora, loha and vera, not {given.method}")
+        if given.method not in _TARGETED:
+            parser.error(f"--targets are for {', '.join(_TARGETED)}, not {given.method}")
         everything = len(given.targets) == 1 and given.targets[0].lower() == "all-linear"
         options["target_modules"] = "all-linear" if everything else given.targets
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Count a method on a config.json and print its parameters, memory and file size."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    options = _options(given, parser)
     try:
         model = read_model(given.config, given.task)
-        counted = count(model, **options)
-        bill = memory_bill(counted, convention=given.convention, base=given.base,
-                           optimizer=given.optimizer)
+        counted = _METHODS[given.method][0](model, **options)
+        bill = bill_per_card(memory_bill(counted, convention=given.convention, base=given.base,
+                                         optimizer=given.optimizer), given.cards, given.sharding)
         activations: Bill | NotEstimated = activation_estimate(
             counted, given.batch, given.length, base=given.base,
             checkpointing=given.checkpointing)
@@ -1409,7 +1647,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (OSError, TypeError, ValueError) as error:
         parser.exit(2, f"{error}\n")
     print(f"{model.family}, {model.task}: {model.num_parameters:,} parameters", counted, "",
-          bill, "", f"activations of {given.batch} x {given.length} tokens, an estimate",
+          *[f"on each of {given.cards} cards ({given.sharding})"] * (given.cards > 1), bill, "",
+          f"activations of {given.batch} x {given.length} tokens, an estimate",
           activations, "", sep="\n")
     half = given.base == "bfloat16"
     print(f"saved file: {saved_bytes(counted, base_dtype='bfloat16' if half else None):,} bytes")
