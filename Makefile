@@ -10,7 +10,7 @@ PIP    := -m pip --disable-pip-version-check --require-virtualenv
 QUIETLY := > >(sed '/already satisfied/d')
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments replicate smollm2 experiments-smollm2 distributed bench bench-checkpoints bench-browser zip colab vendor constraints matrix links lab clean
+.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments experiments-family replicate smollm2 experiments-smollm2 distributed bench bench-checkpoints bench-browser zip colab vendor constraints matrix links lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
@@ -116,6 +116,10 @@ experiments: env  ## run every experiment of section 9.7 again from nothing (und
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama run --fresh
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama timing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama table
+
+experiments-family: env  ## compare the family of methods, ten seeds each: every run that is not recorded yet
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family run
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family run --targets icelandic --seeds 5 6 7 8 9
 
 replicate: env  ## ask section 9.7's claims of five other seeds; resumes, half an hour from nothing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.replicate
