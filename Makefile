@@ -117,12 +117,13 @@ experiments: env  ## run every experiment of section 9.7 again from nothing (und
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama timing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama table
 
-experiments-family: env  ## compare the family of methods, ten seeds each: every run that is not recorded yet
+experiments-family: env  ## compare the family of methods: every run that is not recorded yet (half an hour from nothing)
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family run
-	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family run --targets icelandic --seeds 5 6 7 8 9
 
-replicate: env  ## ask section 9.7's claims of five other seeds; resumes, half an hour from nothing
+replicate: env  ## ask the claims of section 9.7 and of the family's page of five other seeds; resumes, half an hour from nothing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.replicate
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family run --targets icelandic --seeds 5 6 7 8 9
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family claims
 
 distributed: env oracle  ## train on 1, 2 and 4 processes (DDP, FSDP2), killed and resumed too
 	@$(BIN)/python -m pytest code/stage-09/tests/real_models/test_distributed.py -v

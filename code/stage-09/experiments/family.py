@@ -2,6 +2,7 @@
 
     python -m experiments.family run      every run that is not recorded yet
     python -m experiments.family table    print the means
+    python -m experiments.family claims   ask what the page claims of these and of other seeds
 
 The procedure is that of small_llama.py, at half the steps. Sweep: rates by factors of about 3, with
 one seed that is used for nothing else, until a worse rate stands on each side of the best one.
@@ -17,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from math import ceil
+from math import ceil, hypot, sqrt
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -27,11 +28,13 @@ if __name__ == "__main__":  # before NumPy loads: seconds are those of one threa
 
 import numpy as np
 
+from experiments import claims
 from experiments.records import read_lines, run_claimed, runner, wait_for_others
 from experiments.small_llama import (
     BATCH,
     DATA,
     EVERY,
+    GRID,
     RESULTS,
     SEEDS,
     SWEEP_SEED,
@@ -54,6 +57,7 @@ from peft import LoRALinear
 from training import AdamW, cosine_schedule, evaluate, train
 
 STEPS = 200
+OTHER_SEEDS = (5, 6, 7, 8, 9)  # had no part in what the page claims
 FILE = "family.jsonl"
 NUMBERS = ("best_test", "best_base", "final_test", "final_base", "best_step", "seconds")
 
@@ -241,7 +245,7 @@ def run_all(args: argparse.Namespace) -> None:
     table(args)
 
 
-# ------------------------------------------------------- what the pages read; NumPy suffices
+# ------------------------------------------------------------- what the page reads; NumPy suffices
 
 
 def load_runs(folder: Path = RESULTS, **wanted: Any) -> list[dict]:
@@ -297,6 +301,100 @@ def load_leaderboard(folder: Path = RESULTS) -> dict[str, Any]:
     return json.loads((folder / "family_leaderboard.json").read_text(encoding="utf-8"))
 
 
+# ------------------------------------------------------------- what the page claims of the runs
+
+
+class Record:
+    """The runs of some seeds, asked by method: `Record(load_runs())("lora")` gives its means.
+
+    Raises claims.NotRecorded while the method lacks a run of one of the seeds.
+    """
+
+    def __init__(self, rows: Sequence[dict], seeds: Sequence[int] = SEEDS,
+                 target: str = "icelandic") -> None:
+        self.rows, self.seeds, self.target = rows, seeds, target
+        self._entries = {entry["method"]: entry for entry in summarise([
+            row for row in rows if row["target"] == target and row["seed"] in seeds])}
+
+    def __call__(self, method: str) -> claims.Entry:
+        entry = self._entries.get(method, {"seeds": 0})
+        if entry["seeds"] < len(self.seeds):
+            raise claims.NotRecorded(
+                f"{method} on {self.target}: {entry['seeds']} of {len(self.seeds)} seeds are "
+                "recorded; `python -m experiments.family run` makes the others")
+        return entry
+
+
+CLOSE = 0.02  # of the loss: what arXiv 2602.04998 finds between nine variants and LoRA at its most
+
+
+def _label(entry: claims.Entry) -> str:
+    return METHODS[entry["method"]].label
+
+
+def tuned_lora_is_close(record: Record) -> str:
+    """Tuned plain LoRA is within 2 % of the best method of its size."""
+    plain = record("lora")
+    best = min((record(method) for method in EQUAL), key=lambda entry: entry["best_test"])
+    gap, limit = plain["best_test"] - best["best_test"], CLOSE * best["best_test"]
+    error = hypot(*(entry["best_test_sd"] for entry in (plain, best))) / sqrt(plain["seeds"])
+    if not limit - gap >= claims.CLEAR * error:
+        raise claims.ClaimFails(f"LoRA is {gap:.4f} ± {error:.4f} behind {_label(best)}, which is "
+                                f"not clearly less than {CLOSE:.0%} of the loss, {limit:.4f}")
+    if best is plain:
+        return f"No method of its size is ahead of tuned plain LoRA ({plain['best_test']:.3f})"
+    return (f"Tuned plain LoRA reaches {plain['best_test']:.3f}, and the best method of its size, "
+            f"{_label(best)}, {best['best_test']:.3f}. That is {gap / best['best_test']:.1%} of "
+            f"the loss, {gap / error:.1f} standard errors; with three of them added it is still "
+            f"less than {CLOSE:.0%}")
+
+
+def a_step_of_the_rate_does_more(record: Record) -> str:
+    """Half a power of ten in the rate costs LoRA more than the best method of its size gains."""
+    gap = record("lora")["best_test"] - min(record(method)["best_test"] for method in EQUAL)
+    tried = swept(record.rows, record.target, "lora")
+    rate = chosen_rate(record.rows, record.target, "lora")
+    beside = [lr for lr in GRID if lr in tried]
+    at = beside.index(rate)
+    cost = min(tried[beside[at + side]] for side in (-1, 1)) - tried[rate]
+    if not cost > gap:
+        raise claims.ClaimFails(f"a step of the rate costs {cost:.4f}, the best method of this "
+                                f"size gains {gap:.4f}")
+    return (f"With the next rate of the sweep instead of {rate:g}, LoRA's validation loss is at "
+            f"least {cost:.3f} higher. The best method of its size gains {gap:.3f}")
+
+
+def few_numbers_learn_less(record: Record) -> str:
+    """VeRA and (IA)³ learn clearly less than every method of LoRA's size."""
+    few = [record("vera"), record("ia3")]
+    lead = min(claims.better(record(method), entry) for method in EQUAL for entry in few)
+    return (f"VeRA with {few[0]['trainable']:,} numbers reaches {few[0]['best_test']:.3f} and "
+            f"(IA)³ with {few[1]['trainable']:,} {few[1]['best_test']:.3f}. All methods of LoRA's "
+            f"size are ahead, by {lead:.0f} standard errors or more")
+
+
+CLAIMS = (tuned_lora_is_close, a_step_of_the_rate_does_more, few_numbers_learn_less)
+
+
+def verdict(claim: Callable, record: Record) -> tuple[str, str]:
+    """One of "holds", "falls" and "not yet recorded", and what is found."""
+    try:
+        return "holds", claim(record)
+    except claims.ClaimFails as found:
+        return "falls", str(found)
+    except claims.NotRecorded as missing:
+        return "not yet recorded", str(missing)
+
+
+def tell_claims(args: argparse.Namespace) -> None:
+    """Each claim, asked of the page's seeds and of five others."""
+    for seeds in (SEEDS, OTHER_SEEDS):
+        record = Record(load_runs(args.output), seeds)
+        for claim in CLAIMS:
+            print(f"seeds {seeds[0]} to {seeds[-1]}: {claim.__name__}:",
+                  "; ".join(verdict(claim, record)))
+
+
 def table(args: argparse.Namespace) -> None:
     for e in summarise(load_runs(args.output)):
         print(f"{e['target']:<10}{e['method']:<9}{e['trainable']:>8,}  lr {e['lr']:<7g}"
@@ -307,7 +405,7 @@ def table(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["run", "table"])
+    parser.add_argument("command", choices=["run", "table", "claims"])
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--fresh", action="store_true",
                         help="begin anew; the old record gets another name")
@@ -316,7 +414,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--steps", type=int, default=STEPS)
     args = parser.parse_args()
-    {"run": run_all, "table": table}[args.command](args)
+    {"run": run_all, "table": table, "claims": tell_claims}[args.command](args)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from experiments import family, small_llama
 from experiments.family import EQUAL, METHODS, load_runs, make_model, run
 from family.galore import GaLoreAdamW
 from family.scale_and_rate import LoRAPlusAdamW
+from names import load_names
 
 d, m, L = 64, 160, 3  # width, MLP, layers of the base model
 ALL, OUTPUTS = 4 * (d + d) + 3 * (d + m), 4 * d + 2 * m + d  # sums over a layer's projections
@@ -27,22 +28,27 @@ def job(method, **changes):
     return family._job("report", "turkish", method, METHODS[method].start, 0, 2) | changes
 
 
+@pytest.fixture
+def few_names(monkeypatch):
+    """Sixty-four names of each list, so that a run of two steps takes no longer than these."""
+    monkeypatch.setattr(family, "load_names", lambda *part: load_names(*part)[:64])
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_records_what_it_promises(method):
+def test_a_run_learns_and_records_what_it_promises(method, few_names):
     row, again = run(job(method)), run(job(method))
     assert row | {"seconds": 0} == again | {"seconds": 0}  # the same seed, the same result
     json.dumps(row)
     assert row["trainable"] == COUNTS[method] and row["seconds"] > 0
-    assert {"best_test", "best_base", "final_test", "final_base", "best_step"} <= row.keys()
+    assert {"best_test", "best_base", "final_test", "final_base"} <= row.keys()
+    assert run(job(method, steps=8))["best_validation"] < row["best_validation"]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_starts_at_the_pretrained_model_and_learns(method):
+def test_every_method_starts_at_the_pretrained_model(method):
     ids = np.arange(27)[None]
     before = small_llama.Llama.load(small_llama.DATA / "base").forward(ids)
     np.testing.assert_allclose(make_model(method, 0).forward(ids), before, rtol=0, atol=2e-5)
-    short, longer = (run(job(method, steps=steps, target="icelandic")) for steps in (1, 12))
-    assert longer["best_validation"] < short["best_validation"]
 
 
 def test_plain_lora_is_the_run_of_section_9_7():
@@ -68,7 +74,7 @@ def test_budgets_are_as_equal_as_is_said():
     assert 0.8 < state["galore"] / state["lora"] < 1.2
 
 
-def test_a_rate_that_is_too_high_is_recorded_as_diverged():
+def test_a_rate_that_is_too_high_is_recorded_as_diverged(few_names):
     with np.errstate(all="ignore"):
         assert "diverged" in run(job("lora", lr=1e20, steps=30))
 
@@ -89,7 +95,7 @@ def test_a_sweep_goes_on_until_a_worse_rate_stands_on_each_side():
                            "turkish", "lora", steps=2)
 
 
-def test_the_runner_resumes_and_runs_nothing_twice(tmp_path):
+def test_the_runner_resumes_and_runs_nothing_twice(tmp_path, few_names):
     args = family.argparse.Namespace(output=tmp_path, fresh=False, targets=["turkish"],
                                      methods=["ia3"], seeds=(0, 1), steps=1)
     family.run_all(args)
