@@ -273,14 +273,19 @@ def summarise(rows: Sequence[dict]) -> list[dict]:
     return sorted(entries, key=lambda e: (e["target"], order.index(e["method"])))
 
 
-def losses_by_seed(rows: Iterable[dict], target: str) -> dict[str, list[float]]:
-    """Method -> test losses of the reported runs, seed by seed, of the seeds that all have."""
+def common_seeds(rows: Sequence[dict], target: str) -> list[int]:
+    """The seeds with which every method is reported: means over these are a fair comparison."""
+    seeds = [{row["seed"] for row in rows if row["kind"] == "report" and "diverged" not in row
+              and (row["target"], row["method"]) == (target, method)} for method in METHODS]
+    return sorted(set.intersection(*seeds))
+
+
+def losses_by_seed(rows: Sequence[dict], target: str) -> dict[str, list[float]]:
+    """Method -> test losses of the reported runs, in the order of `common_seeds`."""
     runs = {(row["method"], row["seed"]): row["best_test"] for row in rows
             if (row["target"], row["kind"]) == (target, "report") and "diverged" not in row}
-    methods = [method for method in METHODS if any(name == method for name, _ in runs)]
-    seeds = sorted(seed for seed in {seed for _, seed in runs}
-                   if all((method, seed) in runs for method in methods))
-    return {method: [runs[method, seed] for seed in seeds] for method in methods}
+    seeds = common_seeds(rows, target)
+    return {method: [runs[method, seed] for seed in seeds] for method in METHODS}
 
 
 def seeds_needed(ours: Sequence[float], theirs: Sequence[float], sure: float = 0.95) -> int:

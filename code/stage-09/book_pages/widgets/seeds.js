@@ -1,7 +1,7 @@
 // Which method leads? Left: the order over all recorded seeds. Right: the order in one draw of a few
 // of them. All draws were made in Python.
 
-const SLOPES = { width: 640, row: 30, left: 190, right: 450 };
+const SLOPES = { width: 420, row: 27, left: 140, right: 280 };
 
 /** Places of the values, from the lowest up: [0.3, 0.1] -> [1, 0]. */
 function places(values) {

@@ -38,7 +38,7 @@ class SeedExplorer(explorer.Widget):
 
     _esm = explorer.front_end("seeds")
     _css = explorer.Widget._css + """
-.pw-slopes { display: block; width: 100%; height: auto; margin-top: 1rem; }
+.pw-slopes { display: block; width: 100%; max-width: 30rem; height: auto; margin-top: 1rem; }
 .pw-slopes text { fill: var(--ink); font-size: 15px; }
 .pw-slopes line { stroke: var(--rail); stroke-width: 2; }
 .pw-slopes line.pw-moved { stroke: var(--series); stroke-width: 3; }

@@ -95,7 +95,7 @@ def test_a_sweep_goes_on_until_a_worse_rate_stands_on_each_side():
                            "turkish", "lora", steps=2)
 
 
-def test_the_runner_resumes_and_runs_nothing_twice(tmp_path, few_names):
+def test_the_runner_resumes_and_runs_nothing_twice(tmp_path, few_names, monkeypatch):
     args = family.argparse.Namespace(output=tmp_path, fresh=False, targets=["turkish"],
                                      methods=["ia3"], seeds=(0, 1), steps=1)
     family.run_all(args)
@@ -103,9 +103,20 @@ def test_the_runner_resumes_and_runs_nothing_twice(tmp_path, few_names):
     family.run_all(args)
     assert (tmp_path / family.FILE).read_text() == once
     (entry,) = family.summarise(load_runs(tmp_path))
+    monkeypatch.setattr(family, "METHODS", {"ia3": METHODS["ia3"]})
     losses = family.losses_by_seed(load_runs(tmp_path), "turkish")["ia3"]
     assert entry["seeds"] == 2 and entry["best_test"] == pytest.approx(np.mean(losses))
     assert entry["best_test_sd"] == pytest.approx(np.std(losses, ddof=1))
+
+
+def test_only_seeds_that_every_method_has_are_compared():
+    rows = [family._job("report", "icelandic", method, 1e-2, seed, 2) | {"best_test": seed}
+            for method in METHODS for seed in (0, 1, 2)]
+    assert family.common_seeds(rows, "icelandic") == [0, 1, 2]
+    assert family.common_seeds(rows, "turkish") == []
+    assert family.common_seeds(rows[:-1], "icelandic") == [0, 1]
+    rows[0]["diverged"] = "at once"
+    assert family.losses_by_seed(rows[:-1], "icelandic") == dict.fromkeys(METHODS, [1])
 
 
 def test_no_seed_of_the_sweep_is_reported():
