@@ -382,13 +382,13 @@ CLAIMS = (tuned_lora_is_close, a_step_of_the_rate_does_more, few_numbers_learn_l
 
 
 def verdict(claim: Callable, record: Record) -> tuple[str, str]:
-    """One of "holds", "falls" and "not yet recorded", and what is found."""
+    """One of "holds", "falls" and "is not yet recorded", and what is found."""
     try:
         return "holds", claim(record)
     except claims.ClaimFails as found:
         return "falls", str(found)
     except claims.NotRecorded as missing:
-        return "not yet recorded", str(missing)
+        return "is not yet recorded", str(missing)
 
 
 def tell_claims(args: argparse.Namespace) -> None:

@@ -146,3 +146,54 @@ def test_the_public_table_is_the_one_that_the_page_names():
                    ) == pytest.approx(0.017, abs=5e-4)
     assert found["lora rank32"][2:] == pytest.approx([0.416, 0.050], abs=5e-4)
     assert found["full-finetuning lr_0.00001"][2:] == pytest.approx([0.591, 0.030], abs=5e-4)
+
+
+# ------------------------------------------------------------------------------------- claims
+
+
+def made(noise=0.002, sweep=0.05, **means):
+    """A record in which each method has this mean, 1.7 if none is given, and this deviation."""
+    luck = np.array([-1, -0.5, 0, 0.5, 1]) * noise / np.std([-1, -0.5, 0, 0.5, 1], ddof=1)
+    rows = [family._job("report", "icelandic", name, 1e-2, seed, 200)
+            | dict.fromkeys((*family.NUMBERS, "trainable", "file_bytes", "memory_bytes"), 1)
+            | {"best_test": means.get(name, 1.7) + luck[seed]}
+            for name in METHODS for seed in small_llama.SEEDS]
+    return rows + [family._job("sweep", "icelandic", "lora", lr, small_llama.SWEEP_SEED, 200)
+                   | {"best_validation": 1.75 + rise}
+                   for lr, rise in ((3e-3, 2 * sweep), (1e-2, 0), (3e-2, sweep))]
+
+
+FEW = {"vera": 1.9, "ia3": 2.0}
+
+
+@pytest.mark.parametrize("claim, holding, falling", [
+    (family.tuned_lora_is_close, [{"oft": 1.68}, {"lora": 1.69}, {"vera": 1.5}],
+     [{"oft": 1.66}, {"oft": 1.67, "noise": 0.01}]),
+    (family.a_step_of_the_rate_does_more, [{"oft": 1.68}, {"lora": 1.65}],
+     [{"oft": 1.64}, {"oft": 1.68, "sweep": 0.01}]),
+    (family.few_numbers_learn_less, [FEW], [FEW | {"dora": 2.0}, FEW | {"noise": 0.2}, {}]),
+])
+def test_a_claim_holds_and_falls_with_the_losses(claim, holding, falling):
+    for how in holding:
+        assert family.verdict(claim, family.Record(made(**how))) == (
+            "holds", claim(family.Record(made(**how))))
+    for how in falling:
+        assert family.verdict(claim, family.Record(made(**how)))[0] == "falls"
+
+
+def test_a_claim_waits_for_its_runs():
+    rows = [row for row in made(**FEW) if (row["method"], row["seed"]) != ("vera", 3)]
+    word, missing = family.verdict(family.few_numbers_learn_less, family.Record(rows))
+    assert word == "is not yet recorded" and "vera" in missing and "4 of 5" in missing
+    assert family.verdict(family.tuned_lora_is_close, family.Record(rows))[0] == "holds"
+    assert family.verdict(family.tuned_lora_is_close, family.Record(rows, family.OTHER_SEEDS)
+                          )[0] == "is not yet recorded"
+
+
+@pytest.mark.parametrize("seeds", [small_llama.SEEDS, family.OTHER_SEEDS])
+@pytest.mark.parametrize("claim", family.CLAIMS, ids=lambda claim: claim.__name__)
+def test_the_record_bears_the_claim_out(claim, seeds):
+    word, found = family.verdict(claim, family.Record(load_runs(), seeds))
+    if word == "is not yet recorded":
+        pytest.skip(found)
+    assert word == "holds", found
