@@ -10,7 +10,7 @@ PIP    := -m pip --disable-pip-version-check --require-virtualenv
 QUIETLY := > >(sed '/already satisfied/d')
 
 .DEFAULT_GOAL := help
-.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments replicate smollm2 experiments-smollm2 distributed bench bench-checkpoints bench-browser zip pdf colab vendor constraints matrix links lab clean
+.PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments experiments-family replicate smollm2 experiments-smollm2 distributed bench bench-checkpoints bench-browser zip pdf colab vendor constraints matrix links lab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
@@ -120,8 +120,13 @@ experiments: env  ## run every experiment of section 9.7 again from nothing (und
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama timing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama table
 
-replicate: env  ## ask section 9.7's claims of five other seeds; resumes, half an hour from nothing
+experiments-family: env  ## compare the family of methods: every run that is not recorded yet (half an hour from nothing)
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family run
+
+replicate: env  ## ask the claims of section 9.7 and of the family's page of five other seeds; resumes, half an hour from nothing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.replicate
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family run --targets icelandic --seeds 5 6 7 8 9
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family claims
 
 distributed: env oracle  ## train on 1, 2 and 4 processes (DDP, FSDP2), killed and resumed too
 	@$(BIN)/python -m pytest code/stage-09/tests/real_models/test_distributed.py -v

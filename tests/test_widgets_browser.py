@@ -13,7 +13,7 @@ from conftest import ROOT
 from playwright.sync_api import expect
 
 import peft
-from book_pages.widgets import answers, explorer, outlier
+from book_pages.widgets import answers, explorer, outlier, seeds
 from exercises.ex6_qlora.levels import NF4
 from real_models import accounting
 
@@ -21,6 +21,8 @@ SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 375, "hei
 # anywidget says this after 2 s on a busy machine; the widget comes all the same, as each test sees.
 TOLERATED = {"[anywidget] Failed to initialize model."}
 LEVELS = {"NF4": NF4, "even levels": np.arange(-7, 8) / 7}
+LOSSES = {"lora": [1.701, 1.722, 1.744, 1.713], "dora": [1.71, 1.7, 1.7573, 1.7021],
+          "ia3": [2.00, 2.10, 2.05, 2.20]}
 LOOKS = list(product(["light", "dark"], SIZES))
 
 
@@ -62,7 +64,8 @@ def widgets():
     return {"explorer": explorer.parameter_explorer(), "rank": explorer.rank_widget(),
             "bottleneck": explorer.bottleneck_widget(), "lengths": explorer.lengths_widget(),
             "runs": recorded_runs(), "memory": explorer.memory_explorer(),
-            "answers": speaking_answers(), "outlier": outlier.OutlierExplorer(LEVELS)}
+            "answers": speaking_answers(), "outlier": outlier.OutlierExplorer(LEVELS),
+            "seeds": seeds.SeedExplorer(LOSSES)}
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +116,7 @@ def open_page(chromium, address):
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or trouble.append(request.url))
         page.goto(address)
-        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 8")
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 9")
         return page
 
     yield open_
@@ -493,3 +496,26 @@ def test_an_outlier_takes_the_levels_of_its_neighbours(open_page):
         assert [int(code) for _, code, _ in shown] == found["codes"], (levels, times)
         assert [float(value) for *_, value in shown] == pytest.approx(found["restored"], abs=0.006)
         assert f"use {found['used']} level" in page.locator("#outlier .pw-headline").text_content()
+
+
+# -------------------------------------------------------------------------------------- seeds
+
+
+def test_each_draw_of_seeds_is_shown_in_its_order(open_page):
+    page = open_page()
+    widget = seeds.SeedExplorer(LOSSES)
+    page.locator("#seeds summary").click()
+    for position, count in enumerate(seeds.COUNTS):
+        move(page, "seeds", "count", position)
+        for means in widget._draws[str(count)]:  # after the last one the first comes again
+            rows = page.locator("#seeds tbody tr").all()
+            shown = [[cell.text_content() for cell in row.locator("td").all()] for row in rows]
+            assert [float(mean) for _, mean, *_ in shown] == pytest.approx(means, abs=6e-5)
+            order = sorted(zip(means, widget._labels, strict=True))
+            places = [1 + [label for _, label in order].index(name) for name in widget._labels]
+            assert [int(place) for _, _, place, _ in shown] == places
+            words = page.locator("#seeds .pw-headline").text_content()
+            assert f"{sum(p != i for i, p in enumerate(places, 1))} of 3" in words
+            assert f"{order[0][1]} leads" in words
+            page.locator("#seeds [data-name=again]").click()
+            page.evaluate("frame()")

@@ -45,8 +45,8 @@ class OFTLinear(FrozenLinear):
         """With D = dLoss/dR:  dLoss/dQ = 2 K^T D K^T, and q hears from above minus from below."""
         x, R, K = self._remembered("x", "R", "K")
         GW = G @ self.weight  # (n, in)
-        blocks = (len(x), *R.shape[:2])  # (n, blocks, size)
-        D = np.einsum("nbi,nbj->bij", x.reshape(blocks), GW.reshape(blocks), dtype=K.dtype)
+        by_block = (*R.shape[:2], -1)  # (blocks, size, n)
+        D = x.T.reshape(by_block).astype(K.dtype) @ GW.T.reshape(by_block).swapaxes(1, 2)
         dQ = 2 * K.swapaxes(1, 2) @ D @ K.swapaxes(1, 2)
         self.q_grad = (dQ - dQ.swapaxes(1, 2))[:, *self.above]
         return _turn(GW, R.swapaxes(1, 2))
@@ -57,4 +57,4 @@ class OFTLinear(FrozenLinear):
 
 
 def _turn(x: np.ndarray, R: np.ndarray) -> np.ndarray:  # x R, block by block
-    return np.einsum("nbi,bij->nbj", x.reshape(len(x), *R.shape[:2]), R).reshape(x.shape)
+    return (x.reshape(len(x), *R.shape[:2]).swapaxes(0, 1) @ R).swapaxes(0, 1).reshape(x.shape)
