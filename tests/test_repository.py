@@ -438,9 +438,82 @@ def test_workflows_take_actions_and_packages_by_hash_and_rights_by_job(path):
             assert not re.search(r"make |python|pip|checkout", json.dumps(job)), job
 
 
+IMAGE = re.compile(r"[\w./:-]+@sha256:[0-9a-f]{64}")
+#: The only names of images that are no constants: what test.yml has read in .ci/Dockerfile.
+READ = {"${{ matrix.image }}", "${{ fromJSON(needs.images.outputs.names) }}"}
+
+
+def images(flow):
+    """Every image that a workflow, or a file that is written for Docker, would run."""
+    if isinstance(flow, dict):
+        for key, value in flow.items():
+            if key in ("image", "container") and not isinstance(value, dict):
+                yield from value if isinstance(value, list) else [value]
+            elif key == "uses" and str(value).startswith("docker://"):
+                yield value.removeprefix("docker://")
+            elif key == "run":  # the options of `docker run` may stand before the image's name
+                yield from re.findall(r"\b(?:docker|podman) (?:run|pull)\b.*", value)
+            else:
+                yield from images(value)
+    elif isinstance(flow, list):
+        for value in flow:
+            yield from images(value)
+
+
+def images_of(path):
+    text = path.read_text("utf-8")
+    if path.suffix in (".yml", ".yaml"):
+        return [*images(yaml.safe_load(text))]
+    return re.findall(r"^FROM (.*)", text, re.MULTILINE) + re.findall(
+        r"\b(?:docker|podman) (?:run|pull)\b.*", text)
+
+
+def without_digest(path):
+    return [image for image in images_of(path)
+            if not IMAGE.fullmatch(str(image)) and image not in READ]
+
+
+def test_images_are_taken_by_hash(tmp_path):
+    asked = {path: images_of(path) for path in [*WORKFLOWS, *(ROOT / ".ci").iterdir()]}
+    assert {image.partition(":")[0] for image in asked[ROOT / ".ci/Dockerfile"]} == {"python"}
+    assert [*filter(None, map(without_digest, asked))] == []
+    bad = tmp_path / "x.yml"
+    for how in ("container: python:3.11", "container: {image: python}", "container: '${{ x }}'",
+                "services: {a: {image: redis}}", "steps: [{uses: docker://alpine:3}]",
+                "steps: [{run: docker run --rm alpine}]", "strategy: {matrix: {image: [a, b]}}"):
+        bad.write_text(f"jobs: {{a: {{{how}}}}}")
+        assert without_digest(bad), how
+    bad = tmp_path / "Dockerfile"
+    bad.write_text("FROM python:3.11")
+    assert without_digest(bad)
+
+
+def test_the_images_have_each_python_that_the_book_promises():
+    import matrix
+
+    found = re.findall(r"^FROM python:(3\.\d+)-", (ROOT / ".ci/Dockerfile").read_text("utf-8"),
+                       re.MULTILINE)
+    assert [f"python{version}" for version in found] == [*matrix.PYTHONS]
+
+
+def test_what_ci_installs_has_a_hash():
+    """Line by line: pip in `make` and in .ci/run. Debian signs what apt-get fetches."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    asked = re.findall(r".*\binstall\b .*", makefile + (ROOT / ".ci/run").read_text("utf-8"))
+    asked = [line for line in asked if not re.search(r"apt-get|pre-commit|##", line)]
+    # PyTorch's own file is compared with the lock before pip may open it; see there.
+    torch = "\t$(ORACLE)/bin/python $(PIP) install --no-deps $(ORACLE)/torch/*.whl"
+    assert torch in asked and makefile.index("| grep -qFf - requirements-oracle.lock"
+                                             ) < makefile.index(torch)
+    assert [line for line in asked if "--require-hashes" not in line] == [torch]
+    assert not re.search(r"curl|wget|npx|npm |pipx|uv ", makefile.replace("(needs npm)", ""))
+
+
 def test_a_bot_moves_the_hashes():
     updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text("utf-8"))["updates"]
-    assert {entry["package-ecosystem"] for entry in updates} >= {"github-actions", "pip"}
+    moved = {entry["package-ecosystem"]: entry for entry in updates}
+    assert {*moved} >= {"github-actions", "pip", "docker"}
+    assert moved["docker"]["directory"] == "/.ci"  # it looks into no workflow for images
 
 
 def carried():
