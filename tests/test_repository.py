@@ -5,15 +5,18 @@ import json
 import re
 import subprocess
 import tomllib
+import zipfile
 
 import book_extension
 import colab
+import licences
 import links
 import notebooks
 import prose
 import pytest
 import vendor
 import yaml
+from bs4 import BeautifulSoup
 from conftest import ROOT
 
 #: Cell tags that the book and its tests know.
@@ -540,25 +543,77 @@ def test_the_page_on_licences_names_all_that_the_site_carries():
     assert sorted(carried() - named_licences()) == []
 
 
-def test_the_licence_files_that_the_page_names_are_there():
-    text = (ROOT / "book/licences.md").read_text("utf-8")
-    named = re.findall(r"`((?:katex|widgets|icons)/[^`]+)`", text)
-    assert len(named) >= 5
-    assert [name for name in named if not (ROOT / "vendor" / name).is_file()] == []
+def pairs_in(folder):
+    """(where, text) of every licence that lies in a built book, looked for in a way of our own."""
+    for path in folder.rglob("*"):
+        if path.name == "third-party-licenses.json":
+            for entry in json.loads(path.read_text("utf-8"))["packages"]:
+                yield f"{path.parent.name}: {entry['name']}", entry["extractedText"]
+        elif path.suffix == ".whl":
+            with zipfile.ZipFile(path) as archive:
+                yield from ((f"{path.name}: {name}", archive.read(name).decode())
+                            for name in archive.namelist() if "LICENSE" in name)
+        elif "LICENSE" in path.name:
+            yield path.name, path.read_text("utf-8")
 
 
-def test_a_package_that_says_its_licence_within_holds_it():
-    """In the files as Pyodide gives them, where they are fetched."""
-    import zipfile
+def words(text):
+    return " ".join(text.split())
 
-    from lite import build as lite
 
-    lock = json.loads((lite.HERE / "pyodide-lock.json").read_text("utf-8"))["packages"]
-    text = (ROOT / "book/licences.md").read_text("utf-8")
-    for name, package in lock.items():
-        path = lite.CACHE / package["file_name"]
-        if f"| {name} |" in text and path.exists() and path.suffix == ".whl":
-            holds = any(re.search(r"(LICEN[SC]E|COPYING)[^/]*$", member)
-                        for member in zipfile.ZipFile(path).namelist())
-            row = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
-            assert holds == ("in its file" in row and "not in" not in row), name
+@pytest.fixture(scope="module")
+def shown(html):
+    """(names, text) of each licence on the built page on licences."""
+    page = BeautifulSoup((html / licences.PAGE).read_text("utf-8"), "html.parser")
+    return [(words(block.get_text(" ").replace(block.pre.get_text(" "), "")),
+             words(block.pre.get_text())) for block in page.select("#licence-texts details")]
+
+
+def test_the_page_on_licences_has_the_text_of_all_that_lies_in_the_site(html, shown):
+    there, found = [*pairs_in(html)], {text for _, text in shown}
+    assert len(there) > 25
+    assert [where for where, text in there if words(text) not in found | {""}] == []
+
+
+def test_the_page_on_licences_has_a_text_for_each_name_in_its_tables(html, shown):
+    names = " ".join(names for names, _ in shown).replace(",", " ").split()
+    page = (ROOT / "book/licences.md").read_text("utf-8")
+    if not (html / "lite").exists():
+        page = page.partition("## JupyterLite")[0]
+    rows = [row[1] for row in re.finditer(r"^\| ([^|]+) \|", page, re.MULTILINE)
+            if row[1] not in ("What", "sqlite3")]  # that is public domain
+    assert len(rows) > 7
+    lacking = [row for row in rows if not {name.replace("-", "_").lower() for name in names} & {
+        word.strip(",:").replace("-", "_").lower() for word in row.split()}]
+    assert lacking == []
+
+
+def test_a_licence_without_a_text_fails_the_build(tmp_path):
+    write = tmp_path / "x" / "third-party-licenses.json"
+    write.parent.mkdir()
+    entry = {"name": "left-pad", "versionInfo": "1", "licenseId": "WTFPL", "extractedText": ""}
+    write.write_text(json.dumps({"packages": [entry]}))
+    with pytest.raises(FileNotFoundError, match="WTFPL"):
+        licences.texts(tmp_path)
+    write.write_text(json.dumps({"packages": [entry | {"licenseId": "MIT"}]}))
+    text, = (text for text, names in licences.texts(tmp_path).items() if "left-pad 1" in names)
+    assert "<year>" not in text and "without restriction" in text
+    (tmp_path / "LICENSE").write_text(" \n")
+    with pytest.raises(ValueError, match="LICENSE"):
+        licences.texts(tmp_path)
+
+
+def test_a_texts_marks_are_no_marks_of_the_page(tmp_path):
+    page = tmp_path / licences.PAGE
+    page.parent.mkdir()
+    page.write_text(licences.PLACE)
+    (tmp_path / "LICENSE").write_text("<script>alert(1)</script>")
+    licences.add(tmp_path)
+    assert "<script" not in page.read_text() and "&lt;script" in page.read_text()
+    with pytest.raises(ValueError, match="licence-texts"):
+        licences.add(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "vendor/licences").iterdir()), ids=str)
+def test_the_usual_text_of_a_licence_has_no_gap(path):
+    assert not re.search(r"<\w[\w ]*>", licences.standard(path.stem, "Copyright (c) A"))

@@ -24,6 +24,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import licences
 import notebooks
 from book_extension import IN_BROWSER, branch, commit, repository_url
 from content_policy import with_policy
@@ -201,6 +202,7 @@ def publish(runs_in_browser):
     if runs_in_browser:
         place_lite(fresh)
         in_page.add(fresh)
+    licences.add(fresh)
     first = fresh / "index.html"  # Jupyter Book has just written it; it leads to book/index.html
     write_whole(first, with_policy('<meta charset="utf-8">\n' + first.read_text("utf-8")))
     if HTML.exists():
