@@ -69,6 +69,14 @@ def test_a_full_disk_in_the_last_steps_of_a_build_leaves_the_last_good_book(buil
     assert said in (build.HTML / "index.html").read_text()
 
 
+def test_a_full_disk_ends_a_build_in_a_sentence(build, monkeypatch):
+    monkeypatch.setattr(build, "build", full)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit, match="still there.*No space left"):
+        build.main()
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_full_disk_leaves_the_mark_and_the_card(tmp_path, monkeypatch):
     monkeypatch.setattr(mark, "STATIC", tmp_path)
     for name in ("mark.svg", "card.png"):

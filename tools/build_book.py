@@ -252,7 +252,11 @@ def main():
         except BlockingIOError:
             print("Another build of this book is running; waiting for its end", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        build()
+        try:
+            build()
+        except OSError as error:  # a full disk, a folder that may not be written
+            last = ", the last good one is still there" if HTML.exists() else ""
+            sys.exit(f"The book was not built{last}: {error}")
     print(f"\nThe book is built. Open it in any browser, no server or network needed:\n"
           f"    {(HTML / 'index.html').as_uri()}\n"
           f"or serve it on http://localhost:8000 with `make serve`, which notebooks in the browser "
