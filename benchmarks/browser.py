@@ -19,7 +19,8 @@ from statistics import median
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
+sys.path[:0] = [str(ROOT / folder) for folder in
+                ("tests", "tools", "code/stage-09", "code/stage-09/tests")]
 import lite_tools  # noqa: E402
 import sides  # noqa: E402
 from conftest import CHROMIUM, HTML  # noqa: E402

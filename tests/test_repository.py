@@ -5,15 +5,18 @@ import json
 import re
 import subprocess
 import tomllib
+import zipfile
 
 import book_extension
 import colab
+import licences
 import links
 import notebooks
 import prose
 import pytest
 import vendor
 import yaml
+from bs4 import BeautifulSoup
 from conftest import ROOT
 
 #: Cell tags that the book and its tests know.
@@ -438,9 +441,82 @@ def test_workflows_take_actions_and_packages_by_hash_and_rights_by_job(path):
             assert not re.search(r"make |python|pip|checkout", json.dumps(job)), job
 
 
+IMAGE = re.compile(r"[\w./:-]+@sha256:[0-9a-f]{64}")
+#: The only names of images that are no constants: what test.yml has read in .ci/Dockerfile.
+READ = {"${{ matrix.image }}", "${{ fromJSON(needs.images.outputs.names) }}"}
+
+
+def images(flow):
+    """Every image that a workflow, or a file that is written for Docker, would run."""
+    if isinstance(flow, dict):
+        for key, value in flow.items():
+            if key in ("image", "container") and not isinstance(value, dict):
+                yield from value if isinstance(value, list) else [value]
+            elif key == "uses" and str(value).startswith("docker://"):
+                yield value.removeprefix("docker://")
+            elif key == "run":  # the options of `docker run` may stand before the image's name
+                yield from re.findall(r"\b(?:docker|podman) (?:run|pull)\b.*", value)
+            else:
+                yield from images(value)
+    elif isinstance(flow, list):
+        for value in flow:
+            yield from images(value)
+
+
+def images_of(path):
+    text = path.read_text("utf-8")
+    if path.suffix in (".yml", ".yaml"):
+        return [*images(yaml.safe_load(text))]
+    return re.findall(r"^FROM (.*)", text, re.MULTILINE) + re.findall(
+        r"\b(?:docker|podman) (?:run|pull)\b.*", text)
+
+
+def without_digest(path):
+    return [image for image in images_of(path)
+            if not IMAGE.fullmatch(str(image)) and image not in READ]
+
+
+def test_images_are_taken_by_hash(tmp_path):
+    asked = {path: images_of(path) for path in [*WORKFLOWS, *(ROOT / ".ci").iterdir()]}
+    assert {image.partition(":")[0] for image in asked[ROOT / ".ci/Dockerfile"]} == {"python"}
+    assert [*filter(None, map(without_digest, asked))] == []
+    bad = tmp_path / "x.yml"
+    for how in ("container: python:3.11", "container: {image: python}", "container: '${{ x }}'",
+                "services: {a: {image: redis}}", "steps: [{uses: docker://alpine:3}]",
+                "steps: [{run: docker run --rm alpine}]", "strategy: {matrix: {image: [a, b]}}"):
+        bad.write_text(f"jobs: {{a: {{{how}}}}}")
+        assert without_digest(bad), how
+    bad = tmp_path / "Dockerfile"
+    bad.write_text("FROM python:3.11")
+    assert without_digest(bad)
+
+
+def test_the_images_have_each_python_that_the_book_promises():
+    import matrix
+
+    found = re.findall(r"^FROM python:(3\.\d+)-", (ROOT / ".ci/Dockerfile").read_text("utf-8"),
+                       re.MULTILINE)
+    assert [f"python{version}" for version in found] == [*matrix.PYTHONS]
+
+
+def test_what_ci_installs_has_a_hash():
+    """Line by line: pip in `make` and in .ci/run. Debian signs what apt-get fetches."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    asked = re.findall(r".*\binstall\b .*", makefile + (ROOT / ".ci/run").read_text("utf-8"))
+    asked = [line for line in asked if not re.search(r"apt-get|pre-commit|##", line)]
+    # PyTorch's own file is compared with the lock before pip may open it; see there.
+    torch = "\t$(ORACLE)/bin/python $(PIP) install --no-deps $(ORACLE)/torch/*.whl"
+    assert torch in asked and makefile.index("| grep -qFf - requirements-oracle.lock"
+                                             ) < makefile.index(torch)
+    assert [line for line in asked if "--require-hashes" not in line] == [torch]
+    assert not re.search(r"curl|wget|npx|npm |pipx|uv ", makefile.replace("(needs npm)", ""))
+
+
 def test_a_bot_moves_the_hashes():
     updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text("utf-8"))["updates"]
-    assert {entry["package-ecosystem"] for entry in updates} >= {"github-actions", "pip"}
+    moved = {entry["package-ecosystem"]: entry for entry in updates}
+    assert {*moved} >= {"github-actions", "pip", "docker"}
+    assert moved["docker"]["directory"] == "/.ci"  # it looks into no workflow for images
 
 
 def carried():
@@ -467,25 +543,77 @@ def test_the_page_on_licences_names_all_that_the_site_carries():
     assert sorted(carried() - named_licences()) == []
 
 
-def test_the_licence_files_that_the_page_names_are_there():
-    text = (ROOT / "book/licences.md").read_text("utf-8")
-    named = re.findall(r"`((?:katex|widgets|icons)/[^`]+)`", text)
-    assert len(named) >= 5
-    assert [name for name in named if not (ROOT / "vendor" / name).is_file()] == []
+def pairs_in(folder):
+    """(where, text) of every licence that lies in a built book, looked for in a way of our own."""
+    for path in folder.rglob("*"):
+        if path.name == "third-party-licenses.json":
+            for entry in json.loads(path.read_text("utf-8"))["packages"]:
+                yield f"{path.parent.name}: {entry['name']}", entry["extractedText"]
+        elif path.suffix == ".whl":
+            with zipfile.ZipFile(path) as archive:
+                yield from ((f"{path.name}: {name}", archive.read(name).decode())
+                            for name in archive.namelist() if "LICENSE" in name)
+        elif "LICENSE" in path.name:
+            yield path.name, path.read_text("utf-8")
 
 
-def test_a_package_that_says_its_licence_within_holds_it():
-    """In the files as Pyodide gives them, where they are fetched."""
-    import zipfile
+def words(text):
+    return " ".join(text.split())
 
-    from lite import build as lite
 
-    lock = json.loads((lite.HERE / "pyodide-lock.json").read_text("utf-8"))["packages"]
-    text = (ROOT / "book/licences.md").read_text("utf-8")
-    for name, package in lock.items():
-        path = lite.CACHE / package["file_name"]
-        if f"| {name} |" in text and path.exists() and path.suffix == ".whl":
-            holds = any(re.search(r"(LICEN[SC]E|COPYING)[^/]*$", member)
-                        for member in zipfile.ZipFile(path).namelist())
-            row = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
-            assert holds == ("in its file" in row and "not in" not in row), name
+@pytest.fixture(scope="module")
+def shown(html):
+    """(names, text) of each licence on the built page on licences."""
+    page = BeautifulSoup((html / licences.PAGE).read_text("utf-8"), "html.parser")
+    return [(words(block.get_text(" ").replace(block.pre.get_text(" "), "")),
+             words(block.pre.get_text())) for block in page.select("#licence-texts details")]
+
+
+def test_the_page_on_licences_has_the_text_of_all_that_lies_in_the_site(html, shown):
+    there, found = [*pairs_in(html)], {text for _, text in shown}
+    assert len(there) > 25
+    assert [where for where, text in there if words(text) not in found | {""}] == []
+
+
+def test_the_page_on_licences_has_a_text_for_each_name_in_its_tables(html, shown):
+    names = " ".join(names for names, _ in shown).replace(",", " ").split()
+    page = (ROOT / "book/licences.md").read_text("utf-8")
+    if not (html / "lite").exists():
+        page = page.partition("## JupyterLite")[0]
+    rows = [row[1] for row in re.finditer(r"^\| ([^|]+) \|", page, re.MULTILINE)
+            if row[1] not in ("What", "sqlite3")]  # that is public domain
+    assert len(rows) > 7
+    lacking = [row for row in rows if not {name.replace("-", "_").lower() for name in names} & {
+        word.strip(",:").replace("-", "_").lower() for word in row.split()}]
+    assert lacking == []
+
+
+def test_a_licence_without_a_text_fails_the_build(tmp_path):
+    write = tmp_path / "x" / "third-party-licenses.json"
+    write.parent.mkdir()
+    entry = {"name": "left-pad", "versionInfo": "1", "licenseId": "WTFPL", "extractedText": ""}
+    write.write_text(json.dumps({"packages": [entry]}))
+    with pytest.raises(FileNotFoundError, match="WTFPL"):
+        licences.texts(tmp_path)
+    write.write_text(json.dumps({"packages": [entry | {"licenseId": "MIT"}]}))
+    text, = (text for text, names in licences.texts(tmp_path).items() if "left-pad 1" in names)
+    assert "<year>" not in text and "without restriction" in text
+    (tmp_path / "LICENSE").write_text(" \n")
+    with pytest.raises(ValueError, match="LICENSE"):
+        licences.texts(tmp_path)
+
+
+def test_a_texts_marks_are_no_marks_of_the_page(tmp_path):
+    page = tmp_path / licences.PAGE
+    page.parent.mkdir()
+    page.write_text(licences.PLACE)
+    (tmp_path / "LICENSE").write_text("<script>alert(1)</script>")
+    licences.add(tmp_path)
+    assert "<script" not in page.read_text() and "&lt;script" in page.read_text()
+    with pytest.raises(ValueError, match="licence-texts"):
+        licences.add(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "vendor/licences").iterdir()), ids=str)
+def test_the_usual_text_of_a_licence_has_no_gap(path):
+    assert not re.search(r"<\w[\w ]*>", licences.standard(path.stem, "Copyright (c) A"))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import build_book
 import keep_outputs
+import licences
+import mark
 import notebooks
 import pytest
 import touched
@@ -42,6 +44,48 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
     write_whole(link, b"new")
     assert link.is_symlink() and path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_a_full_disk_in_the_last_steps_of_a_build_leaves_the_last_good_book(build, monkeypatch,
+                                                                            writes):
+    """publish() writes the page on licences and the first one; each of them, or neither, fits."""
+    write_whole(build.MADE / "index.html", "<head></head>the new book")
+    write_whole(build.MADE / licences.PAGE, licences.PLACE)
+    write_whole(build.MADE / "LICENSE", "a text")
+    left, sync = [2 * writes], os.fsync  # of the file and of its folder
+
+    def fsync(file):
+        left[0] -= 1
+        return full() if left[0] < 0 else sync(file)
+    with monkeypatch.context() as spoilt:
+        spoilt.setattr(os, "fsync", fsync)
+        if writes < 2:
+            with pytest.raises(OSError, match="space"):
+                build.publish(False)
+        else:
+            build.publish(False)
+    said = "the last good book" if writes < 2 else "the new book"
+    assert said in (build.HTML / "index.html").read_text()
+
+
+def test_a_full_disk_ends_a_build_in_a_sentence(build, monkeypatch):
+    monkeypatch.setattr(build, "build", full)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit, match="still there.*No space left"):
+        build.main()
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_full_disk_leaves_the_mark_and_the_card(tmp_path, monkeypatch):
+    monkeypatch.setattr(mark, "STATIC", tmp_path)
+    for name in ("mark.svg", "card.png"):
+        write_whole(tmp_path / name, "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="space"):
+        mark.main()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "mark.svg": "old", "card.png": "old"}
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

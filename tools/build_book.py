@@ -24,6 +24,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import licences
 import notebooks
 from book_extension import IN_BROWSER, branch, commit, repository_url
 from content_policy import with_policy
@@ -201,6 +202,7 @@ def publish(runs_in_browser):
     if runs_in_browser:
         place_lite(fresh)
         in_page.add(fresh)
+    licences.add(fresh)
     first = fresh / "index.html"  # Jupyter Book has just written it; it leads to book/index.html
     write_whole(first, with_policy('<meta charset="utf-8">\n' + first.read_text("utf-8")))
     if HTML.exists():
@@ -250,7 +252,11 @@ def main():
         except BlockingIOError:
             print("Another build of this book is running; waiting for its end", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        build()
+        try:
+            build()
+        except OSError as error:  # a full disk, a folder that may not be written
+            last = ", the last good one is still there" if HTML.exists() else ""
+            sys.exit(f"The book was not built{last}: {error}")
     print(f"\nThe book is built. Open it in any browser, no server or network needed:\n"
           f"    {(HTML / 'index.html').as_uri()}\n"
           f"or serve it on http://localhost:8000 with `make serve`, which notebooks in the browser "

@@ -149,9 +149,35 @@ def write(notebook, path):
     write_whole(path, as_text(notebook))
 
 
+def read(path):
+    """A saved notebook.
+
+    Raises
+    ------
+    ValueError
+        What is no notebook of format 4, in a sentence that names the file.
+    """
+    import nbformat
+
+    text = ""
+    try:
+        text = path.read_text("utf-8")
+        notebook = json.loads(text)
+        if not isinstance(notebook, dict) or notebook.get("nbformat") != 4:
+            raise ValueError("its nbformat is not 4")
+        for error in nbformat.validator.iter_validate(notebook):
+            raise ValueError(str(error.message))
+        json.dumps(notebook, allow_nan=False, ensure_ascii=False).encode()  # or no tool reads it
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        conflict = ". It holds git's marks of a conflict: settle that first"
+        raise ValueError(f"{name_of(path)} is no notebook of format 4: {str(error)[:300]}"
+                         f"{conflict if '<<<<<<<' in text else ''}") from None
+    return notebook
+
+
 def normal_form(path):
     """What a saved notebook's file would be in normal form."""
-    return as_text(normalise(json.loads(path.read_text("utf-8")), name_of(path)))
+    return as_text(normalise(read(path), name_of(path)))
 
 
 def run(path):
@@ -219,6 +245,14 @@ def main():
     options = parser.parse_args()
     paths = [path.resolve() for path in options.notebooks] or book_notebooks()
     if options.normalise or options.check:
+        damaged = []
+        for path in paths:
+            try:
+                read(path)
+            except (ValueError, OSError) as error:
+                damaged.append(str(error))
+        if damaged:
+            sys.exit("\n".join(damaged))
         changed = [path for path in paths if path.read_text("utf-8") != normal_form(path)]
         if options.check:
             wrong = [f"{name_of(path)}: not in normal form, run tools/notebooks.py --normalise"

@@ -120,9 +120,10 @@ def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], fam
                 value = int(value)
             if alternatives[-1] in ("0", "1"):  # a flag: its default says so
                 if value not in (0, 1):
-                    raise ValueError(f"config.json: {key} must be true or false, got {value!r}")
+                    raise ValueError(f"config.json: {key} must be true or false, got {value!r:.80}")
             elif isinstance(value, bool) or not isinstance(value, int) or value < 1 - optional:
-                raise ValueError(f"config.json: {key} must be a positive integer, got {value!r}")
+                raise ValueError(f"config.json: {key} must be a positive integer, "
+                                 f"got {value!r:.80}")
             if int(value) > _LARGEST_SIZE:
                 raise ValueError(f"config.json: {key} is larger than {_LARGEST_SIZE:,}, "
                                  "which no model is; correct the file")
@@ -378,7 +379,8 @@ def _notes(config: Mapping[str, Any], table: Mapping[str, Any],
 
 def _task_of(config: Mapping[str, Any], table: Mapping[str, Any]) -> str:
     """The task of the first class that the file names, or the family's usual one."""
-    classes = config.get("architectures") or []
+    classes = config.get("architectures")
+    classes = [] if classes is None else classes
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"config.json: architectures must be a list of names, got {classes!r:.80}")
     if not classes:

@@ -1084,3 +1084,11 @@ def test_a_key_that_is_called_as_a_symbol_of_ours_changes_nothing():
               "num_hidden_layers": 3, "intermediate_size": 80, "vocab_size": 101}
     plain, odd = (ac.count_prefix(ac.read_model(c), 7) for c in (config, {**config, "d": 24}))
     assert plain.trainable == odd.trainable == 3 * 2 * 7 * 48
+
+
+@pytest.mark.parametrize("architectures", ["", False, 0, {}])
+def test_classes_that_are_no_list_are_refused_and_not_taken_for_none(architectures):
+    config = ac.known_models()["Llama-2-7B"]["config"]
+    assert ac.read_model(config | {"architectures": None}).num_parameters
+    with pytest.raises(ValueError, match="architectures"):
+        ac.read_model(config | {"architectures": architectures})

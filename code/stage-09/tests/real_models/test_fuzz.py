@@ -1,4 +1,4 @@
-"""Files spoilt at random: each loads or is refused with HubError, and nothing else ever happens.
+"""What readers bring, spoilt at random: it is read or refused with a reason, and nothing else.
 
 A few hundred seeds run with the other tests; the weekly workflow sets FUZZ_MINUTES and goes on with
 new ones. A seed means another file once the lists below have changed: what it finds becomes a case
@@ -8,10 +8,11 @@ of its own, in the tests of the reader that is mended.
 import json
 import os
 import random
+import shutil
 import time
 from collections import Counter
 from copy import deepcopy
-from itertools import chain, count
+from itertools import chain, count, islice
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,10 @@ from llama import Llama, LlamaConfig, random_weights
 from llama_config import ARCHITECTURES, HARMLESS, MISSING, ONLY, READ, RopeScaling
 from exercises.harness import progress
 from peft import LoRALinear
-from real_models import checklist, hub
+from real_models import accounting, checklist, hub, smollm2
+from real_models.test_smollm2 import gguf_file  # noqa: F401
+from book_pages.test_explorer import paste
+from book_pages.widgets import explorer
 from tensorfile import HubError
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES", 0))
@@ -89,6 +93,15 @@ def spoil(path, rng):
     path.write_bytes(spoil_bytes(data, rng) if rng.random() < 0.25 else data)
 
 
+def seeds(first=len(SEEDS)):
+    """Those of every run, then new ones until the minutes are over: other ones each week."""
+    until = time.monotonic() + 60 * MINUTES
+    for i, seed in enumerate(chain(range(first), count(int(time.time()) * 1000))):
+        if i >= first and time.monotonic() > until:
+            return
+        yield seed
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """A checkpoint of each family, one of them in shards, each with an adapter beside it."""
@@ -146,15 +159,13 @@ def check(seed, good, folder):
 
 @pytest.mark.filterwarnings("error")
 def test_a_spoilt_file_loads_or_is_refused(good, tmp_path):
-    until, outcomes = time.monotonic() + 60 * MINUTES, Counter()
-    for i, seed in enumerate(chain(SEEDS, count(int(time.time()) * 1000))):  # other seeds each week
-        if i >= len(SEEDS) and time.monotonic() > until:
-            break
+    outcomes = Counter()
+    for seed in seeds():
         try:
             outcomes[check(seed, good, tmp_path)] += 1
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error!r}") from error
-    print(i, "files:", dict(outcomes))
+    print(outcomes.total(), "files:", dict(outcomes))
     assert {kind for kind, loads in outcomes if not loads} >= {CONFIG, WEIGHTS, INDEX, ADAPTER,
                                                                ARRAYS}
     assert (CONFIG, True) in outcomes and (ADAPTER, True) in outcomes  # not all were hopeless
@@ -164,10 +175,7 @@ def test_spoilt_progress_is_read_or_kept_aside(tmp_path, monkeypatch, capsys):
     """Whatever the file holds, a pass is noted, and nothing that was there is lost."""
     file = tmp_path / "progress.json"
     monkeypatch.setenv("PEFT_BOOK_PROGRESS", str(file))
-    until = time.monotonic() + 60 * MINUTES
-    for i, seed in enumerate(chain(SEEDS, count(int(time.time()) * 1000))):
-        if i >= len(SEEDS) and time.monotonic() > until:
-            break
+    for seed in seeds():
         rng = random.Random(seed)
         for path in tmp_path.iterdir():
             path.unlink()
@@ -182,3 +190,71 @@ def test_spoilt_progress_is_read_or_kept_aside(tmp_path, monkeypatch, capsys):
         aside = [path for path in tmp_path.iterdir() if path != file]
         assert not aside or [path.read_bytes() for path in aside] == [before], seed
         capsys.readouterr()
+
+
+def spoilt_config(seed):
+    """A known model's config.json with a few values changed, at times a few letters, too."""
+    rng = random.Random(seed)
+    known = [entry["config"] for entry in accounting.known_models().values()]
+    config = dict(rng.choice(known))
+    if rng.random() < 0.7:  # another model, or nearly one
+        for key in rng.sample(sorted(config), rng.choice((1, 2, 3))):
+            config[key] = rng.choice([None, True, False, 0, 1, 2, 8, 96, 1000, 2 ** 31, "", []])
+        text = json.dumps(config)
+    else:
+        text = spoil_json(json.dumps(config), rng).replace("\\ud800", "")
+    if rng.random() < 0.2:
+        i = rng.randrange(len(text))
+        text = text[:i] + rng.choice(["", ",", "'", "None", "}", '"', "\x00"]) + text[i + 1:]
+    return text
+
+
+def counted(text):
+    """Python's answer to a pasted configuration: its record, or why it is refused."""
+    try:
+        return explorer.memory_record(accounting.read_model(accounting.parse_config(text)))
+    except (ValueError, TypeError) as error:
+        return str(error)
+
+
+def test_a_spoilt_configuration_is_counted_alike_here_and_in_the_page_or_refused(tmp_path):
+    memory, outcomes, stream = explorer.memory_explorer(), Counter(), seeds(200)
+    while part := list(islice(stream, 200)):  # one Node.js for many
+        texts = {seed: spoilt_config(seed) for seed in part}
+        answers = paste(tmp_path, memory, [*texts.values()])
+        for seed, there in zip(part, answers, strict=True):
+            here = counted(texts[seed])
+            outcomes[isinstance(here, dict), isinstance(there, dict)] += 1
+            if isinstance(here, str) or isinstance(there, str):
+                assert max(map(len, map(str, (here, there)))) < 2000, seed
+            else:
+                assert there | {"name": ""} == here | {"name": ""}, seed
+            # The page has no limit on one size, only on the whole model.
+            assert isinstance(here, str) == isinstance(there, str) or "is larger than" in here, seed
+    print(dict(outcomes))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # in the package gguf
+def test_a_spoilt_gguf_is_read_or_refused(gguf_file, tmp_path, capsys):  # noqa: F811
+    path, _ = gguf_file()
+    good, outcomes = path.read_bytes(), Counter()
+    for seed in seeds(60):
+        rng = random.Random(seed)
+        path.write_bytes(spoil_bytes(good, rng))
+        start, made = time.perf_counter(), tmp_path / "out"
+        try:
+            smollm2.convert(path, made)
+            assert smollm2.is_whole(made), seed
+            smollm2.load(made)
+            shutil.rmtree(made)
+            outcomes["read"] += 1
+        except HubError as error:
+            assert len(str(error)) < 2000 and not made.exists(), seed
+            outcomes["refused"] += 1
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {error!r}") from error
+        assert time.perf_counter() - start < 20, seed
+        assert {file.name for file in tmp_path.iterdir()} == {"tiny.gguf"}, seed
+    capsys.readouterr()
+    print(dict(outcomes))
+    assert min(outcomes["read"], outcomes["refused"]) > 0
