@@ -34,7 +34,7 @@ def in_text(text):
 
 @cache
 def questions():
-    paths = sorted(path for pattern in ("*.ipynb", "*.md") for path in (ROOT / "book").rglob(pattern)
+    paths = sorted(path for kind in ("*.ipynb", "*.md") for path in (ROOT / "book").rglob(kind)
                    if ".ipynb_checkpoints" not in path.parts)
     return [(path.name, box) for path in paths for text in texts(path) for box in in_text(text)]
 
@@ -87,8 +87,9 @@ def test_no_two_questions_share_a_name():
 
 def test_every_right_answer_has_its_place_by_chance():
     """Nobody learns that the last choice is the right one."""
-    places = [[reply.text.strip().startswith("Right.") for reply in box.details.find_all("li")].index(
-        True) for _, box in questions() if box.find("ol", recursive=False)]
+    places = [next(place for place, reply in enumerate(box.details.find_all("li"))
+                   if reply.text.strip().startswith("Right."))
+              for _, box in questions() if box.find("ol", recursive=False)]
     for place in range(3):
         assert places.count(place) >= len(places) / 6
 
@@ -124,7 +125,7 @@ TYPED = """<div class="question" id="q-two">
 @pytest.mark.parametrize(("text", "old", "new"), [
     (ASKED, "", ""), (TYPED, "", ""),
     (ASKED, "**Right.** So", "So"),
-    (ASKED, "1. So it looks from above, but not from below.", "1. **Right.** So it looks from here."),
+    (ASKED, "1. So it looks from above, but not from below.", "1. **Right.** So it looks here."),
     (ASKED, "2. That.\n", ""),
     (ASKED, "That.", "This."),
     (ASKED, "So it looks from above, but not from below.", "No."),
