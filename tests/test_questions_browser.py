@@ -181,6 +181,16 @@ def test_what_was_stored_badly_does_no_harm(visit, stored):
     expect(page.locator(".question-score")).to_contain_text("1 of 1 right")
 
 
+def test_where_nothing_can_be_kept_answers_hold_until_the_page_is_left(visit):
+    page = visit()
+    page.evaluate("""() => { for (const name of ["getItem", "setItem"])
+        Storage.prototype[name] = () => { throw new DOMException("no", "SecurityError"); }; }""")
+    page.locator(TYPED).get_by_label("Your number").fill("81920")
+    page.locator(TYPED).get_by_role("button", name="sure").click()
+    expect(page.locator(f"{TYPED} .question-verdict")).to_contain_text("Right.")
+    expect(page.locator(".question-score")).to_contain_text("1 of 1 right")
+
+
 def test_what_the_reader_types_is_text(visit):
     page = visit()
     said = '{"answers": {"q-lora-count": {"said": "<img src=x onerror=alert(1)>", "sure": true}}}'
@@ -227,7 +237,8 @@ def test_answered_questions_are_accessible(built, scheme):
         else:
             box.get_by_label("Your number").fill("5")
         box.get_by_role("button", name="guess").click()
-    assert page.locator(".question[data-verdict]").count() == len(soup(BUILT).select(".question"))
+    judged = page.locator(":is([data-verdict=true], [data-verdict=false])")
+    assert judged.count() == len(soup(BUILT).select(".question"))
     assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 

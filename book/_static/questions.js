@@ -11,31 +11,31 @@
   const KEY = "peft-book-questions"; // {"answers": {"q-name": {said, sure}}, "open": true}
   const CLOSE = 0.02; // how far a number may be off, as a share of the right one; or data-within
 
-  const isRecord = (thing) => thing !== null && typeof thing === "object" && !Array.isArray(thing);
-  let memory = "{}"; // where a browser keeps nothing
+  let unkept = null; // where a browser keeps nothing
 
   /** What this browser has kept: the answers, by a question's name, and whether nothing is covered. */
   function read() {
     let kept;
     try {
-      kept = JSON.parse(localStorage.getItem(KEY) ?? memory);
+      kept = JSON.parse(unkept ?? localStorage.getItem(KEY) ?? "{}");
     } catch {
       kept = {};
     }
-    const entries = isRecord(kept) && isRecord(kept.answers) ? Object.entries(kept.answers) : [];
-    return { answers: new Map(entries.filter(([, one]) => typeof one?.said === "string"
-      && typeof one.sure === "boolean")), open: kept?.open === true };
+    const answers = Object.entries(kept?.answers ?? {})
+      .filter(([, one]) => typeof one?.said === "string" && typeof one.sure === "boolean");
+    return { answers: new Map(answers), open: kept?.open === true };
   }
 
   /** Changes what is kept, as another tab may have left it. */
   function change(edit) {
     const kept = read();
     edit(kept);
-    memory = JSON.stringify({ answers: Object.fromEntries(kept.answers), open: kept.open });
+    unkept = JSON.stringify({ answers: Object.fromEntries(kept.answers), open: kept.open });
     try {
-      localStorage.setItem(KEY, memory);
+      localStorage.setItem(KEY, unkept);
+      unkept = null;
     } catch {
-      // then the answers hold until the page is left
+      // then it holds until the page is left
     }
   }
 
@@ -46,7 +46,7 @@
     return made;
   }
 
-  const button = (text, attributes = {}) => make("button",
+  const button = (text, attributes) => make("button",
     { type: "button", class: "btn btn-sm btn-outline-secondary", ...attributes }, text);
 
   /** Moves what an element shows into a <span>, without the paragraphs around it. */
@@ -78,7 +78,7 @@
     const replies = [...details.querySelectorAll(`:scope > ${choices ? "ol" : "ul"} > li`)];
     if (!choices) {
       const answer = details.querySelector(":scope > p strong");
-      return answer && { text, details, replies, answer, input: null };
+      return answer && { text, details, replies, answer };
     }
     const right = replies.findIndex((reply) => reply.querySelector("strong")?.textContent === "Right.");
     return right < 0 || replies.length !== choices.children.length ? null
@@ -88,12 +88,12 @@
   class Question {
     constructor(box, found, changed) {
       Object.assign(this, found, { box, changed });
-      this.covers = covered(box).map((output) => new Cover(output));
+      this.covers = covered(box).map(cover);
       this.verdict = make("div", { class: "question-verdict", role: "status" });
-      this.sure = button("I am sure", { type: "submit", value: "sure" });
-      this.guess = button("It is a guess", { type: "submit", value: "guess" });
+      this.sure = button("I am sure", { type: "submit" });
+      this.guess = button("It is a guess", { type: "submit" });
       this.again = button("Ask me again");
-      const form = make("form", { class: "question-form" }, this.fields(),
+      const form = make("form", {}, this.fields(),
         make("div", { class: "question-buttons" }, this.sure, this.guess, this.again), this.verdict);
       box.prepend(form);
       this.text.remove();
@@ -114,7 +114,7 @@
     fields() {
       const legend = make("legend", {}, inline(this.text));
       if (!this.choices) {
-        this.input = make("input", { type: "text", autocomplete: "off", inputmode: "text", required: "" });
+        this.input = make("input", { type: "text", autocomplete: "off", required: "" });
         this.radios = [];
         return make("fieldset", {}, legend, make("label", {}, "Your number ", this.input));
       }
@@ -172,10 +172,9 @@
       }
       this.sure.hidden = this.guess.hidden = Boolean(given);
       this.again.hidden = !given;
-      for (const cover of this.covers) cover.show(!given && !open);
+      for (const show of this.covers) show(!given && !open);
       this.verdict.replaceChildren(...(given ? this.words(given.said) : []));
-      delete this.box.dataset.verdict;
-      if (given) this.box.dataset.verdict = given.right ? "right" : "wrong"; // the colour of the edge
+      this.box.dataset.verdict = given ? given.right : ""; // the colour of the edge
     }
 
     words(said) {
@@ -207,18 +206,16 @@
   }
 
   /** Hides an output at its place, so that nothing moves, behind a button that shows it. */
-  class Cover {
-    constructor(output) {
-      this.output = output;
-      this.opener = button("Guess first, above, or show it now", { class: `${button("").className} question-cover` });
-      this.opener.addEventListener("click", () => this.show(false));
-    }
-
-    show(hidden) {
-      this.output.classList.toggle("is-covered", hidden);
-      if (hidden) this.output.append(this.opener);
-      else this.opener.remove();
-    }
+  function cover(output) {
+    const opener = button("Guess first, above, or show it now");
+    const show = (hidden) => {
+      output.classList.toggle("is-covered", hidden);
+      if (hidden) output.append(opener);
+      else opener.remove();
+    };
+    opener.classList.add("question-cover");
+    opener.addEventListener("click", () => show(false));
+    return show;
   }
 
   /** The line at the page's end: how many were right, and whether being sure meant anything. */
