@@ -11,17 +11,18 @@ LINES = 15  # of code, a minute: four seconds for a line
 STEP = 5  # minutes to which we round
 LINE = re.compile(r"(\*Reading time: )\d+( minutes)")
 FOLDED = {"hide-input", "remove-input", "hide-cell"}
+ANSWER = re.compile(r"<details>.*?</details>", re.DOTALL)  # a question's, folded
 
 
 def shown(cell):
     """Prose and lines of code that a cell shows without a click: (words, lines)."""
     source = "".join(cell["source"])
     if cell["cell_type"] == "markdown":
-        return len(source.split()), 0
+        return len(ANSWER.sub("", source).split()), 0
     folded = FOLDED.intersection(cell["metadata"].get("tags", []))
     words, lines = 0, 0 if folded else sum(bool(line.strip()) for line in source.split("\n"))
     for output in cell["outputs"]:
-        text = "".join(output.get("data", {}).get("text/markdown", ""))
+        text = ANSWER.sub("", "".join(output.get("data", {}).get("text/markdown", "")))
         listings = re.findall(r"```.*?```", text, re.DOTALL)
         lines += sum(listing.count("\n") - 1 for listing in listings)
         words += len(re.sub(r"```.*?```", "", text, flags=re.DOTALL).split())
