@@ -20,6 +20,7 @@ OPEN = """async () => {
   for (const folded of document.querySelectorAll("article details")) folded.open = true;
   const folded = "article button.toggle-button-hidden";
   for (const button of document.querySelectorAll(folded)) button.click();
+  for (const cover of document.querySelectorAll("article .question-cover")) cover.click();
 }"""
 SETTLED = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(
   () => setTimeout(done, 50))))"""
@@ -198,7 +199,7 @@ def test_nothing_is_cut_on_paper(page, html, name):
     page.evaluate(SETTLED)
     assert page.evaluate(FAULTS) == []
     for gone in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-footer", ".copybtn",
-                 ".peft-widget input", ".in-page-tools", ".headerlink"):
+                 ".peft-widget input", ".in-page-tools", ".headerlink", ".question button"):
         assert not page.locator(gone).locator("visible=true").count(), gone
     colours = page.evaluate("""() => [...document.querySelectorAll("article p, article pre span")]
         .filter((text) => text.checkVisibility() && !text.closest(".peft-widget"))

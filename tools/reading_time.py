@@ -12,17 +12,18 @@ STEP = 5  # minutes to which we round
 LINE = re.compile(r"(\*Reading time: )\d+( minutes)")
 FOLDED = {"hide-input", "remove-input", "hide-cell"}
 FOLDED_OUTPUTS = {"hide-output", "hide-cell"}
+ANSWER = re.compile(r"<details>.*?</details>", re.DOTALL)  # a question's, folded
 
 
 def shown(cell):
     """Prose and lines of code that a cell shows without a click: (words, lines)."""
     source = "".join(cell["source"])
     if cell["cell_type"] == "markdown":
-        return len(source.split()), 0
+        return len(ANSWER.sub("", source).split()), 0
     tags = set(cell["metadata"].get("tags", []))
     words, lines = 0, 0 if FOLDED & tags else sum(bool(line.strip()) for line in source.split("\n"))
     for output in [] if FOLDED_OUTPUTS & tags else cell["outputs"]:
-        text = "".join(output.get("data", {}).get("text/markdown", ""))
+        text = ANSWER.sub("", "".join(output.get("data", {}).get("text/markdown", "")))
         listings = re.findall(r"```.*?```", text, re.DOTALL)
         lines += sum(listing.count("\n") - 1 for listing in listings)
         words += len(re.sub(r"```.*?```", "", text, flags=re.DOTALL).split())
