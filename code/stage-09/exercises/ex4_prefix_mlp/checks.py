@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 import peft
-from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial
+from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial, Watch
 
 EXERCISE = Exercise(4, "A prefix from an MLP")
 
@@ -219,8 +219,22 @@ def _layouts(rows: np.ndarray) -> Arrays:
     return {what: _in_rows(prefix) for what, prefix in made.items()}
 
 
+def _flow(at: Watch, a: Arrays, G: np.ndarray | None) -> Arrays:
+    """The prefix or, if there is G, the gradients; every inner value passes through `at`."""
+    z = at("z", at("E W1", a["E"] @ a["W1"].T) + at("b1", np.tile(a["b1"], (P, 1))))
+    T = at("T", np.tanh(z))
+    if G is None:
+        return {"prefix in rows": T @ a["W2"].T + a["b2"]}
+    rows = at("G", _in_rows(G))
+    for_T = at("the gradient of T", rows @ a["W2"])
+    for_z = at("the gradient of z", for_T * (1 - at("T²", T * T)))
+    return {"b2": rows.sum(0), "W2": rows.T @ T, "b1": for_z.sum(0), "W1": for_z.T @ a["E"],
+            "E": for_z @ a["W1"]}
+
+
 def _terms(a: Arrays, G: np.ndarray | None = None) -> Terms:
     """The prefix, in rows, and if there is G, the gradient of the prefix, those of the arrays."""
+    a = {name: array.astype(np.float64) for name, array in a.items()}  # copies: these stay
     Z, rows = _before_tanh(a), _rows(a)
     T, hidden, sigmoid = np.tanh(Z), Z - a["b1"], 1 / (1 + np.exp(-Z))
     nodes = {"P": ("", P), "T": ("pk", T), "W2": ("fk", a["W2"]), "b2": ("f", a["b2"]),
@@ -244,7 +258,7 @@ def _terms(a: Arrays, G: np.ndarray | None = None) -> Terms:
                   "G moved as in forward": G.transpose(1, 2, 0, 3, 4).reshape(P, F)}
         known |= {f"G with its axes as {axes}": G.transpose(2, *axes).reshape(P, F)
                   for axes in ((1, 0, 3, 4), (0, 3, 1, 4), (0, 1, 4, 3))}
-    return Terms(nodes, sums, known)
+    return Terms(nodes, sums, known, flow=lambda at: _flow(at, a, G))
 
 
 def example_terms(trial: Trial) -> Terms:

@@ -23,7 +23,7 @@ sys.path[:0] = [str(SHELF), str(Path(__file__).parent)]
 
 from exercise_tools import ROOMS, check, solution  # noqa: E402
 
-MEASURED = {"factor", "terms", "operand", "another", "turned", "partly"}
+MEASURED = {"factor", "terms", "operand", "another", "turned", "inner", "partly"}
 STOPS = {"raised", "slip", "wrong-shape", "wrong-type", "not-finite", "signature", "not yet"}
 #: Arithmetic is not mutated where sizes and starts are made.
 SKIPPED = {"__init__", "check_rate", "parameters", "gradients", "num_parameters", "_named",
