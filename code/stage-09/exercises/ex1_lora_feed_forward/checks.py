@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial, Watch
+from exercises.harness.checking import (GENERAL, Exercise, Found, Report, Terms, Trial, Watch,
+                                         activations)
 
 EXERCISE = Exercise(1, "LoRA on the feed-forward block")
 
@@ -147,9 +148,10 @@ def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarr
         found[f"{name}.B"] = S * g_rows.T @ (rows @ A.T)
         return g @ w[name]
 
+    x = at("x", x)
     z, u = at("z", x @ w["gate"].T), at("u", x @ w["up"].T)
     sigmoid = at("sigmoid(z)", _sigmoid(at("z inside sigmoid", z)))
-    silu = at("silu(z)", z * sigmoid)
+    silu = at("silu(z)", z * sigmoid, activations(z, "silu(z)"))
     product = at("silu(z) u", silu * u, {"silu(z) + u": silu + u, "z silu(u)": z * _silu(u),
                                          "silu(z) silu(u)": silu * _silu(u)})
     found["output"] = product @ w["down"].T

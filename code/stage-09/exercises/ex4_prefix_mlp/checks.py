@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 import peft
-from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial, Watch
+from exercises.harness.checking import (GENERAL, Exercise, Found, Report, Terms, Trial, Watch,
+                                         activations)
 
 EXERCISE = Exercise(4, "A prefix from an MLP")
 
@@ -216,13 +217,15 @@ def _layouts(rows: np.ndarray) -> Arrays:
             "F read as (2, L, H, dh)": rows.reshape(P, 2, L, H, DH).transpose(2, 1, 0, 3, 4),
             "F read as (L, H, 2, dh)": rows.reshape(P, L, H, 2, DH).transpose(1, 3, 0, 2, 4),
             "F read as (L, 2, dh, H)": rows.reshape(P, L, 2, DH, H).transpose(1, 2, 0, 4, 3)}
+    made |= {f"F with its {what} reversed": np.flip(_laid_out(rows), axis) for axis, what in (
+        (0, "layers"), (2, "tokens"), (3, "heads"), (4, "numbers of a head"))}
     return {what: _in_rows(prefix) for what, prefix in made.items()}
 
 
 def _flow(at: Watch, a: Arrays, G: np.ndarray | None) -> Arrays:
     """The prefix or, if there is G, the gradients; every inner value passes through `at`."""
-    z = at("z", at("E W1", a["E"] @ a["W1"].T) + at("b1", np.tile(a["b1"], (P, 1))))
-    T = at("T", np.tanh(z))
+    z = at("z", at("E W1", at("E", a["E"]) @ a["W1"].T) + at("b1", np.tile(a["b1"], (P, 1))))
+    T = at("T", np.tanh(z), activations(z, "tanh(z)"))
     if G is None:
         return {"prefix in rows": T @ a["W2"].T + a["b2"]}
     rows = at("G", _in_rows(G))

@@ -123,10 +123,12 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
     S = at("S", scale * Q @ K.swapaxes(1, 2))
     sees = at("the causal mask", np.tri(n), {
         f"a mask {P} places off": np.tri(n, n, -P) + np.eye(n), "a mask in which no position sees "
-        "itself": np.tri(n, n, -1), f"a mask {P} places too wide": np.tri(n, n, P)})
-    Pi = _softmax(np.where(sees > 0, S, -1e30))
-    Pi = at("Pi", Pi, {
-        "a softmax over the queries": _softmax(np.where(sees > 0, S, -1e30), -2),
+        "itself": np.tri(n, n, -1), **{f"a mask {k} too wide": np.tri(n, n, k) for k in (1, P)}})
+    hidden = np.where(sees > 0, S, -1e30)
+    e = np.exp(hidden - hidden.max(-1, keepdims=True))
+    Pi = at("Pi", e / at("its sums", e.sum(-1, keepdims=True)), {
+        "exponentials over their sum over the queries": e / e.sum(-2, keepdims=True),
+        "a softmax over the queries": _softmax(hidden, -2),
         "a softmax before the mask": _softmax(S) * sees,
         "a softmax of the scores times the mask": _softmax(S * sees)})
     Y = at("PiV", Pi @ V) @ at("W_o", wo, {"nothing": np.eye(D)}).T
@@ -174,7 +176,7 @@ def _output_terms(a: Arrays, weights: list, x: np.ndarray) -> Terms:
     nodes = {"s": ("", ALPHA_VALUE / RANK), "alpha": ("", ALPHA_VALUE), "r": ("", RANK),
              "d": ("", D), "PiV": ("nj", watch.values["PiV"][:, -x.shape[1]:]),
              "W_o": ("ij", weights[3])}
-    return Terms(nodes, {"output": ("ni", [((), "PiV W_o")])}, {}, x.shape[:-1],
+    return Terms(nodes, {"output": ("ni", [((), "PiV W_o")])}, {"x": x}, x.shape[:-1],
                  flow=lambda at: _flow(at, a, weights, x))
 
 

@@ -36,6 +36,18 @@ class Watch:
         return self.other if name == self.place else value
 
 
+def activations(z: np.ndarray, but: str, name: str = "z") -> Arrays:
+    """What the usual nonlinearities make of z, by what it is, all `but` the right one."""
+    sigmoid = 0.5 * (1 + np.tanh(0.5 * z))
+    found = {"z": z, "relu(z)": np.maximum(z, 0), "tanh(z)": np.tanh(z), "sigmoid(z)": sigmoid,
+             "silu(z)": z * sigmoid, "softplus(z)": np.logaddexp(0, z), "z > 0": 1.0 * (z > 0),
+             "gelu(z), by tanh": 0.5 * z * (1 + np.tanh(0.7978846 * (z + 0.044715 * z**3))),
+             "gelu(z), by sigmoid": z * 0.5 * (1 + np.tanh(0.851 * z)),
+             "elu(z)": np.where(z > 0, z, np.expm1(np.minimum(z, 0)))}
+    found |= {f"leaky relu(z) with {c}": np.where(z > 0, z, c * z) for c in (0.01, 0.1, 0.2, 0.3)}
+    return {what.replace("z", name): array for what, array in found.items() if what != but}
+
+
 class Inner:
     """The arrays of a computation after each single change of an inner value.
 

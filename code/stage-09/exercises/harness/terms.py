@@ -274,9 +274,12 @@ class Terms:
                 rest = value - right + sum(products[i] for i in group)  # of what the group gives
                 parts = sum(new[where.index(i)] for i in group)
                 flat = parts.reshape(len(parts), -1)
+                usual = sum(products[i] for i in group).ravel()  # what changes nothing is no story
+                same = np.abs(flat - usual).max(1) <= tolerance * np.abs(usual).max()
                 c = flat @ rest.ravel() / np.maximum((flat * flat).sum(1), 1e-300)
                 error = np.abs(rest.ravel() - c[:, None] * flat).max(1)
-                for i in np.flatnonzero(error <= tolerance * np.abs(value).max(initial=1e-12)):
+                for i in np.flatnonzero(~same & (error <= tolerance * np.abs(value).max(
+                        initial=1e-12))):
                     called = self._called(c[i])
                     if called == "1" or called != "0" and not _is_number(called):
                         times = "" if called == "1" else f", times {called}"
@@ -411,6 +414,8 @@ def _single(node: str, array: np.ndarray, others: Arrays, all_ways: bool = True
         yield f"{node} > 0 in the place of {node}", (array > 0).astype(float)
     yield f"1 - {node} in the place of {node}", 1 - array
     yield f"the positive part of {node}", np.maximum(array, 0)
+    for what, other in _normalised(array):
+        yield f"each row of {node} {what}", other
     if array.ndim > 1 and array.shape[-1] == array.shape[-2]:
         yield f"{node} transposed", array.swapaxes(-1, -2)
     for axis in range(array.ndim):
@@ -424,6 +429,17 @@ def _single(node: str, array: np.ndarray, others: Arrays, all_ways: bool = True
             cut = array.copy()
             cut[(slice(None),) * axis + (index,)] = 0
             yield f"{what} of {which} left out", cut
+
+
+def _normalised(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """An array after a normalization of its last axis."""
+    if array.ndim:
+        centred = array - array.mean(-1, keepdims=True)
+        for what, base, size in (("divided by its norm", array, np.linalg.norm),
+                                 ("divided by its standard deviation, its mean taken off", centred,
+                                  np.std)):
+            yield what, base / np.maximum(size(base, axis=-1, keepdims=True), 1e-12)
+        yield "with its mean taken off", centred
 
 
 def _moved(array: np.ndarray, axis: int) -> Iterator[tuple[str, np.ndarray]]:
