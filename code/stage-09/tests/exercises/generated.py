@@ -32,7 +32,7 @@ SKIPPED = {"__init__", "check_rate", "parameters", "gradients", "num_parameters"
 #: Names of single rooms that are true of an array or a mask, whatever was done to it.
 TRUE = {"prompt-gradient-lost", "layout", "wrong-factor", "no-dropout", "rate-is-keep-rate",
         "fixed-mask", "wrong-rate", "start-not-frozen", "blocks", "scale", "levels", "packing",
-        "offset", "zero-block", "wrong-bits"}
+        "offset", "zero-block", "bits-not-measured"}
 STATE = {"kept", "shared", "dead-parameters", "wrong-dtype", "wrong-shape", "raised",
          "accepts-nonsense"}
 

@@ -119,6 +119,19 @@ def test_an_inner_value_that_is_wrong_is_told_in_all_arrays_that_it_acts_on(room
     assert len(silent) <= 0.1 * count, silent
 
 
+@pytest.mark.parametrize("room", FLOWS)
+def test_what_may_stand_in_the_place_of_an_inner_value_is_told_by_its_name(room):
+    terms, watch = module(room, "checks").example_terms(Trial(None, np.float64)), Watch()
+    terms.flow(watch)
+    for place, others in watch.instead.items():
+        for what, other in list(others.items())[::2]:
+            wrong = {name: array for name, array in terms.flow(Watch(place, other)).items()
+                     if name in terms.right and array.shape == terms.right[name].shape
+                     and not np.allclose(array, terms.right[name])}
+            told = [story.change for _, story in terms.explain(wrong, 1e-6)]
+            assert not wrong or any(what in text or place in text for text in told), (what, told)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("room", TERMS)
 def test_right_arrays_computed_in_other_ways_are_accepted(room, dtype):
