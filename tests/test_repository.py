@@ -235,7 +235,7 @@ def test_every_file_of_the_page_on_extending_exists():
     ("code/stage-09/exercises/harness/report.py", ["class Diagnosis", "PAGES = "]),
     ("code/stage-09/exercises/harness/compare.py", ["def compare("]),
     ("code/stage-09/exercises/ex2_lora_dropout/mistakes.py",
-     ["MISTAKES = [", "Mistake(", "at=", "seen="]),
+     ["MISTAKES = [", "Mistake(", "seen="]),
     ("code/stage-09/exercises/ex2_lora_dropout/solution.py", ["GB = self.scaling * (G @ self.B)"]),
     ("code/stage-09/tests/exercises/exercise_tools.py", ["ROOMS = {"]),
     ("code/stage-09/exercises/harness/progress.py", ["EXERCISES = 6"]),

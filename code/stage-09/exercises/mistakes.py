@@ -1,9 +1,11 @@
 """Plausible wrong answers to the exercises, as data: each is a patch on the reference solution.
 
-Each room has a list of them in its own mistakes.py. The tests feed them to the room's check.
+Each room has a list of them in its own mistakes.py, each below the name of the test that must see
+it. The tests feed them to the room's check.
 """
 
 import linecache
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,23 @@ class Mistake:
     diagnosis : identifier of the diagnosis that the check must give
     edits : what stands in solution.py, exactly once, and what stands there instead; lines after
         the first are indented like the line that they replace
-    at : name of the test that must notice; "" if any may
     seen : how the report's "Seen" must begin, where that tells this mistake from a similar one
     """
 
     name: str
     diagnosis: str
     edits: dict[str, str]
-    at: str = ""
     seen: str = ""
+
+
+def listed(mistakes: list[str | Mistake]) -> Iterator[tuple[str, Mistake]]:
+    """Each mistake of a room's list, with the test that must see it: the last text before it."""
+    test = ""
+    for entry in mistakes:
+        if isinstance(entry, str):
+            test = entry
+        else:
+            yield test, entry
 
 
 def patched(room: str, mistake: Mistake) -> dict[str, Any]:

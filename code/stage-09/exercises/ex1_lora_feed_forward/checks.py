@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial
+from exercises.harness.checking import (GENERAL, Exercise, Found, Report, Terms, Trial, Watch,
+                                         activations)
 
 EXERCISE = Exercise(1, "LoRA on the feed-forward block")
 
@@ -135,11 +136,42 @@ def _output(w: Arrays, x: np.ndarray) -> np.ndarray:
     return (_silu(x @ w["gate"].T) * (x @ w["up"].T)) @ w["down"].T
 
 
+def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray | None
+          ) -> Arrays:
+    """The output and, if there is G, the gradients; every inner value passes through `at`."""
+    w, found = _whole(weights, arrays), {}
+
+    def back(name: str, g: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        A, B = arrays[f"{name}.A"], arrays[f"{name}.B"]
+        rows, g_rows = (array.reshape(-1, array.shape[-1]) for array in (inputs, g))
+        found[f"{name}.A"] = S * (g_rows @ B).T @ rows
+        found[f"{name}.B"] = S * g_rows.T @ (rows @ A.T)
+        return g @ w[name]
+
+    x = at("x", x)
+    z, u = at("z", x @ w["gate"].T), at("u", x @ w["up"].T)
+    sigmoid = at("sigmoid(z)", _sigmoid(at("z inside sigmoid", z)))
+    silu = at("silu(z)", z * sigmoid, activations(z, "silu(z)"))
+    product = at("silu(z) u", silu * u, {"silu(z) + u": silu + u, "z silu(u)": z * _silu(u),
+                                         "silu(z) silu(u)": silu * _silu(u)})
+    found["output"] = product @ w["down"].T
+    if G is None:
+        return found
+    rest = at("1 - sigmoid(z)", 1 - sigmoid)
+    slope = at("silu'(z)", sigmoid + at("silu(z) (1 - sigmoid(z))", silu * rest))
+    a = at("the gradient of silu(z) u", back("down", at("G", G), product))
+    for_z = at("the gradient of z", at("the gradient of silu(z)", a * u) * slope)
+    for_u = at("the gradient of u", a * silu)
+    return found | {"x": back("gate", for_z, x) + back("up", for_u, x)}
+
+
 def _terms(weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray | None = None) -> Terms:
     """The output and, if there is G, all gradients as sums.
 
     Each projection is two ways, W and s B A.
     """
+    weights, arrays = ({key: array.astype(np.float64) for key, array in some.items()}
+                       for some in (weights, arrays))  # copies: they may be written into later
     w = _whole(weights, arrays)
     z, u = x @ w["gate"].T, x @ w["up"].T
     nodes = {"s": ("", S), "alpha": ("", ALPHA_VALUE), "r": ("", RANK), "x": ("ni", x),
@@ -180,7 +212,8 @@ def _terms(weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray | None 
         known |= {"z sigmoid'(z)": z * s * (1 - s), "sigmoid'(z)": s * (1 - s),
                   "sigmoid(z) - z sigmoid'(z)": s - z * s * (1 - s), "u silu'(z)": u * _slope(z),
                   "sigmoid(z) + z (1 - sigmoid(z))": s + z * (1 - s)}
-    return Terms(nodes, right, known, x.shape[:-1])
+    return Terms(nodes, right, known, x.shape[:-1],
+                 flow=lambda at: _flow(at, weights, arrays, x, G))
 
 
 # ---- Step 1: the block and its start ----------------------------------------------------------
@@ -357,7 +390,8 @@ def _gradients(trial: Trial) -> None:
         trial.measure(found, terms, {name: [(SWAPPED, terms.changed(
             name, {"u": np.ones_like(silu), "silu'(z)": silu}))] for name in ("gate.B", "gate.A")},
                       {"u silu'(z) in the place of silu(z)": SWAPPED,
-                       "silu(silu(z)) in the place of silu(z)": IN_PLACE})
+                       "silu(silu(z)) in the place of silu(z)": IN_PLACE,
+                       "silu(z) in the place of z": IN_PLACE})
 
 
 @EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes stay as they are")

@@ -17,20 +17,16 @@ def start(code):
 
 
 MISTAKES = [
-    # ---- Step 1: six arrays ----
+    "the block can be made and trains six arrays",
     Mistake("OnlyGateAndUp", "two-of-three", {', "down": self.down}': "}"},
             seen="parameters() has nothing of down."),
     Mistake("OnlyGate", "two-of-three", {', "up": self.up, "down": self.down}': "}"},
             seen="parameters() has nothing of up and down."),
-    Mistake("NamesSwapped", "names-swapped",
-            {'"gate": self.gate, "up": self.up': '"gate": self.up, "up": self.gate'}),
     Mistake("NamesOfHuggingFace", "signature",
             {"layer.parameters().items()":
-             '((f"lora_{key}", array) for key, array in layer.parameters().items())'},
-            at="the block can be made and trains six arrays"),
+             '((f"lora_{key}", array) for key, array in layer.parameters().items())'}),
     Mistake("CopiesAsParameters", "dead-parameters",
             around("parameters", "{key: array.copy() for key, array in right.items()}"),
-            at="the block can be made and trains six arrays",
             seen="Asked a second time, parameters() gave another array of gate.A."),
     Mistake("CountsFrozen", "values",
             method("def num_parameters(self):\n"
@@ -39,23 +35,15 @@ MISTAKES = [
             seen="num_parameters() gave 324, expected 144."),
     Mistake("ShortNames", "signature",
             {"rank: int = 8": "r: int = 8", "lora_rank=rank": "lora_rank=r"},
-            at="the block can be made and trains six arrays", seen="The call itself failed."),
+            seen="The call itself failed."),
     Mistake("OtherDefaultRank", "signature", {"rank: int = 8": "rank: int = 4"},
             seen="Made without a rank, gate.A has shape (4, 6), expected rank 8."),
-    # ---- Step 1: what fits together ----
-    Mistake("NoShapeCheck", "shapes-not-checked", {CHECK_UP: "", CHECK_DOWN: ""}),
-    Mistake("UpColumnsNotChecked", "shapes-not-checked", {"(d_ff, d_model))": "(d_ff, None))"},
-            seen="an up of another shape raised no ValueError or TypeError."),
-    Mistake("DownNotChecked", "shapes-not-checked", {CHECK_DOWN: ""},
-            seen="a transposed down raised no ValueError or TypeError."),
-    Mistake("RankNotChecked", "accepts-nonsense", {"lora_rank=rank": "lora_rank=max(rank, 1)"},
-            seen="rank=0 raised no ValueError or TypeError."),
+    "each A is (rank, in), each B is (out, rank), in the weights' dtype",
     Mistake("Transposed", "transposed",
             start("lora = self.down.lora\nlora.A, lora.B = lora.A.T.copy(), lora.B.T.copy()")),
     Mistake("Flattened", "wrong-shape", start("self.up.lora.A = self.up.lora.A.ravel()"),
-            at="each A is (rank, in), each B is (out, rank), in the weights' dtype",
             seen="up.A has shape (18,), expected (3, 6)."),
-    # ---- Step 1: the start ----
+    "the updates are zero at the start, can learn, and come from rng",
     Mistake("BothZero", "both-zero",
             start("for layer in self.projections.values(): layer.lora.A[...] = 0")),
     Mistake("BothRandom", "start-not-frozen",
@@ -69,32 +57,33 @@ MISTAKES = [
             seen="gate.A has not the rank 3."),
     Mistake("EqualStarts", "starts-alike", start("self.up.lora.A[...] = self.gate.lora.A"),
             seen="gate.A and up.A are the same."),
-    # ---- Step 2: forward ----
-    Mistake("DownUpdateUnused", "two-of-three", {OUTPUT: "return (silu * u) @ self.down.weight.T"}),
-    Mistake("AlphaNotOverR", "alpha-not-over-r", {"lora_alpha=alpha": "lora_alpha=alpha * rank"}),
-    Mistake("AlphaNotPassed", "alpha-not-passed", {", lora_alpha=alpha": ""}),
-    Mistake("NoActivation", "operand", {"silu = z * sig": "silu = z"},
-            at="a fresh block equals the frozen one"),
+    "any leading axes",
+    Mistake("RowsOnly", "wrong-shape", {OUTPUT: OUTPUT + ".reshape(-1, x.shape[-1])"}),
+    "a fresh block equals the frozen one",
+    Mistake("NoActivation", "operand", {"silu = z * sig": "silu = z"}),
     Mistake("Swapped", "gate-and-up-swapped", {"z, u = self.gate": "u, z = self.gate"}),
     Mistake("SumForProduct", "sum-for-product", {"silu * u)": "silu + u)"}),
     Mistake("SiluOnBoth", "silu-on-both", {"silu * u)": "silu * u * sigmoid(u))"}),
     Mistake("AddsX", "another", {OUTPUT: OUTPUT + " + x"}),
-    Mistake("Overflow", "overflow",
-            {"0.5 * (1.0 + np.tanh(0.5 * z))": "np.exp(z) / (1 + np.exp(z))"}),
-    Mistake("RowsOnly", "wrong-shape", {OUTPUT: OUTPUT + ".reshape(-1, x.shape[-1])"},
-            at="any leading axes"),
+    "each of the three updates acts, with s = alpha / r",
+    Mistake("NamesSwapped", "names-swapped",
+            {'"gate": self.gate, "up": self.up': '"gate": self.up, "up": self.gate'}),
+    Mistake("DownUpdateUnused", "two-of-three", {OUTPUT: "return (silu * u) @ self.down.weight.T"}),
+    Mistake("AlphaNotOverR", "alpha-not-over-r", {"lora_alpha=alpha": "lora_alpha=alpha * rank"}),
+    Mistake("AlphaNotPassed", "alpha-not-passed", {", lora_alpha=alpha": ""}),
     Mistake("FirstOfTheBatch", "turned",  # takes the other sequences for copies of it
             {OUTPUT: "out = self.down.forward(silu * u)\n"
                      "return np.broadcast_to(out[0], out.shape) if x.ndim == 3 else out"},
-            at="each of the three updates acts, with s = alpha / r",
             seen="The output: the first along axis 0 for all."),
+    "large inputs stay finite; dtypes stay as they are",
+    Mistake("Overflow", "overflow",
+            {"0.5 * (1.0 + np.tanh(0.5 * z))": "np.exp(z) / (1 + np.exp(z))"}),
     Mistake("ClipsInput", "changes-input",  # keeps the exponential small
-            {"z, u = self.gate": "np.clip(x, -100, 100, out=x)\nz, u = self.gate"},
-            at="large inputs stay finite; dtypes stay as they are"),
+            {"z, u = self.gate": "np.clip(x, -100, 100, out=x)\nz, u = self.gate"}),
     Mistake("SingleOnTheWay", "wrong-dtype",
             {"z, u = self.gate": "x = x.astype(np.float32).astype(x.dtype)\nz, u = self.gate"},
             seen="forward: float64 in gave float64 out, but it is off by"),
-    # ---- Step 3: backward ----
+    "backward refuses to be first, and another shape",
     Mistake("BackwardFirst", "backward-first",
             {"u, sig, silu = self._rem": "if not self.cache:\n"
                                          "    return grad_output\n"
@@ -102,8 +91,10 @@ MISTAKES = [
     Mistake("OneRowForAll", "accepts-nonsense",  # NumPy repeats a gradient that has too few rows
             {THROUGH_DOWN: "a = self.down.backward(grad_output + np.zeros_like(u[..., :1]))"},
             seen="a grad_output of one row for four raised no ValueError or TypeError."),
+    "six gradients, each with the shape of its array",
+    Mistake("ChangesInput", "changes-input", {BACK: f"grad_output *= 0\n{BACK}"}),
+    "of the six arrays and of x",
     Mistake("SlopeOfSigmoid", "operand", {SLOPE: "sig * (1 - sig)"}),
-    Mistake("GateWithoutUp", "operand", {"grad_z = a * u": "grad_z = a"}),
     Mistake("GradientsSwapped", "gate-and-up-swapped",
             {BACK: "return self.up.backward(grad_z) + self.gate.backward(grad_u)"}),
     Mistake("UpsGradientForBoth", "gate-and-up-swapped", {"backward(grad_z)": "backward(grad_u)"},
@@ -120,8 +111,6 @@ MISTAKES = [
     Mistake("OnlyTheFrozenWayBack", "terms",
             {THROUGH_DOWN: f"{THROUGH_DOWN}\na = grad_output @ self.down.weight"},
             seen="The gradients of up.B, up.A, gate.B, gate.A and x: missing: the update of down"),
-    Mistake("OnePath", "terms",
-            {BACK: "self.up.backward(grad_u)\nreturn self.gate.backward(grad_z)"}),
     Mistake("HalfTheGradient", "factor",  # the report says what is right, too
             {BACK: "return 0.5 * self.gate.backward(grad_z) + 0.5 * self.up.backward(grad_u)"},
             seen="The gradient of x: multiplied by 1/2. Right already: "
@@ -132,10 +121,10 @@ MISTAKES = [
                              + THROUGH_DOWN},
             seen="The gradients of down.B, down.A, up.B, up.A, gate.B and gate.A: multiplied by "
                  "1/2 or 1/(the batch)."),
-    Mistake("ChangesInput", "changes-input", {BACK: f"grad_output *= 0\n{BACK}"}),
+    "gradients are replaced, not added up; dtypes stay as they are",
     Mistake("TrainsFrozen", "frozen-changed", {BACK: f"self.down.weight -= 1e-3\n{BACK}"},
             seen="the frozen down after backward is not bit for bit what it was."),
-    # ---- Steps 2 and 3: something kept ----
+    "each step goes by the arrays and the input of its own forward",
     Mistake("DeadParameters", "dead-parameters",
             {"z, u = self.gate": "self.gate.lora.A = self.gate.lora.A.copy()\nz, u = self.gate"}),
     Mistake("WholeWeightsOnce", "kept",  # made dense in the first forward
@@ -144,25 +133,24 @@ MISTAKES = [
                                "silu = z * sig"},
             seen="In call 2, with other numbers in the arrays and another input, "
                  "the output is wrong."),
-    # ---- Step 4: merging ----
-    Mistake("MergesTwo", "terms", {MERGED: "return gate, up, self.down.weight.copy()"}),
-    Mistake("MergesOneForBoth", "another",  # copied a line and forgot to change the name
-            {MERGED: "return gate, gate, down"}, seen="The merged up: the right merged gate."),
+    "merge returns three weights",
     Mistake("MergesIntoTwo", "wrong-shape",  # as some checkpoints have them
             {MERGED: "return np.concatenate([gate, up]), down"},
             seen="merge() returned 2 things, expected 3."),
-    Mistake("MergeOrder", "merged-order", {MERGED: "return up, gate, down"}),
     Mistake("MergesDownFirst", "merged-order", {MERGED: "return down, gate, up"},
             seen="The shapes are [(6, 10), (10, 6), (10, 6)]."),
-    Mistake("MergeWithoutScale", "terms",
-            {"layer.merge()[0]": "layer.weight + layer.lora.B @ layer.lora.A"}),
+    Mistake("MergesAndResets", "writes-parameters",  # the update is in the weight by now
+            {MERGED: f"for layer in self.projections.values(): layer.lora.B[...] = 0\n{MERGED}"}),
+    "a plain block with the merged weights gives the same output",
+    Mistake("MergesTwo", "terms", {MERGED: "return gate, up, self.down.weight.copy()"}),
+    Mistake("MergesOneForBoth", "another",  # copied a line and forgot to change the name
+            {MERGED: "return gate, gate, down"}, seen="The merged up: the right merged gate."),
+    Mistake("MergeOrder", "merged-order", {MERGED: "return up, gate, down"}),
+    "merging changes nothing, and can be done again",
     Mistake("MergesInPlace", "frozen-changed",
             {"layer.merge()[0]":
              "np.add(layer.weight, layer.lora.delta_weight(), out=layer.weight)"},
-            at="merging changes nothing, and can be done again",
             seen="the frozen gate after merging is not bit for bit what it was."),
-    Mistake("MergesAndResets", "writes-parameters",  # the update is in the weight by now
-            {MERGED: f"for layer in self.projections.values(): layer.lora.B[...] = 0\n{MERGED}"}),
     Mistake("MergeTriesItsWeights", "merge-changes-block",
             {MERGED: f"self.forward(np.ones((4, gate.shape[1]), gate.dtype))\n{MERGED}"},
             seen="With a merge between forward and backward, the gradient of"),
@@ -174,4 +162,12 @@ MISTAKES = [
                      "for buffer, weight in zip(buffers, (gate, up, down)): buffer[...] = weight\n"
                      "return buffers"},
             seen="The second merge has changed the first one's gate."),
+    "weights that do not fit, and a rank of 0, are refused",
+    Mistake("NoShapeCheck", "shapes-not-checked", {CHECK_UP: "", CHECK_DOWN: ""}),
+    Mistake("UpColumnsNotChecked", "shapes-not-checked", {"(d_ff, d_model))": "(d_ff, None))"},
+            seen="an up of another shape raised no ValueError or TypeError."),
+    Mistake("DownNotChecked", "shapes-not-checked", {CHECK_DOWN: ""},
+            seen="a transposed down raised no ValueError or TypeError."),
+    Mistake("RankNotChecked", "accepts-nonsense", {"lora_rank=rank": "lora_rank=max(rank, 1)"},
+            seen="rank=0 raised no ValueError or TypeError."),
 ]

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Report, Terms, Trial
+from exercises.harness.checking import (GENERAL, Diagnosis, Exercise, Found, Report, Terms, Trial,
+                                         Watch, activations)
 
 EXERCISE = Exercise(2, "LoRA dropout")
 
@@ -159,10 +160,30 @@ def _masked_layer(trial: Trial, lead: tuple[int, ...] = LEAD) -> tuple:
     return layer, arrays, *_data(trial, N, N, lead), M
 
 
+def _flow(at: Watch, arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray | None,
+          M: np.ndarray | None) -> Arrays:
+    """Output, merged weight and gradients; every inner value passes through `at`."""
+    A, B = arrays["A"], arrays["B"]
+    M = at("M", np.ones_like(x) if M is None else M)
+    dropped = at("the update's input", at("x in the update", x) * M)
+    z = dropped @ A.T
+    Ax = at("A x", z, activations(z, "z", "A x"))
+    found = {"output": at("x in the frozen part", x) @ W.T + S * Ax @ B.T,
+             "merged weight": W + S * B @ A}
+    if G is None:
+        return found
+    GB = at("G B", at("G in the update", G) @ B)
+    rows, g_rows, Ax, GB_rows = (array.reshape(-1, array.shape[-1])
+                                 for array in (dropped, G, Ax, GB))
+    return found | {"B": S * g_rows.T @ Ax, "A": S * GB_rows.T @ rows,
+                    "X": at("G in the frozen part", G) @ W + S * GB @ A * at("M in backward", M)}
+
+
 def _terms(arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray | None = None,
            M: np.ndarray | None = None, p: float = RATE) -> Terms:
     """Output, merged weight and gradients as sums; `M` is divided by 1 - p already."""
-    A, B = arrays["A"], arrays["B"]
+    arrays = {name: array.astype(np.float64) for name, array in arrays.items()}
+    x, W, A, B = *(array.astype(np.float64) for array in (x, W)), arrays["A"], arrays["B"]
     nodes = {"s": ("", S), "r": ("", len(A)), "alpha": ("", S * len(A)), "(1-p)": ("", 1 - p),
              "16/alpha": ("", 16 / S / len(A)), "x": ("ni", x), "W": ("oi", W), "A": ("ri", A),
              "B": ("or", B)}
@@ -178,7 +199,8 @@ def _terms(arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray | None = 
         sums |= {"X": ("ni", [(frozen, "G W"), (update, f"s G B A{dropped[1:]}")]),
                  "B": ("or", [(update, f"s G {dropped} A")]),
                  "A": ("ri", [(update, f"s G B {dropped}")])}
-    return Terms(nodes, sums, known, x.shape[:-1])
+    return Terms(nodes, sums, known, x.shape[:-1],
+                 flow=lambda at: _flow(at, arrays, x, W, G, M))
 
 
 def _backward(trial: Trial, layer: Any, G: np.ndarray) -> Arrays:

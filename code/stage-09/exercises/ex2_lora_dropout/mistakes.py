@@ -35,48 +35,24 @@ def merge(code):
     return method("def merge_weights(self, W):\n    " + code.replace("\n", "\n    "))
 
 
-IS_PLAIN = "with training = False, and with p = 0, it is plain LoRA"
-NO_MASK = "without dropout they are those of plain LoRA"
-MASKED = "with dropout they use the mask of their own forward pass"
-MERGED = "the merged weight is W + s B A"
 LEVELS = "For an input of ones the update's input should take two values, one of them 0; it takes "
 
 MISTAKES = [
-    # ---- Step 1: the layer and its arguments ----
-    Mistake("NoDropoutParameter", "signature",
-            {"dropout: float = 0.1": "rate: float = 0.1",
-             "check_rate(dropout)": "check_rate(rate)"}),
+    "the layer can be made, trains A and B, and starts in training",
     Mistake("StartsInEvaluation", "signature", {"self.training = True": "self.training = False"},
             seen="training is not True at the start."),
     Mistake("CountsFrozen", "values",
             method("def num_parameters(self):\n"
                    "    return super().num_parameters() + self.in_features * self.out_features"),
             seen="num_parameters() gave 118, expected 88."),
-    Mistake("DefaultAlpha", "signature", {"alpha: float = 16.0": "alpha: float = 8.0"},
-            seen="With alpha left out, what is kept of an input of ones becomes 1, expected 2."),
-    Mistake("DefaultRate", "signature", {"dropout: float = 0.1": "dropout: float = 0.0"},
-            seen="With dropout left out, what is kept of an input of ones becomes 2, "
-                 "expected 2.222."),
-    Mistake("RateNotChecked", "rate-not-checked", {"check_rate(dropout)": "dropout"}),
-    Mistake("NegativeAccepted", "rate-not-checked", {"if not 0 <= rate < 1": "if not rate < 1"},
-            seen="dropout=-0.1 raised no ValueError or TypeError."),
-    Mistake("NanAccepted", "rate-not-checked",  # both comparisons are false for NaN
-            {"if not 0 <= rate < 1": "if rate < 0 or rate >= 1"},
-            seen="dropout=nan raised no ValueError or TypeError."),
-    Mistake("RefusesZero", "raised", {"if not 0 <= rate < 1": "if not 0 < rate < 1"},
-            at="with training = False, and with p = 0, it is plain LoRA"),
-    Mistake("RankNotChecked", "accepts-nonsense",
-            {"rank, alpha, dtype=": "max(rank, 1), alpha, dtype="},
-            seen="rank=0 raised no ValueError or TypeError."),
-    # ---- Step 1: the start ----
+    "A is (rank, in) and B is (out, rank), in the dtype asked for",
     Mistake("Transposed", "transposed",
             start("self.A, self.B = self.A.T.copy(), self.B.T.copy()")),
     Mistake("Flattened", "wrong-shape", start("self.A = self.A.ravel()"),
-            at="A is (rank, in) and B is (out, rank), in the dtype asked for",
             seen="A has shape (18,), expected (3, 6)."),
     Mistake("DtypeIgnored", "wrong-dtype", {"dtype=dtype": "dtype=np.float64"},
-            at="A is (rank, in) and B is (out, rank), in the dtype asked for",
             seen="dtype=float32 was asked for, A is float64."),
+    "the update is zero at the start, can learn, and comes from rng",
     Mistake("BothZero", "both-zero", start("self.A[...] = 0")),
     Mistake("BothRandom", "start-not-frozen",
             start("self.B[...] = self.rng.standard_normal(self.B.shape)")),
@@ -84,73 +60,45 @@ MISTAKES = [
     Mistake("StartOfOneRow", "starts-alike", start("self.A[...] = self.A[0]")),
     Mistake("StartOfTheUnitMatrix", "ignores-rng", start("self.A[...] = np.eye(*self.A.shape)")),
     Mistake("RngNotHandedOn", "ignores-rng", {", rng=self.rng": ""}),
-    Mistake("OneSeedForAllMasks", "ignores-rng", start("self.rng = np.random.default_rng(0)")),
-    Mistake("IgnoresRng", "ignores-rng",
-            {"self.rng.random(x.shape)": "np.random.default_rng().random(x.shape)"}),
-    Mistake("GlobalRandom", "global-random",
-            {"self.rng.random(x.shape)": "np.random.rand(*x.shape)"}),
-    Mistake("NeedsRng", "raised", {"np.random.default_rng(rng)": "rng"}),  # fails when left out
-    # ---- Step 2: forward without dropout ----
+    "any leading axes; dtypes stay as they are",
+    Mistake("RowsOnly", "wrong-shape", output("return h.reshape(-1, self.out_features)")),
+    Mistake("DropsAllInEvaluation", "not-finite",  # takes it for a rate of 1: 0 / 0
+            output("return h * np.inf if self.dropout and not self.training else h"),
+            seen="LoRADropoutLayer.forward holds 5 times NaN or infinity, among 5 numbers."),
+    "with training = False, and with p = 0, it is plain LoRA",
+    Mistake("RefusesZero", "raised", {"if not 0 <= rate < 1": "if not 0 < rate < 1"}),
     Mistake("AlphaNotOverR", "terms",
             {"rank, alpha, dtype=": "rank, alpha * rank, dtype="},
             seen="The output at p = 0.0, training = False: r times"),
-    Mistake("AlphaLost", "terms", {"rank, alpha, dtype=": "rank, dtype="}),
     Mistake("NoSInForward", "terms", {UPDATE: "update = Ax @ self.B.T"},
             seen="The output at p = 0.0, training = False: 1/s times"),
-    Mistake("NoUpdate", "terms", {OUTPUT: "return x @ W.T"}),
     Mistake("NoFrozenPath", "terms", {"return x @ W.T + update": "return update"},
             seen="The output at p = 0.0, training = False: missing"),
+    Mistake("ScalesInPlace", "changes-input",  # at a rate of 0 that is the caller's own array
+            {UPDATE: "if self.training:\n    rows *= self.scaling\n" + UPDATE}),
+    Mistake("ActiveInEvaluation", "active-in-evaluation",
+            {"if self.training and self.dropout": "if self.dropout"}),
+    Mistake("DividedByRate", "wrong-factor",
+            {"x.dtype.type(1 - self.dropout)": "self.dropout",
+             "training and self.dropout": "training"},
+            seen="At a rate of 0 "),
+    "the frozen path sees no mask",
+    Mistake("GlobalRandom", "global-random",
+            {"self.rng.random(x.shape)": "np.random.rand(*x.shape)"}),
     Mistake("FrozenPathDivided", "factor",
             {"return x @ W.T": "return x @ W.T / (1 - self.dropout * self.training)"},
             seen="With B = 0 the output in training is 1.33 times X W^T."),
-    Mistake("NoWidthOfX", "accepts-nonsense",
-            {'check_shape("x", x, (..., self.in_features))':
-             "x = np.broadcast_to(x, (*x.shape[:-1], self.in_features))"},
-            seen="an x of width 1 raised no ValueError or TypeError."),
-    Mistake("OneRowOfW", "accepts-nonsense", {CHECK_W: ""},  # its one output is added to all others
-            seen="a W of shape (1, 6) raised no ValueError or TypeError."),
-    Mistake("RowsOnly", "wrong-shape", output("return h.reshape(-1, self.out_features)"),
-            at="any leading axes; dtypes stay as they are"),
-    Mistake("ScalesInPlace", "changes-input",  # at a rate of 0 that is the caller's own array
-            {UPDATE: "if self.training:\n    rows *= self.scaling\n" + UPDATE}, at=IS_PLAIN),
-    # ---- Step 3: where the mask goes ----
-    Mistake("FrozenPathToo", "frozen-path", {"return x @ W.T": "return dropped @ W.T"},
-            at="the frozen path sees no mask"),
+    Mistake("FrozenPathToo", "frozen-path", {"return x @ W.T": "return dropped @ W.T"}),
+    Mistake("DropsInPlace", "changes-input", {"dropped = x * mask": "x *= mask\ndropped = x"}),
+    "the mask is on the update's input",
     Mistake("OnOutput", "on-output",
             ELSEWHERE | {"+ update.reshape": "+ self.drop(update).reshape"}),
     Mistake("OnBottleneck", "on-bottleneck",
             ELSEWHERE | {UPDATE: "update = (self.scaling * self.drop(Ax)) @ self.B.T"}),
     Mistake("MaskOnA", "on-weight", ELSEWHERE | {"rows @ self.A.T": "rows @ self.drop(self.A).T"}),
     Mistake("MaskOnB", "on-weight", ELSEWHERE | {"@ self.B.T": "@ self.drop(self.B).T"}),
-    Mistake("MaskForInput", "operand", {"dropped = x * mask": "dropped = mask"},
-            seen="The output in training: M in the place of x"),
     Mistake("NoDropout", "no-dropout", {"dropped = x * mask": "dropped = x"},
             seen="No entry was dropped in 4,096 at a rate of 0.25."),
-    Mistake("ActiveInEvaluation", "active-in-evaluation",
-            {"if self.training and self.dropout": "if self.dropout"}),
-    Mistake("FlagReadOnce", "active-in-evaluation",  # in the first forward pass
-            {"if self.training and": 'if self.__dict__.setdefault("first", self.training) and'},
-            seen="With training set to False later on, entries are dropped."),
-    Mistake("ScaledInEvaluation", "terms",
-            {UPDATE: f"{UPDATE} * (1 if self.training else 1 - self.dropout)"}),
-    Mistake("DropsAllInEvaluation", "not-finite",  # takes it for a rate of 1: 0 / 0
-            output("return h * np.inf if self.dropout and not self.training else h"),
-            seen="LoRADropoutLayer.forward holds 5 times NaN or infinity, among 5 numbers."),
-    Mistake("DropsInPlace", "changes-input", {"dropped = x * mask": "x *= mask\ndropped = x"}),
-    Mistake("DoubleMask", "wrong-dtype",  # the stumbling block of most
-            {"kept.astype(x.dtype) / x.dtype.type(1 - self.dropout)": "kept / (1 - self.dropout)"},
-            seen="forward in training: float32 in gave float64 out."),
-    # ---- Step 3: what is dropped, and what is done with the rest ----
-    Mistake("NoScale", "wrong-factor", {" / x.dtype.type(1 - self.dropout)": ""}),
-    Mistake("TimesKeepRate", "wrong-factor", {"/ x.dtype.type(1": "* x.dtype.type(1"}),
-    Mistake("DividedByRate", "wrong-factor",
-            {"x.dtype.type(1 - self.dropout)": "self.dropout",
-             "training and self.dropout": "training"},
-            seen="At a rate of 0 "),
-    Mistake("RateIsKeepRate", "rate-is-keep-rate",
-            {">= self.dropout": "< self.dropout", "(1 - self.dropout)": "(self.dropout)"}),
-    Mistake("WrongRate", "wrong-rate",  # a Gaussian where a uniform belongs
-            {"self.rng.random(": "self.rng.standard_normal("}),
     Mistake("NoneKept", "wrong-rate",  # the upper end is not among the numbers drawn: all are 0
             {KEPT: "kept = self.rng.integers(0, 1, x.shape)"},
             seen="All 4,096 entries were dropped at a rate of 0.25."),
@@ -159,17 +107,25 @@ MISTAKES = [
             seen=f"{LEVELS}[0.     0.6667 1.3333] ..."),
     Mistake("Leaks", "values",  # makes small what should be zero
             {"dropped = x * mask": "dropped = x * np.maximum(mask, 0.1)"},
-            at="the mask is on the update's input", seen=f"{LEVELS}[0.1    1.3333]"),
-    Mistake("FixedMask", "fixed-mask",
-            {KEPT: 'kept = getattr(self, "kept", None)\n'
-                   "if kept is None or kept.shape != x.shape:\n"
-                   "    kept = self.kept = self.rng.random(x.shape) >= self.dropout"}),
+            seen=f"{LEVELS}[0.1    1.3333]"),
+    "each entry is dropped by itself at the rate p, or divided by 1 - p",
+    Mistake("NoScale", "wrong-factor", {" / x.dtype.type(1 - self.dropout)": ""}),
+    Mistake("TimesKeepRate", "wrong-factor", {"/ x.dtype.type(1": "* x.dtype.type(1"}),
+    Mistake("RateIsKeepRate", "rate-is-keep-rate",
+            {">= self.dropout": "< self.dropout", "(1 - self.dropout)": "(self.dropout)"}),
+    Mistake("WrongRate", "wrong-rate",  # a Gaussian where a uniform belongs
+            {"self.rng.random(": "self.rng.standard_normal("}),
     Mistake("SharedMask", "shared-mask", {"random(x.shape)": "random(x.shape[-1])"}),
     Mistake("SharedByTwo", "shared-mask",  # a row and its neighbour
             {KEPT: "half = self.rng.random((x.size // x.shape[-1], x.shape[-1]))\n"
                    "kept = half.repeat(2, axis=0)[:len(half)].reshape(x.shape) >= self.dropout"},
             seen="1,024 rows have 512 different masks."),
     Mistake("MaskPerRow", "mask-per-row", {"random(x.shape)": "random((*x.shape[:-1], 1))"}),
+    "each forward pass has its own mask",
+    Mistake("FixedMask", "fixed-mask",
+            {KEPT: 'kept = getattr(self, "kept", None)\n'
+                   "if kept is None or kept.shape != x.shape:\n"
+                   "    kept = self.kept = self.rng.random(x.shape) >= self.dropout"}),
     Mistake("FixedCountInRow", "fixed-count",
             {KEPT: "kept = np.ones(x.shape)\n"
                    "kept[..., :round(self.dropout * x.shape[-1])] = 0\n"
@@ -179,37 +135,44 @@ MISTAKES = [
             {KEPT: "kept = np.arange(x.size) >= round(self.dropout * x.size)\n"
                    "kept = self.rng.permutation(kept).reshape(x.shape)"},
             seen="In each forward pass 3,072 entries are kept."),
-    # ---- Steps 2 and 4: backward ----
+    "masks come from rng, and stop once training is False",
+    Mistake("OneSeedForAllMasks", "ignores-rng", start("self.rng = np.random.default_rng(0)")),
+    Mistake("IgnoresRng", "ignores-rng",
+            {"self.rng.random(x.shape)": "np.random.default_rng().random(x.shape)"}),
+    Mistake("NeedsRng", "raised", {"np.random.default_rng(rng)": "rng"}),  # fails when left out
+    Mistake("FlagReadOnce", "active-in-evaluation",  # in the first forward pass
+            {"if self.training and": 'if self.__dict__.setdefault("first", self.training) and'},
+            seen="With training set to False later on, entries are dropped."),
+    "the same masks act on any X, A, B and s; dtypes stay as they are",
+    Mistake("MaskForInput", "operand", {"dropped = x * mask": "dropped = mask"},
+            seen="The output in training: M in the place of x"),
+    Mistake("DoubleMask", "wrong-dtype",  # the stumbling block of most
+            {"kept.astype(x.dtype) / x.dtype.type(1 - self.dropout)": "kept / (1 - self.dropout)"},
+            seen="forward in training: float32 in gave float64 out."),
+    "left out, alpha is 16 and the rate 0.1",
+    Mistake("DefaultAlpha", "signature", {"alpha: float = 16.0": "alpha: float = 8.0"},
+            seen="With alpha left out, what is kept of an input of ones becomes 1, expected 2."),
+    Mistake("DefaultRate", "signature", {"dropout: float = 0.1": "dropout: float = 0.0"},
+            seen="With dropout left out, what is kept of an input of ones becomes 2, "
+                 "expected 2.222."),
+    "backward before forward raises RuntimeError",
     Mistake("BackwardFirst", "backward-first",
             {"rows = self._rem": "if not self.cache:\n"
                                  "    return grad_output @ self.B @ self.A\n"
                                  "rows = self._rem"}),
-    Mistake("GradOutputNotChecked", "accepts-nonsense",  # as many rows, in another shape
-            backward("grad_output = grad_output.reshape(*shape[:-1], -1)"),
-            seen="a grad_output of shape (7, 2, 5) raised no ValueError or TypeError."),
+    "without dropout they are those of plain LoRA",
     Mistake("FrozenGradientLost", "terms", {BACK: "return through_update"}),
     Mistake("AxesSwapped", "operand",  # x and its gradient flattened in another order
             backward("turned = grad_output.swapaxes(0, max(grad_output.ndim - 2, 0))")
-            | {"GB.T @ rows": "(turned.reshape(G.shape) @ self.B).T @ rows * self.scaling"},
-            at=NO_MASK),
+            | {"GB.T @ rows": "(turned.reshape(G.shape) @ self.B).T @ rows * self.scaling"}),
     Mistake("Averaged", "factor",
             {"GB.T @ rows": "GB.T @ rows / len(G)", "= G.T @ (": "= G.T / len(G) @ ("}),
-    # ---- Step 4: the mask of backward ----
+    Mistake("NoMaskAtZero", "raised",  # forward makes none at a rate of 0
+            {"if mask is not None": "if self.training"}),
+    "with dropout they use the mask of their own forward pass",
     Mistake("OtherMaskInBackward", "other-mask-in-backward",
             {"through_update * mask": "through_update * self.rng.permutation(mask)"}),
-    Mistake("StaleMask", "stale-mask",  # keeps the last one there was
-            {'"mask": mask': '"mask": self.cache.get("mask") if mask is None else mask'}),
-    Mistake("NoMaskAtZero", "raised",  # forward makes none at a rate of 0
-            {"if mask is not None": "if self.training"}, at=NO_MASK),
-    Mistake("FlagInBackward", "flag-in-backward",
-            {'"x": rows': '"x": x.reshape(rows.shape)'}
-            | backward("mask = mask if self.training else None\n"
-                       "rows = rows if mask is None else rows * mask.reshape(rows.shape)\n"
-                       "Ax = rows @ self.A.T")),
     Mistake("UnmaskedA", "operand", {'"x": rows': '"x": x.reshape(rows.shape)'}),
-    Mistake("UnmaskedB", "operand",
-            {'"Ax": Ax': '"Ax": x.reshape(rows.shape) @ self.A.T'}),
-    Mistake("UnmaskedX", "operand", {"through_update * mask": "through_update"}),
     Mistake("UnscaledX", "terms",
             {"through_update * mask": "through_update * (mask > 0)"}),
     Mistake("MaskOnAll", "mask-on-whole-gradient",
@@ -217,25 +180,32 @@ MISTAKES = [
     Mistake("MaskedTwice", "factor",  # forward has kept the masked input
             backward("rows = rows if mask is None else rows * mask.reshape(rows.shape)"),
             seen="The gradient of A: multiplied by 1/(1-p)."),
-    # ---- Step 5: merging ----
-    Mistake("MergesCopy", "terms", merge("return W.copy()"), at=MERGED),
-    Mistake("MergesWithoutS", "terms", merge("return W + self.B @ self.A"), at=MERGED),
-    Mistake("MergedWithRate", "terms",
-            merge("return W + self.delta_weight() * (1 - self.dropout)")),
+    "backward follows the last forward, not the flag",
+    Mistake("StaleMask", "stale-mask",  # keeps the last one there was
+            {'"mask": mask': '"mask": self.cache.get("mask") if mask is None else mask'}),
+    Mistake("FlagInBackward", "flag-in-backward",
+            {'"x": rows': '"x": x.reshape(rows.shape)'}
+            | backward("mask = mask if self.training else None\n"
+                       "rows = rows if mask is None else rows * mask.reshape(rows.shape)\n"
+                       "Ax = rows @ self.A.T")),
+    "gradients are replaced; a wrong grad_output is refused",
+    Mistake("GradOutputNotChecked", "accepts-nonsense",  # as many rows, in another shape
+            backward("grad_output = grad_output.reshape(*shape[:-1], -1)"),
+            seen="a grad_output of shape (7, 2, 5) raised no ValueError or TypeError."),
+    "the merged weight is W + s B A",
+    Mistake("MergesCopy", "terms", merge("return W.copy()")),
     Mistake("MergedWithMask", "merged-with-mask",
             merge("mask = (self.rng.random(W.shape[1]) >= self.dropout) / (1 - self.dropout)\n"
                   "return (W + self.delta_weight() * mask).astype(W.dtype)")),
+    Mistake("MergesInDouble", "wrong-dtype",
+            merge("return super().merge_weights(W).astype(np.float64)"),
+            seen="merge_weights: float32 in gave float64 out."),
+    "training and merging leave each other alone",
     Mistake("MergedWithLastMask", "merged-with-mask",
             merge('mask = self.cache.get("mask")\n'
                   "mask = 1 if mask is None else mask.reshape(-1, self.in_features)[0]\n"
                   "return super().merge_weights(W) + self.delta_weight() * (mask - 1)"),
             seen="A forward pass in training changed the merged weight."),
-    Mistake("MergesInDouble", "wrong-dtype",
-            merge("return super().merge_weights(W).astype(np.float64)"),
-            seen="merge_weights: float32 in gave float64 out."),
-    Mistake("MergesOneRow", "accepts-nonsense", merge("return W + self.delta_weight()"),
-            at="wrong shapes of W are refused",
-            seen="a W of shape (1, 6) raised no ValueError or TypeError."),
     Mistake("MergeEndsTraining", "merge-changes-layer",
             merge("self.training = False\nreturn super().merge_weights(W)"),
             seen="training was True, and is False after the merge."),
@@ -246,6 +216,28 @@ MISTAKES = [
                   "return merged"),
             seen="With a merge between forward and backward, the gradient of X is another one."),
     Mistake("DeadParameters", "dead-parameters",  # keeps B A from the start of the step
-            merge('return W + self.__dict__.setdefault("kept", super().merge_weights(W) - W)'),
-            at="training and merging leave each other alone"),
+            merge('return W + self.__dict__.setdefault("kept", super().merge_weights(W) - W)')),
+    "rates outside 0 <= p < 1, and a rank of 0, are refused",
+    Mistake("NoDropoutParameter", "signature",
+            {"dropout: float = 0.1": "rate: float = 0.1",
+             "check_rate(dropout)": "check_rate(rate)"}),
+    Mistake("RateNotChecked", "rate-not-checked", {"check_rate(dropout)": "dropout"}),
+    Mistake("NegativeAccepted", "rate-not-checked", {"if not 0 <= rate < 1": "if not rate < 1"},
+            seen="dropout=-0.1 raised no ValueError or TypeError."),
+    Mistake("NanAccepted", "rate-not-checked",  # both comparisons are false for NaN
+            {"if not 0 <= rate < 1": "if rate < 0 or rate >= 1"},
+            seen="dropout=nan raised no ValueError or TypeError."),
+    Mistake("RankNotChecked", "accepts-nonsense",
+            {"rank, alpha, dtype=": "max(rank, 1), alpha, dtype="},
+            seen="rank=0 raised no ValueError or TypeError."),
+    "wrong shapes of x and W are refused",
+    Mistake("NoWidthOfX", "accepts-nonsense",
+            {'check_shape("x", x, (..., self.in_features))':
+             "x = np.broadcast_to(x, (*x.shape[:-1], self.in_features))"},
+            seen="an x of width 1 raised no ValueError or TypeError."),
+    Mistake("OneRowOfW", "accepts-nonsense", {CHECK_W: ""},  # its one output is added to all others
+            seen="a W of shape (1, 6) raised no ValueError or TypeError."),
+    "wrong shapes of W are refused",
+    Mistake("MergesOneRow", "accepts-nonsense", merge("return W + self.delta_weight()"),
+            seen="a W of shape (1, 6) raised no ValueError or TypeError."),
 ]

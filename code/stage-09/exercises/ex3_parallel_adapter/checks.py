@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial
+from exercises.harness.checking import (GENERAL, Exercise, Found, Report, Terms, Trial, Watch,
+                                         activations)
 
 EXERCISE = Exercise(3, "parallel adapter")
 
@@ -67,6 +68,7 @@ class Tanh:
             raise Found(FLATTENED, f"The sublayer gave an output of shape {self.untouched.shape} "
                                    f"and got a gradient of shape {g.shape}.")
         self.back = self.pull(g)
+        self.returned = self.back.copy()
         return self.back
 
     def pull(self, g: np.ndarray) -> np.ndarray:
@@ -94,9 +96,30 @@ def _x(trial: Trial) -> np.ndarray:
     return trial.normal(ROWS, D, seed=2)
 
 
+def _flow(at: Watch, sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray | None) -> Arrays:
+    """The output and, if there is G, the gradients; every inner value passes through `at`."""
+    own, (down, up) = Tanh(sublayer.W, sublayer.linear), arrays.values()
+    z = at("z", at("x of the adapter", x) @ down)
+    a = at("relu(z)", np.maximum(z, 0), activations(z, "relu(z)"))
+    bottleneck = at("c relu(z) W_up", SCALE * a @ up, {
+        "c relu(z W_up)": SCALE * np.maximum(z @ up, 0), "c z W_up": SCALE * z @ up})
+    f = own.forward(at("x of the sublayer", x, {"x + c relu(z) W_up": x + bottleneck}))
+    found = {"output": at("f(x)", f) + bottleneck}
+    if G is None:
+        return found
+    G = at("G", G)
+    for_z = at("the gradient of z", SCALE * at("the gradient of relu(z)", G @ up.T)
+               * at("relu'(z)", (z > 0).astype(np.float64)))
+    rows, z_rows = (array.reshape(-1, array.shape[-1]) for array in (x, for_z))
+    return found | {"W_up": SCALE * a.reshape(len(rows), -1).T @ G.reshape(len(rows), -1),
+                    "W_down": rows.T @ z_rows,
+                    "x": own.pull(at("the gradient that the sublayer gets", G)) + for_z @ down.T}
+
+
 def _terms(sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray | None = None) -> Terms:
     """The output and, if there is G, the gradients as sums."""
-    own, (down, up) = Tanh(sublayer.W, sublayer.linear), (arrays[name] for name in NAMES)
+    arrays = {name: arrays[name].astype(np.float64) for name in NAMES}  # copies: these stay
+    own, (down, up) = Tanh(sublayer.W, sublayer.linear), arrays.values()
     f, z = own.forward(x), x @ down
     nodes = {"c": ("", SCALE), "4/c": ("", 4 / SCALE), "x": ("ni", x), "f(x)": ("no", f),
              "relu(z)": ("nm", np.maximum(z, 0)), "W_down": ("im", down), "W_up": ("mo", up)}
@@ -111,7 +134,8 @@ def _terms(sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray | None =
                  "W_down": ("im", [((), "c x G W_up relu'(z)")]),
                  "x": ("ni", [(("the sublayer",), "f.backward(G)"),
                               (("the adapter",), "c G W_up relu'(z) W_down")])}
-    return Terms(nodes, sums, known, x.shape[:-1])
+    return Terms(nodes, sums, known, x.shape[:-1],
+                 flow=lambda at: _flow(at, sublayer, arrays, x, G))
 
 
 def example_terms(trial: Trial) -> Terms:
@@ -281,7 +305,7 @@ def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None
     trial.call(adapter.forward, x)
     back = trial.call(adapter.backward, G)
     trial.same_bits("the sublayer's weight", sublayer.W, kept, TRAINS_SUBLAYER)
-    if sublayer.back is not None and not trial.agrees(sublayer.back, sublayer.pull(G)):
+    if sublayer.back is not None and not trial.agrees(sublayer.back, sublayer.returned):
         raise Found(IN_PLACE, "After your backward the array that the sublayer's returned has "
                               "changed.")
     trial.measure(trial.arrays(adapter, NAMES, "gradients") | {"x": back}, terms)

@@ -26,17 +26,13 @@ def refuses_only(what):
     return {CHECK_SCALE: "scale", "m = check": f"if {what}: raise ValueError(scale)\nm = check"}
 
 
-ARRAYS = "W_down is (d_model, bottleneck), W_up the reverse; dtype as asked"
-TRAINS = "the adapter can be made and trains W_down and W_up, nothing else"
-LINEAR = "with a linear sublayer"
 NOT_REFUSED = "raised no ValueError or TypeError."
 CALL_2 = "In call 2, with other numbers in the arrays and another input, the"
 
 MISTAKES = [
-    # ---- Step 1: two arrays ----
+    "the adapter can be made and trains W_down and W_up, nothing else",
     Mistake("KeysFromThePaper", "signature",
             method('def parameters(self):\n    return {"down": self.W_down, "up": self.W_up}'),
-            at=TRAINS,
             seen="parameters() has the keys ['down', 'up'], expected ['W_down', 'W_up']."),
     Mistake("ParametersAsList", "wrong-type",
             method("def parameters(self):\n    return [self.W_down, self.W_up]"),
@@ -49,19 +45,19 @@ MISTAKES = [
                    "    return super().num_parameters() + self.sublayer.W.size")),
     Mistake("ShortNames", "signature",
             {"d_model: int,": "width: int,", CHECK_WIDTH: 'check_count("width", width)'},
-            at=TRAINS, seen="The call itself failed."),
+            seen="The call itself failed."),
+    "W_down is (d_model, bottleneck), W_up the reverse; dtype as asked",
     Mistake("OtherDefaultDtype", "signature",
             {"dtype: Any = np.float32": "dtype: Any = np.float64"},
             seen="Made with sublayer and d_model=6 alone, W_down is float64 of shape (6, 64)"),
-    Mistake("DefaultScale", "signature", {"scale: float = 4.0": "scale: float = 1.0"}),
     Mistake("Transposed", "transposed",
             start("self.W_down, self.W_up = self.W_down.T.copy(), self.W_up.T.copy()")),
     Mistake("Flattened", "wrong-shape",
             start("self.W_down, self.W_up = self.W_down.ravel(), self.W_up.ravel()"),
-            at=ARRAYS, seen="W_down has shape (30,), expected (6, 5)."),
-    Mistake("DtypeIgnored", "wrong-dtype", {"check_dtype(dtype)": "np.float64"}, at=ARRAYS,
+            seen="W_down has shape (30,), expected (6, 5)."),
+    Mistake("DtypeIgnored", "wrong-dtype", {"check_dtype(dtype)": "np.float64"},
             seen="dtype=float32 was asked for, W_down is float64."),
-    # ---- Step 1: the start ----
+    "W_up is zero, W_down is not and comes from rng",
     Mistake("UpRandom", "start-not-frozen",  # as that of the book's sequential Adapter
             start("self.W_up[...] = self.W_down.T")),
     Mistake("BothZero", "never-learns", start("self.W_down[...] = 0")),
@@ -71,31 +67,23 @@ MISTAKES = [
     Mistake("OwnRandomness", "ignores-rng", {"default_rng(rng)": "default_rng()"}),
     Mistake("AlwaysSeedZero", "ignores-rng", {"default_rng(rng)": "default_rng(0)"}),
     Mistake("NoneIsSeedZero", "ignores-rng", {"default_rng(rng)": "default_rng(rng or 0)"}),
-    # ---- Step 1: arguments that make no sense ----
-    Mistake("WidthNotChecked", "accepts-nonsense", {CHECK_WIDTH: "d_model"},
-            seen=f"d_model=0 {NOT_REFUSED}"),
-    Mistake("BottleneckNotChecked", "accepts-nonsense", {CHECK_BOTTLENECK: "bottleneck_dim"},
-            seen=f"bottleneck_dim=0 {NOT_REFUSED}"),
-    Mistake("ScaleNotChecked", "accepts-nonsense", {CHECK_SCALE: "scale"},
-            seen=f"scale=nan {NOT_REFUSED}"),
-    Mistake("RefusesOnlyZero", "accepts-nonsense",
-            refuses_only("scale == 0 or not np.isfinite(scale)"),
-            seen="scale=-4.0 raised no ValueError"),
-    # ---- Step 2: forward ----
+    "any leading axes",
+    Mistake("RowsOnly", "wrong-shape", output("return out.reshape(-1, self.d_model)")),
+    "a fresh adapter leaves the sublayer's output as it is",
     Mistake("OwnResidual", "another", {OUTPUT: f"{OUTPUT} + x"}),
+    Mistake("SublayerLost", "factor", {"self.sublayer.forward(x) + ": ""}),
+    "the output is f(x) plus the scaled bottleneck of x",
+    Mistake("DefaultScale", "signature", {"scale: float = 4.0": "scale: float = 1.0"}),
     Mistake("ReadsOutput", "reads-output",
             {BOTTLENECK: "f = self.sublayer.forward(x)\na = np.maximum(f @ self.W_down, 0)",
              "return self.sublayer.forward(x)": "return f"}),
     Mistake("BeforeSublayer", "before-sublayer",
             {OUTPUT: "return self.sublayer.forward(x + self.scale * (a @ self.W_up))"}),
-    Mistake("SublayerLost", "factor", {"self.sublayer.forward(x) + ": ""}),
     Mistake("InPlace", "writes-into-sublayer",
             {OUTPUT: "f = self.sublayer.forward(x)\n"
                      "f += self.scale * (a @ self.W_up)\n"
                      "return f"}),
     Mistake("NoScale", "terms", {"+ self.scale * (a": "+ (a"}),
-    Mistake("ScalesAll", "factor",
-            {OUTPUT: "return self.scale * (self.sublayer.forward(x) + a @ self.W_up)"}),
     Mistake("ScaleNotPassed", "terms",  # checks it, and uses the default
             {CHECK_SCALE: f"{CHECK_SCALE} and 4.0"}, seen="The output: 4/c times: the adapter"),
     Mistake("NoNonlinearity", "operand", {BOTTLENECK: "a = x @ self.W_down"}),
@@ -104,26 +92,22 @@ MISTAKES = [
     Mistake("FirstOfTheBatch", "operand",  # the other sequences get its bottleneck
             {BOTTLENECK: "a = np.maximum((x[:1] if x.ndim == 3 else x) @ self.W_down, 0)"},
             seen="The output: the first entry of the batch for all of relu(z)"),
-    Mistake("RowsOnly", "wrong-shape", output("return out.reshape(-1, self.d_model)"),
-            at="any leading axes"),
+    "dtypes stay as they are",
     Mistake("SingleOnTheWay", "wrong-dtype",
             {BOTTLENECK: "a = np.maximum(x.astype(np.float32).astype(x.dtype) @ self.W_down, 0)"},
             seen="forward: float64 in gave float64 out, but it is off by"),
-    # ---- Step 3: backward ----
+    "backward refuses to be first, and another shape",
     Mistake("BackwardFirst", "backward-first",
             {"x, a = self._rem": "if not self.cache:\n    return grad_output\nx, a = self._rem"}),
     Mistake("OneRowForAll", "accepts-nonsense",  # NumPy repeats a gradient that has too few rows
             {CHECK_G: "grad_output = grad_output + np.zeros_like(x)"},
             seen=f"a grad_output of one row for 8 {NOT_REFUSED}"),
-    Mistake("NoReluMask", "operand", {" * (a > 0)": ""}),
-    Mistake("ReluSlope", "operand", {"* (a > 0)": "* a"}),
-    Mistake("BeforeRelu", "operand",
-            {"self.scale * (a.T @ G)": "self.scale * ((rows @ self.W_down).T @ G)"}),
-    Mistake("SublayerAsIdentity", "operand",
-            {BACK: "return grad_output + through_adapter"}),
+    "gradients have the shapes of what they belong to",
     Mistake("FlattensForTheSublayer", "gradient-flattened",
             {BACK: "return self.sublayer.backward(G).reshape(x.shape) + through_adapter"},
             seen="The sublayer gave an output of shape (6,) and got a gradient of shape (1, 6)."),
+    "with a linear sublayer",
+    Mistake("NoReluMask", "operand", {" * (a > 0)": ""}),
     Mistake("InPlaceBack", "writes-into-sublayer",
             {BACK: "back = self.sublayer.backward(grad_output)\n"
                    "back += through_adapter\n"
@@ -140,19 +124,31 @@ MISTAKES = [
             seen="The gradient of W_up: multiplied by 1/2 or 1/(the batch)."),
     Mistake("AxesExchanged", "operand",  # brings time to the front for x alone: the shapes agree
             {"rows.T @ D": "(x.swapaxes(0, 1) if x.ndim == 3 else x).reshape(rows.shape).T @ D"},
-            at=LINEAR, seen="The gradient of W_down: the first two axes of x swapped"),
+            seen="The gradient of W_down: the first two axes of x swapped"),
+    "in the first step that of W_down is zero and that of W_up is not",
     Mistake("SkipsZeros", "values",  # saves the work while W_up is zero, and so it stays zero
             {"(a.T @ G)": "(a.T @ G) * self.W_up.any()"},
             seen="The gradient of W_up is zero, so nothing would be learned."),
     Mistake("AlmostZero", "values",  # so that W_down can learn at once
             {"(G @ self.W_up.T)": "(G @ (self.W_up + 1e-9).T)"},
             seen="With W_up at zero nothing can come back to W_down."),
+    "gradients are replaced, not added up; dtypes stay as they are",
     Mistake("DoubleGradients", "wrong-dtype", {"rows.T @ D": "(rows.T @ D).astype(np.float64)"},
             seen="the gradient of W_down: float32 in gave float64 out."),
-    # ---- Steps 2 and 3: something kept or written ----
+    "each step goes by the arrays and the input of its own forward",
     Mistake("DeadParameters", "dead-parameters",
             {BOTTLENECK: f"self.W_up = self.W_up.copy()\n{BOTTLENECK}"}),
     Mistake("ScaledUpOnce", "kept",  # the array of the first forward pass
             {"a @ self.W_up": 'a @ self.__dict__.setdefault("up", self.W_up.copy())'},
             seen=f"{CALL_2} output is what W_up of the call before"),
+    "sizes below 1 and a scale not finite and positive are refused",
+    Mistake("WidthNotChecked", "accepts-nonsense", {CHECK_WIDTH: "d_model"},
+            seen=f"d_model=0 {NOT_REFUSED}"),
+    Mistake("BottleneckNotChecked", "accepts-nonsense", {CHECK_BOTTLENECK: "bottleneck_dim"},
+            seen=f"bottleneck_dim=0 {NOT_REFUSED}"),
+    Mistake("ScaleNotChecked", "accepts-nonsense", {CHECK_SCALE: "scale"},
+            seen=f"scale=nan {NOT_REFUSED}"),
+    Mistake("RefusesOnlyZero", "accepts-nonsense",
+            refuses_only("scale == 0 or not np.isfinite(scale)"),
+            seen="scale=-4.0 raised no ValueError"),
 ]

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 import peft
-from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial
+from exercises.harness.checking import (GENERAL, Exercise, Found, Report, Terms, Trial, Watch,
+                                         activations)
 
 EXERCISE = Exercise(4, "A prefix from an MLP")
 
@@ -216,11 +217,27 @@ def _layouts(rows: np.ndarray) -> Arrays:
             "F read as (2, L, H, dh)": rows.reshape(P, 2, L, H, DH).transpose(2, 1, 0, 3, 4),
             "F read as (L, H, 2, dh)": rows.reshape(P, L, H, 2, DH).transpose(1, 3, 0, 2, 4),
             "F read as (L, 2, dh, H)": rows.reshape(P, L, 2, DH, H).transpose(1, 2, 0, 4, 3)}
+    made |= {f"F with its {what} reversed": np.flip(_laid_out(rows), axis) for axis, what in (
+        (0, "layers"), (2, "tokens"), (3, "heads"), (4, "numbers of a head"))}
     return {what: _in_rows(prefix) for what, prefix in made.items()}
+
+
+def _flow(at: Watch, a: Arrays, G: np.ndarray | None) -> Arrays:
+    """The prefix or, if there is G, the gradients; every inner value passes through `at`."""
+    z = at("z", at("E W1", at("E", a["E"]) @ a["W1"].T) + at("b1", np.tile(a["b1"], (P, 1))))
+    T = at("T", np.tanh(z), activations(z, "tanh(z)"))
+    if G is None:
+        return {"prefix in rows": T @ a["W2"].T + a["b2"]}
+    rows = at("G", _in_rows(G))
+    for_T = at("the gradient of T", rows @ a["W2"])
+    for_z = at("the gradient of z", for_T * (1 - at("T²", T * T)))
+    return {"b2": rows.sum(0), "W2": rows.T @ T, "b1": for_z.sum(0), "W1": for_z.T @ a["E"],
+            "E": for_z @ a["W1"]}
 
 
 def _terms(a: Arrays, G: np.ndarray | None = None) -> Terms:
     """The prefix, in rows, and if there is G, the gradient of the prefix, those of the arrays."""
+    a = {name: array.astype(np.float64) for name, array in a.items()}  # copies: these stay
     Z, rows = _before_tanh(a), _rows(a)
     T, hidden, sigmoid = np.tanh(Z), Z - a["b1"], 1 / (1 + np.exp(-Z))
     nodes = {"P": ("", P), "T": ("pk", T), "W2": ("fk", a["W2"]), "b2": ("f", a["b2"]),
@@ -244,7 +261,7 @@ def _terms(a: Arrays, G: np.ndarray | None = None) -> Terms:
                   "G moved as in forward": G.transpose(1, 2, 0, 3, 4).reshape(P, F)}
         known |= {f"G with its axes as {axes}": G.transpose(2, *axes).reshape(P, F)
                   for axes in ((1, 0, 3, 4), (0, 3, 1, 4), (0, 1, 4, 3))}
-    return Terms(nodes, sums, known)
+    return Terms(nodes, sums, known, flow=lambda at: _flow(at, a, G))
 
 
 def example_terms(trial: Trial) -> Terms:

@@ -1,14 +1,14 @@
 """Exercise 5, LoRA and prompt tuning together: the tests. Reading them spoils the exercise.
 
-`_attention` computes the attention from the arrays, with one thing left out or changed on request:
-that is how a wrong output is known again. `_flow` does the same for the backward pass.
+`_flow` computes everything, forward and backward, in the most direct way. With any one of its inner
+values changed it computes what a wrong answer gives: that is how such an answer is known again.
 """
 
 from typing import Any
 
 import numpy as np
 
-from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial
+from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial, Watch
 
 EXERCISE = Exercise(5, "LoRA and prompt tuning together")
 
@@ -71,6 +71,8 @@ D, RANK, ALPHA_VALUE, P, T, BATCH = 5, 2, 3.0, 3, 6, 2  # s = 1.5
 SHAPES = {"q.A": (RANK, D), "q.B": (D, RANK), "v.A": (RANK, D), "v.B": (D, RANK), "prompt": (P, D)}
 INPUTS = ((BATCH, T, D), (1, T, D), (BATCH, 1, D))  # shapes
 COUNT = 4 * RANK * D + P * D
+Arrays = dict[str, np.ndarray]
+
 
 def _weights(trial: Trial) -> list[np.ndarray]:
     return [0.7 * trial.normal(D, D, seed=30 + i) for i in range(4)]
@@ -97,62 +99,92 @@ def _softmax(S: np.ndarray, axis: int = -1) -> np.ndarray:
     return S / S.sum(axis=axis, keepdims=True)
 
 
-def _attention(a: dict, weights: list, x: np.ndarray, *, s: float = ALPHA_VALUE / RANK,
-               sq: float = 1.0, sv: float = 1.0, sk: float = 0.0, rows: slice = slice(None),
-               scale: float = D ** -0.5, mask: str = "causal", axis: int = -1, P: int = P,
-               raw: bool = False, out: bool = True, cut: bool = True, k_turned: bool = False
-               ) -> np.ndarray:
-    """The attention; with `cut=False` all P + T rows. Every keyword is one possible mistake."""
+def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | None = None,
+          s: float = ALPHA_VALUE / RANK) -> Arrays:
+    """The output and, if there is G, the gradients; every inner value passes through `at`."""
     wq, wk, wv, wo = weights
-    prompt = np.broadcast_to(a["prompt"][:P], (len(x), P, D))
-    E = np.concatenate([prompt, x], axis=1)  # (batch, P+T, d)
-    lit = np.zeros((P + x.shape[1], 1), x.dtype)
-    lit[rows] = 1  # rows that LoRA adapts
-    q_update, v_update = (s * E @ a[f"{n}.A"].T @ a[f"{n}.B"].T * lit for n in "qv")
-    Q, V = E @ wq.T + sq * q_update, E @ wv.T + sv * v_update
-    K = E @ (wk if k_turned else wk.T) + sk * v_update
-    if raw:  # the prompt's rows as keys and values themselves
-        K[:, :P] = V[:, :P] = prompt
-    S = scale * Q @ K.swapaxes(1, 2)
+    T, scale = x.shape[1], D ** -0.5
+    prompt = np.broadcast_to(a["prompt"], (len(x), *a["prompt"].shape))
+    P = prompt.shape[1]
+    E = at("E", np.concatenate([prompt, x], axis=1), {"x without the prompt": x})  # (batch, P+T, d)
     n = E.shape[1]
-    if mask == "product":
-        S, mask = S * np.tri(n), "none"
-    seen = {"causal": np.tri(n), "turned": np.tri(n).T, "none": np.ones((n, n)),
-            "early": np.tri(n, n, -P) + np.eye(n),
-            "open": np.tri(n, n, P), "strict": np.tri(n, n, -1), "after": np.ones((n, n))}[mask]
-    Pi = _softmax(np.where(seen > 0, S, -1e30), axis)
-    if mask == "after":
-        Pi = Pi * np.tri(n)
-    Y = Pi @ V
-    if out:
-        Y = Y @ wo.T
-    return Y[:, P:] if cut else Y
+    virtual = np.arange(n)[:, None] < n - T
+    s = at("s", np.full((n, 1), s), {
+        "16 / r": np.full((n, 1), 16 / RANK), "s on the prompt's rows alone": s * virtual,
+        "s on the real rows alone": s * ~virtual})
+    q_update, v_update = (at(f"the update of {m}", s * (E @ a[f"{m}.A"].T @ a[f"{m}.B"].T))
+                          for m in "qv")
+    to_k, to_v = at("the update of v in V", np.array([0.0, 1.0]), {
+        "the update of v in K": np.array([1.0, 0.0]), "that in K and V": np.ones(2)})
+    Q, V = at("Q", E @ wq.T + q_update), at("V", E @ wv.T + to_v * v_update)
+    K = at("K", E @ at("W_k", wk).T + to_k * v_update)
+    K[:, :P], V[:, :P] = at("keys and values of the prompt", np.stack([K[:, :P], V[:, :P]]),
+                            {"the prompt itself": np.stack([prompt, prompt])})
+    S = at("S", scale * Q @ K.swapaxes(1, 2))
+    sees = at("the causal mask", np.tri(n), {
+        f"a mask {P} places off": np.tri(n, n, -P) + np.eye(n), "a mask in which no position sees "
+        "itself": np.tri(n, n, -1), **{f"a mask {k} too wide": np.tri(n, n, k) for k in (1, P)}})
+    hidden = np.where(sees > 0, S, -1e30)
+    e = np.exp(hidden - hidden.max(-1, keepdims=True))
+    Pi = at("Pi", e / at("its sums", e.sum(-1, keepdims=True)), {
+        "exponentials over their sum over the queries": e / e.sum(-2, keepdims=True),
+        "a softmax over the queries": _softmax(hidden, -2),
+        "a softmax before the mask": _softmax(S) * sees,
+        "a softmax of the scores times the mask": _softmax(S * sees)})
+    Y = at("PiV", Pi @ V) @ at("W_o", wo, {"nothing": np.eye(D)}).T
+    found = {"output": at("the last rows", Y[:, -T:], {"the first rows": Y[:, :T]})}
+    if G is None:
+        return found
+    full, first = np.zeros((2, *E.shape))
+    full[:, -T:], first[:, :T] = G, G
+    Gamma = at("Gamma", at("G", full, {"G at the first rows": first}) @ at(
+        "W_o in backward", wo, {"nothing": np.eye(D)}))  # (batch, P+T, d)
+    Phi = at("Phi", Gamma @ V.swapaxes(1, 2))
+    inner = at("Phi Pi", Phi * Pi)
+    pull = at("the softmax's pull", inner.sum(-1, keepdims=True), {
+        "its sum over the queries": inner.sum(-2, keepdims=True)})
+    gS = at("gS", scale * (at("Pi in gS", Pi) * (Phi - pull)))
+    g = {"q": at("the gradient of Q", gS @ K),
+         "k": at("the gradient of K", gS.swapaxes(1, 2) @ Q, {"gS Q": gS @ Q}),
+         "v": at("the gradient of V", Pi.swapaxes(1, 2) @ Gamma, {"Pi Gamma": Pi @ Gamma})}
+    gE = g["q"] @ wq + g["k"] @ at("W_k in backward", wk) + g["v"] @ wv
+    rows = E.reshape(-1, D)  # (batch (P+T), d)
+    for m in "qv":
+        A, B, gm = a[f"{m}.A"], a[f"{m}.B"], s * g[m]
+        gm_rows = gm.reshape(-1, D)
+        found |= {f"{m}.A": (gm_rows @ B).T @ rows, f"{m}.B": gm_rows.T @ (rows @ A.T)}
+        gE = gE + gm @ B @ A
+    gE = at("the gradient of E", gE)
+    return found | {"prompt": gE[:, :n - T].sum(0), "x": gE[:, -T:]}
 
 
-def _flow(a: dict, weights: list, x: np.ndarray, G: np.ndarray, *, pull: float = 1.0,
-          axis: int = -1, wo_turned: bool = False, scale: float = D ** -0.5,
-          put: slice = slice(P, None)) -> dict[str, np.ndarray]:
-    """What backward is made of, up to the scores' gradient; every keyword is a possible mistake."""
-    wq, wk, wv, wo = weights
-    E = np.concatenate([np.broadcast_to(a["prompt"], (len(x), P, D)), x], axis=1)
-    Wq, Wv = (w + ALPHA_VALUE / RANK * a[f"{n}.B"] @ a[f"{n}.A"]
-              for n, w in (("q", wq), ("v", wv)))
-    Q, K, V = E @ Wq.T, E @ wk.T, E @ Wv.T
-    Pi = _softmax(np.where(np.tri(E.shape[1]) > 0, D ** -0.5 * Q @ K.swapaxes(1, 2), -1e30))
-    full = np.zeros_like(E)
-    full[:, put] = G
-    Gamma = full @ (wo.T if wo_turned else wo)  # (batch, P+T, d)
-    Phi = Gamma @ V.swapaxes(1, 2)
-    gS = scale * Pi * (Phi - pull * (Phi * Pi).sum(axis, keepdims=True))
-    gE = gS @ K @ Wq + gS.swapaxes(1, 2) @ Q @ wk + Pi.swapaxes(1, 2) @ Gamma @ Wv
-    return {"E": E, "Q": Q, "K": K, "Pi": Pi, "Gamma": Gamma, "Phi": Phi, "gS": gS, "gE": gE}
+def _right(a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | None = None, **other: Any
+           ) -> Arrays:
+    """The output and, if there is G, the gradients."""
+    return _flow(Watch(), a, weights, x, G, **other)
+
+
+def _doubles(a: Arrays, weights: list) -> tuple[Arrays, list]:
+    """Copies in float64: a wrong answer may write into the arrays later."""
+    return ({name: array.astype(np.float64) for name, array in a.items()},
+            [weight.astype(np.float64) for weight in weights])
+
+
+def _output_terms(a: Arrays, weights: list, x: np.ndarray) -> Terms:
+    (a, weights), x, watch = _doubles(a, weights), x.astype(np.float64), Watch()
+    _flow(watch, a, weights, x)
+    nodes = {"s": ("", ALPHA_VALUE / RANK), "alpha": ("", ALPHA_VALUE), "r": ("", RANK),
+             "d": ("", D), "PiV": ("nj", watch.values["PiV"][:, -x.shape[1]:]),
+             "W_o": ("ij", weights[3])}
+    return Terms(nodes, {"output": ("ni", [((), "PiV W_o")])}, {"x": x}, x.shape[:-1],
+                 flow=lambda at: _flow(at, a, weights, x))
 
 
 def _terms(a: dict, weights: list, x: np.ndarray, G: np.ndarray, names: tuple = ()) -> Terms:
     """The gradients as sums, those of `names` first. Rows t are queries, u are keys."""
-    wq, wk, wv, _ = weights
-    flow = _flow(a, weights, x, G)
-    n = flow["E"].shape[1]
+    (a, weights), x, G, watch = _doubles(a, weights), *map(np.float64, (x, G)), Watch()
+    _flow(watch, a, weights, x, G)
+    (wq, wk, wv, _), flow, n = weights, watch.values, P + x.shape[1]
     nodes = {"s": ("", ALPHA_VALUE / RANK), "alpha": ("", ALPHA_VALUE), "r": ("", RANK),
              "d": ("", D), "batch": ("", len(x)), "gS": ("btu", flow["gS"]),
              "gS'": ("but", flow["gS"]), "Pi'": ("but", flow["Pi"]), "K": ("buj", flow["K"]),
@@ -172,16 +204,10 @@ def _terms(a: dict, weights: list, x: np.ndarray, G: np.ndarray, names: tuple = 
     sums |= {"prompt": ("pi", [(words, f"{way} front") for words, way in ways]),
              "x": ("bli", [(words, f"{way} behind") for words, way in ways])}
     known = {"Phi": flow["Phi"], "the first rows": np.eye(n)[:, :n - P]}
-    known |= {f"the gradient of sequence {i} alone": gE[:P] for i, gE in enumerate(flow["gE"])}
-    for how, mistake in {"without the softmax's pull": {"pull": 0.0},
-                         "with the pull summed over queries": {"axis": -2},
-                         "without the root of d": {"scale": 1.0},
-                         "with W_o turned": {"wo_turned": True},
-                         "with G at the first rows": {"put": slice(x.shape[1])}}.items():
-        wrong = _flow(a, weights, x, G, **mistake)
-        known |= {f"{node} {how}": wrong[node] for node in ("gS", "Gamma")}
+    known |= {f"the gradient of sequence {i} alone": one[:P]
+              for i, one in enumerate(flow["the gradient of E"])}
     return Terms(nodes, {name: sums[name] for name in dict.fromkeys((*names, *sums))}, known,
-                 fixed=("front", "behind"))
+                 fixed=("front", "behind"), flow=lambda at: _flow(at, a, weights, x, G))
 
 
 def example_terms(trial: Trial) -> Terms:
@@ -284,7 +310,7 @@ def _values(trial: Trial) -> None:
     plain = trial.make(*weights)
     a, x = trial.arrays(plain, NAMES), trial.normal(BATCH, T, D, seed=2)
     _fill(trial, a)
-    right = _attention(a, weights, x, s=2.0, P=20)
+    right = _right(a, weights, x, s=2.0)["output"]
     if not trial.agrees(trial.call(plain.forward, x, shape=x.shape), right):
         raise Found(GENERAL["signature"], "Made from the weights alone, the layer has another "
                                           "output than with s = 16 / 8.")
@@ -292,35 +318,11 @@ def _values(trial: Trial) -> None:
 
 def _compare_outputs(trial: Trial, layer: Any, a: dict, weights: list, shape: tuple) -> None:
     x = trial.normal(*shape, seed=2)
-    right = _attention(a, weights, x)
-
-    def twin(**mistake: Any) -> np.ndarray:
-        return _attention(a, weights, x, **mistake)
-
-    known = {
-        "without its prompt": twin(P=0), "with the first rows, not the last": twin(cut=False)[
-            :, :x.shape[1]], "with a prompt that is not projected": twin(raw=True),
-        "without the causal mask": twin(mask="none"), "with a mask P places off": twin(
-            mask="early"), "with a mask P places too wide": twin(mask="open"),
-        "where no position sees itself": twin(mask="strict"),
-        "with a mask that multiplies the scores": twin(mask="product"),
-        "with the mask turned round": twin(mask="turned"), "with scores over d": twin(scale=1 / D),
-        "with scores times 2": twin(scale=2 * D ** -0.5),
-        "with negated scores": twin(scale=-D ** -0.5),
-        "with a mask after the softmax": twin(mask="after"), "without the root of d": twin(scale=1),
-        "with a softmax over queries": twin(axis=-2), "without W_o": twin(out=False),
-        "with W_o turned": twin(out=False) @ weights[3], "with W_k turned": twin(k_turned=True),
-        "with LoRA on the prompt's rows only": twin(rows=slice(P)),
-        "with LoRA on the real rows only": twin(rows=slice(P, None)),
-        "without the update of v": twin(sv=0.0), "without the update of q": twin(sq=0.0),
-        "without LoRA": twin(s=0.0), "with the update of v on k": twin(sv=0.0, sk=1.0),
-        "with alpha for alpha / r": twin(s=ALPHA_VALUE), "with alpha 16": twin(s=16.0 / RANK)}
-    terms = Terms({"attention": ("ni", right)}, {"output": ("ni", [((), "attention")])},
-                  {f"attention {how}": wrong for how, wrong in known.items()}, x.shape[:-1])
-    trial.measure({"output": trial.call(layer.forward, x, shape=x.shape)}, terms, None, {
-        f"attention {how} in the place of attention": diagnosis for how, diagnosis in {
-            "without its prompt": NO_PROMPT, "with the first rows, not the last": WRONG_ROWS,
-            "without the causal mask": NO_MASK}.items()})
+    trial.measure({"output": trial.call(layer.forward, x, shape=x.shape)},
+                  _output_terms(a, weights, x), None, {
+        "x without the prompt in the place of E": NO_PROMPT,
+        "ones in the place of the causal mask": NO_MASK,
+        "the first rows in the place of the last rows": WRONG_ROWS})
 
 
 @EXERCISE.test(2, "behaviour", "no position sees a later one, every one sees the prompt")
@@ -351,7 +353,8 @@ def _dtype_forward(trial: Trial) -> None:
     for each in trial.each_dtype():
         layer, a, weights = _layer(each)
         x = each.normal(BATCH, T, D)
-        each.keeps_digits("forward", each.call(layer.forward, x), _attention(a, weights, x))
+        each.keeps_digits("forward", each.call(layer.forward, x),
+                          _right(a, weights, x)["output"])
 
 
 # ---- Step 3: backward -------------------------------------------------------------------------
@@ -436,7 +439,7 @@ def _together(trial: Trial) -> None:
         if np.array_equal(trial.call(layer.forward, x), before):
             raise Found(TWO_OPTIMIZERS, f"A step on {name} did not change the output.")
         trial.compare(f"the output after a step on {name}", trial.call(layer.forward, x),
-                      _attention(trial.arrays(layer, NAMES), weights, x))
+                      _right(trial.arrays(layer, NAMES), weights, x)["output"])
     for name, weight, copy in zip("qkvo", weights, kept, strict=True):
         trial.same_bits(f"w{name}", weight, copy, FROZEN_CHANGED)
 
@@ -446,8 +449,7 @@ def _follows(trial: Trial) -> None:
 
     def build() -> tuple:
         layer, a, weights = _layer(trial)
-        return layer, layer.forward, lambda x, G: (
-            _terms(a, weights, x, G).right | {"output": _attention(a, weights, x)})
+        return layer, layer.forward, lambda x, G: _right(a, weights, x, G)
 
     layer, _, right = build()
     trial.follows(layer, NAMES, ((BATCH, T, D), (BATCH, T, D), (P, T, D), (BATCH, T + 3, D),
@@ -462,7 +464,7 @@ def _dtype(trial: Trial) -> None:
         x, G = each.normal(BATCH, T, D, seed=2), each.normal(BATCH, T, D, seed=3)
         each.call(layer.forward, x)
         found = {"x": each.call(layer.backward, G)} | each.arrays(layer, NAMES, "gradients")
-        right = _terms(a, weights, x, G).right
+        right = _right(a, weights, x, G)
         for name, grad in found.items():
             each.keeps_digits(f"the gradient of {name}", grad, right[name])
 

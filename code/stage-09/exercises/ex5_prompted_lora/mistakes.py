@@ -8,13 +8,11 @@ from exercises.mistakes import Mistake, around
 
 PROMPTED = "E = self.prompt.forward(embeds)"
 PROJECTED = "Q, K, V = self.q.forward(E), E @ self.wk.T, self.v.forward(E)"
-SCALE = "scale = float(self.d_model) ** -0.5"
 MASK = "np.tri(E.shape[-2], dtype=bool)"
 MASKED = f"np.where({MASK}, S, -np.inf)"
 MAXIMUM = "S.max(axis=-1, keepdims=True)"
 OUTPUT = "Y[..., self.prompt.prompt_length:, :]"
 KEY_PATH = "gE + gS.swapaxes(-1, -2) @ Q @ self.wk"
-JACOBIAN = "(Phi - (Phi * Pi).sum(axis=-1, keepdims=True))"
 BACK = "return self.prompt.backward(gE)"
 RNG = "default_rng(rng)"
 SUM = "return sum(array.size for array in self.parameters().values())"
@@ -52,21 +50,19 @@ def back(code):
     return {BACK: f"back = self.prompt.backward(gE)\n{code}\nreturn back"}
 
 
-MADE = "the layer can be made, and one dictionary names all five arrays"
-SHAPES = "gradients have the shapes of what they belong to"
 
 MISTAKES = [
-    # ---- Step 1: the layer and its dictionary ----
+    "the layer can be made, and one dictionary names all five arrays",
     Mistake("NamesCollide", "names-collide", {'f"q.{name}"': "name", 'f"v.{name}"': "name"}),
     Mistake("OtherNames", "signature", {'f"q.{name}"': 'f"q_{name}"', 'f"v.{name}"': 'f"v_{name}"'},
-            at=MADE, seen="parameters() has the keys ['prompt', 'q_A', 'q_B', 'v_A', 'v_B']"),
+            seen="parameters() has the keys ['prompt', 'q_A', 'q_B', 'v_A', 'v_B']"),
     Mistake("RenamesTheLength", "signature",
-            {"prompt_length: int = 20": "length: int = 20", "(d, prompt_length": "(d, length"},
-            at=MADE),
+            {"prompt_length: int = 20": "length: int = 20", "(d, prompt_length": "(d, length"}),
     Mistake("OtherDefaultRank", "signature", {"lora_rank: int = 8": "lora_rank: int = 4"},
             seen="Made from the weights alone, q.A has shape (4, 5) and the prompt (20, 5)"),
     Mistake("CopiesAsParameters", "dead-parameters",
             around("parameters", "{name: array.copy() for name, array in right.items()}")),
+    "their shapes, their number, and the weights' dtype",
     Mistake("CountsLoRAOnly", "values",
             {SUM: "return self.q.num_parameters() + self.v.num_parameters()"},
             seen="num_parameters() gave 40, expected 4 r d + P d = 55"),
@@ -76,19 +72,10 @@ MISTAKES = [
     Mistake("OtherDtype", "wrong-dtype",  # one that is fixed; here it is always the other one
             {"dtype=wq.dtype": "dtype=np.float32 if wq.dtype == np.float64 else np.float64"},
             seen="prompt is float"),
-    # ---- Step 1: what fits together ----
-    Mistake("AcceptsNoPrompt", "accepts-nonsense", {"(d, prompt_length": "(d, prompt_length or 1"},
-            seen="prompt_length=0 raised no"),
-    Mistake("AcceptsNoRank", "accepts-nonsense",
-            {"self.wk, self.wo =": "lora_rank = lora_rank or 1\nself.wk, self.wo ="},
-            seen="lora_rank=0 raised no"),
-    Mistake("AcceptsOtherWidth", "accepts-nonsense", {', ("wk", wk)': ""},
-            seen="wk with fewer columns raised no"),
-    Mistake("OnlyShapesThatAgree", "accepts-nonsense",  # with each other, and no square
-            {"weight, (d, d)": "weight, wq.shape"}, seen="four weights of shape (5, 3) raised no"),
-    # ---- Step 1: the start ----
+    "both updates are zero at the start, yet can learn",
     Mistake("BothZero", "both-zero", start("self.v.lora.A[...] = 0")),
     Mistake("BothRandom", "start-not-frozen", start("self.q.lora.B[...] = 0.1")),
+    "the same seed gives the same layer, another seed another",
     Mistake("PromptOfZeros", "starts-alike", start("self.prompt.prompt[...] = 0"),
             seen="prompt has not the rank 3."),
     Mistake("EqualRows", "starts-alike",  # draws one row, and NumPy fills the others with it
@@ -98,13 +85,8 @@ MISTAKES = [
     Mistake("RngIgnored", "ignores-rng", {RNG: "default_rng()"}),
     Mistake("OneSeedForAll", "ignores-rng", {RNG: "default_rng(0)"}),
     Mistake("NoneIsSeedZero", "ignores-rng", {RNG: "default_rng(rng or 0)"}),
-    # ---- Step 2: prompt, rows and mask ----
+    "the output has the input's length; another width is refused",
     Mistake("PromptReturned", "prompt-scored", {OUTPUT: "Y"}),
-    Mistake("FirstRows", "wrong-rows", {OUTPUT: "Y[..., :-self.prompt.prompt_length, :]"}),
-    Mistake("PromptHidden", "prompt-ignored",
-            mask("np.tri(n, dtype=bool) & ((np.arange(n)[:, None] < P) | (np.arange(n) >= P))")),
-    Mistake("PromptAsKeys", "operand",
-            project("K[..., :P, :] = V[..., :P, :] = E[..., :P, :]")),
     Mistake("DropsBatchOfOne", "wrong-shape",
             {OUTPUT: f"{OUTPUT}[0] if len(embeds) == 1 else {OUTPUT}"},
             seen="the output has shape (6, 5), expected (1, 6, 5)"),
@@ -112,86 +94,68 @@ MISTAKES = [
             {'check_shape("embeds"': "embeds = embeds + np.zeros(self.d_model, embeds.dtype)\n"
                                      'check_shape("embeds"'},
             seen="an input of width 1 raised no ValueError or TypeError."),
+    "a fresh layer is the frozen attention behind its prompt",
+    Mistake("FirstRows", "wrong-rows", {OUTPUT: "Y[..., :-self.prompt.prompt_length, :]"}),
+    Mistake("PromptHidden", "prompt-ignored",
+            mask("np.tri(n, dtype=bool) & ((np.arange(n)[:, None] < P) | (np.arange(n) >= P))")),
+    Mistake("PromptAsKeys", "inner",
+            project("K[..., :P, :] = V[..., :P, :] = E[..., :P, :]")),
     Mistake("NoMask", "no-causal-mask", {MASK: "True"}),
+    Mistake("NoOutputProjection", "another", {"Pi @ V @ self.wo.T": "Pi @ V"}),
+    "the output with all five arrays filled",
+    Mistake("LoRAOnRealOnly", "inner",
+            project("Q[..., :P, :] = E[..., :P, :] @ self.q.weight.T\n"
+                    "V[..., :P, :] = E[..., :P, :] @ self.v.weight.T")),
+    Mistake("LoRAsExchanged", "values",
+            {"self.q.parameters(), self.v.p": "self.v.parameters(), self.q.p"}),
+    "no position sees a later one, every one sees the prompt",
     Mistake("LooseMask", "no-causal-mask",  # hides with a number that is large beside small scores
             {MASKED: f"np.where({MASK}, S, S - 40)"},
             seen="A change at position 3 changed the outputs before it."),
-    Mistake("MaskNotShifted", "operand",
-            mask("np.tri(n, n, -P, dtype=bool) | np.eye(n, dtype=bool)")),
-    Mistake("DiagonalMasked", "operand",
-            mask("np.tri(n, n, -1, dtype=bool) | (np.arange(n) == 0)")),
-    Mistake("MaskMultiplied", "operand", {MASKED: f"S * {MASK}"}),
-    Mistake("MaskBehindTheSoftmax", "operand",
-            {MASKED: "S"} | remember("Pi *= np.tri(E.shape[-2], dtype=E.dtype)")),
-    # ---- Step 2: attention ----
-    Mistake("NoScale", "operand", {SCALE: "scale = 1.0"},
-            at="a fresh layer is the frozen attention behind its prompt"),
-    Mistake("Overflows", "not-finite", {f" - {MAXIMUM}": ""},
-            at="scores of a thousand do not overflow"),
     Mistake("OneMaximum", "maximum-of-more", {MAXIMUM: "S.max()"}),
     Mistake("HiddenMaximum", "maximum-of-more",  # of what a row must not see, too
             {MASKED: "S", "Pi /= Pi": "Pi *= np.tri(E.shape[-2], dtype=E.dtype)\nPi /= Pi"}),
-    Mistake("KeysNotTurnedInForward", "operand", {"E @ self.wk.T": "E @ self.wk"}),
-    Mistake("NoOutputProjection", "operand", {"Pi @ V @ self.wo.T": "Pi @ V"}),
+    Mistake("CachedPrompt", "not-all-arrays-move",  # as it was when forward was first called
+            prompt('self.__dict__.setdefault("first", now)'),
+            seen="The prompt was changed in place, and no output changed."),
+    "scores of a thousand do not overflow",
+    Mistake("Overflows", "not-finite", {f" - {MAXIMUM}": ""}),
+    "dtypes stay as they are",
     Mistake("SingleOnTheWay", "wrong-dtype",
             {"Pi = np.exp(": "S = S.astype(np.float32).astype(S.dtype)\nPi = np.exp("},
             seen="forward: float64 in gave float64 out, but it is off by"),
-    # ---- Step 2: the updates ----
-    Mistake("LoRAOnRealOnly", "operand",
-            project("Q[..., :P, :] = E[..., :P, :] @ self.q.weight.T\n"
-                    "V[..., :P, :] = E[..., :P, :] @ self.v.weight.T")),
-    Mistake("NoLoRAOnV", "operand", {"self.v.forward(E)": "E @ self.v.weight.T"}),
-    Mistake("LoRAOnK", "operand",
-            project("frozen = E @ self.v.weight.T\nK, V = K + (V - frozen), frozen")),
-    Mistake("LoRAsExchanged", "values",
-            {"self.q.parameters(), self.v.p": "self.v.parameters(), self.q.p"}),
-    Mistake("AlphaNotOverR", "operand",
-            start("for linear in (self.q, self.v): linear.lora.scaling *= linear.lora.rank"),
-            at="the output with all five arrays filled"),
-    Mistake("AlphaDropped", "operand",
-            {"self.wk, self.wo =": "lora_alpha = 16.0\nself.wk, self.wo ="}),
-    # ---- Step 3: backward ----
+    "backward before forward raises RuntimeError",
     Mistake("BackwardFirst", "backward-first",
             {"if self.cache is": "if self.cache is None: self.forward(np.zeros_like(grad_output))\n"
                                  "if self.cache is"}),
-    Mistake("OneSequenceForAll", "accepts-nonsense",  # NumPy repeats what is too short
-            {"(*lead, rows - P, d)": "(..., rows - P, d)"},
-            seen="a grad_output of one sequence for two raised no ValueError or TypeError."),
-    Mistake("RowsPutBackWrong", "operand", {"G[..., P:, :] =": "G[..., :-P, :] ="}),
-    Mistake("OutputProjectionTurned", "operand", {"G @ self.wo": "G @ self.wo.T"}),
-    Mistake("SoftmaxJacobian", "operand", {JACOBIAN: "Phi"}),
-    Mistake("SoftmaxBackwardAxis", "operand", {"Pi).sum(axis=-1": "Pi).sum(axis=-2"}),
-    Mistake("NoScaleBack", "factor", {"gS *= float(self.d_model) ** -0.5": ""}),
-    Mistake("KeysNotTransposed", "terms", {"gS.swapaxes(-1, -2) @ Q": "gS @ Q"}),
-    Mistake("ValuesNotTransposed", "operand",
-            {"Pi.swapaxes(-1, -2) @ Gamma": "Pi @ Gamma"}),
-    Mistake("KeyPathLost", "terms", {KEY_PATH: "gE"}),
-    Mistake("FrozenLost", "terms",
-            {KEY_PATH: "gE - gS @ K @ self.q.weight",
-             BACK: f"gE = gE - Pi.swapaxes(-1, -2) @ Gamma @ self.v.weight\n{BACK}"}),
-    Mistake("PromptLost", "prompt-gradient-lost",
-            back("self.prompt.prompt_grad = np.zeros_like(self.prompt.prompt)")),
+    "gradients have the shapes of what they belong to",
     Mistake("PromptPerSequence", "prompt-not-summed",
             back("self.prompt.prompt_grad = gE[..., :P, :]")),
+    Mistake("SqueezesBack", "wrong-shape", {BACK: f"{BACK}.squeeze()"}),
+    "the gradients of both LoRA updates",
+    Mistake("RowsPutBackWrong", "inner", {"G[..., P:, :] =": "G[..., :-P, :] ="}),
+    Mistake("GradientsOverwritten", "another",
+            {"self.q.gradients()": "self.v.gradients()"}),
+    "the prompt's gradient, summed over the batch",
+    Mistake("KeysNotTransposed", "inner", {"gS.swapaxes(-1, -2) @ Q": "gS @ Q"}),
+    Mistake("KeyPathLost", "terms", {KEY_PATH: "gE"}),
+    Mistake("PromptLost", "prompt-gradient-lost",
+            back("self.prompt.prompt_grad = np.zeros_like(self.prompt.prompt)")),
     Mistake("FirstSequenceOnly", "another", back("self.prompt.prompt_grad = gE[0, :P]")),
     Mistake("NothingToSum", "turned",  # takes a batch of one for none, and sums over the prompt
             back("if len(gE) == 1:\n"
                  "    self.prompt.prompt_grad[:] = self.prompt.prompt_grad.sum(axis=0)"),
             seen="The gradient of prompt: the sum along axis 0 for all."),
+    "the input's gradient",
     Mistake("FrontRowsGoBack", "operand",
             {BACK: "self.prompt.backward(gE)\nreturn gE[..., :rows - P, :]"},
             seen="The gradient of x: the first rows in the place of behind."),
-    Mistake("GradientsOverwritten", "another",
-            {"self.q.gradients()": "self.v.gradients()"}),
-    Mistake("SqueezesBack", "wrong-shape", {BACK: f"{BACK}.squeeze()"}, at=SHAPES),
+    "one optimizer over the one dictionary moves all five arrays",
     Mistake("FrozenChanged", "frozen-changed", back("self.wk *= 1 - 1e-7  # weight decay for all")),
-    # ---- Steps 2 and 3: something kept ----
-    Mistake("CachedPrompt", "not-all-arrays-move",  # as it was when forward was first called
-            prompt('self.__dict__.setdefault("first", now)'),
-            seen="The prompt was changed in place, and no output changed."),
     Mistake("CachedPromptKeys", "values",  # as those of past tokens, when a text is generated
             project('K[..., :P, :] = self.__dict__.setdefault("kept", K[0, :P].copy())'),
             seen="the output after a step on prompt is off by"),
+    "each step goes by the arrays and the input of its own forward",
     Mistake("NewArraysInForward", "dead-parameters",  # an optimizer holds the array of before
             remember("self.q.lora.A = self.q.lora.A.copy()"),
             seen="A forward or backward has put another array in the place of q.A."),
@@ -199,4 +163,18 @@ MISTAKES = [
             {"self.cache = Q, K, V, Pi": "self.cache = self.cache or (Q, K, V, Pi)"},
             seen="In call 2, with other numbers in the arrays and another input, "
                  "the gradient of x is"),
+    "sizes that make no sense are refused",
+    Mistake("AcceptsNoPrompt", "accepts-nonsense", {"(d, prompt_length": "(d, prompt_length or 1"},
+            seen="prompt_length=0 raised no"),
+    Mistake("AcceptsNoRank", "accepts-nonsense",
+            {"self.wk, self.wo =": "lora_rank = lora_rank or 1\nself.wk, self.wo ="},
+            seen="lora_rank=0 raised no"),
+    Mistake("AcceptsOtherWidth", "accepts-nonsense", {', ("wk", wk)': ""},
+            seen="wk with fewer columns raised no"),
+    Mistake("OnlyShapesThatAgree", "accepts-nonsense",  # with each other, and no square
+            {"weight, (d, d)": "weight, wq.shape"}, seen="four weights of shape (5, 3) raised no"),
+    "a gradient of another shape than the output's is refused",
+    Mistake("OneSequenceForAll", "accepts-nonsense",  # NumPy repeats what is too short
+            {"(*lead, rows - P, d)": "(..., rows - P, d)"},
+            seen="a grad_output of one sequence for two raised no ValueError or TypeError."),
 ]

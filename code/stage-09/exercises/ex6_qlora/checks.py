@@ -109,11 +109,11 @@ def _largest(part: np.ndarray) -> float:
 
 
 def _indices(values: np.ndarray, levels: np.ndarray, block: int, pick: str = "nearest",
-             largest: Callable = _largest) -> np.ndarray:
-    """One code per number."""
+             largest: Callable = _largest, change: Callable = lambda q: q) -> np.ndarray:
+    """One code per number; `change` is made to the quotients."""
     found = []
     for part in _blocks(values.astype(np.float64), block):
-        gap = (part / largest(part))[:, None] - levels.astype(np.float64)  # (n, levels)
+        gap = change(part / largest(part))[:, None] - levels.astype(np.float64)  # (n, levels)
         found.append({"nearest": np.abs(gap).argmin(axis=1), "below": (gap >= 0).sum(axis=1) - 1,
                       "above": (gap > 0).sum(axis=1)}[pick])
     return np.concatenate(found)
@@ -197,6 +197,17 @@ def _measure_codes(what: str, found: np.ndarray, values: np.ndarray, levels: np.
     for share, explained, diagnosis, words in told:
         if share > 0.95 and explained > 0.9:
             raise Found(diagnosis, f"{seen}They are those of {words}.")
+    for diagnosis, how, change in ((SCALE, "multiplied by", np.multiply), (LEVELS, "plus", np.add)):
+        shares = {c: np.mean(found == _indices(**usual | {"change": lambda q, c=c: change(q, c)}))
+                  for c in (*np.geomspace(0.1, 10, 150), *np.linspace(-0.5, 0.5, 101))}
+        c = max(shares, key=shares.get)
+        if 1 - shares[c] < 0.1 * wrong.mean():  # explains what is wrong, not what was right
+            raise Found(diagnosis, f"{seen}{shares[c]:.0%} of all are those of quotients {how} "
+                                   f"about {c:.2g}.")
+    wholly = [i for i, part in enumerate(_blocks(wrong, block)) if not part.any()]
+    if 2 * len(wholly) > len(_blocks(wrong, block)):
+        raise Found(GENERAL["partly"], f"{seen}In {len(wholly)} blocks all are right, the first of "
+                                       f"them block {wholly[0]}.")
     far = found.astype(int) - right
     pattern = {(1,): "each by one too high. ", (-1,): "each by one too low. "}.get(
         tuple(np.unique(far[wrong])), "")

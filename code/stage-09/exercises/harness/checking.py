@@ -6,8 +6,9 @@ student's work; it returns if all is well and raises `Found` with a `Diagnosis` 
 where the last one failed, for the hint; no test knows it.
 
 `run` calls a student's work safely, `compare` compares arrays, `terms` measures what a wrong one
-is instead, `contract` tests what all exercises share; `general` holds the diagnoses of all of them,
-`report` says what was found, `hints` which hint comes next.
+is instead, with `inner` for a wrong value inside, `contract` tests what all exercises share;
+`general` holds the diagnoses of all of them, `report` says what was found, `hints` which hint comes
+next.
 """
 
 from collections.abc import Callable
@@ -19,12 +20,13 @@ import numpy as np
 from exercises.harness.contract import Trial
 from exercises.harness.general import GENERAL, TIME_LIMIT, Found, NotYet
 from exercises.harness.hints import Ladder
+from exercises.harness.inner import Watch, activations
 from exercises.harness.report import Diagnosis, Report, Row
 from exercises.harness.run import Outcome, safely
 from exercises.harness.terms import Terms
 
 __all__ = ["GENERAL", "KINDS", "TIME_LIMIT", "Diagnosis", "Exercise", "Found", "NotYet", "Report",
-           "Terms", "Test", "Trial"]
+           "Terms", "Test", "Trial", "Watch", "activations"]
 
 #: Order of the kinds of test, which is also the order in which mistakes are easiest to find. That
 #: odd "arguments" are refused is asked for in the last step: nothing else depends on it.

@@ -55,6 +55,9 @@ GENERAL = {d.mistake: d for d in (
     Diagnosis("operand", "a product with a wrong factor in it",
               "Everything else in the formula is right. Compare this one factor with what forward "
               "has used in its place.", "statement"),
+    Diagnosis("inner", "an inner value that is another one",
+              "All the rest of the formula is right. Print this one value for the smallest input, "
+              "and compare it with what the statement says it is.", "statement"),
     Diagnosis("another", "another array than the one asked for",
               "It is, or has in it, an array that belongs elsewhere.", "statement"),
     Diagnosis("turned", "the right numbers in the wrong places",

@@ -7,12 +7,15 @@ turned, only a part of it, or another array that is known. A story is told only 
 array exactly, up to rounding, and changes one thing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from exercises.harness.inner import Inner, Watch
 
 Arrays = dict[str, np.ndarray]
 ROWS = "n"  # the axis letter that stands for all leading axes
@@ -52,13 +55,15 @@ class Terms:
     known : further arrays that a wrong answer may hold in the place of a node, by what they are
     lead : the leading axes' shape
     fixed : nodes that only say which rows are meant: another known array may stand there instead
+    flow : the same arrays as a computation, with its inner values; see `inner`
     """
 
     def __init__(self, nodes: dict[str, tuple[str, Any]],
                  sums: dict[str, tuple[str, list[tuple[tuple[str, ...], str]]]],
                  known: Arrays | None = None, lead: tuple[int, ...] = (),
-                 fixed: tuple[str, ...] = ()):
-        self.lead, self.sums, self.fixed = lead, sums, fixed
+                 fixed: tuple[str, ...] = (),
+                 flow: Callable[[Watch], Arrays] | None = None):
+        self.lead, self.sums, self.fixed, self.flow = lead, sums, fixed, flow
         self.axes = {name: axes for name, (axes, _) in nodes.items()}
         self.nodes = {name: self._flat(axes, np.asarray(array, np.float64))
                       for name, (axes, array) in nodes.items()}
@@ -114,6 +119,7 @@ class Terms:
         those are kept that are true of the most arrays; where two are left, both are told.
         """
         stories, wide = {}, {}
+        self._wrong = set(found)
         for name, value in found.items():
             if name in self.sums and value.shape == self.right[name].shape and not _same(
                     value, self.right[name], tolerance):
@@ -174,7 +180,7 @@ class Terms:
     def _stories(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                  ) -> Iterator[list[Story]]:
         for question in (self._factor, self._coefficients, self._operands, self._another,
-                         self._turned, self._partly):
+                         self._turned, self._inside, self._partly):
             if stories := list(question(name, value, right, tolerance)):
                 yield stories
 
@@ -268,9 +274,12 @@ class Terms:
                 rest = value - right + sum(products[i] for i in group)  # of what the group gives
                 parts = sum(new[where.index(i)] for i in group)
                 flat = parts.reshape(len(parts), -1)
+                usual = sum(products[i] for i in group).ravel()  # what changes nothing is no story
+                same = np.abs(flat - usual).max(1) <= tolerance * np.abs(usual).max()
                 c = flat @ rest.ravel() / np.maximum((flat * flat).sum(1), 1e-300)
                 error = np.abs(rest.ravel() - c[:, None] * flat).max(1)
-                for i in np.flatnonzero(error <= tolerance * np.abs(value).max(initial=1e-12)):
+                for i in np.flatnonzero(~same & (error <= tolerance * np.abs(value).max(
+                        initial=1e-12))):
                     called = self._called(c[i])
                     if called == "1" or called != "0" and not _is_number(called):
                         times = "" if called == "1" else f", times {called}"
@@ -281,21 +290,7 @@ class Terms:
     def _changes(self, node: str) -> Iterator[tuple[str, np.ndarray]]:
         """Each single change of a node: what it is, and the array after it."""
         axes, array = self.axes[node], self.nodes[node]
-        for other, its in (self.nodes | self.known).items():
-            if other != node and its.shape == array.shape and not np.array_equal(its, array):
-                yield f"{other} in the place of {node}", its
-            elif array.ndim == 2 and its.shape == array.shape[::-1] and other != node:
-                yield f"{other} transposed in the place of {node}", its.T
-        if node in self.fixed:
-            return
-        yield f"{node} squared", array * array
-        yield f"|{node}|", np.abs(array)
-        if not (array > 0).all():
-            yield f"{node} > 0 in the place of {node}", (array > 0).astype(float)
-        yield f"1 - {node} in the place of {node}", 1 - array
-        yield f"the positive part of {node}", np.maximum(array, 0)
-        if array.ndim > 1 and array.shape[-1] == array.shape[-2]:
-            yield f"{node} transposed", array.swapaxes(-1, -2)
+        yield from _single(node, array, self.nodes | self.known, node not in self.fixed)
         if axes[:1] == ROWS and len(self.lead) > 1:
             batch = array.reshape(*self.lead, *array.shape[1:])
             yield f"the first two axes of {node} swapped", batch.swapaxes(
@@ -304,17 +299,31 @@ class Terms:
                               ("the mean over the batch", batch.mean(0, keepdims=True))):
                 yield f"{what} for all of {node}", np.broadcast_to(
                     one, batch.shape).reshape(array.shape)
-        for axis in range(array.ndim):
-            which = "the rows of " * (array.ndim == 2 and axis == 0) + (
-                "the columns of " * (array.ndim == 2 and axis == 1)) + node
-            for what, moved in _moved(array, axis):
-                yield f"{which} {what}", moved
-            for what, link, spread in _one_for_all(array, axis):
-                yield f"{what} {link} {which} for all", spread
-            for what, index in (("the first", 0), ("the last", -1)):
-                cut = array.copy()
-                cut[(slice(None),) * axis + (index,)] = 0
-                yield f"{what} of {which} left out", cut
+
+    @cached_property
+    def _inner(self) -> Inner:
+        return Inner(self.flow, _single)
+
+    def _inside(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
+                ) -> Iterator[Story]:
+        """Right but for one inner value, of those that act on all wrong arrays and on no other."""
+        if self.flow is not None and value.size >= 4:
+            inner, value = self._inner, self._shaped(self.sums[name][0], value)
+            on = {place: names & set(self.right) for place, names in inner.acts_on.items()}
+            exact = [place for place in on if on[place] == self._wrong]
+            rest = [place for place in on if name in on[place] and place not in exact]
+            for places in (exact, rest):
+                told = ((place, next((what for what, arrays in inner.made(place) if _same(
+                    value, arrays[name], tolerance)), "")) for place in places)
+                found = [Story("inner", what, about=place) for place, what in told if what]
+                for place in places if not found else ():
+                    c, array = inner.factor(place, name, value)
+                    if _same(value, array, tolerance):
+                        found.append(Story("inner", f"{place} multiplied by {self._called(c)}",
+                                           about=place))
+                yield from found
+                if found:
+                    return
 
     def _another(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                  ) -> Iterator[Story]:
@@ -372,12 +381,65 @@ def _votes(stories: dict[str, list[Story]]) -> dict[str, int]:
 def _same(value: np.ndarray, reference: np.ndarray, tolerance: float) -> bool:
     """Equal up to the tolerance, relative to the largest entry of the reference."""
     scale = max(np.abs(reference).max(initial=0.0), 1e-12)
-    return bool(np.abs(value - reference).max(initial=0.0) <= tolerance * scale)
+    return value.shape == reference.shape and bool(
+        np.abs(value - reference).max(initial=0.0) <= tolerance * scale)
 
 
 def _fit(value: np.ndarray, base: np.ndarray) -> float:
     """The number that makes c base nearest to the value."""
     return float(np.vdot(base, value) / max(np.vdot(base, base), 1e-300))
+
+
+def _single(node: str, array: np.ndarray, others: Arrays, all_ways: bool = True
+            ) -> Iterator[tuple[str, np.ndarray]]:
+    """Each single change of an array: what it is, and the array after it.
+
+    Parameters
+    ----------
+    others : arrays that may stand in its place
+    all_ways : whether it may be another one, or only one of the others
+    """
+    for other, its in others.items():
+        if other == node or np.array_equal(its, array):
+            continue
+        if its.shape == array.shape:
+            yield f"{other} in the place of {node}", its
+        elif array.ndim == 2 and its.shape == array.shape[::-1]:
+            yield f"{other} transposed in the place of {node}", its.T
+    if not all_ways:
+        return
+    yield f"{node} squared", array * array
+    yield f"|{node}|", np.abs(array)
+    if not (array > 0).all():
+        yield f"{node} > 0 in the place of {node}", (array > 0).astype(float)
+    yield f"1 - {node} in the place of {node}", 1 - array
+    yield f"the positive part of {node}", np.maximum(array, 0)
+    for what, other in _normalised(array):
+        yield f"each row of {node} {what}", other
+    if array.ndim > 1 and array.shape[-1] == array.shape[-2]:
+        yield f"{node} transposed", array.swapaxes(-1, -2)
+    for axis in range(array.ndim):
+        which = "the rows of " * (array.ndim == 2 and axis == 0) + (
+            "the columns of " * (array.ndim == 2 and axis == 1)) + node
+        for what, moved in _moved(array, axis):
+            yield f"{which} {what}", moved
+        for what, link, spread in _one_for_all(array, axis):
+            yield f"{what} {link} {which} for all", spread
+        for what, index in (("the first", 0), ("the last", -1)):
+            cut = array.copy()
+            cut[(slice(None),) * axis + (index,)] = 0
+            yield f"{what} of {which} left out", cut
+
+
+def _normalised(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """An array after a normalization of its last axis."""
+    if array.ndim:
+        centred = array - array.mean(-1, keepdims=True)
+        for what, base, size in (("divided by its norm", array, np.linalg.norm),
+                                 ("divided by its standard deviation, its mean taken off", centred,
+                                  np.std)):
+            yield what, base / np.maximum(size(base, axis=-1, keepdims=True), 1e-12)
+        yield "with its mean taken off", centred
 
 
 def _moved(array: np.ndarray, axis: int) -> Iterator[tuple[str, np.ndarray]]:

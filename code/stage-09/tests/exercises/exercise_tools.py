@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exercises.mistakes import patched
+from exercises.mistakes import listed, patched
 
 ROOT = Path(__file__).resolve().parents[4]
 DTYPES = [np.float32, np.float64]
@@ -51,6 +51,6 @@ def starter(room):
 
 
 def mistakes(room):
-    """Pairs of a mistake and what makes its wrong answer."""
-    for entry in module(room, "mistakes").MISTAKES:
-        yield entry, lambda entry=entry: patched(room, entry)
+    """Of each mistake the test that must see it, itself, and what makes its wrong answer."""
+    for test, entry in listed(module(room, "mistakes").MISTAKES):
+        yield test, entry, lambda entry=entry: patched(room, entry)

@@ -558,7 +558,7 @@ def test_general_diagnoses_send_to_where_the_matter_is_explained():
     by_page = {"statement": {"raised", "slip", "signature", "global-random", "global-numpy",
                              "wrong-type", "wrong-shape", "values", "start-size", "digits",
                              "factor", "terms",
-                             "operand", "another", "turned", "partly", "ignores-rng",
+                             "operand", "inner", "another", "turned", "partly", "ignores-rng",
                              "starts-alike"},
                "9.6": {"too-long", "changes-input", "wrong-dtype", "not-finite", "accumulates",
                        "accepts-nonsense", "backward-first", "dead-parameters", "kept",

@@ -1,36 +1,32 @@
-"""A sample of the generated answers: wrong ones fail and are told, right ones pass."""
+"""A sample of the generated answers: wrong ones fail and are told, right ones pass.
 
-import collections
+`GENERATED_EVERY=1` in the environment judges all of them, which takes minutes for each room.
+"""
+
+import os
 
 import generated
-import numpy as np
 import pytest
 
-ROOMS = list(generated.ROOMS)[:5]
-WRONG, RIGHT = 14, 4  # of each room
-
-
-def sample(answers, count):
-    """So many of them, in equal steps."""
-    answers = list(answers)
-    return [answers[i * len(answers) // count] for i in range(count)]
-
-
-def test_wrong_answers_fail_and_are_told_as_what_was_done():
-    counts, other = collections.Counter(), []
-    for room in ROOMS:
-        for i, answer in enumerate(sample(generated.wrong_answers(room), WRONG)):
-            verdict, report = generated.judged(room, answer, (np.float32, np.float64)[i % 2])
-            counts[verdict] += 1
-            if verdict not in ("told", "stopped"):
-                diagnosis = getattr(report, "diagnosis", None)
-                other.append(f"{room[:3]} {verdict}: {answer.name}: {diagnosis}")
-    assert counts["passed"] <= 0.01 * counts.total() and counts["another"] == 0, other
-    assert counts["told"] >= 0.9 * (counts.total() - counts["stopped"]), other
+ROOMS = list(generated.ROOMS)
+#: Of those that fail by what they compute, how many are told at least. In exercise 6 a quotient or
+#: a midpoint may be wrong in more ways than the measurement of codes tells.
+TOLD = dict.fromkeys(ROOMS, 0.95) | {"ex6_qlora": 0.6}
+EVERY = int(os.environ.get("GENERATED_EVERY", "12"))
 
 
 @pytest.mark.parametrize("room", ROOMS)
+def test_wrong_answers_fail_and_are_told_as_what_was_done(room):
+    found = generated.rates(room, generated.wrong_answers, EVERY)
+    counts, other = found.counts, "\n".join(found.other)
+    slack = 1 if EVERY > 1 else 0  # one of a dozen is more than a tenth
+    told, ran = counts["told"], counts["told"] + counts["silent"] + counts["another"]
+    assert counts["passed"] <= max(1, 0.01 * counts.total()), other
+    assert counts["another"] <= 1, other
+    assert told >= TOLD[room] * ran - slack, other
+
+
+@pytest.mark.parametrize("room", ROOMS[:5])
 def test_right_answers_in_other_words_pass(room):
-    for i, answer in enumerate(sample(generated.right_answers(room), RIGHT)):
-        verdict, report = generated.judged(room, answer, (np.float32, np.float64)[i % 2])
-        assert verdict == "passed", f"{answer.name}: {report}"
+    found = generated.rates(room, generated.right_answers, 2 * EVERY - 1)
+    assert set(found.counts) == {"passed"}, found.other

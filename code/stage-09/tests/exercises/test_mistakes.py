@@ -1,4 +1,4 @@
-"""The wrong answers of exercises/ex*/mistakes.py: the check gives each its own diagnosis."""
+"""The wrong answers of exercises/ex*/mistakes.py: the test above each sees it and names it."""
 
 import pytest
 from exercise_tools import DTYPES, ROOMS, check, mistakes, module
@@ -6,13 +6,13 @@ from exercise_tools import DTYPES, ROOMS, check, mistakes, module
 from exercises.harness import checking
 from exercises.mistakes import Mistake, patched
 
-WRONG = [pytest.param(room, mistake, make, id=f"{room[:3]}-{mistake.name}")
-         for room in ROOMS for mistake, make in mistakes(room)]
+WRONG = [pytest.param(room, test, mistake, make, id=f"{room[:3]}-{mistake.name}")
+         for room in ROOMS for test, mistake, make in mistakes(room)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("room", "mistake", "make"), WRONG)
-def test_each_mistake_is_named(room, mistake, make, dtype, monkeypatch):
+@pytest.mark.parametrize(("room", "test", "mistake", "make"), WRONG)
+def test_each_mistake_is_named(room, test, mistake, make, dtype, monkeypatch):
     if mistake.diagnosis == "too-long":
         monkeypatch.setattr(checking, "TIME_LIMIT", 2.0)
     report = check(room, make(), dtype=dtype)
@@ -20,13 +20,13 @@ def test_each_mistake_is_named(room, mistake, make, dtype, monkeypatch):
     assert report.diagnosis.mistake == mistake.diagnosis, str(report)
     assert report.diagnosis.seen.startswith(mistake.seen), str(report)
     failed = [row.name for row in report.rows if row.status == "failed"]
-    assert failed == [mistake.at or failed[0]], str(report)
+    assert failed == [test], str(report)
     assert "Traceback" not in str(report)
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_diagnosis_is_given(room):
-    listed = [mistake for mistake, _ in mistakes(room)]
+    listed = [mistake for _, mistake, _ in mistakes(room)]
     assert {m.diagnosis for m in listed} >= set(module(room, "checks").EXERCISE.mistakes)
     names = [mistake.name for mistake in listed]
     assert len(set(names)) == len(names)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from exercise_tools import DTYPES, ROOMS, module
 
-from exercises.harness.checking import Found, Terms, Trial
+from exercises.harness.checking import Found, Terms, Trial, Watch
 
 TERMS = [room for room in ROOMS if hasattr(module(room, "checks"), "example_terms")]
 
@@ -83,6 +83,53 @@ def test_generated_wrong_arrays_are_told_as_what_was_done(room, dtype):
     assert count > 30
     assert len(passed) <= 0.01 * count, passed
     assert len(silent) <= 0.1 * count, silent
+
+
+FLOWS = [room for room in TERMS
+         if module(room, "checks").example_terms(Trial(None, np.float64)).flow]
+
+
+@pytest.mark.parametrize("room", FLOWS)
+def test_the_computation_and_the_sums_give_the_same(room):
+    terms, watch = module(room, "checks").example_terms(Trial(None, np.float64)), Watch()
+    arrays = terms.flow(watch)
+    for name, right in terms.right.items():
+        np.testing.assert_allclose(arrays[name], right, rtol=0, atol=1e-12 * np.abs(right).max())
+    assert len(watch.values) > 5
+
+
+@pytest.mark.parametrize("room", FLOWS)
+def test_an_inner_value_that_is_wrong_is_told_in_all_arrays_that_it_acts_on(room):
+    terms, watch = module(room, "checks").example_terms(Trial(None, np.float64)), Watch()
+    terms.flow(watch)
+    silent, count = [], 0
+    for i, (place, value) in enumerate(watch.values.items()):
+        waves = np.sin(np.arange(value.size)).reshape(value.shape)  # nothing that has a name
+        other = (0.37 * value, np.flip(value, -1), value + waves)[i % 3]
+        wrong = {name: array for name, array in terms.flow(Watch(place, other)).items()
+                 if name in terms.right and not np.allclose(array, terms.right[name])}
+        stories = terms.explain(wrong, 1e-6)
+        if not wrong or i % 3 == 2:
+            exact = [story for _, story in stories if story.kind not in ("partly", "turned")]
+            assert not exact, (place, exact)
+            continue
+        count += 1
+        if not len(stories) == 1 or set(stories[0][0]) != set(wrong):
+            silent.append((place, stories))
+    assert len(silent) <= 0.1 * count, silent
+
+
+@pytest.mark.parametrize("room", FLOWS)
+def test_what_may_stand_in_the_place_of_an_inner_value_is_told_by_its_name(room):
+    terms, watch = module(room, "checks").example_terms(Trial(None, np.float64)), Watch()
+    terms.flow(watch)
+    for place, others in watch.instead.items():
+        for what, other in list(others.items())[::2]:
+            wrong = {name: array for name, array in terms.flow(Watch(place, other)).items()
+                     if name in terms.right and array.shape == terms.right[name].shape
+                     and not np.allclose(array, terms.right[name])}
+            told = [story.change for _, story in terms.explain(wrong, 1e-6)]
+            assert not wrong or any(what in text or place in text for text in told), (what, told)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

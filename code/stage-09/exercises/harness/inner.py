@@ -1,0 +1,127 @@
+"""What becomes of the right arrays if one inner value of their computation is another.
+
+An exercise writes its computation once, as a function of a `Watch` through which each inner value
+passes under its name. Every single change of every inner value is then made by running it again:
+so a change in front of a softmax, or behind it, is found like one in a product.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+#: Where the search for an unknown factor begins.
+FACTORS = (-3, -1, -0.3, 0.03, 0.1, 0.3, 0.6, 1.5, 3, 6, 20)
+STEPS = 12  # of that search
+
+
+class Watch:
+    """Lets each inner value pass, or puts another array in the place of one.
+
+    Attributes
+    ----------
+    values : what has passed, by name
+    instead : by name of the inner value what a wrong answer may have there, by what it is
+    """
+
+    def __init__(self, place: str = "", other: np.ndarray | None = None):
+        self.place, self.other = place, other
+        self.values: Arrays = {}
+        self.instead: dict[str, Arrays] = {}
+
+    def __call__(self, name: str, value: np.ndarray, instead: Arrays | None = None) -> np.ndarray:
+        self.values[name], self.instead[name] = value, instead or {}
+        return self.other if name == self.place else value
+
+
+def activations(z: np.ndarray, but: str, name: str = "z") -> Arrays:
+    """What the usual nonlinearities make of z, by what it is, all `but` the right one."""
+    sigmoid = 0.5 * (1 + np.tanh(0.5 * z))
+    found = {"z": z, "relu(z)": np.maximum(z, 0), "tanh(z)": np.tanh(z), "sigmoid(z)": sigmoid,
+             "silu(z)": z * sigmoid, "softplus(z)": np.logaddexp(0, z), "z > 0": 1.0 * (z > 0),
+             "gelu(z), by tanh": 0.5 * z * (1 + np.tanh(0.7978846 * (z + 0.044715 * z**3))),
+             "gelu(z), by sigmoid": z * 0.5 * (1 + np.tanh(0.851 * z)),
+             "elu(z)": np.where(z > 0, z, np.expm1(np.minimum(z, 0)))}
+    found |= {f"leaky relu(z) with {c}": np.where(z > 0, z, c * z) for c in (0.01, 0.1, 0.2, 0.3)}
+    return {what.replace("z", name): array for what, array in found.items() if what != but}
+
+
+class Inner:
+    """The arrays of a computation after each single change of an inner value.
+
+    Parameters
+    ----------
+    flow : the computation: of a `Watch`, it returns the arrays by name
+    changes : of a name, its array and the other arrays that are known: each change, in words, and
+        the array after it
+    """
+
+    def __init__(self, flow: Callable[[Watch], Arrays],
+                 changes: Callable[[str, np.ndarray, Arrays], Iterator[tuple[str, np.ndarray]]]):
+        self.flow, self.changes, watch = flow, changes, Watch()
+        self.right = flow(watch)
+        self.values, self.instead = watch.values, watch.instead
+        self._made: dict[str, list[tuple[str, Arrays]]] = {}
+        self._scaled: dict[str, list[tuple[float, Arrays]]] = {}
+
+    def run(self, place: str, other: np.ndarray) -> Arrays | None:
+        """The arrays with another array in one place; None if it does not fit there."""
+        try:
+            with np.errstate(all="ignore"):
+                return self.flow(Watch(place, other))
+        except ValueError:
+            return None
+
+    @cached_property
+    def acts_on(self) -> dict[str, set[str]]:
+        """By inner value, the latest first, the names of the arrays that it has a part in."""
+        rng, found = np.random.default_rng(0), {}
+        for place, value in reversed(self.values.items()):
+            arrays = self.run(place, rng.standard_normal(value.shape)) or {}
+            found[place] = {name for name, array in arrays.items()
+                            if not np.array_equal(array, self.right[name])}
+        return found
+
+    def made(self, place: str) -> list[tuple[str, Arrays]]:
+        """Each change of an inner value, in words, and the arrays after it."""
+        if place not in self._made:
+            value, kept = self.values[place], {}
+            for what, other in itertools.chain(
+                    ((f"{what} in the place of {place}", array)
+                     for what, array in self.instead[place].items()),
+                    ((f"{place} zero", 0 * value), (f"{place} negated", -value),
+                     (f"ones in the place of {place}", np.ones_like(value))),
+                    self.changes(place, value, self.values)):
+                kept.setdefault(other.tobytes(), (what, other))  # the first name of each array
+            kept.pop(value.tobytes(), None)
+            self._made[place] = [(what, arrays) for what, other in kept.values()
+                                 if (arrays := self.run(place, other)) is not None]
+        return self._made[place]
+
+    def factor(self, place: str, name: str, wanted: np.ndarray) -> tuple[float, np.ndarray]:
+        """By which number the value in `place` must be multiplied for array `name` to be nearest
+        to what is wanted, and what that gives."""
+        def gives(c: float) -> np.ndarray:
+            return (self.run(place, c * self.values[place]) or self.right)[name]
+
+        def off(array: np.ndarray) -> float:
+            return float(np.linalg.norm(array - wanted))
+
+        if place not in self._scaled:
+            self._scaled[place] = [(c, arrays) for c in FACTORS if (
+                arrays := self.run(place, c * self.values[place])) is not None]
+        c, array = min(((c, arrays[name]) for c, arrays in self._scaled[place]),
+                       key=lambda one: off(one[1]), default=(1.0, self.right[name]))
+        for _ in range(STEPS):
+            slope = (gives(c * (1 + 1e-6)) - array) / (c * 1e-6)
+            size = float(np.vdot(slope, slope))
+            step = float(np.vdot(slope, wanted - array)) / size if size else 0.0
+            nearer = gives(c + step) if np.isfinite(step) else array
+            if not off(nearer) < off(array) / 2:  # at the end, or not this value
+                break
+            c, array = c + step, nearer
+        if c < 0 and off(other := gives(-c)) <= max(2 * off(array), 1e-9 * np.abs(wanted).max()):
+            return -c, other  # of a square, say; the plainer one
+        return c, array
