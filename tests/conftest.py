@@ -24,6 +24,11 @@ window.Worker = class extends Worker {
 };"""
 
 
+#: No question covers what the cells below it show; test_questions_browser.py has its own pages.
+UNCOVERED = """localStorage.getItem("peft-book-questions")
+    ?? localStorage.setItem("peft-book-questions", '{"open": true}')"""
+
+
 def pages():
     """The pages of the built book, by their path below _build/html."""
     found = sorted(path.relative_to(HTML).as_posix() for path in (HTML / "book").rglob("*.html"))
@@ -49,6 +54,7 @@ def site(html):
 def pytest_collection_modifyitems(items):
     """The slowest first: so no worker is left with one of them at the end."""
     items.sort(key=lambda item: not {"test_notebook_runs_in_the_browser",
+                                     "test_a_pages_cells_give_the_committed_outputs",
                                      "test_a_solution_passes_its_checks_in_firefox"}
                & {getattr(item, "originalname", None)})
 
@@ -77,6 +83,7 @@ def served_page(site, chromium):
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.add_init_script(LISTEN)
+        page.add_init_script(UNCOVERED)
         here = (address, "data:", "blob:", "about:")
         page.on("request", lambda asked: asked.url.startswith(here)
                 or faults.append(f"asked the network: {asked.url}"))

@@ -40,7 +40,7 @@ WAYS = {
     "names of wrapped layers": rename(".layers.", ".layers._fsdp_wrapped_module."),
     "a misspelt module": rename("1.self_attn.q_proj.lora_A", "1.self_attn.q_porj.lora_A"),
     "one wrong key": rename("1.self_attn.q_proj.lora_A.default.weight",
-                            "1.self_attn.q_proj.lora_A.default.wieght"),
+                            "1.self_attn.q_proj.lora_A.default.wght"),
     "a missing array": lambda state, start: dict(list(state.items())[1:]),
     "parts not gathered": change(lambda array, start: array[:0], only="v_proj.lora_B"),
     "the start": change(lambda array, start: start),

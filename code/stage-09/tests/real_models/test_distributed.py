@@ -171,7 +171,7 @@ def test_saving_is_checked(folders):
     for name, words in {
             "names of wrapped layers": ["12 of 12", key.format(0, "q_proj.lora_A"), "[]"],
             "a misspelt module": ["1 of 12", key.format(1, "q_proj.lora_A"), "[]"],
-            "one wrong key": ["1 of 12", key.format(1, "q_proj.lora_A"), "wieght"],
+            "one wrong key": ["1 of 12", key.format(1, "q_proj.lora_A"), "wght"],
             "a missing array": ["1 of 12", key.format(0, "q_proj.lora_A"), "[]"],
             "parts not gathered": [key.format(0, "v_proj.lora_B"), "(0, 4)", "(64, 4)"],
             "the start": ["start", "optimizer"],
