@@ -167,7 +167,7 @@ def made(noise=0.002, sweep=0.05, **means):
                    for lr, rise in ((3e-3, 2 * sweep), (1e-2, 0), (3e-2, sweep))]
 
 
-FEW = {"vera": 1.9, "ia3": 2.0}
+FEW = {"vera": 1.9, "ia3": 2.0, "loreft": 1.95}
 
 
 @pytest.mark.parametrize("claim, holding, falling", [
@@ -175,7 +175,8 @@ FEW = {"vera": 1.9, "ia3": 2.0}
      [{"oft": 1.66}, {"oft": 1.67, "noise": 0.01}]),
     (family.a_step_of_the_rate_does_more, [{"oft": 1.68}, {"lora": 1.65}],
      [{"oft": 1.64}, {"oft": 1.68, "sweep": 0.01}]),
-    (family.few_numbers_learn_less, [FEW], [FEW | {"dora": 2.0}, FEW | {"noise": 0.2}, {}]),
+    (family.few_numbers_learn_less, [FEW], [FEW | {"dora": 2.0}, FEW | {"noise": 0.2},
+                                             FEW | {"loreft": 1.85}, {}]),
 ])
 def test_a_claim_holds_and_falls_with_the_losses(claim, holding, falling):
     for how in holding:
