@@ -54,7 +54,8 @@ def blocks(text):
             block.append(line.strip())
         elif opened and not opened[-1][1] and (block or STARTS.match(line.strip() + " ")):
             block.append(line.strip())
-        elif not opened and line.startswith("    ") and STARTS.match(line.strip() + " "):
+        elif not opened and line.startswith("    ") and (
+                STARTS.match(line.strip() + " ") or block and block[-1].endswith("\\")):
             block.append(re.split(r"\s{2,}", line.strip())[0])
     yield block
 
@@ -109,6 +110,11 @@ RUN = {
     "python tools/build_book.py": "Makefile:tools/build_book.py",
     "python tools/colab.py": "Makefile:tools/colab.py",
     "python tools/zip_book.py": "Makefile:tools/zip_book.py",
+    "python tools/pdf.py": "Makefile:tools/pdf.py",
+    "python -m experiments.family run":
+        "code/stage-09/tests/experiments/test_family_runs.py::"
+        "test_the_runner_resumes_and_runs_nothing_twice",
+    "python -m experiments.family claims": "Makefile:experiments.family claims",
     "python tools/links.py --outside": ".github/workflows/weekly.yml:make links",
     "python tools/links.py": "Makefile:tools/links.py",
     "python tools/prose.py": "Makefile:tools/prose.py",
@@ -137,6 +143,8 @@ LEFT = {
     "python -m experiments.small_llama table": "rewrites a committed table",
     "python -m experiments.smollm2": "hours, or the record's own table",
     "python -m exercises.ex6_qlora.speaking": "an hour",
+    "python -m exercises.stretch_goals": "half an hour",
+    "python -m experiments.family table": "prints what is committed",
     "vllm serve": "a card and a package that we do not have", "curl": "asks what vllm serves",
     ".venv/bin/hf download": "a gigabyte, and a network; tests use a download of our own making",
     "otter": "another's grader, in another environment; harness/outside.py has tests of its own",
