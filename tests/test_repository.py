@@ -20,8 +20,8 @@ from bs4 import BeautifulSoup
 from conftest import ROOT
 
 #: Cell tags that the book and its tests know.
-TAGS = {"remove-input", "hide-input", "hide-cell", "hide-output", "remove-output", "nbval-ignore-output",
-        "raises-exception"}
+TAGS = {"remove-input", "hide-input", "hide-cell", "hide-output", "remove-output",
+        "nbval-ignore-output", "raises-exception"}
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
