@@ -124,7 +124,7 @@ def add(folder):
         first = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
         rest = f"<p>{html.escape(', '.join(names))}</p>" if names[3:] else ""
         shown.append(f"<details><summary>{html.escape(first)}</summary>{rest}"
-                     f'<pre style="white-space: pre-wrap">{html.escape(text)}</pre></details>')
+                     f"<pre>{html.escape(text)}</pre></details>")
     before = page.read_text("utf-8")
     if before.count(PLACE) != 1:
         raise ValueError(f"{PAGE} has no place for the licences' texts: {PLACE}")
