@@ -103,6 +103,8 @@ def test_a_pages_cells_give_the_committed_outputs(served_page, name):
     assert wrong == []
     for number, (cell, (_, outputs)) in enumerate(zip(cells, runs)):  # and what the reader sees
         here, kinds = Cell(page, number), set()
+        if "hide-output" in cell["metadata"].get("tags", []):
+            continue  # it stays folded
         for output in cell["outputs"]:
             kinds |= set(output.get("data", {"stream": 1}))
         printed = here.box.locator(":scope > .cell_output:not(.in-page-output)")
