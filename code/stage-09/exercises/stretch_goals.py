@@ -142,9 +142,9 @@ def _recorded() -> list[dict[str, Any]]:
     return read_lines(RECORD)
 
 
-def told(*entries: dict[str, Any]) -> str:
-    """Losses with their deviation over the seeds, for a sentence."""
-    return " and ".join(f"{e['best_test']:.3f} ± {e['best_test_sd']:.3f}" for e in entries)
+def told(entry: dict[str, Any]) -> str:
+    """A loss with its deviation over the seeds, for a sentence."""
+    return f"{entry['best_test']:.3f} ± {entry['best_test_sd']:.3f}"
 
 
 def folded(what: str, does_not_show: str, opened: bool) -> Markdown:

@@ -6,10 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown
 
-import peft
 from book_pages import figures
 from exercises.stretch_goals import Goal, WithBlocks, folded, pretrained, told, train
 from experiments.claims import better
+from experiments.small_llama import plug_lora
 
 
 #: Ranks of about equal size: q and v take 256 numbers a rank and layer, the three projections 672,
@@ -26,11 +26,7 @@ def trained(block: type, place: str, rank: int, lr: float, seed: int = 0) -> dic
             mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight, rank, ALPHA, rng=rng))
     else:
         model = pretrained()
-        for layer in model.layers:
-            for name in ("q_proj", "v_proj"):
-                weight = getattr(layer.self_attn, name).weight
-                setattr(layer.self_attn, name, peft.LoRALinear(
-                    weight, lora_rank=rank, lora_alpha=ALPHA, rng=rng))
+        plug_lora("q_proj", "v_proj", alpha=ALPHA)(model, rank, rng)
     return train(model, lr, seed=seed) | {"rank": rank}
 
 
