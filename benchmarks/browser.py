@@ -23,7 +23,8 @@ sys.path[:0] = [str(ROOT / folder) for folder in
                 ("tests", "tools", "code/stage-09", "code/stage-09/tests")]
 import lite_tools  # noqa: E402
 import sides  # noqa: E402
-from conftest import CHROMIUM, HTML  # noqa: E402
+from chromium import launched  # noqa: E402
+from conftest import HTML  # noqa: E402
 from lite import build as lite  # noqa: E402
 
 FIRST = "book/exercises/ex1-lora-feed-forward.ipynb"
@@ -89,12 +90,8 @@ def weigh(browser, address, name):
 
 
 def measure(everything):
-    from playwright.sync_api import sync_playwright
-
     result = {"goals": GOALS}
-    with sync_playwright() as playwright, lite_tools.served(HTML) as address:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM,
-                                             args=["--no-sandbox", "--disable-gpu"])
+    with launched() as browser, lite_tools.served(HTML) as address:
         result["chromium"] = browser.version
         result["pages"] = {}
         for path in sorted((HTML / "book").rglob("*.html")):
@@ -130,7 +127,6 @@ def measure(everything):
                 result["notebooks"][name] = round(time.perf_counter() - began, 1)
                 print(f"{name}: {result['notebooks'][name]:.0f} s", flush=True)
                 page.close()
-        browser.close()
     return result
 
 

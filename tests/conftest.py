@@ -4,8 +4,8 @@ from pathlib import Path
 
 import lite_tools
 import pytest
+from chromium import CHROMIUM, launched
 from needs import missing
-from pdf import CHROMIUM, launched
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"

@@ -9,14 +9,14 @@ import zipfile
 
 import content_policy
 import lite_tools
+import notebooks
 import pytest
 from conftest import CHROMIUM, ROOT
 from in_page import build as in_page
 from lite import build as lite
 from test_accessibility import violations
 
-NAMES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rglob("*.ipynb")
-               if ".ipynb_checkpoints" not in path.parts)
+NAMES = [path.relative_to(ROOT).as_posix() for path in notebooks.book_notebooks()]
 #: What takes minutes each in a browser; all of it in every `make test` would be half an hour. The
 #: scheduled workflow asks them, too: `make site LONG=1`. All others run their cells each time.
 LONG = {f"book/{name}.ipynb" for name in (

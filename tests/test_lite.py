@@ -11,6 +11,7 @@ import zipfile
 from urllib.parse import urlsplit
 
 import lite_tools
+import notebooks
 import numpy as np
 import pytest
 import zip_book
@@ -18,8 +19,7 @@ from conftest import HTML, ROOT
 from lite import build as lite
 from playwright.sync_api import expect
 
-NAMES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rglob("*.ipynb")
-               if ".ipynb_checkpoints" not in path.parts)
+NAMES = [path.relative_to(ROOT).as_posix() for path in notebooks.book_notebooks()]
 #: Of each kind one. All run cell by cell in their pages (test_in_page.py), with the same Python;
 #: the scheduled workflow asks JupyterLite for all, too: `make site LONG=1`.
 SAMPLE = {f"book/{name}.ipynb" for name in (

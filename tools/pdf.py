@@ -10,21 +10,18 @@ its place in the file. A link to a file that is not in it stays as text.
 
 import html
 import json
-import os
-import shutil
 import sys
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import yaml
+from chromium import CHROMIUM, launched
 from whole import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 TARGET = ROOT / "_build" / "peft-book.pdf"
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 PATIENCE = 120_000  # milliseconds until a page's widgets stand
 VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
 #: Opens what is folded; an address that is the text itself will not stand behind it again. Chromium
@@ -77,22 +74,6 @@ nav .level-1 {{ break-after: avoid; font-weight: 600; margin-top: 0.5em }}
 nav .level-2 {{ font-size: 8.5pt; line-height: 1.35; padding-left: 1em }}
 </style><div class="title">{mark}<h1>{title}</h1><p>{author}</p><p>{copyright}. {licence}</p></div>
 <h1>Contents</h1><nav>{contents}</nav></html>"""
-
-
-@contextmanager
-def launched():
-    """Chromium, which can reach nothing but this machine."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking",
-                  "--disable-component-update",
-                  "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
-        )
-        yield browser
-        browser.close()
 
 
 def contents():
