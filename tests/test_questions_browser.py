@@ -5,6 +5,7 @@ Most of it on a small page with the very text of section 9.2, since its built pa
 
 import json
 import re
+from datetime import date
 
 import pytest
 from bs4 import BeautifulSoup
@@ -177,7 +178,10 @@ def test_what_was_stored_badly_does_no_harm(visit, stored):
     box.get_by_label("Your number").fill("81920")
     box.get_by_role("button", name="sure").click()
     kept = json.loads(page.evaluate("(key) => localStorage.getItem(key)", KEY))
-    assert kept["answers"][TYPED[1:]] == {"said": "81920", "sure": True}
+    given = kept["answers"][TYPED[1:]]
+    assert (given["said"], given["sure"], given["right"], given["page"]) == (
+        "81920", True, True, "page.html")
+    assert date.fromisoformat(given["day"]) and given["text"]
     expect(page.locator(".question-score")).to_contain_text("1 of 1 right")
 
 

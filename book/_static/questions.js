@@ -8,7 +8,10 @@
    below it replies to wrong ones, each by the number with which its reply begins. */
 
 (() => {
-  const KEY = "peft-book-questions"; // {"answers": {"q-name": {said, sure}}, "open": true}
+  // {"answers": {"q-name": {said, sure, and for work.js: right, day, page, text}}, "open": true}
+  const KEY = "peft-book-questions";
+  const ROOT = new URL(document.documentElement.dataset.content_root ?? "./", location.href);
+  const PAGE = new URL(location.pathname, location.href).href.slice(ROOT.href.length);
   const CLOSE = 0.02; // how far a number may be off, as a share of the right one; or data-within
 
   let unkept = null; // where a browser keeps nothing
@@ -89,6 +92,7 @@
     constructor(box, found, changed) {
       Object.assign(this, found, { box, changed });
       this.covers = covered(box).map(cover);
+      this.asks = found.text.textContent.replace(/\s+/g, " ").trim();
       this.verdict = make("div", { class: "question-verdict", role: "status" });
       this.sure = button("I am sure", { type: "submit" });
       this.guess = button("It is a guess", { type: "submit" });
@@ -132,7 +136,8 @@
         this.verdict.replaceChildren("That is no number I can read. Write it like 81,920 or 0.25 or 1/4.");
         return;
       }
-      change(({ answers }) => answers.set(this.box.id, { said, sure }));
+      change(({ answers }) => answers.set(this.box.id, { said, sure, right: this.judge(said) === null,
+        day: new Date().toISOString().slice(0, 10), page: PAGE, text: this.asks.slice(0, 120) }));
       this.changed();
       this.again.focus();
     }

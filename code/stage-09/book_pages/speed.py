@@ -20,7 +20,7 @@ LORA_GOALS = {256: 1.5, 1024: 1.1, 4096: 1.05}
 
 
 def load(name: str) -> dict[str, Any]:
-    """One record by its name: `layers`, `small_llama`, `nf4`, `growth`, `browser`, `commands`."""
+    """One record by its name: `layers`, `latency`, `small_llama`, `nf4`, `growth`, `browser`, ..."""
     return json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
 
 
@@ -71,6 +71,15 @@ def merged_rows(record: dict[str, Any]) -> list[list[str]]:
              f"{row['ours']['layer'] / row['ours']['bare']:.2f}"]
             for label, row in record["rows"].items()
             for method, width, tokens in [label.split(" | ")] if method == "merged"]
+
+
+def latency_rows(record: dict[str, Any]) -> list[list[str]]:
+    """Per batch: milliseconds of the merged model; the others as multiples of it; PEFT's LoRA."""
+    return [[label.split()[-1], f"{row['ours']['merged'] * 1e3:,.0f}",
+             *(f"{row['ours'][kind] / row['ours']['merged']:.2f}" for kind in ("lora", "adapters")),
+             f"{row['theirs']['lora'] / row['theirs']['merged']:.2f}",
+             f"{row['ours']['merged'] / row['theirs']['merged']:.2f}"]
+            for label, row in record["rows"].items()]
 
 
 def whole_rows(llama: dict[str, Any], nf4: dict[str, Any]) -> list[list[str]]:

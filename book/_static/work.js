@@ -1,0 +1,162 @@
+/* "Your work": what this browser keeps of a reader, on one page; out as one file, and in again.
+
+   Kept are, by their keys in localStorage: the exercises passed (progress.js), the answers to questions
+   (questions.js) and the edits of each notebook's cells. Nothing of it is sent anywhere. */
+
+(() => {
+  const KEYS = /^peft-book(-progress|-progress-taken|-questions| edits [\w/-]+\.ipynb)$/;
+  const EDITS = "peft-book edits ";
+  const FORM = "peft-book work 1"; // the file's first entry: what it is
+  const DAY = 24 * 60 * 60 * 1000;
+  const AFTER = { shaky: 2, known: 14 }; // days until a question comes back: wrong or guessed, or sure and right
+
+  function make(name, attributes = {}, ...children) {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
+    return made;
+  }
+
+  const isRecord = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+
+  /** All that is kept, by key; what is no record does not count. */
+  function read() {
+    const found = {};
+    try {
+      for (const key of Object.keys(localStorage).filter((name) => KEYS.test(name)).sort()) {
+        try {
+          const value = JSON.parse(localStorage.getItem(key));
+          if (isRecord(value)) found[key] = value;
+        } catch { /* not ours, or damaged: it stays where it is */ }
+      }
+    } catch { /* a browser that keeps nothing */ }
+    return found;
+  }
+
+  /** Adds what a file holds; what is here already stays. How many entries are new. */
+  function take(work) {
+    if (!isRecord(work) || work.form !== FORM) throw new Error("form");
+    let count = 0;
+    const here = read();
+    for (const [key, value] of Object.entries(work)) {
+      if (!KEYS.test(key) || !isRecord(value)) continue;
+      const answers = key === "peft-book-questions";
+      const [theirs, ours] = [value, here[key] ?? {}].map((all) => (answers ? all.answers ?? {} : all));
+      if (!isRecord(theirs) || !isRecord(ours)) continue;
+      const fits = answers ? isRecord : (one) => typeof one === "string";
+      const fresh = Object.entries(theirs).filter(([name, one]) => fits(one) && !Object.hasOwn(ours, name));
+      if (!fresh.length) continue;
+      const joined = Object.fromEntries([...Object.entries(ours), ...fresh]);
+      localStorage.setItem(key, JSON.stringify(answers ? { ...here[key], answers: joined } : joined));
+      count += fresh.length;
+    }
+    return count;
+  }
+
+  function questions(kept) {
+    const answers = kept["peft-book-questions"]?.answers;
+    return Object.entries(isRecord(answers) ? answers : {}).filter(([, one]) => isRecord(one)
+      && typeof one.right === "boolean" && /^[\w/-]+\.html$/.test(one.page) && Number.isFinite(Date.parse(one.day)));
+  }
+
+  const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
+
+  /** Questions whose time has come, the oldest first, each a link to its place. */
+  function review(answered, root) {
+    const due = answered.filter(([, { right, sure, day }]) =>
+      Date.now() - Date.parse(day) >= AFTER[right && sure ? "known" : "shaky"] * DAY)
+      .sort(([, a], [, b]) => Date.parse(a.day) - Date.parse(b.day));
+    if (!due.length) {
+      return [make("p", {}, answered.length
+        ? `None today. What was wrong or a guess comes back after ${AFTER.shaky} days, the rest after ${AFTER.known}.`
+        : "You have answered none yet. They stand above the results that surprise, and at each section's end.")];
+    }
+    return [make("p", {}, "Each opens where it stands. Choose “Ask me again” there."),
+      make("ul", {}, ...due.map(([name, { page, text, right, sure, day }]) => make("li", {},
+        make("a", { href: new URL(`${page}#${encodeURIComponent(name)}`, root).href }, String(text ?? name)),
+        ` ${right ? "right" : "not right"}, ${sure ? "sure" : "a guess"}, ${day}`)))];
+  }
+
+  /** Whether being sure meant anything, over all pages. */
+  function calibration(answered) {
+    const rows = [["sure", true], ["a guess", false]].map(([word, sure]) => {
+      const some = answered.map(([, one]) => one).filter((one) => one.sure === sure);
+      const right = some.filter((one) => one.right).length;
+      return make("tr", {}, make("th", { scope: "row" }, word), make("td", {}, some.length),
+        make("td", {}, some.length ? `${right} (${Math.round(100 * right / some.length)} %)` : "–"));
+    });
+    const head = ["you said", "answers", "right"].map((word) => make("th", { scope: "col" }, word));
+    return make("table", { class: "table" }, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
+  }
+
+  function edits(kept, root) {
+    const changed = Object.entries(kept).filter(([key]) => key.startsWith(EDITS));
+    if (!changed.length) return make("p", {}, "None. “Edit and run” below a cell makes one.");
+    return make("ul", {}, ...changed.map(([key, cells]) => {
+      const notebook = key.slice(EDITS.length);
+      return make("li", {}, make("a", { href: new URL(notebook.replace(/ipynb$/, "html"), root).href }, notebook),
+        ` ${plural(Object.keys(cells).length, "cell")}`);
+    }));
+  }
+
+  function start(place) {
+    const root = new URL(document.documentElement.dataset.content_root ?? "./", location.href);
+    const status = make("p", { role: "status" });
+    const shown = make("div");
+    const file = make("input", { type: "file", accept: ".json,application/json", hidden: "" });
+    const button = (text, act) => {
+      const made = make("button", { type: "button", class: "btn btn-sm btn-outline-secondary" }, text);
+      made.addEventListener("click", act);
+      return made;
+    };
+
+    function show(message = "") {
+      const kept = read();
+      const answered = questions(kept);
+      shown.replaceChildren(make("h3", {}, "Questions to ask again"), ...review(answered, root),
+        make("h3", {}, "How sure, how right"), calibration(answered),
+        make("h3", {}, "Code that you changed"), edits(kept, root));
+      status.textContent = message;
+    }
+
+    function save() {
+      const text = `${JSON.stringify({ form: FORM, ...read() }, null, 1)}\n`;
+      const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+      make("a", { href: url, download: "peft-book-work.json" }).click();
+      URL.revokeObjectURL(url);
+    }
+
+    let asked = false;
+    function forget() {
+      if (!asked) {
+        asked = true;
+        status.textContent = "This deletes your answers, edits and ticks in this browser. Press again to do it.";
+        return;
+      }
+      asked = false;
+      for (const key of Object.keys(localStorage).filter((name) => KEYS.test(name))) localStorage.removeItem(key);
+      show("All is forgotten.");
+    }
+
+    file.addEventListener("change", async () => {
+      try {
+        const count = take(JSON.parse(await file.files[0].text()));
+        show(count ? `${plural(count, "entry").replace("entrys", "entries")} added; what was here stays.`
+          : "There is nothing new in that file.");
+      } catch (error) {
+        show(error.name === "QuotaExceededError" ? "This browser has no room for it."
+          : "That file is no exported work of this book.");
+      }
+      file.value = "";
+    });
+    place.replaceChildren(make("div", { class: "question-buttons" }, button("Export my work", save),
+      button("Import", () => file.click()), button("Forget everything", forget), file), status, shown);
+    show();
+    window.addEventListener("storage", () => show());
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    const place = document.getElementById("my-work");
+    if (place) start(place);
+  });
+})();

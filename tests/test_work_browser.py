@@ -1,0 +1,130 @@
+"""The page "Your work" in Chromium: what comes back, what goes out and in, what is forgotten."""
+
+import json
+import re
+from datetime import date, timedelta
+
+import pytest
+from conftest import ROOT
+from playwright.sync_api import expect
+from test_accessibility import violations
+
+KEY, EDITS = "peft-book-questions", "peft-book edits book/02-lora.ipynb"
+
+
+def days_ago(days):
+    return (date.today() - timedelta(days)).isoformat()
+
+
+def answer(right, sure, days, **others):
+    return {"said": "1", "right": right, "sure": sure, "day": days_ago(days),
+            "page": "book/02-lora.html", "text": "Which?"} | others
+
+
+KEPT = {KEY: {"answers": {"q-old-known": answer(True, True, 15), "q-known": answer(True, True, 13),
+                          "q-wrong": answer(False, True, 3), "q-guess": answer(True, False, 2),
+                          "q-today": answer(False, False, 0)}, "open": False},
+        EDITS: {"1\nx = 1": "x = 2", "1\ny": "print(y)"},
+        "peft-book-progress": {"2": "2026-11-24"}}
+
+
+@pytest.fixture
+def address(tmp_path):
+    """The page's very element and script, in a folder as deep as in the book."""
+    text = (ROOT / "book" / "your-work.md").read_text("utf-8")
+    element = re.search(r'<div id="my-work".*?</div>', text)[0]
+    page = tmp_path / "book" / "your-work.html"
+    page.parent.mkdir()
+    script = (ROOT / "book" / "_static" / "work.js").as_uri()
+    page.write_text('<!doctype html><html lang="en" data-content_root="../"><meta charset="utf-8">'
+                    f'<title>Work</title><main><h1>Work</h1><h2>Yours</h2>{element}</main>'
+                    f'<script src="{script}"></script>', "utf-8")
+    return page.as_uri()
+
+
+@pytest.fixture
+def visit(chromium, address):
+    """Opens the page in a new browser that keeps what is given."""
+    contexts, faults = [], []
+
+    def visit(kept):
+        contexts.append(chromium.new_context(offline=True))
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(address)
+        page.evaluate("(kept) => { for (const [key, value] of Object.entries(kept)) "
+                      "localStorage.setItem(key, typeof value === 'string' ? value : "
+                      "JSON.stringify(value)); }", kept)
+        page.reload()
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def stored(page):
+    return {key: json.loads(text) for key, text in page.evaluate("() => ({...localStorage})").items()}
+
+
+def test_what_was_wrong_or_guessed_comes_back_sooner(visit):
+    page = visit(KEPT)
+    links = page.locator("#my-work ul").first.get_by_role("link")
+    assert [link.get_attribute("href").rpartition("/")[2] for link in links.all()] == [
+        f"02-lora.html#q-{name}" for name in ("old-known", "wrong", "guess")]
+    rows = page.get_by_role("row").all_text_contents()
+    assert rows[1:] == ["sure32 (67 %)", "a guess21 (50 %)"]
+    assert page.get_by_role("link", name="02-lora.ipynb").locator("..").text_content().endswith(
+        "2 cells")
+    assert violations(page) == []
+
+
+def test_work_goes_out_as_one_file_and_in_elsewhere_without_loss(visit, tmp_path):
+    page = visit(KEPT)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+    file = tmp_path / "work.json"
+    download.value.save_as(file)
+    empty = visit({})
+    empty.locator("input[type=file]").set_input_files(file)
+    expect(empty.get_by_role("status")).to_contain_text("8 entries")
+    fresh = stored(empty)
+    assert fresh.pop(KEY)["answers"] == KEPT[KEY]["answers"]
+    assert fresh == {key: KEPT[key] for key in fresh} and len(fresh) == 2
+    other = visit({EDITS: {"1\nx = 1": "x = 3"}, "another program": {"a": 1}})
+    other.locator("input[type=file]").set_input_files(file)
+    expect(other.get_by_role("status")).to_contain_text("7 entries")
+    assert stored(other)[EDITS] == {"1\nx = 1": "x = 3", "1\ny": "print(y)"}
+    other.get_by_role("button", name="Forget").click()
+    assert EDITS in stored(other)
+    other.get_by_role("button", name="Forget").click()
+    assert stored(other) == {"another program": {"a": 1}}
+
+
+@pytest.mark.parametrize("text", [
+    "", "[]", "null", '{"form": "else"}', '{"2": "2026-11-24"}', "<html>",
+    '{"form": "peft-book work 1", "other": {"a": "b"}, "peft-book edits ../../x.html": {"a": "b"},'
+    ' "peft-book-progress": [1], "peft-book edits book/02-lora.ipynb": {"a": {"b": 1}, "c": 7},'
+    ' "peft-book-questions": {"answers": "no"}, "__proto__": {"x": "y"}}'])
+def test_a_strange_file_changes_nothing(visit, tmp_path, text):
+    page, file = visit(KEPT), tmp_path / "work.json"
+    before = stored(page)
+    file.write_text(text, "utf-8")
+    page.locator("input[type=file]").set_input_files(file)
+    expect(page.get_by_role("status")).to_contain_text(re.compile("no exported|nothing new"))
+    assert stored(page) == before
+
+
+@pytest.mark.parametrize("kept", [
+    {KEY: "no list"}, {KEY: "[]"}, {KEY: {"answers": [1]}}, {EDITS: "null"}, {EDITS: "7"},
+    {KEY: {"answers": {"q": answer(False, True, 9, page="javascript:alert(1)//.html")}}},
+    {KEY: {"answers": {"q": answer(False, True, 9, page="../../x.html")}}},
+    {KEY: {"answers": {"q": answer(False, True, 9, day="soon")}}},
+    {KEY: {"answers": {"q": answer(False, True, 9, text="<img src=x onerror=alert(1)>")}}}])
+def test_what_was_stored_badly_does_no_harm(visit, kept):
+    page = visit(kept)
+    expect(page.get_by_role("button", name="Export")).to_be_visible()
+    assert not page.locator("#my-work img").count()
+    hrefs = [link.get_attribute("href") for link in page.get_by_role("link").all()]
+    assert all(href.startswith("file:") and "/book/02-lora.html#q" in href for href in hrefs)
