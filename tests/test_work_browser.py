@@ -88,13 +88,13 @@ def test_work_goes_out_as_one_file_and_in_elsewhere_without_loss(visit, tmp_path
     download.value.save_as(file)
     empty = visit({})
     empty.locator("input[type=file]").set_input_files(file)
-    expect(empty.get_by_role("status")).to_contain_text("8 entries")
+    expect(empty.get_by_role("status")).to_contain_text("8 notes")
     fresh = stored(empty)
     assert fresh.pop(KEY)["answers"] == KEPT[KEY]["answers"]
     assert fresh == {key: KEPT[key] for key in fresh} and len(fresh) == 2
     other = visit({EDITS: {"1\nx = 1": "x = 3"}, "another program": {"a": 1}})
     other.locator("input[type=file]").set_input_files(file)
-    expect(other.get_by_role("status")).to_contain_text("7 entries")
+    expect(other.get_by_role("status")).to_contain_text("7 notes")
     assert stored(other)[EDITS] == {"1\nx = 1": "x = 3", "1\ny": "print(y)"}
     other.get_by_role("button", name="Forget").click()
     assert EDITS in stored(other)

@@ -33,7 +33,7 @@
     return found;
   }
 
-  /** Adds what a file holds; what is here already stays. How many entries are new. */
+  /** Adds what a file holds; what is here already stays. How many notes are new. */
   function take(work) {
     if (!isRecord(work) || work.form !== FORM) throw new Error("form");
     let count = 0;
@@ -141,7 +141,7 @@
     file.addEventListener("change", async () => {
       try {
         const count = take(JSON.parse(await file.files[0].text()));
-        show(count ? `${plural(count, "entry").replace("entrys", "entries")} added; what was here stays.`
+        show(count ? `${plural(count, "note")} added; what was here stays.`
           : "There is nothing new in that file.");
       } catch (error) {
         show(error.name === "QuotaExceededError" ? "This browser has no room for it."
