@@ -65,7 +65,8 @@ def visit(chromium, address):
 
 
 def stored(page):
-    return {key: json.loads(text) for key, text in page.evaluate("() => ({...localStorage})").items()}
+    kept = page.evaluate("() => ({...localStorage})")
+    return {key: json.loads(text) for key, text in kept.items()}
 
 
 def test_what_was_wrong_or_guessed_comes_back_sooner(visit):
