@@ -23,8 +23,8 @@ M_NOT_TRAINED = EXERCISE.mistake(
     "statement")
 NORM_OF_W = EXERCISE.mistake(
     "norm-of-w", "the lengths of W in the place of those of V",
-    "As soon as B is not zero the columns of V have other lengths than those of W. Divided by the "
-    "old ones, V is no pure direction, and m does not say how long a column is.", "statement")
+    "As soon as B is not zero, V's columns have lengths of their own. Only divided by these is V a "
+    "pure direction.", "statement")
 DETACHED = EXERCISE.mistake(
     "norm-detached", "the norm taken for a constant where it is not",
     "|V| depends on A and B, so a part of their gradients comes through it. Only detach_norm=True "
@@ -75,18 +75,16 @@ def _layer(trial: Trial, fill: bool = True, bias: bool = True, **options: Any
     return layer, arrays
 
 
-def _x(trial: Trial) -> np.ndarray:
-    return trial.normal(ROWS, IN, seed=2)
-
-
-def _g(trial: Trial, x: np.ndarray) -> np.ndarray:
-    return trial.normal(*x.shape[:-1], OUT, seed=3)
+def _data(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
+    """An input and a gradient of its output."""
+    return trial.normal(ROWS, IN, seed=2), trial.normal(ROWS, OUT, seed=3)
 
 
 def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: np.ndarray | None,
           detach: bool) -> Arrays:
     """All arrays, the gradients only if there is G; every inner value passes through `at`."""
-    V = at("V", W + at("s B A", S * a["B"] @ a["A"]))  # (out, in)
+    BA = at("s B A", S * a["B"] @ a["A"])
+    V = at("V", W + BA, {"W / |W| + s B A": W / _lengths(W) + BA})  # (out, in)
     norm = at("|V|", _lengths(V), {
         "|W|": _lengths(W), "the sums of |V|": np.abs(V).sum(0),
         "the largest of |V|": np.abs(V).max(0), "the norm of all": np.linalg.norm(V) + 0 * V[0]})
@@ -99,7 +97,10 @@ def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: 
     for_m = (rows * back).sum(0)
     for_V = at("the gradient of V, |V| constant", G.T @ (rows * c))
     if not detach:
-        for_V = at("the gradient of V", for_V - at("what comes through |V|", c * for_m * U))
+        R = V / _lengths(V, 1)[:, None]
+        for_V = at("the gradient of V", for_V - at("what comes through |V|", c * for_m * U, {
+            "what points along V's rows": R * (R * for_V).sum(1)[:, None],
+            "what points along all of V": V * (V * for_V).sum() / (V * V).sum()}))
     return found | {"A": S * a["B"].T @ for_V, "B": S * for_V @ a["A"].T, "m": for_m,
                     "x": (back * a["m"]).reshape(x.shape)}
 
@@ -146,8 +147,7 @@ def example_terms(trial: Trial) -> Terms:
     """The terms on the check's own kind of numbers."""
     arrays = {name: np.empty(shape) for name, shape in SHAPES.items()}
     _fill(trial, arrays)
-    *_, (x, _) = trial.inputs(ROWS, IN)
-    return _terms(trial, arrays, x, _g(trial, x))
+    return _terms(trial, arrays, trial.normal(2, 3, IN, seed=2), trial.normal(2, 3, OUT, seed=3))
 
 
 #: What a measured change is called.
@@ -213,9 +213,9 @@ def _start(trial: Trial) -> None:
 
 @EXERCISE.test(2, "start", "a fresh layer gives what the frozen one does")
 def _pretrained(trial: Trial) -> None:
-    layer, arrays = _layer(trial, fill=False)
-    trial.measure({"output": trial.call(layer.forward, _x(trial))},
-                  _terms(trial, arrays, _x(trial)), None, REASONS, " at the start")
+    (layer, arrays), (x, _) = _layer(trial, fill=False), _data(trial)
+    trial.measure({"output": trial.call(layer.forward, x)}, _terms(trial, arrays, x), None, REASONS,
+                  " at the start")
 
 
 @EXERCISE.test(2, "values", "V's columns, at the lengths m, and the bias")
@@ -238,19 +238,18 @@ def _values(trial: Trial) -> None:
 @EXERCISE.test(2, "behaviour", "dtypes stay as they are")
 def _forward_dtype(trial: Trial) -> None:
     for each in trial.each_dtype():
-        layer, arrays = _layer(each)
-        each.keeps_digits("forward", each.call(layer.forward, _x(each)),
-                          _right(each, arrays, _x(each))["output"])
+        (layer, arrays), (x, _) = _layer(each), _data(each)
+        each.keeps_digits("forward", each.call(layer.forward, x), _right(each, arrays, x)["output"])
 
 
 # ---- Step 3: backward -------------------------------------------------------------------------
 
 @EXERCISE.test(3, "interface", "backward refuses to be first, and another shape")
 def _order(trial: Trial) -> None:
-    layer, _ = _layer(trial)
-    trial.refuses("backward before forward", lambda: layer.backward(_g(trial, _x(trial))),
-                  (RuntimeError,), GENERAL["backward-first"])
-    trial.call(layer.forward, _x(trial))
+    (layer, _), (x, G) = _layer(trial), _data(trial)
+    trial.refuses("backward before forward", lambda: layer.backward(G), (RuntimeError,),
+                  GENERAL["backward-first"])
+    trial.call(layer.forward, x)
     trial.refuses(f"a grad_output of one row for {ROWS}",
                   lambda: layer.backward(trial.normal(1, OUT)))
 
@@ -270,7 +269,7 @@ def _full(trial: Trial) -> None:
 
 def _gradients(trial: Trial, x: np.ndarray, detach: bool, **options: bool) -> None:
     layer, arrays = _layer(trial, **options)
-    G = _g(trial, x)
+    G = trial.normal(*x.shape[:-1], OUT, seed=3)
     trial.call(layer.forward, x)
     back = trial.call(layer.backward, G)
     full = _right(trial, arrays, x, G)
@@ -286,19 +285,18 @@ def _contract(trial: Trial) -> None:
         W, b = _frozen(each)
         layer = each.make(W, b, RANK, S * RANK)
         _fill(each, arrays := each.arrays(layer, NAMES))
-        x, G = _x(each), _g(each, _x(each))
+        x, G = _data(each)
         each.call(layer.forward, x)
         found = {"x": each.call(layer.backward, G)} | each.arrays(layer, NAMES, "gradients")
         right = _right(each, arrays, x, G)
         for name, grad in found.items():
             each.keeps_digits(f"the gradient of {name}", grad, right[name])
         _untouched(each, W, b, GENERAL["changes-input"])
-    layer, _ = _layer(trial)
-    G = _g(trial, _x(trial))
-    trial.call(layer.forward, _x(trial))
+    (layer, _), (x, G) = _layer(trial), _data(trial)
+    trial.call(layer.forward, x)
     trial.call(layer.backward, G)
     trial.replaces_gradients(layer, NAMES, lambda: (
-        trial.call(layer.forward, _x(trial)), trial.call(layer.backward, G)))
+        trial.call(layer.forward, x), trial.call(layer.backward, G)))
 
 
 def _untouched(trial: Trial, W: np.ndarray, b: np.ndarray, diagnosis: Diagnosis) -> None:
@@ -324,7 +322,7 @@ def _merge(trial: Trial) -> None:
     for each in trial.each_dtype():
         layer, arrays = _layer(each)
         weight, bias = _merged(each, layer)
-        terms = _terms(each, arrays, _x(each))
+        terms = _terms(each, arrays, _data(each)[0])
         each.measure({"merged weight": weight}, terms, None, REASONS)
         each.keeps_digits("the merged weight", weight, terms.right["merged weight"])
         if not isinstance(bias, np.ndarray):
@@ -350,21 +348,22 @@ def _merge_reads(trial: Trial) -> None:
         trial.own_memory(f"The merged {name} of a fresh layer", array, W, b,
                          *layer.parameters().values())
     _fill(trial, arrays := trial.arrays(layer, NAMES))
-    x = _x(trial)
-    right = _right(trial, arrays, x, _g(trial, x))
+    x, G = _data(trial)
+    right = _right(trial, arrays, x, G)
     trial.call(layer.forward, x)
     _merged(trial, layer)
     _untouched(trial, W, b, MERGE_CHANGES)
-    back = {"x": trial.call(layer.backward, _g(trial, x))}
+    back = {"x": trial.call(layer.backward, G)}
     for name, grad in (back | trial.arrays(layer, NAMES, "gradients")).items():
         if not trial.agrees(grad, right[name]):
             raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient of "
                                        f"{name} is wrong.")
     _fill(trial, arrays, seed=60)
-    if not trial.agrees(trial.call(layer.forward, x), _right(trial, arrays, x)["output"]):
-        raise Found(MERGE_CHANGES, "After a merge and a step the output is wrong.")
-    if not trial.agrees(_merged(trial, layer)[0], _right(trial, arrays, x)["merged weight"]):
+    right = _right(trial, arrays, x)
+    if not trial.agrees(_merged(trial, layer)[0], right["merged weight"]):
         raise Found(GENERAL["kept"], "After a step, a second merge gives a wrong weight.")
+    if not trial.agrees(trial.call(layer.forward, x), right["output"]):
+        raise Found(MERGE_CHANGES, "After a merge and a step the output is wrong.")
 
 
 @EXERCISE.test(4, "arguments", "a zero column is refused, and sizes that make no sense")

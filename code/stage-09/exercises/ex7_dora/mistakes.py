@@ -46,6 +46,10 @@ MISTAKES = [
     "in full, through the norm, as is the default",
     Mistake("Detached", "norm-detached", {"if not self.detach_norm:": "if False:"}),
     Mistake("AlongNotNormalized", "operand", {ALONG: ALONG.replace(" / norm", "")}),
+    Mistake("AlongTheRows", "inner",
+            {ALONG: "U = V / np.linalg.norm(V, axis=1, keepdims=True)\n"
+                    "V_grad -= U * (U * V_grad).sum(axis=1, keepdims=True)"},
+            seen="The gradients of A and B: what points along V's rows in the place of"),
     "each step goes by the arrays and the input of its own forward",
     Mistake("VKept", "kept",
             {"V = self.weight + ": 'V = self.__dict__.setdefault("V", self.weight + ',
@@ -57,6 +61,8 @@ MISTAKES = [
     Mistake("MergesIntoW", "merge-changes-layer",
             {MERGED: "self.weight[...] = V * (self.m / norm)\nreturn self.weight.copy()"},
             seen="The weight is not bit for bit"),
+    Mistake("MergesTheLastForward", "kept",  # and not the arrays as they are now
+            {MERGED: 'return V * self.cache.get("c", self.m / norm)'}),
     "a zero column is refused, and sizes that make no sense",
     Mistake("ZeroColumnAccepted", "zero-column", {"if not self.m.all():": "if False:"}),
 ]
