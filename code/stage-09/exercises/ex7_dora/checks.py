@@ -99,6 +99,7 @@ def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: 
     if not detach:
         R = V / _lengths(V, 1)[:, None]
         for_V = at("the gradient of V", for_V - at("what comes through |V|", c * for_m * U, {
+            "the sum over the inputs": U * (U * for_V).sum(1)[:, None],
             "what points along V's rows": R * (R * for_V).sum(1)[:, None],
             "what points along all of V": V * (V * for_V).sum() / (V * V).sum()}))
     return found | {"A": S * a["B"].T @ for_V, "B": S * for_V @ a["A"].T, "m": for_m,
@@ -379,7 +380,6 @@ def _refusals(trial: Trial) -> None:
     row[2] = 0
     trial.make(row)  # which is none of its columns
     for what, (weight, bias, rank, alpha) in {
-            "a weight with one axis": (W[0], None, RANK, 4.0),
             "a bias with a single number": (W, b[:1], RANK, 4.0), "lora_rank=0": (W, b, 0, 4.0),
             **{f"lora_alpha={alpha}": (W, b, RANK, alpha)
                for alpha in (float("nan"), float("inf"), 0.0, -4.0)}}.items():
