@@ -27,7 +27,9 @@ DATA = Path(__file__).parents[1] / "data"
 BASE, RECORD = DATA / "base", DATA / "experiments" / "stretch.jsonl"
 ROOMS = {"ex1_lora_feed_forward": "LoRAFeedForward", "ex2_lora_dropout": "LoRADropoutLayer",
          "ex3_parallel_adapter": "ParallelAdapter", "ex4_prefix_mlp": "PrefixMLP",
-         "ex5_prompted_lora": None, "ex6_qlora": "QLoRALinear"}
+         "ex5_prompted_lora": None, "ex6_qlora": "QLoRALinear",
+         "ex7_dora": "ColumnDoRA",
+         }
 SEEDS = (0, 1, 2)
 
 

@@ -381,8 +381,8 @@ def _votes(stories: dict[str, list[Story]]) -> dict[str, int]:
 def _same(value: np.ndarray, reference: np.ndarray, tolerance: float) -> bool:
     """Equal up to the tolerance, relative to the largest entry of the reference."""
     scale = max(np.abs(reference).max(initial=0.0), 1e-12)
-    return value.shape == reference.shape and bool(
-        np.abs(value - reference).max(initial=0.0) <= tolerance * scale)
+    return value.shape == reference.shape and bool(  # infinity is like nothing
+        np.abs(value - reference).max(initial=0.0) <= tolerance * scale < np.inf)
 
 
 def _fit(value: np.ndarray, base: np.ndarray) -> float:

@@ -32,7 +32,7 @@ SKIPPED = {"__init__", "check_rate", "parameters", "gradients", "num_parameters"
 #: Names of single rooms that are true of an array or a mask, whatever was done to it.
 TRUE = {"prompt-gradient-lost", "layout", "wrong-factor", "no-dropout", "rate-is-keep-rate",
         "fixed-mask", "wrong-rate", "start-not-frozen", "blocks", "scale", "levels", "packing",
-        "offset", "zero-block", "bits-not-measured"}
+        "offset", "zero-block", "bits-not-measured", "norm-not-detached"}
 STATE = {"kept", "shared", "dead-parameters", "wrong-dtype", "wrong-shape", "raised",
          "accepts-nonsense"}
 
@@ -216,7 +216,9 @@ def _keys(room: str) -> list[str]:
     return {"ex1_lora_feed_forward": ["gate.A", "gate.B", "up.A", "down.B"],
             "ex2_lora_dropout": ["A", "B"], "ex3_parallel_adapter": ["W_down", "W_up"],
             "ex4_prefix_mlp": ["E", "W1", "b1", "W2", "b2"],
-            "ex5_prompted_lora": ["q.A", "q.B", "v.A", "prompt"]}[room]
+            "ex5_prompted_lora": ["q.A", "q.B", "v.A", "prompt"],
+            "ex7_dora": ["A", "B", "m"],
+            }[room]
 
 
 # ---- Right answers ----------------------------------------------------------------------------

@@ -712,7 +712,7 @@ def test_the_ladder_changes_no_verdict_and_is_each_exercises_own():
     assert (first.status, first.rows, first.diagnosis) == (second.status, second.rows,
                                                            second.diagnosis)
     assert one.check("right").passed
-    other = failing(Exercise(7, "without hints"), "a", 1)
+    other = failing(Exercise(99, "without hints"), "a", 1)
     assert {other.check("a").hint for _ in range(3)} == {""}
 
 

@@ -11,6 +11,7 @@ import pytest
 from exercise_tools import DTYPES, ROOMS, module
 
 from exercises.harness.checking import Found, Terms, Trial, Watch
+from exercises.harness.terms import _same
 
 TERMS = [room for room in ROOMS if hasattr(module(room, "checks"), "example_terms")]
 
@@ -166,3 +167,9 @@ def test_a_number_is_told_by_its_name_and_by_two_if_two_are_that_large():
                     (6.25, "s²"), (0.123, "0.123")):
         (_, story), = terms.explain({"y": c * terms.right["y"]}, 1e-6)
         assert (story.kind, story.change.startswith(f"multiplied by {told}")) == ("factor", True)
+
+
+@pytest.mark.parametrize("number", [np.inf, np.nan])
+def test_what_is_not_finite_is_like_nothing(number):
+    """A zero in the place of a length makes infinities, and the tolerance is relative to these."""
+    assert not _same(np.ones(2), np.array([1.0, number]), 1e-6)

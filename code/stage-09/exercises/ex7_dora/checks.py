@@ -1,0 +1,391 @@
+"""Exercise 7, DoRA with a length for each column: the tests. Reading them spoils the exercise."""
+
+from typing import Any
+
+import numpy as np
+
+from exercises.harness.checking import (GENERAL, Diagnosis, Exercise, Found, Report, Terms, Trial,
+                                         Watch)
+
+EXERCISE = Exercise(7, "DoRA, column by column")
+
+ROWS_NOT_COLUMNS = EXERCISE.mistake(
+    "rows-not-columns", "a length for each row of V instead of each column",
+    "That is DoRA as PEFT has it, one length for each output. Here each input has one: a column of "
+    "V is what one input is multiplied by.", "statement")
+NOT_PRETRAINED = EXERCISE.mistake(
+    "start-not-pretrained", "an m that does not start as the lengths of W's columns",
+    "The first step begins at the pretrained layer. At the start V is W, so only one m makes "
+    "m / |V| exactly 1.", "statement")
+M_NOT_TRAINED = EXERCISE.mistake(
+    "m-not-trained", "an m that is not trained",
+    "Direction and length are trained apart. Without m the columns could turn and never grow.",
+    "statement")
+NORM_OF_W = EXERCISE.mistake(
+    "norm-of-w", "the lengths of W in the place of those of V",
+    "As soon as B is not zero, V's columns have lengths of their own. Only divided by these is V a "
+    "pure direction.", "statement")
+DETACHED = EXERCISE.mistake(
+    "norm-detached", "the norm taken for a constant where it is not",
+    "|V| depends on A and B, so a part of their gradients comes through it. Only detach_norm=True "
+    "leaves that part out.", "statement")
+NOT_DETACHED = EXERCISE.mistake(
+    "norm-not-detached", "a gradient through the norm where it is detached",
+    "With detach_norm=True backward treats |V| as a constant. Forward and the gradient of m are "
+    "the same in both.", "statement")
+ZERO_COLUMN = EXERCISE.mistake(
+    "zero-column", "a column of zeros that is not refused",
+    "It has no direction, and forward would divide zero by zero. A zero row harms nobody.",
+    "statement")
+MERGE_CHANGES = EXERCISE.mistake(
+    "merge-changes-layer", "a merge that changes the layer",
+    "merge only reads. One may look at the merged weight in the middle of training, and go on.",
+    "statement")
+
+
+OUT, IN, RANK, S, ROWS = 5, 7, 3, 2.5, 8  # the scale is no whole number
+SHAPES = {"A": (RANK, IN), "B": (OUT, RANK), "m": (IN,)}
+NAMES = tuple(SHAPES)
+BY_ROWS = "V over the lengths of its rows"
+Arrays = dict[str, np.ndarray]
+
+
+def _lengths(matrix: np.ndarray, axis: int = 0) -> np.ndarray:
+    return np.linalg.norm(matrix, axis=axis)
+
+
+def _frozen(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
+    return trial.normal(OUT, IN, seed=20), trial.normal(OUT, seed=21)
+
+
+def _fill(trial: Trial, arrays: Arrays, seed: int = 30) -> None:
+    """New random numbers in all arrays, in place as an optimizer does it."""
+    for number, array in enumerate(arrays.values()):
+        array[...] = 0.5 * trial.normal(*array.shape, seed=seed + number)
+
+
+def _layer(trial: Trial, fill: bool = True, bias: bool = True, **options: Any
+           ) -> tuple[Any, Arrays]:
+    """A student's layer, and its parameters, random if `fill`."""
+    W, b = _frozen(trial)
+    layer = trial.make(W, b if bias else None, RANK, S * RANK, rng=trial.rng(1), **options)
+    arrays = trial.arrays(layer, NAMES)
+    if fill:
+        _fill(trial, arrays)
+    return layer, arrays
+
+
+def _data(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
+    """An input and a gradient of its output."""
+    return trial.normal(ROWS, IN, seed=2), trial.normal(ROWS, OUT, seed=3)
+
+
+def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: np.ndarray | None,
+          detach: bool) -> Arrays:
+    """All arrays, the gradients only if there is G; every inner value passes through `at`."""
+    BA = at("s B A", S * a["B"] @ a["A"])
+    V = at("V", W + BA, {"W / |W| + s B A": W / _lengths(W) + BA})  # (out, in)
+    norm = at("|V|", _lengths(V), {
+        "|W|": _lengths(W), "the sums of |V|": np.abs(V).sum(0),
+        "the largest of |V|": np.abs(V).max(0), "the norm of all": np.linalg.norm(V) + 0 * V[0]})
+    c, U = at("c", a["m"] / norm), at("V / |V|", V / norm, {BY_ROWS: V / _lengths(V, 1)[:, None]})
+    found = {"output": x * a["m"] @ U.T + b, "merged weight": U * a["m"]}
+    if G is None:
+        return found
+    rows, G = x.reshape(-1, IN), at("G", G.reshape(-1, OUT))
+    back = at("G V / |V|", G @ U)  # (n, in)
+    for_m = (rows * back).sum(0)
+    for_V = at("the gradient of V, |V| constant", G.T @ (rows * c))
+    if not detach:
+        R = V / _lengths(V, 1)[:, None]
+        for_V = at("the gradient of V", for_V - at("what comes through |V|", c * for_m * U, {
+            "the sum over the inputs": U * (U * for_V).sum(1)[:, None],
+            "what points along V's rows": R * (R * for_V).sum(1)[:, None],
+            "what points along all of V": V * (V * for_V).sum() / (V * V).sum()}))
+    return found | {"A": S * a["B"].T @ for_V, "B": S * for_V @ a["A"].T, "m": for_m,
+                    "x": (back * a["m"]).reshape(x.shape)}
+
+
+def _terms(trial: Trial, a: Arrays, x: np.ndarray, G: np.ndarray | None = None,
+           detach: bool = False, bias: bool = True) -> Terms:
+    """The same arrays as sums, to be measured."""
+    W, b, x = (array.astype(np.float64) for array in (*_frozen(trial), x))
+    a, b = {name: array.astype(np.float64) for name, array in a.items()}, b * bias  # copies
+    BA = S * a["B"] @ a["A"]
+    V = W + BA
+    norms = {"|V|": _lengths(V), "|W|": _lengths(W), "|W + B A|": _lengths(W + BA / S),
+             "|s B A|": np.maximum(_lengths(BA), 1e-9), "the sums of |V|": np.abs(V).sum(0)}
+    n = norms["|V|"]
+    known = {"m": a["m"], "|V|/m": n / a["m"], "m |V|": a["m"] * n, "m/|V|²": a["m"] / n**2,
+             "-V": -V, "-W/|V|": -W / n, "-W/|W|": -W / norms["|W|"]} | norms
+    for name, norm in norms.items():
+        known |= {f"1/{name}": 1 / norm, f"m/{name}": a["m"] / norm}
+    nodes = {"s": ("", S), "x": ("ni", x), "W": ("oi", W), "A": ("ri", a["A"]),
+             "B": ("or", a["B"]), "c": ("i", known.pop("m/|V|")),
+             "b": ("no", np.broadcast_to(b, (*x.shape[:-1], OUT)))}
+    frozen, update, through = ("the frozen weight",), ("the update",), ("the norm",)
+    sums = {"output": ("no", [(frozen, "x W c"), (update, "s x A B c"), (("the bias",), "b")]),
+            "merged weight": ("oi", [(frozen, "W c"), (update, "s B A c")])}
+    if G is not None:
+        for_m = ((G.reshape(-1, OUT).T @ x.reshape(-1, IN)) * V).sum(0) / n
+        nodes |= {"G": ("no", G), "∂m": ("i", for_m), "1/|V|": ("i", known.pop("1/|V|")),
+                  "-V/|V|": ("oi", -V / n)}
+        sums |= {"A": ("ri", [(("V",), "s B G x c"), (through, "s B ∂m c -V/|V|")][:2 - detach]),
+                 "B": ("or", [(("V",), "s G x c A"), (through, "s ∂m c -V/|V| A")][:2 - detach]),
+                 "m": ("i", [(frozen, "G x W 1/|V|"), (update, "s G x A B 1/|V|")]),
+                 "x": ("ni", [(frozen, "G W c"), (update, "s G A B c")])}
+    return Terms(nodes, sums, known, x.shape[:-1],
+                 flow=lambda at: _flow(at, W, b, a, x, G, detach))
+
+
+def _right(trial: Trial, a: Arrays, x: np.ndarray, G: np.ndarray | None = None) -> Arrays:
+    """The same arrays with the full gradient, and sooner."""
+    W, b, x = (array.astype(np.float64) for array in (*_frozen(trial), x))
+    return _flow(Watch(), W, b, {name: a[name].astype(np.float64) for name in NAMES}, x, G, False)
+
+
+def example_terms(trial: Trial) -> Terms:
+    """The terms on the check's own kind of numbers."""
+    arrays = {name: np.empty(shape) for name, shape in SHAPES.items()}
+    _fill(trial, arrays)
+    return _terms(trial, arrays, trial.normal(2, 3, IN, seed=2), trial.normal(2, 3, OUT, seed=3))
+
+
+#: What a measured change is called.
+REASONS = {"the norm": DETACHED, "|W| in the place of |V|": NORM_OF_W,
+           "m/|W| in the place of c": NORM_OF_W, "1/|W| in the place of 1/|V|": NORM_OF_W,
+           f"{BY_ROWS} in the place of V / |V|": ROWS_NOT_COLUMNS}
+
+
+# ---- Step 1: the arrays and their start -------------------------------------------------------
+
+@EXERCISE.test(1, "interface", "the layer can be made and trains A, B and m, nothing else")
+def _names(trial: Trial) -> None:
+    W, b = _frozen(trial)
+    layer = trial.make(weight=W, bias=b, lora_rank=RANK, lora_alpha=4.0, detach_norm=False,
+                       rng=trial.rng())
+    if set(trial.expect("parameters()", layer.parameters(), dict)) == {"A", "B"}:
+        raise Found(M_NOT_TRAINED, "parameters() has A and B and no m.")
+    trial.arrays(layer, NAMES)
+
+
+@EXERCISE.test(1, "shapes", "A is (rank, in), B is (out, rank), m is (in,); the weight's dtype")
+def _shapes(trial: Trial) -> None:
+    for each in trial.each_dtype():
+        layer, arrays = _layer(each, fill=False)
+        if arrays["m"].size == OUT:
+            raise Found(ROWS_NOT_COLUMNS, f"m has {OUT} numbers for a weight of {(OUT, IN)}.")
+        for name, shape in SHAPES.items():
+            each.expect(name, arrays[name], shape=shape)
+            if arrays[name].dtype != each.dtype:
+                raise Found(GENERAL["wrong-dtype"], f"The weight is {each.dtype}, {name} is "
+                                                    f"{arrays[name].dtype}.")
+    count = trial.call(layer.num_parameters, returns=(int, np.integer))
+    if count != (right := RANK * (OUT + IN) + IN):
+        raise Found(M_NOT_TRAINED if count == right - IN else GENERAL["values"],
+                    f"num_parameters() gave {count}, expected {right}.")
+
+
+@EXERCISE.test(1, "start", "B is zero, A is not and comes from rng; m holds W's column lengths")
+def _start(trial: Trial) -> None:
+    _, arrays = _layer(trial, fill=False)
+    if not arrays["A"].any() or arrays["B"].any():
+        raise Found(GENERAL["values"], "A has to be random and B zero, as in peft.LoRALayer.")
+    W, b = _frozen(trial)
+    trial.starts_from_rng(lambda rng: trial.arrays(trial.make(W, b, RANK, rng=rng), NAMES),
+                          free=("m",))
+    for W in (W, trial.normal(6, 6), trial.normal(4, 256)):
+        arrays = trial.arrays(trial.make(W, None, RANK, rng=trial.rng()), NAMES)
+        right, m = _lengths(W), arrays["m"]
+        if m.shape == right.shape and trial.agrees(m, right):
+            continue
+        if W.shape == (6, 6) and trial.agrees(m, _lengths(W, 1)):
+            raise Found(ROWS_NOT_COLUMNS, "Of a square weight m holds the lengths of the rows.")
+        others = {"ones": 1 + 0 * right, "zeros": 0 * right, "the squares of the lengths": right**2,
+                  "the sums of absolute values": np.abs(W).sum(0), "the means": W.mean(0)}
+        what = next((f"It is {name}" for name, other in others.items() if m.shape == other.shape
+                     and trial.agrees(m, other)), f"The first is {m[0]:.3g}, not {right[0]:.3g}")
+        raise Found(NOT_PRETRAINED, f"m does not hold the lengths of W's columns. {what}.")
+    if (std := float(arrays["A"].std())) > 0.3:  # of the widest
+        raise Found(GENERAL["start-size"], f"At width 256, A has a standard deviation of {std:.2g}")
+
+
+# ---- Step 2: forward --------------------------------------------------------------------------
+
+@EXERCISE.test(2, "start", "a fresh layer gives what the frozen one does")
+def _pretrained(trial: Trial) -> None:
+    (layer, arrays), (x, _) = _layer(trial, fill=False), _data(trial)
+    trial.measure({"output": trial.call(layer.forward, x)}, _terms(trial, arrays, x), None, REASONS,
+                  " at the start")
+
+
+@EXERCISE.test(2, "values", "V's columns, at the lengths m, and the bias")
+def _values(trial: Trial) -> None:
+    for bias in (True, False):
+        layer, arrays = _layer(trial, bias=bias)
+        for x, _ in trial.inputs(ROWS, IN):
+            trial.measure({"output": trial.call(layer.forward, x)},
+                          _terms(trial, arrays, x, bias=bias), None, REASONS)
+    plain = trial.make(W := trial.normal(10, 12))  # with the defaults
+    arrays = trial.arrays(plain, NAMES)
+    _fill(trial, arrays)
+    x, V = trial.normal(12), W + 2 * arrays["B"] @ arrays["A"]
+    if not trial.agrees(trial.call(plain.forward, x),
+                        V @ (x * arrays["m"] / _lengths(V))):
+        raise Found(GENERAL["signature"], "Made from a weight alone, the layer has another output "
+                                          "than with a lora_rank of 8 and a lora_alpha of 16.")
+
+
+@EXERCISE.test(2, "behaviour", "dtypes stay as they are")
+def _forward_dtype(trial: Trial) -> None:
+    for each in trial.each_dtype():
+        (layer, arrays), (x, _) = _layer(each), _data(each)
+        each.keeps_digits("forward", each.call(layer.forward, x), _right(each, arrays, x)["output"])
+
+
+# ---- Step 3: backward -------------------------------------------------------------------------
+
+@EXERCISE.test(3, "interface", "backward refuses to be first, and another shape")
+def _order(trial: Trial) -> None:
+    (layer, _), (x, G) = _layer(trial), _data(trial)
+    trial.refuses("backward before forward", lambda: layer.backward(G), (RuntimeError,),
+                  GENERAL["backward-first"])
+    trial.call(layer.forward, x)
+    trial.refuses(f"a grad_output of one row for {ROWS}",
+                  lambda: layer.backward(trial.normal(1, OUT)))
+
+
+@EXERCISE.test(3, "gradients", "with the norm detached")
+def _detached(trial: Trial) -> None:
+    for x, _ in trial.inputs(ROWS, IN):
+        _gradients(trial, x, detach=True, detach_norm=True)
+
+
+@EXERCISE.test(3, "gradients", "in full, through the norm, as is the default")
+def _full(trial: Trial) -> None:
+    for x, _ in trial.inputs(ROWS, IN):
+        _gradients(trial, x, detach=False)
+    _gradients(trial, x, detach=False, detach_norm=False)
+
+
+def _gradients(trial: Trial, x: np.ndarray, detach: bool, **options: bool) -> None:
+    layer, arrays = _layer(trial, **options)
+    G = trial.normal(*x.shape[:-1], OUT, seed=3)
+    trial.call(layer.forward, x)
+    back = trial.call(layer.backward, G)
+    full = _right(trial, arrays, x, G)
+    trial.measure(trial.arrays(layer, NAMES, "gradients") | {"x": back},
+                  _terms(trial, arrays, x, G, detach),
+                  {name: [(NOT_DETACHED, full[name])] for name in ("A", "B")} if detach else None,
+                  REASONS)
+
+
+@EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes and W stay")
+def _contract(trial: Trial) -> None:
+    for each in trial.each_dtype():
+        W, b = _frozen(each)
+        layer = each.make(W, b, RANK, S * RANK)
+        _fill(each, arrays := each.arrays(layer, NAMES))
+        x, G = _data(each)
+        each.call(layer.forward, x)
+        found = {"x": each.call(layer.backward, G)} | each.arrays(layer, NAMES, "gradients")
+        right = _right(each, arrays, x, G)
+        for name, grad in found.items():
+            each.keeps_digits(f"the gradient of {name}", grad, right[name])
+        _untouched(each, W, b, GENERAL["changes-input"])
+    (layer, _), (x, G) = _layer(trial), _data(trial)
+    trial.call(layer.forward, x)
+    trial.call(layer.backward, G)
+    trial.replaces_gradients(layer, NAMES, lambda: (
+        trial.call(layer.forward, x), trial.call(layer.backward, G)))
+
+
+def _untouched(trial: Trial, W: np.ndarray, b: np.ndarray, diagnosis: Diagnosis) -> None:
+    for what, array, copy in zip(("The weight", "The bias"), (W, b), _frozen(trial), strict=True):
+        trial.same_bits(what, array, copy, diagnosis)
+
+
+@EXERCISE.test(3, "behaviour", "each step goes by the arrays and the input of its own forward")
+def _follows(trial: Trial) -> None:
+    def build() -> tuple:
+        layer, arrays = _layer(trial)
+        return layer, layer.forward, lambda x, G: _right(trial, arrays, x, G)
+
+    layer, _, right = build()
+    trial.follows(layer, NAMES, ((ROWS, IN), (ROWS, IN), (2, ROWS, IN)), right)
+    trial.keeps_apart(build, NAMES, (ROWS, IN))
+
+
+# ---- Step 4: merging, and what is refused -----------------------------------------------------
+
+@EXERCISE.test(4, "values", "the merged weight and bias make a plain layer that does the same")
+def _merge(trial: Trial) -> None:
+    for each in trial.each_dtype():
+        layer, arrays = _layer(each)
+        weight, bias = _merged(each, layer)
+        terms = _terms(each, arrays, _data(each)[0])
+        each.measure({"merged weight": weight}, terms, None, REASONS)
+        each.keeps_digits("the merged weight", weight, terms.right["merged weight"])
+        if not isinstance(bias, np.ndarray):
+            raise Found(GENERAL["wrong-type"], f"The merged bias is {bias}, expected an array.")
+        each.compare("the merged bias", bias, _frozen(each)[1])
+        if (bias := _merged(each, _layer(each, bias=False)[0])[1]) is not None:
+            raise Found(GENERAL["values"], f"Without a bias, that of merge() is {bias}, not None.")
+
+
+def _merged(trial: Trial, layer: Any) -> tuple:
+    found = trial.call(layer.merge, returns=(tuple, list))
+    if len(found) != 2:
+        raise Found(GENERAL["wrong-shape"], f"merge() gave {len(found)} things, expected 2.")
+    trial.expect("the merged weight", found[0], shape=(OUT, IN))
+    return tuple(found)
+
+
+@EXERCISE.test(4, "behaviour", "a merge is a copy and leaves the layer as it was")
+def _merge_reads(trial: Trial) -> None:
+    W, b = _frozen(trial)
+    layer = trial.make(W, b, RANK, S * RANK, rng=trial.rng())
+    for name, array in zip(("weight", "bias"), _merged(trial, layer), strict=True):
+        trial.own_memory(f"The merged {name} of a fresh layer", array, W, b,
+                         *layer.parameters().values())
+    _fill(trial, arrays := trial.arrays(layer, NAMES))
+    x, G = _data(trial)
+    right = _right(trial, arrays, x, G)
+    trial.call(layer.forward, x)
+    _merged(trial, layer)
+    _untouched(trial, W, b, MERGE_CHANGES)
+    back = {"x": trial.call(layer.backward, G)}
+    for name, grad in (back | trial.arrays(layer, NAMES, "gradients")).items():
+        if not trial.agrees(grad, right[name]):
+            raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient of "
+                                       f"{name} is wrong.")
+    _fill(trial, arrays, seed=60)
+    right = _right(trial, arrays, x)
+    if not trial.agrees(_merged(trial, layer)[0], right["merged weight"]):
+        raise Found(GENERAL["kept"], "After a step, a second merge gives a wrong weight.")
+    if not trial.agrees(trial.call(layer.forward, x), right["output"]):
+        raise Found(MERGE_CHANGES, "After a merge and a step the output is wrong.")
+
+
+@EXERCISE.test(4, "arguments", "a zero column is refused, and sizes that make no sense")
+def _refusals(trial: Trial) -> None:
+    W, b = _frozen(trial)
+    for column in (0, IN - 1):
+        zero = W.copy()
+        zero[:, column] = 0
+        with np.errstate(all="ignore"):
+            trial.refuses(f"A weight whose column {column} is zero", lambda: trial.make(zero),
+                          (ValueError,), ZERO_COLUMN)
+    row = W.copy()
+    row[2] = 0
+    trial.make(row)  # which is none of its columns
+    for what, (weight, bias, rank, alpha) in {
+            "a bias with a single number": (W, b[:1], RANK, 4.0), "lora_rank=0": (W, b, 0, 4.0),
+            **{f"lora_alpha={alpha}": (W, b, RANK, alpha)
+               for alpha in (float("nan"), float("inf"), 0.0, -4.0)}}.items():
+        trial.refuses(what, lambda: trial.make(weight, bias, rank, alpha))
+
+
+def check_dora(student: type, step: int | None = None, *, dtype: Any = np.float64) -> Report:
+    """Check a `ColumnDoRA`: the first `step` steps, or all of them. See `Exercise.check`."""
+    return EXERCISE.check(student, step, dtype=dtype)
