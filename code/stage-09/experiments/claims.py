@@ -147,7 +147,7 @@ def better(a: Entry, b: Entry, key: str = "best_test", other: str | None = None)
     """`a` has a lower loss than `b`, clearly; returns by how many standard errors."""
     if not (distance := apart(a, b, key, other)) >= CLEAR:
         raise ClaimFails(f"{_named(a, key)} is to be better than {_named(b, other or key)}, and is "
-                         f"by {distance:.1f} standard errors; {CLEAR:g} are asked for")
+                         f"by {distance:.2f} standard errors; {CLEAR:g} are asked for")
     return distance
 
 
