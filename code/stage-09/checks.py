@@ -18,6 +18,7 @@ HOMES = {
     "check_prefix_mlp": "exercises.ex4_prefix_mlp.checks",
     "check_prompted_lora": "exercises.ex5_prompted_lora.checks",
     "check_qlora": "exercises.ex6_qlora.checks",
+    "check_vera": "exercises.ex8_vera.checks",
 }
 
 __all__ = ["EXERCISES", "clear_progress", "progress", "remember", *HOMES]

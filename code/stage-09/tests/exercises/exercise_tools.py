@@ -13,7 +13,8 @@ DTYPES = [np.float32, np.float64]
 #: Each room, with the class that a student writes there.
 ROOMS = {"ex1_lora_feed_forward": "LoRAFeedForward", "ex2_lora_dropout": "LoRADropoutLayer",
          "ex3_parallel_adapter": "ParallelAdapter", "ex4_prefix_mlp": "PrefixMLP",
-         "ex5_prompted_lora": "PromptedLoRAAttention", "ex6_qlora": "QLoRALinear"}
+         "ex5_prompted_lora": "PromptedLoRAAttention", "ex6_qlora": "QLoRALinear",
+         "ex8_vera": "VeRAFeedForward"}
 
 
 def module(room, name):

@@ -205,7 +205,7 @@ def spoiled(room: str) -> Iterator[Answer]:
                  if p.default is not p.empty):
         yield answer(f"{name} ignored", MEASURED | STOPS | {
             "wrong-dtype", "ignores-rng", "rng-ignored", "accepts-nonsense", "rate-not-checked",
-            "alpha-not-passed", "no-dropout", "fixed-scale", "values"},
+            "alpha-not-passed", "no-dropout", "fixed-scale", "values", "wrong-d", "not-from-seed"},
             f"def __init__(self, *args, **given):\n"
             f"    given = inspect.signature(Right).bind(*args, **given).arguments\n"
             f"    given.pop('{name}', None)\n"
@@ -216,7 +216,8 @@ def _keys(room: str) -> list[str]:
     return {"ex1_lora_feed_forward": ["gate.A", "gate.B", "up.A", "down.B"],
             "ex2_lora_dropout": ["A", "B"], "ex3_parallel_adapter": ["W_down", "W_up"],
             "ex4_prefix_mlp": ["E", "W1", "b1", "W2", "b2"],
-            "ex5_prompted_lora": ["q.A", "q.B", "v.A", "prompt"]}[room]
+            "ex5_prompted_lora": ["q.A", "q.B", "v.A", "prompt"],
+            "ex8_vera": ["up_d", "up_beta", "down_d", "down_beta"]}[room]
 
 
 # ---- Right answers ----------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def test_wrong_answers_fail_and_are_told_as_what_was_done(room):
     assert told >= TOLD[room] * ran - slack, other
 
 
-@pytest.mark.parametrize("room", ROOMS[:5])
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "ex6_qlora"])
 def test_right_answers_in_other_words_pass(room):
     found = generated.rates(room, generated.right_answers, 2 * EVERY - 1)
     assert set(found.counts) == {"passed"}, found.other
