@@ -1,6 +1,7 @@
 """Exercise 8, VeRA in a feed-forward block: the tests. Reading them spoils the exercise."""
 
 import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,6 @@ D, RANK, SEED, D_INITIAL, ROWS = 6, 4, 11, 0.7, 8
 WIDTHS = (9, 5)  # d_ff above d_model and below: each side of A and of B is cut in one of them
 NAMES = ("up_d", "up_beta", "down_d", "down_beta")
 KEYS = ("W", "A", "B", "d", "beta")
-LAST = ("A", "B", "AB")  # of what the last corner may be taken by mistake
 Arrays = dict[str, np.ndarray]
 
 
@@ -63,13 +63,13 @@ def _weights(trial: Trial, F: int) -> Arrays:
 def _block(trial: Trial, F: int = WIDTHS[0], fill: bool = True, off: str = ""
            ) -> tuple[Any, Arrays, Arrays]:
     """A student's block, the frozen arrays, and the vectors: as they start or, if `fill`, random
-    but for the beta of the layer that is `off`."""
+    but for those of the layer that is `off`, zero."""
     weights = _weights(trial, F)
     block = trial.make(*weights.values(), RANK, D_INITIAL, seed=SEED)
     vectors = trial.arrays(block, NAMES)
     for number, name in enumerate(NAMES if fill else ()):
         vectors[name][...] = trial.normal(*vectors[name].shape, seed=30 + number) * (
-            name != f"{off}_beta")
+            name.split("_")[0] != off)
     return block, weights | _matrices(trial, block), vectors
 
 
@@ -150,18 +150,18 @@ def _update(name: str) -> str:
 
 def example_terms(trial: Trial) -> Terms:
     """The terms on the check's own kind of numbers."""
-    F, k = WIDTHS[0], max(D, *WIDTHS)
-    frozen = _weights(trial, F) | {"A": trial.normal(RANK, k, seed=22) * (2 / k) ** 0.5,
-                                   "B": trial.normal(k, RANK, seed=23) * (2 / RANK) ** 0.5}
-    vectors = {name: trial.normal(size, seed=30 + i)
-               for i, (name, size) in enumerate(zip(NAMES, (RANK, F, RANK, D), strict=True))}
+    F = WIDTHS[0]
+    frozen = _weights(trial, F) | {"A": 0.5 * trial.normal(RANK, F, seed=22),
+                                   "B": 0.7 * trial.normal(F, RANK, seed=23)}
+    vectors = {name: trial.normal(size, seed=size + len(name))
+               for name, size in zip(NAMES, (RANK, F, RANK, D), strict=True)}
     *_, (x, G) = trial.inputs(ROWS, D)
     return _terms(frozen, vectors, x, G)
 
 
-def _frozen_kept(trial: Trial, block: Any, frozen: Arrays, before: Arrays, when: str) -> None:
-    for name, array in (frozen | _matrices(trial, block)).items():
-        trial.same_bits(f"the frozen {name} {when}", array, before[name], TRAINS_MATRICES)
+def _frozen_kept(trial: Trial, F: int, frozen: Arrays, when: str) -> None:
+    for name, array in _block(trial, F)[1].items():
+        trial.same_bits(f"the frozen {name} {when}", frozen[name], array, TRAINS_MATRICES)
 
 
 # ---- Step 1: the arrays and their start -------------------------------------------------------
@@ -169,13 +169,11 @@ def _frozen_kept(trial: Trial, block: Any, frozen: Arrays, before: Arrays, when:
 @EXERCISE.test(1, "interface", "the block can be made and trains four vectors, nothing else")
 def _names(trial: Trial) -> None:
     F = WIDTHS[0]
-    weights = _weights(trial, F)
-    block = trial.make(**weights, rank=RANK, d_initial=D_INITIAL, seed=SEED)
-    keys = trial.expect("parameters()", block.parameters(), dict)
-    if extra := sorted(set(keys) - set(NAMES)):
-        sizes = {array.size for array in (*weights.values(), *_matrices(trial, block).values())}
-        if any(getattr(keys[name], "size", 0) in sizes for name in extra):
-            raise Found(TRAINS_MATRICES, f"parameters() holds {', '.join(map(str, extra))}.")
+    block = trial.make(**_weights(trial, F), rank=RANK, d_initial=D_INITIAL, seed=SEED)
+    arrays = trial.expect("parameters()", block.parameters(), dict)
+    for name, array in arrays.items():
+        if getattr(array, "size", 0) in (RANK * F, F * D):
+            raise Found(TRAINS_MATRICES, f"parameters() holds {name}, of shape {array.shape}.")
     trial.arrays(block, NAMES)
     count, right = trial.call(block.num_parameters, returns=(int, np.integer)), 2 * RANK + F + D
     if count != right:
@@ -230,13 +228,11 @@ def _start(trial: Trial) -> None:
             raise Found(NOT_FROM_SEED, f"Two blocks of the same seed and sizes differ in {name}.")
         if np.array_equal(first[name], other[name]):
             raise Found(NOT_FROM_SEED, f"Two blocks of different seeds have the same {name}.")
-        if np.linalg.matrix_rank(first[name]) < RANK:
-            raise Found(GENERAL["starts-alike"], f"{name} has not the rank {RANK}.")
-    for A in (first["A"], first["A"].T):
-        if abs(np.corrcoef(A.ravel(), first["B"].ravel())[0, 1]) > 0.999:
-            raise Found(GENERAL["starts-alike"], "A and B are made of the same numbers.")
-    wide = _matrices(trial, trial.make(np.ones((400, 30), trial.dtype),
-                                       np.ones((30, 400), trial.dtype), 25))
+    if any(abs(np.corrcoef(A.ravel(), first["B"].ravel())[0, 1]) > 0.999
+           for A in (first["A"], first["A"].T)):
+        raise Found(GENERAL["starts-alike"], "A and B are made of the same numbers.")
+    wide = np.ones((400, 30), trial.dtype)
+    wide = _matrices(trial, trial.make(wide, wide.T.copy(), 25))
     for name, fan_in in {"A": 400, "B": 25}.items():
         found, right = float(wide[name].std()), (2 / fan_in) ** 0.5
         if not 0.9 < found / right < 1.1:
@@ -250,24 +246,10 @@ def _start(trial: Trial) -> None:
 def _identity(trial: Trial) -> None:
     block, frozen, vectors = _block(trial, fill=False)
     x = trial.normal(ROWS, D, seed=2)
-    trial.measure({"output": trial.call(block.forward, x)}, _terms(frozen, vectors, x),
-                  when=" at the start")
-
-
-@EXERCISE.test(2, "values", "both layers read the one A and the one B")
-def _shared(trial: Trial) -> None:
-    x = trial.normal(ROWS, D, seed=2)
-    for F, name, (layer, off) in itertools.product(WIDTHS, "AB", (("up", "down"), ("down", "up"))):
-        block, frozen, vectors = _block(trial, F, off=off)
-        if not np.shares_memory(frozen[name], getattr(block, name)):
-            raise Found(OWN_MATRICES, f"Asked twice, the attribute {name} gave two arrays.")
-        if not frozen[name].flags.owndata and not frozen[name].flags.writeable:
-            return  # protected so well that it can't be tried
-        frozen[name].setflags(write=True)
-        frozen[name][...] = 0
-        if not trial.agrees(trial.call(block.forward, x),
-                            np.maximum(x @ frozen["up"].T, 0) @ frozen["down"].T):
-            raise Found(OWN_MATRICES, f"With zeros in {name} the update of {layer} is not zero.")
+    output, terms = trial.call(block.forward, x), _terms(frozen, vectors, x)
+    if output.shape == x.shape and not trial.agrees(output, terms.right["output"]):
+        _values(trial)  # a slip of both layers is told better where one is at work
+    trial.measure({"output": output}, terms, when=" at the start")
 
 
 #: d_ff, and whose update is off: a slip that both layers share is seen in one place at a time.
@@ -275,23 +257,56 @@ CASES = [(9, "up", " with the update of down alone"), (9, "down", " with the upd
          *((F, "", "") for F in WIDTHS)]
 
 
+def _updates_without(trial: Trial, names: tuple[str, ...], F: int, off: str) -> bool:
+    """Whether there still is an update when these arrays of a block are zero."""
+    block, frozen, vectors = _block(trial, F, off=off)
+    for name in names:
+        array = (frozen | vectors)[name]
+        if not (array.flags.owndata or array.flags.writeable):
+            return False  # protected so well that it can't be tried
+        array.setflags(write=True)
+        array[...] = 0
+    x = trial.normal(ROWS, D, seed=2)
+    return not trial.agrees(trial.call(block.forward, x),
+                            np.maximum(x @ frozen["up"].T, 0) @ frozen["down"].T)
+
+
 @EXERCISE.test(2, "values", "the output is that of two updated layers with relu between")
 def _values(trial: Trial) -> None:
     for F, off, when in CASES:
         block, frozen, vectors = _block(trial, F, off=off)
         for x, _ in trial.inputs(ROWS, D):
-            twins = ((WRONG_CORNER, _right(frozen, vectors, x, last)) for last in LAST)
-            trial.measure({"output": trial.call(block.forward, x)}, _terms(frozen, vectors, x),
-                          {"output": twins}, when=when)
+            output, terms = trial.call(block.forward, x), _terms(frozen, vectors, x)
+            if (output.shape == x.shape and not trial.agrees(output, terms.right["output"])
+                    and _updates_without(trial, ("A", "B"), F, off)
+                    and not _updates_without(trial, ("up_d", "down_d"), F, off)):
+                raise Found(OWN_MATRICES, f"The output{when}: with zeros in A and B there still is "
+                                          "an update.")
+            trial.measure({"output": output}, terms, {"output": _twins(
+                lambda last: _right(frozen, vectors, x, last))}, when=when)
 
 
-@EXERCISE.test(2, "behaviour", "dtypes stay as they are, and frozen arrays")
+def _twins(right: Callable[[str], np.ndarray]) -> Iterator[tuple[Any, np.ndarray]]:
+    """What last corners make of an array; made only if somebody asks."""
+    return ((WRONG_CORNER, right(last)) for last in ("A", "B", "AB"))
+
+
+@EXERCISE.test(2, "behaviour", "both layers read the one A and the one B")
+def _shared(trial: Trial) -> None:
+    for F, name, (layer, off) in itertools.product(WIDTHS, "AB", (("up", "down"), ("down", "up"))):
+        block = _block(trial, F)[0]
+        if not np.shares_memory(*(trial.attribute(block, name) for _ in range(2))):
+            raise Found(OWN_MATRICES, f"Asked twice, the attribute {name} gave two arrays.")
+        if _updates_without(trial, (name,), F, off):
+            raise Found(OWN_MATRICES, f"With zeros in {name} there still is the update of {layer}.")
+
+
+@EXERCISE.test(2, "behaviour", "dtypes stay as they are")
 def _forward_dtype(trial: Trial) -> None:
     for each in trial.each_dtype():
         block, frozen, vectors = _block(each)
-        x, before = each.normal(ROWS, D, seed=2), {k: a.copy() for k, a in frozen.items()}
+        x = each.normal(ROWS, D, seed=2)
         each.keeps_digits("forward", each.call(block.forward, x), _right(frozen, vectors, x))
-        _frozen_kept(each, block, frozen, before, "after forward")
 
 
 def _right(frozen: Arrays, vectors: Arrays, x: np.ndarray, last: str = "") -> np.ndarray:
@@ -317,13 +332,11 @@ def _gradients(trial: Trial) -> None:
         names = [name for name in NAMES if not name.startswith(off or "both")]
         for x, G in trial.inputs(ROWS, D):
             block, frozen, vectors = _block(trial, F, off != "both", off)
-            before = {name: array.copy() for name, array in frozen.items()}
+            terms = _terms(frozen, vectors, x, G)
             trial.call(block.forward, x)
-            back = trial.call(block.backward, G)
-            _frozen_kept(trial, block, frozen, before, "after backward")
-            found = trial.arrays(block, NAMES, "gradients")
-            trial.measure({name: found[name] for name in names} | {"x": back},
-                          _terms(frozen, vectors, x, G), when=when)
+            back, found = trial.call(block.backward, G), trial.arrays(block, NAMES, "gradients")
+            _frozen_kept(trial, F, frozen, "after backward")
+            trial.measure({name: found[name] for name in names} | {"x": back}, terms, when=when)
 
 
 @EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes stay as they are")
@@ -363,21 +376,18 @@ def _merged_terms(frozen: Arrays, vectors: Arrays, last: str = "") -> Terms:
 def _merge(trial: Trial) -> None:
     for each, F in itertools.product((trial, *trial.each_dtype()), WIDTHS):
         block, frozen, vectors = _block(each, F)
-        before = {name: array.copy() for name, array in frozen.items()}
         x = each.normal(ROWS, D, seed=2)
-        output = _right(frozen, vectors, x)
-        terms = _merged_terms(frozen, vectors)
+        output, terms = _right(frozen, vectors, x), _merged_terms(frozen, vectors)
         merged = each.call(block.merge, returns=(tuple, list))
         if len(merged) != 2:
             raise Found(GENERAL["wrong-shape"], f"merge() gave {len(merged)} things, expected 2.")
         merged = dict(zip(terms.right, merged, strict=True))
-        each.measure(merged, terms, {name: [
-            (WRONG_CORNER, _merged_terms(frozen, vectors, last).right[name]) for last in LAST]
-            for name in merged})
+        each.measure(merged, terms, {name: _twins(lambda last, name=name: _merged_terms(
+            frozen, vectors, last).right[name]) for name in merged})
         for name, array in merged.items():
             each.keeps_digits(f"the {name}", array, terms.right[name])
             each.own_memory(f"The {name}", array, *frozen.values())
-        _frozen_kept(each, block, frozen, before, "after merging")
+        _frozen_kept(each, F, frozen, "after merging")
         each.compare("the output after a merge", each.call(block.forward, x), output)
 
 
