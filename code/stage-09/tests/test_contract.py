@@ -122,6 +122,7 @@ CASES = {
     "exercise 5": (lambda: solution("ex5_prompted_lora", "PromptedLoRAAttention")(
         W, W, W, W, 2, prompt_length=5), layer),
     "exercise 6": (lambda: solution("ex6_qlora", "QLoRALinear")(W, W[0], 2), layer),
+    "exercise 8": (lambda: solution("ex8_vera", "VeRAFeedForward")(W, W, 2), layer),
 }
 
 

@@ -98,11 +98,9 @@ def _flow(at: Watch, nodes: dict, x: np.ndarray, G: np.ndarray | None = None) ->
     def layer(name: str, x: np.ndarray) -> np.ndarray:
         W, A, B, d, beta = (nodes[f"{key}_{name}"][1] for key in KEYS)
         t = at(f"x A^T of {name}", x @ A.T)
-        dt = at(f"d (x A^T) of {name}", d * t, {"x A^T": t})
-        u = at(f"what beta scales in {name}", dt @ B.T)
+        u = at(f"what beta scales in {name}", at(f"d (x A^T) of {name}", d * t) @ B.T)
         kept[name] = t, u
-        return x @ W.T + at(f"the update of {name}", beta * u, {
-            "the update without beta": u, "beta + the rest": beta + u})
+        return x @ W.T + at(f"the update of {name}", beta * u)
 
     def back(name: str, G: np.ndarray) -> np.ndarray:
         W, A, B, d, beta = (nodes[f"{key}_{name}"][1] for key in KEYS)
@@ -127,7 +125,6 @@ def _terms(frozen: Arrays, vectors: Arrays, x: np.ndarray, G: np.ndarray | None 
     _flow(watch, layers, x)
     z, a = watch.values["z"], watch.values["relu(z)"]
     nodes = layers | {"x": ("ni", x), "relu(z)": ("nf", a)}
-    known = {"z": z, "relu(z) without the update of up": np.maximum(x @ layers["W_up"][1].T, 0)}
     up, down = ([(f"the frozen {name}", f"W_{name}"), (f"the update of {name}", _update(name))]
                 for name in ("up", "down"))
     sums = {"output": ("no", [((way,), f"relu(z) {by}") for way, by in down])}
@@ -141,7 +138,7 @@ def _terms(frozen: Arrays, vectors: Arrays, x: np.ndarray, G: np.ndarray | None 
                                 for way, by in down]),
                  "x": ("ni", [((one, two), f"G {by} relu'(z) {to}")
                               for one, by in down for two, to in up])}
-    return Terms(nodes, sums, known, x.shape[:-1], flow=lambda at: _flow(at, layers, x, G))
+    return Terms(nodes, sums, {"z": z}, x.shape[:-1], flow=lambda at: _flow(at, layers, x, G))
 
 
 def _update(name: str) -> str:

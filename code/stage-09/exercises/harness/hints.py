@@ -4,7 +4,8 @@ from exercises.harness.report import Row
 
 #: How many hints stand below the heading of each step in the exercise's notebook.
 HINTS = {1: (3, 2, 4, 1), 2: (3, 2, 3, 3, 1), 3: (3, 2, 3), 4: (3, 3, 3, 2), 5: (3, 3, 4, 1),
-         6: (3, 2, 2, 3, 1)}
+         6: (3, 2, 2, 3, 1),
+         8: (3, 3, 3, 2)}
 
 
 class Ladder:

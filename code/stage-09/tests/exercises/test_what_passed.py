@@ -15,7 +15,9 @@ ROOMS = {1: ("ex1_lora_feed_forward", "LoRAFeedForward", checks.check_lora_feed_
          3: ("ex3_parallel_adapter", "ParallelAdapter", checks.check_parallel_adapter),
          4: ("ex4_prefix_mlp", "PrefixMLP", checks.check_prefix_mlp),
          5: ("ex5_prompted_lora", "PromptedLoRAAttention", checks.check_prompted_lora),
-         6: ("ex6_qlora", "QLoRALinear", checks.check_qlora)}
+         6: ("ex6_qlora", "QLoRALinear", checks.check_qlora),
+         8: ("ex8_vera", "VeRAFeedForward", checks.check_vera)}
+
 
 def written_over(number, name):
     """The reference solution's class, whose gradients() writes into what it handed out before."""
@@ -47,7 +49,7 @@ def judged(number, module, dtype=np.float64):
     return check(vars(module) if number == 6 else getattr(module, name), dtype=dtype)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("number", ROOMS)
 def test_gradients_that_are_written_over_fail(number):
     room, name, _ = ROOMS[number]
     module = types.SimpleNamespace(**vars(sys.modules[solution(room, name).__module__]))
@@ -67,6 +69,8 @@ PATCHES = [
      'self.__dict__.pop("cache", 0); type(self).cache = {"x": T}', "shared"),
     ("state on the class", 5, "self.cache = Q, K, V, Pi",
      'self.__dict__.pop("cache", 0); type(self).cache = Q, K, V, Pi', "shared"),
+    ("state on the class", 8, 'self.cache = {"x": x.shape,',
+     'self.__dict__.pop("cache", 0); type(self).cache = {"x": x.shape,', "shared"),
     ("remembered by the identity of x", 1, "        sig = sigmoid(z)",
      "        if getattr(self, 'last', None) is x:\n            z, u = self.z, self.u\n"
      "        self.last, self.z, self.u = x, z, u\n        sig = sigmoid(z)", "kept"),
