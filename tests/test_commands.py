@@ -163,7 +163,7 @@ def plain(command):
     """The command with what a reader fills in, brackets gone, and one name for each Python."""
     command = re.sub(r"[\[\]…]|\bFILE\b", "", command)
     if "pytest" in command or "NAME" in command:
-        command = re.sub(r"(ex|sol)7", r"\g<1>2", command).replace("NAME", "lora-dropout")
+        command = re.sub(r"(ex|sol)9", r"\g<1>2", command).replace("NAME", "lora-dropout")
     return " ".join(command.split())
 
 
