@@ -47,7 +47,7 @@ def test_ticks_are_kept_and_cleared(page):
     assert ticked(page) == []
     page.get_by_label("LoRA dropout").check()
     page.locator(BOX.format(5)).check()
-    assert "2 of 6 done" in page.get_by_role("status").text_content()
+    assert "2 of 8 done" in page.get_by_role("status").text_content()
     page.reload()
     assert ticked(page) == ["2", "5"]
     page.locator(BOX.format(5)).uncheck()
@@ -88,7 +88,7 @@ def test_what_notebooks_in_this_browser_noted_is_ticked_once(page):
         asked.onsuccess = () => {
             const work = asked.result.transaction("files", "readwrite");
             work.objectStore("files").put({ format: "text", content:
-                '{"4": "2026-11-26", "7": "2026-11-26", "1": "<b>soon</b>"}' },
+                '{"4": "2026-11-26", "9": "2026-11-26", "1": "<b>soon</b>"}' },
                 "peft-book-progress.json");
             work.oncomplete = () => { asked.result.close(); done(); };
         };

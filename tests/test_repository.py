@@ -240,7 +240,7 @@ def test_every_file_of_the_page_on_extending_exists():
     ("code/stage-09/tests/exercises/exercise_tools.py", ["ROOMS = {"]),
     ("code/stage-09/exercises/harness/progress.py", ["EXERCISES = "]),
     ("code/stage-09/checks.py", ["__all__"]),
-    ("book/exercises/index.md", ["(exercise-7)=", "data-exercises"]),
+    ("book/exercises/index.md", ["(exercise-8)=", "data-exercises"]),
     ("code/stage-09/book_pages/widgets/explorer.py",
      ["class Widget(", "def front_end(", "_esm = front_end(", "def fallback(", "def rank_widget("]),
     ("code/stage-09/book_pages/widgets/common.js", ["function "]),

@@ -19,6 +19,7 @@ HOMES = {
     "check_prompted_lora": "exercises.ex5_prompted_lora.checks",
     "check_qlora": "exercises.ex6_qlora.checks",
     "check_dora": "exercises.ex7_dora.checks",
+    "check_vera": "exercises.ex8_vera.checks",
 }
 
 __all__ = ["EXERCISES", "clear_progress", "progress", "remember", *HOMES]

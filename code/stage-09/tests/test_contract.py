@@ -123,6 +123,7 @@ CASES = {
         W, W, W, W, 2, prompt_length=5), layer),
     "exercise 6": (lambda: solution("ex6_qlora", "QLoRALinear")(W, W[0], 2), layer),
     "exercise 7": (lambda: solution("ex7_dora", "ColumnDoRA")(W, W[0], 2), layer),
+    "exercise 8": (lambda: solution("ex8_vera", "VeRAFeedForward")(W, W, 2), layer),
 }
 
 

@@ -83,7 +83,8 @@ class Comparisons(Calls):
                 diagnosis = GENERAL["digits"]
                 seen = (f"{_capital(called(*wrong))}{when}: right to three digits, as after "
                         "float16, and no further.")
-            elif (not story or story.kind == "partly") and (where := self.on_the_class()):
+            elif ((not story or story.kind == "partly" or story.change == "zero everywhere")
+                  and (where := self.on_the_class())):  # zero as another object's was, perhaps
                 diagnosis, seen = GENERAL["shared"], f"{where} of the class holds arrays. {seen}"
             elif not story:
                 diagnosis = GENERAL["values"]

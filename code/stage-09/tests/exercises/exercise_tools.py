@@ -15,7 +15,7 @@ ROOMS = {"ex1_lora_feed_forward": "LoRAFeedForward", "ex2_lora_dropout": "LoRADr
          "ex3_parallel_adapter": "ParallelAdapter", "ex4_prefix_mlp": "PrefixMLP",
          "ex5_prompted_lora": "PromptedLoRAAttention", "ex6_qlora": "QLoRALinear",
          "ex7_dora": "ColumnDoRA",
-         }
+         "ex8_vera": "VeRAFeedForward"}
 
 
 def module(room, name):

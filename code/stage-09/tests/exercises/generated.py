@@ -205,7 +205,7 @@ def spoiled(room: str) -> Iterator[Answer]:
                  if p.default is not p.empty):
         yield answer(f"{name} ignored", MEASURED | STOPS | {
             "wrong-dtype", "ignores-rng", "rng-ignored", "accepts-nonsense", "rate-not-checked",
-            "alpha-not-passed", "no-dropout", "fixed-scale", "values"},
+            "alpha-not-passed", "no-dropout", "fixed-scale", "values", "wrong-d", "not-from-seed"},
             f"def __init__(self, *args, **given):\n"
             f"    given = inspect.signature(Right).bind(*args, **given).arguments\n"
             f"    given.pop('{name}', None)\n"
@@ -218,7 +218,7 @@ def _keys(room: str) -> list[str]:
             "ex4_prefix_mlp": ["E", "W1", "b1", "W2", "b2"],
             "ex5_prompted_lora": ["q.A", "q.B", "v.A", "prompt"],
             "ex7_dora": ["A", "B", "m"],
-            }[room]
+            "ex8_vera": ["up_d", "up_beta", "down_d", "down_beta"]}[room]
 
 
 # ---- Right answers ----------------------------------------------------------------------------

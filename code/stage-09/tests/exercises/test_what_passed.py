@@ -17,7 +17,8 @@ ROOMS = {1: ("ex1_lora_feed_forward", "LoRAFeedForward", checks.check_lora_feed_
          5: ("ex5_prompted_lora", "PromptedLoRAAttention", checks.check_prompted_lora),
          6: ("ex6_qlora", "QLoRALinear", checks.check_qlora),
          7: ("ex7_dora", "ColumnDoRA", checks.check_dora),
-         }
+         8: ("ex8_vera", "VeRAFeedForward", checks.check_vera)}
+
 
 def written_over(number, name):
     """The reference solution's class, whose gradients() writes into what it handed out before."""
@@ -69,6 +70,8 @@ PATCHES = [
      'self.__dict__.pop("cache", 0); type(self).cache = {"x": T}', "shared"),
     ("state on the class", 5, "self.cache = Q, K, V, Pi",
      'self.__dict__.pop("cache", 0); type(self).cache = Q, K, V, Pi', "shared"),
+    ("state on the class", 8, 'self.cache = {"x": x.shape,',
+     'self.__dict__.pop("cache", 0); type(self).cache = {"x": x.shape,', "shared"),
     ("remembered by the identity of x", 1, "        sig = sigmoid(z)",
      "        if getattr(self, 'last', None) is x:\n            z, u = self.z, self.u\n"
      "        self.last, self.z, self.u = x, z, u\n        sig = sigmoid(z)", "kept"),

@@ -1,0 +1,432 @@
+"""Exercise 8, VeRA in a feed-forward block: the tests. Reading them spoils the exercise."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from exercises.harness.checking import (GENERAL, Exercise, Found, NotYet, Report, Terms, Trial,
+                                         Watch, activations)
+
+EXERCISE = Exercise(8, "VeRA in a feed-forward block")
+
+TRAINS_MATRICES = EXERCISE.mistake(
+    "trains-matrices", "A or B trained, or counted, along",
+    "A and B are frozen. That is why one pair can serve every layer, and why a seed is enough to "
+    "keep them. Only the vectors between them learn.", "statement")
+EXCHANGED = EXERCISE.mistake(
+    "exchanged", "d and beta exchanged",
+    "d stands between A and B and has an entry for each unit of rank; beta stands behind B and has "
+    "one for each output.", "statement")
+NOT_FROM_SEED = EXERCISE.mistake(
+    "not-from-seed", "matrices that do not come from the seed alone",
+    "The seed is all that is kept of A and B. What else had a part in them, a global state or the "
+    "weights or the order of calls, is not there when the vectors are loaded again.", "statement")
+NOT_IDENTITY = EXERCISE.mistake(
+    "start-not-frozen", "a start that is not the pretrained block",
+    "The block computes something else before the first step. The statement says which of the "
+    "vectors start at zero, so that the update is zero and can still learn.", "statement")
+WRONG_D = EXERCISE.mistake(
+    "wrong-d", "d that does not start at d_initial",
+    "With d at zero nothing comes back to beta, and with both at zero nothing ever learns. The "
+    "statement says where each entry of d starts.", "statement")
+OWN_MATRICES = EXERCISE.mistake(
+    "own-matrices", "a layer with matrices of its own",
+    "Sharing is what makes VeRA small: there is one A and one B, and each layer reads views of "
+    "them. A second pair, or copies of corners, cost as much memory as LoRA's matrices.",
+    "statement")
+WRONG_CORNER = EXERCISE.mistake(
+    "wrong-corner", "the last rows or columns of the shared matrices instead of the first",
+    "Any corner would train as well. But vectors that were trained with the first one, by PEFT or "
+    "by this book, mean something else in another.", "statement")
+STATE_HOLDS = EXERCISE.mistake(
+    "state-too-large", "a state with more than the vectors and the seed",
+    "What the seed can make again need not be stored. For large layers the matrices would be "
+    "most of the file.", "statement")
+NOT_THE_SAME = EXERCISE.mistake(
+    "not-the-same-again", "a second block that is not the one that was saved",
+    "The vectors mean something only between the A and B that they were trained with, and the "
+    "state is all that the second block knows of the first.", "statement")
+
+D, RANK, SEED, D_INITIAL, ROWS = 6, 4, 11, 0.7, 8
+WIDTHS = (9, 5)  # d_ff above d_model and below: each side of A and of B is cut in one of them
+NAMES = ("up_d", "up_beta", "down_d", "down_beta")
+KEYS = ("W", "A", "B", "d", "beta")
+Arrays = dict[str, np.ndarray]
+
+
+def _weights(trial: Trial, F: int) -> Arrays:
+    return {"up": 0.5 * trial.normal(F, D, seed=20), "down": 0.5 * trial.normal(D, F, seed=21)}
+
+
+def _block(trial: Trial, F: int = WIDTHS[0], fill: bool = True, off: str = ""
+           ) -> tuple[Any, Arrays, Arrays]:
+    """A student's block, the frozen arrays, and the vectors: as they start or, if `fill`, random
+    but for those of the layer that is `off`, zero."""
+    weights = _weights(trial, F)
+    block = trial.make(*weights.values(), RANK, D_INITIAL, seed=SEED)
+    vectors = trial.arrays(block, NAMES)
+    for number, name in enumerate(NAMES if fill else ()):
+        vectors[name][...] = trial.normal(*vectors[name].shape, seed=30 + number) * (
+            name.split("_")[0] != off)
+    return block, weights | _matrices(trial, block), vectors
+
+
+def _matrices(trial: Trial, block: Any) -> Arrays:
+    return {name: trial.attribute(block, name) for name in "AB"}
+
+
+def _nodes(frozen: Arrays, vectors: Arrays, last: str = "") -> dict[str, tuple[str, np.ndarray]]:
+    """Both layers' arrays, with corners of A and B: the first, or of those in `last` the last."""
+    nodes = {}
+    for name, (i, r, o) in {"up": "irf", "down": "fso"}.items():
+        W, A, B = (frozen[key].astype(np.float64) for key in (name, "A", "B"))
+        ends = {key: slice(-size, None) if key in last else slice(size)
+                for key, size in zip("BA", W.shape, strict=True)}
+        nodes |= {f"W_{name}": (o + i, W), f"A_{name}": (r + i, A[:, ends["A"]]),
+                  f"B_{name}": (o + r, B[ends["B"]]),
+                  f"d_{name}": (r, vectors[f"{name}_d"].astype(np.float64)),
+                  f"beta_{name}": (o, vectors[f"{name}_beta"].astype(np.float64))}
+    return nodes
+
+
+def _flow(at: Watch, nodes: dict, x: np.ndarray, G: np.ndarray | None = None) -> Arrays:
+    """The output and, if there is G, the gradients; every inner value passes through `at`."""
+    kept, found = {}, {}
+
+    def layer(name: str, x: np.ndarray) -> np.ndarray:
+        W, A, B, d, beta = (nodes[f"{key}_{name}"][1] for key in KEYS)
+        t = at(f"x A^T of {name}", x @ A.T)
+        u = at(f"what beta scales in {name}", at(f"d (x A^T) of {name}", d * t) @ B.T)
+        kept[name] = t, u
+        return x @ W.T + at(f"the update of {name}", beta * u)
+
+    def back(name: str, G: np.ndarray) -> np.ndarray:
+        W, A, B, d, beta = (nodes[f"{key}_{name}"][1] for key in KEYS)
+        (t, u), by_rows = kept[name], tuple(range(G.ndim - 1))
+        GB = at(f"(beta G) B of {name}", at(f"beta G of {name}", beta * G) @ B)
+        found[f"{name}_d"], found[f"{name}_beta"] = (GB * t).sum(by_rows), (G * u).sum(by_rows)
+        return G @ W + at(f"d ((beta G) B) of {name}", d * GB) @ A
+
+    z = at("z", layer("up", at("x", x)))
+    a = at("relu(z)", np.maximum(z, 0), activations(z, "relu(z)"))
+    found["output"] = layer("down", a)
+    if G is not None:
+        for_a = at("the gradient of relu(z)", back("down", at("G", G)))
+        found["x"] = back("up", at("the gradient of z", for_a * (z > 0)))
+    return found
+
+
+def _terms(frozen: Arrays, vectors: Arrays, x: np.ndarray, G: np.ndarray | None = None,
+           last: str = "") -> Terms:
+    """The output and, if there is G, the gradients as sums; with the `last` corners for a twin."""
+    layers, watch = _nodes(frozen, vectors, last), Watch()
+    _flow(watch, layers, x)
+    z, a = watch.values["z"], watch.values["relu(z)"]
+    nodes = layers | {"x": ("ni", x), "relu(z)": ("nf", a)}
+    up, down = ([(f"the frozen {name}", f"W_{name}"), (f"the update of {name}", _update(name))]
+                for name in ("up", "down"))
+    sums = {"output": ("no", [((way,), f"relu(z) {by}") for way, by in down])}
+    if G is not None:
+        nodes |= {"G": ("no", G), "relu'(z)": ("nf", (z > 0).astype(np.float64))}
+        sums |= {"down_beta": ("o", [((), "G B_down d_down A_down relu(z)")]),
+                 "down_d": ("s", [((), "G beta_down B_down A_down relu(z)")]),
+                 "up_beta": ("f", [((way,), f"G {by} relu'(z) B_up d_up A_up x")
+                                   for way, by in down]),
+                 "up_d": ("r", [((way,), f"G {by} relu'(z) beta_up B_up A_up x")
+                                for way, by in down]),
+                 "x": ("ni", [((one, two), f"G {by} relu'(z) {to}")
+                              for one, by in down for two, to in up])}
+    return Terms(nodes, sums, {"z": z}, x.shape[:-1], flow=lambda at: _flow(at, layers, x, G))
+
+
+def _update(name: str) -> str:
+    return f"beta_{name} B_{name} d_{name} A_{name}"
+
+
+def example_terms(trial: Trial) -> Terms:
+    """The terms on the check's own kind of numbers."""
+    F = WIDTHS[0]
+    frozen = _weights(trial, F) | {"A": 0.5 * trial.normal(RANK, F, seed=22),
+                                   "B": 0.7 * trial.normal(F, RANK, seed=23)}
+    vectors = {name: trial.normal(size, seed=size + len(name))
+               for name, size in zip(NAMES, (RANK, F, RANK, D), strict=True)}
+    *_, (x, G) = trial.inputs(ROWS, D)
+    return _terms(frozen, vectors, x, G)
+
+
+def _frozen_kept(trial: Trial, F: int, frozen: Arrays, when: str) -> None:
+    for name, array in _block(trial, F)[1].items():
+        trial.same_bits(f"the frozen {name} {when}", frozen[name], array, TRAINS_MATRICES)
+
+
+# ---- Step 1: the arrays and their start -------------------------------------------------------
+
+@EXERCISE.test(1, "interface", "the block can be made and trains four vectors, nothing else")
+def _names(trial: Trial) -> None:
+    F = WIDTHS[0]
+    block = trial.make(**_weights(trial, F), rank=RANK, d_initial=D_INITIAL, seed=SEED)
+    arrays = trial.expect("parameters()", block.parameters(), dict)
+    for name, array in arrays.items():
+        if getattr(array, "size", 0) in (RANK * F, F * D):
+            raise Found(TRAINS_MATRICES, f"parameters() holds {name}, of shape {array.shape}.")
+    trial.arrays(block, NAMES)
+    count, right = trial.call(block.num_parameters, returns=(int, np.integer)), 2 * RANK + F + D
+    if count != right:
+        raise Found(TRAINS_MATRICES if count == right + 2 * RANK * F else GENERAL["values"],
+                    f"num_parameters() gave {count}, expected {right}.")
+
+
+@EXERCISE.test(4, "arguments", "what makes no sense is refused")
+def _refusals(trial: Trial) -> None:
+    up, down = _weights(trial, WIDTHS[0]).values()
+    trial.refuses("rank=0", lambda: trial.make(up, down, 0))
+    for d_initial in (float("nan"), 0.0, -0.1):
+        trial.refuses(f"d_initial={d_initial}", lambda: trial.make(up, down, RANK, d_initial))
+    trial.refuses("a transposed down", lambda: trial.make(up, down.T.copy(), RANK))
+    trial.refuses("a down with fewer columns", lambda: trial.make(up, down[:, 1:].copy(), RANK))
+    for seed in (None, -1):
+        trial.refuses(f"seed={seed}", lambda: trial.make(up, down, RANK, seed=seed))
+
+
+@EXERCISE.test(1, "shapes", "d is (rank,), beta (out,); A (rank, k), B (k, rank); dtype as up's")
+def _shapes(trial: Trial) -> None:
+    for each, F in itertools.product(trial.each_dtype(), WIDTHS):
+        block, frozen, vectors = _block(each, F, fill=False)
+        k = max(D, F)
+        shapes = dict(zip(NAMES, ((RANK,), (F,), (RANK,), (D,)), strict=True))
+        if vectors["up_d"].shape == (F,) or vectors["up_beta"].shape == (RANK,):
+            raise Found(EXCHANGED, f"up_d has shape {vectors['up_d'].shape}, up_beta "
+                                   f"{vectors['up_beta'].shape}; the rank is {RANK}.")
+        for name, array in (vectors | _matrices(each, block)).items():
+            each.expect(name, array, shape=(shapes | {"A": (RANK, k), "B": (k, RANK)})[name])
+            if array.dtype != each.dtype:
+                raise Found(GENERAL["wrong-dtype"], f"{name} is {array.dtype}, the weights are "
+                                                    f"{each.dtype}.")
+
+
+@EXERCISE.test(1, "start", "A and B come from the seed; d starts at d_initial, beta at zero")
+def _start(trial: Trial) -> None:
+    _, first, vectors = _block(trial, fill=False)
+    for name, value, diagnosis in (("d", D_INITIAL, WRONG_D), ("beta", 0, NOT_IDENTITY)):
+        for key in (f"up_{name}", f"down_{name}"):
+            if not trial.agrees(vectors[key], np.full(vectors[key].shape, value)):
+                raise Found(diagnosis, f"{key} starts at {vectors[key][:3]} ..., expected {value}.")
+    plain = trial.arrays(trial.make(*_weights(trial, WIDTHS[0]).values()), NAMES)["up_d"]
+    if plain.shape != (4,) or not trial.agrees(plain, np.full(4, 0.1)):
+        raise Found(GENERAL["signature"], f"Made with two weights alone, up_d is {plain}, expected "
+                                          "four times 0.1.")
+    others = {name: 2 * array for name, array in _weights(trial, WIDTHS[0]).items()}
+    same, other = (_matrices(trial, trial.make(*others.values(), RANK, seed=seed))
+                   for seed in (SEED, SEED + 1))
+    for name in "AB":
+        if not np.array_equal(first[name], same[name]):
+            raise Found(NOT_FROM_SEED, f"Two blocks of the same seed and sizes differ in {name}.")
+        if np.array_equal(first[name], other[name]):
+            raise Found(NOT_FROM_SEED, f"Two blocks of different seeds have the same {name}.")
+    if any(abs(np.corrcoef(A.ravel(), first["B"].ravel())[0, 1]) > 0.999
+           for A in (first["A"], first["A"].T)):
+        raise Found(GENERAL["starts-alike"], "A and B are made of the same numbers.")
+    wide = np.ones((400, 30), trial.dtype)
+    wide = _matrices(trial, trial.make(wide, wide.T.copy(), 25))
+    for name, fan_in in {"A": 400, "B": 25}.items():
+        found, right = float(wide[name].std()), (2 / fan_in) ** 0.5
+        if not 0.9 < found / right < 1.1:
+            raise Found(GENERAL["start-size"], f"With 400 columns and rank 25 {name} has a standard"
+                                               f" deviation of {found:.3g}, expected {right:.3g}.")
+
+
+# ---- Step 2: forward --------------------------------------------------------------------------
+
+@EXERCISE.test(2, "start", "a fresh block computes what the frozen one does")
+def _identity(trial: Trial) -> None:
+    block, frozen, vectors = _block(trial, fill=False)
+    x = trial.normal(ROWS, D, seed=2)
+    output, terms = trial.call(block.forward, x), _terms(frozen, vectors, x)
+    if output.shape == x.shape and not trial.agrees(output, terms.right["output"]):
+        _values(trial)  # a slip of both layers is told better where one is at work
+    trial.measure({"output": output}, terms, when=" at the start")
+
+
+#: d_ff, and whose update is off: a slip that both layers share is seen in one place at a time.
+CASES = [(9, "up", " with the update of down alone"), (9, "down", " with the update of up alone"),
+         *((F, "", "") for F in WIDTHS)]
+
+
+def _updates_without(trial: Trial, names: tuple[str, ...], F: int, off: str) -> bool:
+    """Whether there still is an update when these arrays of a block are zero."""
+    block, frozen, vectors = _block(trial, F, off=off)
+    for name in names:
+        array = (frozen | vectors)[name]
+        if not (array.flags.owndata or array.flags.writeable):
+            return False  # protected so well that it can't be tried
+        array.setflags(write=True)
+        array[...] = 0
+    x = trial.normal(ROWS, D, seed=2)
+    return not trial.agrees(trial.call(block.forward, x),
+                            np.maximum(x @ frozen["up"].T, 0) @ frozen["down"].T)
+
+
+@EXERCISE.test(2, "values", "the output is that of two updated layers with relu between")
+def _values(trial: Trial) -> None:
+    for F, off, when in CASES:
+        block, frozen, vectors = _block(trial, F, off=off)
+        for x, _ in trial.inputs(ROWS, D):
+            output, terms = trial.call(block.forward, x), _terms(frozen, vectors, x)
+            if (output.shape == x.shape and not trial.agrees(output, terms.right["output"])
+                    and _updates_without(trial, ("A", "B"), F, off)
+                    and not _updates_without(trial, ("up_d", "down_d"), F, off)):
+                raise Found(OWN_MATRICES, f"The output{when}: with zeros in A and B there still is "
+                                          "an update.")
+            trial.measure({"output": output}, terms, {"output": _twins(
+                lambda last: _right(frozen, vectors, x, last))}, when=when)
+
+
+def _twins(right: Callable[[str], np.ndarray]) -> Iterator[tuple[Any, np.ndarray]]:
+    """What last corners make of an array; made only if somebody asks."""
+    return ((WRONG_CORNER, right(last)) for last in ("A", "B", "AB"))
+
+
+@EXERCISE.test(2, "behaviour", "both layers read the one A and the one B")
+def _shared(trial: Trial) -> None:
+    for F, name, (layer, off) in itertools.product(WIDTHS, "AB", (("up", "down"), ("down", "up"))):
+        block = _block(trial, F)[0]
+        if not np.shares_memory(*(trial.attribute(block, name) for _ in range(2))):
+            raise Found(OWN_MATRICES, f"Asked twice, the attribute {name} gave two arrays.")
+        if _updates_without(trial, (name,), F, off):
+            raise Found(OWN_MATRICES, f"With zeros in {name} there still is the update of {layer}.")
+
+
+@EXERCISE.test(2, "behaviour", "dtypes stay as they are")
+def _forward_dtype(trial: Trial) -> None:
+    for each in trial.each_dtype():
+        block, frozen, vectors = _block(each)
+        x = each.normal(ROWS, D, seed=2)
+        each.keeps_digits("forward", each.call(block.forward, x), _right(frozen, vectors, x))
+
+
+def _right(frozen: Arrays, vectors: Arrays, x: np.ndarray, last: str = "") -> np.ndarray:
+    return _terms(frozen, vectors, x, last=last).right["output"]
+
+
+# ---- Step 3: backward -------------------------------------------------------------------------
+
+@EXERCISE.test(3, "interface", "backward refuses to be first, and another shape")
+def _order(trial: Trial) -> None:
+    block, *_ = _block(trial)
+    x = trial.normal(ROWS, D, seed=2)
+    trial.refuses("backward before forward", lambda: block.backward(x), (RuntimeError,),
+                  GENERAL["backward-first"])
+    trial.call(block.forward, x)
+    trial.refuses(f"a grad_output of one row for {ROWS}",
+                  lambda: block.backward(trial.normal(1, D)))
+
+
+@EXERCISE.test(3, "gradients", "of d, beta and x; in the first step those of d are zero")
+def _gradients(trial: Trial) -> None:
+    for F, off, when in (*CASES, (9, "both", " at the start")):
+        names = [name for name in NAMES if not name.startswith(off or "both")]
+        for x, G in trial.inputs(ROWS, D):
+            block, frozen, vectors = _block(trial, F, off != "both", off)
+            terms = _terms(frozen, vectors, x, G)
+            trial.call(block.forward, x)
+            back, found = trial.call(block.backward, G), trial.arrays(block, NAMES, "gradients")
+            _frozen_kept(trial, F, frozen, "after backward")
+            trial.measure({name: found[name] for name in names} | {"x": back}, terms, when=when)
+
+
+@EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes stay as they are")
+def _contract(trial: Trial) -> None:
+    for each in (trial, *trial.each_dtype()):
+        block, frozen, vectors = _block(each)
+        x, G = each.normal(ROWS, D, seed=2), each.normal(ROWS, D, seed=3)
+        each.call(block.forward, x)
+        found = {"x": each.call(block.backward, G)} | each.arrays(block, NAMES, "gradients")
+        right = _terms(frozen, vectors, x, G).right
+        for name, grad in found.items():
+            each.keeps_digits(f"the gradient of {name}", grad, right[name])
+        each.replaces_gradients(block, NAMES, lambda block=block, x=x, G=G, each=each: (
+            each.call(block.forward, x), each.call(block.backward, G)))
+
+
+@EXERCISE.test(3, "behaviour", "each step goes by the vectors and the input of its own forward")
+def _follows(trial: Trial) -> None:
+    def build() -> tuple:
+        block, frozen, vectors = _block(trial)
+        return block, block.forward, lambda x, G: _terms(frozen, vectors, x, G).right
+
+    block, _, right = build()
+    trial.follows(block, NAMES, ((ROWS, D), (ROWS, D), (2, ROWS, D)), right)
+    trial.keeps_apart(build, NAMES, (ROWS, D))
+
+
+# ---- Step 4: merging and saving ---------------------------------------------------------------
+
+def _merged_terms(frozen: Arrays, vectors: Arrays, last: str = "") -> Terms:
+    return Terms(_nodes(frozen, vectors, last), {f"merged {name}": (axes, [
+        (("the frozen weight",), f"W_{name}"), (("the update",), _update(name))])
+        for name, axes in {"up": "fi", "down": "of"}.items()})
+
+
+@EXERCISE.test(4, "values", "merge gives two new weights and changes nothing")
+def _merge(trial: Trial) -> None:
+    for each, F in itertools.product((trial, *trial.each_dtype()), WIDTHS):
+        block, frozen, vectors = _block(each, F)
+        x = each.normal(ROWS, D, seed=2)
+        output, terms = _right(frozen, vectors, x), _merged_terms(frozen, vectors)
+        merged = each.call(block.merge, returns=(tuple, list))
+        if len(merged) != 2:
+            raise Found(GENERAL["wrong-shape"], f"merge() gave {len(merged)} things, expected 2.")
+        merged = dict(zip(terms.right, merged, strict=True))
+        each.measure(merged, terms, {name: _twins(lambda last, name=name: _merged_terms(
+            frozen, vectors, last).right[name]) for name in merged})
+        for name, array in merged.items():
+            each.keeps_digits(f"the {name}", array, terms.right[name])
+            each.own_memory(f"The {name}", array, *frozen.values())
+        _frozen_kept(each, F, frozen, "after merging")
+        each.compare("the output after a merge", each.call(block.forward, x), output)
+
+
+@EXERCISE.test(4, "values", "the state holds the vectors and the seed")
+def _state(trial: Trial) -> None:
+    block, _, vectors = _block(trial)
+    state = trial.call(block.state, returns=dict)
+    if extra := sorted(map(str, set(state) - {"seed", *NAMES})):
+        raise Found(STATE_HOLDS, f"state() has the keys {', '.join(extra)}, too.")
+    if missing := sorted({"seed", *NAMES} - set(state)):
+        raise Found(GENERAL["signature"], f"state() has no {', '.join(missing)}.")
+    if not isinstance(state["seed"], (int, np.integer)) or state["seed"] != SEED:
+        raise Found(NOT_FROM_SEED, f"state()['seed'] is {state['seed']!r}, the block was made with "
+                                   f"seed={SEED}.")
+    for name, vector in vectors.items():
+        trial.compare(f"{name} of the state", trial.expect(name, state[name]), vector)
+        trial.own_memory(f"{name} of the state", state[name], *vectors.values())
+
+
+@EXERCISE.test(4, "values", "from_state makes a block that computes what the saved one did")
+def _again(trial: Trial) -> None:
+    for each, F in itertools.product(trial.each_dtype(), WIDTHS):
+        block, frozen, vectors = _block(each, F)
+        x = each.normal(ROWS, D, seed=2)
+        right, state = _right(frozen, vectors, x), each.call(block.state, returns=dict)
+        saved = {name: array.copy() for name, array in vectors.items()}
+        for array in vectors.values():
+            array += 1  # the first one trains on
+        again = each.call(each.student.from_state, *_weights(each, F).values(), state, returns=None)
+        if again is None or again is ...:
+            raise NotYet(f"from_state gave {again}: is a return missing?")
+        for name, array in (each.arrays(again, NAMES) | _matrices(each, again)).items():
+            if array.dtype != each.dtype:
+                raise Found(GENERAL["wrong-dtype"], f"In the second block {name} is {array.dtype}.")
+            if not np.array_equal(array, (saved | frozen)[name]):
+                raise Found(NOT_THE_SAME, f"In the second block {name} is another array.")
+        each.compare("the output of the second block", each.call(again.forward, x), right)
+        for name, array in each.arrays(again, NAMES).items():
+            each.own_memory(f"{name} of the second block", array, *state.values(),
+                            *vectors.values())
+
+
+def check_vera(student: type, step: int | None = None, *, dtype: Any = np.float64) -> Report:
+    """Check a `VeRAFeedForward`: the first `step` steps, or all of them. See `Exercise.check`."""
+    return EXERCISE.check(student, step, dtype=dtype)
