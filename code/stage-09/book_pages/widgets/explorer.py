@@ -598,8 +598,9 @@ class MemoryExplorer(Widget):
                                    for item in accounting.frozen_items(lora, base)]
                             for base in accounting.BASE_FORMATS},
             _note="Activations are for 16-bit arithmetic, attention that never writes out its "
-                  "weights, and a loss over all positions; the longest text is what memory allows, "
-                  "whatever the model was trained for. "
+                  "weights, and a loss over all positions; a model whose activation function is "
+                  "written out in steps, like GPT-2's, keeps more. The longest text is what memory "
+                  "allows, whatever the model was trained for. "
                   f"Not included: dropout masks, {leaves_out}. LoRA's own parameters are in 32 "
                   "bits, as PEFT keeps them, but for a classification head that is copied from a "
                   "base in 16. A base in 4 or 8 bits is prepared with "

@@ -243,10 +243,9 @@ function render({ model, el }) {
   const bars = memoryBars(labels, colors);
   const caption = h("caption", {});
   const body = h("tbody", {});
-  const foot = h("tfoot", {});
   const table = h("div", { class: "pw-scroll" }, h("table", { class: "pw-table" }, caption,
     h("thead", {}, h("tr", {}, ["Where memory goes", labels.full, labels.lora]
-      .map((text) => h("th", { scope: "col" }, text)))), body, foot));
+      .map((text) => h("th", { scope: "col" }, text)))), body));
   const detail = h("p", { class: "pw-note" });
 
   /** After a refusal: no figure of another model may stand there as if it were this one's. */
@@ -258,7 +257,6 @@ function render({ model, el }) {
     rank.show(get("rank"), "");
     setText(caption, "");
     body.replaceChildren();
-    foot.replaceChildren();
     delete body.dataset.trainable;
     delete body.dataset.total;
     setText(detail, "");
@@ -313,20 +311,20 @@ function render({ model, el }) {
         kept.has(label) ? `Activations: ${label}` : label[0].toUpperCase() + label.slice(1)),
       cells.map((bytes, index) => h("td", { "data-side": sides[index].key, "data-bytes": bytes },
         bytes ? gigabytes(bytes) : "\u2013")));
+    const most = now.kept ? sides.map((side) => largestThatFit(side, settings, memory)) : [];
+    const fitting = (name, label, unit) => h("tr", { "data-fits": name },
+      h("th", { scope: "row" }, label), most.map((each, index) =>
+        h("td", { "data-side": sides[index].key, "data-most": each[name] },
+          each[name] ? formatCount(each[name]) + unit : "none fits")));
     body.replaceChildren(
       ...names.map((label) => row(label,
         sides.map(({ items }) => items.find(([name]) => name === label)?.[1] ?? 0),
         colour(h("span", { class: "pw-swatch" }), colors[label]))),
-      row("total", sides.map(({ bytes }) => bytes)));
-    const most = now.kept ? sides.map((side) => largestThatFit(side, settings, memory)) : [];
-    const fitting = (name, label, unit) => h("tr", { "data-fits": name },
-      h("th", { scope: "row" }, label), most.map((each) => h("td", { "data-most": each[name] },
-        each[name] ? `${formatCount(each[name])}\u00a0${unit}` : "does not fit")));
-    const many = (count, unit) => `${formatCount(count)} ${unit}${count === 1 ? "" : "s"}`;
-    foot.replaceChildren(...now.kept ? [
-      fitting("batch", `Largest batch of ${many(settings.length, "token")} each`, "seq."),
-      fitting("length", `Longest text, ${many(settings.batch, "sequence")} at a time`, "tok."),
-    ] : []);
+      row("total", sides.map(({ bytes }) => bytes)),
+      ...now.kept ? [
+        fitting("batch", `Largest batch, ${formatCount(settings.length)} tokens each`, ""),
+        fitting("length", `Longest text, batch of ${formatCount(settings.batch)}`, "\u00a0tokens"),
+      ] : []);
     body.dataset.trainable = lora.params;
     body.dataset.total = now.total;
     const parts = get("_frozen_labels")[get("base")];
@@ -338,8 +336,8 @@ function render({ model, el }) {
 
   const root = widgetRoot("Memory explorer",
     h("div", { class: "pw-controls" },
-      h("div", { class: "pw-group" }, which, rank, targets),
-      h("div", { class: "pw-group" }, base, convention, optimizer, gpu, length, batch, again)),
+      h("div", { class: "pw-group" }, which, gpu, rank, targets),
+      h("div", { class: "pw-group" }, base, convention, optimizer, length, batch, again)),
     paste, headline, spoken, bars, table, detail);
   draw();
   redraw = oncePerFrame(() => spoken.say(draw()));
