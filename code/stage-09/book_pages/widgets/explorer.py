@@ -5,7 +5,7 @@
     bottleneck_widget()      the adapters' bottleneck                   (section 9.3)
     lengths_widget()         prefix length and prompt length            (section 9.4)
     run_explorer()           the recorded runs of all methods           (section 9.7)
-    memory_explorer()        memory to fine-tune real models            (sections 9.1 and 9.5)
+    memory_explorer()        memory to fine-tune real models            (section 9.5)
 
 No formula of any method stands here or in the `.js` files beside it. Every count is linear in its
 setting, so Python asks `peft.compare_peft_methods` once per model shape what one unit costs (rank
@@ -648,7 +648,7 @@ class MemoryExplorer(Widget):
 
 
 def memory_explorer(model="Llama-2-7B", **settings):
-    """Memory to fine-tune real models: the widget of sections 9.1 and 9.5."""
+    """Memory to fine-tune real models: the widget of section 9.5."""
     return MemoryExplorer(model, **settings)
 
 
