@@ -385,13 +385,15 @@ def memory_shown(page):
     return {**totals, "trainable": int(body.get_attribute("data-trainable"))}
 
 
-def memory_expected(config, rank, targets, base, convention, optimizer):
+def memory_expected(config, rank, targets, base, convention, optimizer, **batch):
     model = accounting.read_model(config)
-    lora = accounting.count_lora(model, rank, targets)
-    full = accounting.memory_bill(accounting.count_full(model), convention=convention,
-                                  optimizer=optimizer)
-    return {"full": full.bytes, "trainable": lora.trainable,
-            "lora": accounting.memory_bill(lora, base=base, optimizer=optimizer).bytes}
+    lora, full = accounting.count_lora(model, rank, targets), accounting.count_full(model)
+    return {"trainable": lora.trainable, **{side: sum(bill.bytes for bill in bills)
+                                            for side, bills in {
+        "full": [accounting.memory_bill(full, convention=convention, optimizer=optimizer),
+                 accounting.activation_estimate(full, **batch)],
+        "lora": [accounting.memory_bill(lora, base=base, optimizer=optimizer),
+                 accounting.activation_estimate(lora, base=base, **batch)]}.items()}}
 
 
 def set_targets(page, targets):
@@ -420,10 +422,42 @@ def test_memory_is_what_accounting_says_over_a_grid(open_page):
                                ("optimizer", accounting.OPTIMIZERS)):
             picked[field] = str(rng.choice(options))
             page.select_option(f"#memory select[data-name={field}]", picked[field])
-        position = int(rng.integers(len(explorer.RANKS)))
-        move(page, "memory", "rank", position)
-        expected = memory_expected(config, explorer.RANKS[position], targets, **picked)
+        for field, values in (("rank", explorer.RANKS), ("length", explorer.LENGTHS),
+                              ("batch", explorer.BATCHES)):
+            position = int(rng.integers(len(values)))
+            move(page, "memory", field, position)
+            picked[field] = values[position]
+        picked["checkpointing"] = bool(rng.integers(2))
+        page.locator("#memory .pw-choice label").nth(int(picked["checkpointing"])).click()
+        expected = memory_expected(config, targets=targets, **picked)
         assert memory_shown(page) == expected, (name, targets, picked)
+
+
+def test_what_fits_a_card_is_told_and_what_is_not_estimated_says_why(open_page):
+    page = open_page(size="phone")
+    cells = page.locator("#memory [data-fits] td[data-side=lora]")
+    page.locator("#memory input[data-name=checkpointing][value=off]").focus()
+    page.keyboard.press("ArrowRight")  # on
+    settle(page)
+    tuned = accounting.count_lora(accounting.load_model("Llama-2-7B"))
+    left = 24 * accounting.GB - accounting.memory_bill(tuned).bytes
+    kept = {"batch": 1, "length": 512}
+    for cell, name in zip(cells.all(), kept, strict=True):
+        most = int(cell.get_attribute("data-most"))
+        assert f"{most:,}" in cell.text_content()
+        for n, fits in ((most, True), (most + 1, False)):
+            assert fits == (accounting.activation_estimate(
+                tuned, **{**kept, name: n}, checkpointing=True).bytes <= left), (name, n)
+    page.get_by_text("Use your own model").click()
+    page.get_by_label("Paste its config.json").fill(json.dumps(
+        {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"],
+         "text_config": {"model_type": "gemma3_text"}}))
+    page.get_by_role("button", name="Use this model").click()
+    settle(page)
+    said = page.locator("#memory .pw-headline").text_content()
+    assert "vision_config" in said and "not estimated" in said
+    assert cells.count() == 0
+    assert page.locator("#memory input[data-name=length]").is_disabled()
 
 
 def test_a_pasted_config_is_answered_and_a_hostile_one_refused(open_page):

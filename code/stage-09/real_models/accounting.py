@@ -358,12 +358,19 @@ _NOTES = {
     "quantization_config": "The file says that its weights are quantized; counted as if not.",
     "auto_map": "auto_map names code of its own, which builds what transformers builds.",
 }
+# Why activations are not estimated, by the part of a family's table that says so.
+_NOT_ESTIMATED = {
+    "parts": "it consists of several parts ({named}), and only one reads text",
+    "lists": "some of its layers are no attention ({named}), and what those keep is not known here",
+    "active": "how many experts a token meets is not known here",
+}
 
 
 def reading_rules() -> dict[str, Any]:
     """What the memory explorer needs besides the table to read a configuration as we do here."""
     return {"towers": list(_TOWERS), "vocabulary": list(_VOCABULARY_TASKS), "saved": _SAVED_HEADS,
-            "notes": _NOTES, "nf4": [_NF4_BLOCK, _NF4_SECOND_BLOCK]}
+            "notes": _NOTES, "not_estimated": _NOT_ESTIMATED,
+            "kept": KEPT_BYTES, "nf4": [_NF4_BLOCK, _NF4_SECOND_BLOCK]}
 
 
 def _notes(config: Mapping[str, Any], table: Mapping[str, Any],
@@ -1432,23 +1439,22 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
     ValueError
         A batch or length that is no positive whole number.
     NotEstimated
-        A model of several parts: its tower reads patches, not the tokens that are counted here.
+        A model of which :func:`why_not_estimated` says that what it keeps is not known.
     """
-    if parts := FAMILIES[counted.model.family].get("parts"):
-        raise NotEstimated(f"activations of {counted.model.family} are not estimated: it consists "
-                           f"of several parts ({', '.join(parts)}), and only one reads text")
+    if reason := why_not_estimated(counted.model):
+        raise NotEstimated(f"activations of {counted.model.family} are not estimated: {reason}")
     tokens = _positive("batch", batch) * _positive("length", length)
     _one_of("attention", attention, ("flash", "eager"))
     _one_of("base", base, BASE_FORMATS)
     model = counted.model
     layers = sum(model.symbols.get(key, 0) for key in ("layers", "decoder_layers"))
-    values = _kept_per_token(counted)
-    attended = 4 * model["heads"] * layers if attention == "flash" else (
-        2 * 2 * model["heads"] * length * layers)
-    inside = round(tokens * (2 * values + attended))
+    values = _kept_by(counted)
+    number, attended = KEPT_BYTES["number"], KEPT_BYTES["attended"]
+    attended *= model["heads"] * layers * (1 if attention == "flash" else length)
+    inside = round(tokens * (number * values + attended))
     items = []
     if checkpointing:
-        items.append(Item("layer inputs", 2 * tokens * model["d"] * layers,
+        items.append(Item("layer inputs", number * tokens * model["d"] * layers,
                           f"{layers} layers, {model['d']} 16-bit numbers per token"))
         items.append(Item("one layer, recomputed", inside // layers,
                           "while its backward pass runs"))
@@ -1456,7 +1462,7 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
         items.append(Item("inside the layers", inside,
                           f"{layers} layers, {inside / tokens / layers:,.0f} bytes per token each"))
     if model.head:
-        each = 14 if base == "bfloat16" else 16
+        each = KEPT_BYTES["logit"][base]
         items.append(Item("logits and their gradient", each * tokens * model["vocab"],
                           f"{model['vocab']:,} per token, {each} bytes each"))
     inside = f"what {counted.method} computes inside a module, " * (
@@ -1464,46 +1470,87 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
     return Bill(tuple(items), f"{inside}dropout masks, temporary buffers: this is an estimate")
 
 
-def _kept_per_token(counted: Count) -> float:
-    """16-bit numbers that all layers together keep of each token, without attention's own."""
-    model = counted.model
-    full = counted.method == "full"
+#: Bytes of a 16-bit number, of attention for each head, token and layer, and of each logit by the
+#: format of the frozen weights. "gated": layers of which a gated MLP keeps a product besides, and
+#: how many times its width goes into theirs.
+KEPT_BYTES: dict[str, Any] = {
+    "number": 2, "attended": 4,
+    "logit": {base: 14 if base == "bfloat16" else 16 for base in BASE_FORMATS},
+    "gated": {"gate_proj": 1, "wi_0": 1, "gate_up_proj": 2, "Wi": 2},
+}
+
+
+def why_not_estimated(model: Model) -> str:
+    """Why the activations of a model are not estimated; empty if they are.
+
+    The tower of a model of several parts reads patches, not the tokens that are counted here;
+    linear attention keeps states; of experts, those count that a token meets.
+    """
+    table = FAMILIES[model.family]
+    if parts := table.get("parts"):
+        return _NOT_ESTIMATED["parts"].format(named=", ".join(parts))
+    if lists := table.get("lists"):
+        return _NOT_ESTIMATED["lists"].format(named=", ".join(lists))
+    if any(".experts." in m.name for m in model.modules) and "active" not in model.symbols:
+        return _NOT_ESTIMATED["active"]
+    return ""
+
+
+def kept_per_token(model: Model) -> tuple[int, list[tuple[list[str], int]]]:
+    """What all layers together keep of each token, in 16-bit numbers, without attention's own.
+
+    Returns
+    -------
+    int
+        What is kept whatever trains.
+    list of (names of modules, numbers)
+        An input that is kept once if any of these trains: q, k and v have the same.
+    """
+    inside = [m for m in model.modules if re.search(r"\.\d+\.", m.name)]
+    # Not every family's table names the width of its MLP.
+    ff = model.symbols.get("ff") or max(m.sizes[0] for m in inside if m.is_linear)
+    experts = {m.sizes[0] for m in inside if ".experts." in m.name}
+    always = 0
+    inputs: dict[tuple[str, int], tuple[list[str], int]] = {}
+    for m in inside:
+        parent, _, leaf = m.name.rpartition(".")
+        if m.is_linear:
+            n_in, n_out = m.sizes
+            if n_in != ff:  # the MLP's last output is only added to the residual stream
+                always += n_out
+            if leaf in KEPT_BYTES["gated"]:  # a product of two outputs, which may lie in one
+                always += n_out // KEPT_BYTES["gated"][leaf]
+            inputs.setdefault((parent, n_in), ([], n_in))[0].append(m.name)
+        elif m.kind == "norm":  # RMSNorm's input is in 32 bits
+            always += m.out_features * (1 if m.bias else 2)
+            inputs[m.name, 0] = [m.name], m.out_features
+        elif ".experts." in m.name and leaf.endswith("_proj"):  # each token meets `active` of them
+            width = math.prod(m.sizes[1:]) // model["d"]  # inside an expert; twice for gate and up
+            if leaf == "gate_up_proj":
+                always += model["active"] * 3 * width // 2  # gate, up and their product
+            inputs[m.name, 0] = [parent], model["active"] * (
+                width if leaf == "down_proj" else model["d"])
+        elif m.sizes[0] in experts and len(m.sizes) == 2 and leaf == "weight":  # the router
+            always += m.sizes[0]
+    return always, list(inputs.values())
+
+
+def _kept_by(counted: Count) -> float:
+    """The numbers of :func:`kept_per_token` that are kept where this trains, and LoRA's own."""
+    always, inputs = kept_per_token(counted.model)
     # What trains; a bias needs no input. A LoRA on stacked experts lies on the module around them.
     trained = {path for name in counted.tensors if not name.endswith("bias")
                for path in _roots(name.removeprefix("base_model.model."))}
-    experts = {m.name.rpartition(".")[0] for m in model.modules if m.kind == "stack"
-               and m.sizes[0] == model.symbols.get("experts")}
-    values = 0.0  # 16-bit numbers kept per token, all layers together
-    inputs: dict[tuple[str, int], float] = {}  # of trained layers, once for q, k and v together
-    for m in model.modules:
-        if not re.search(r"\.\d+\.", m.name):
-            continue
-        if m.is_linear:
-            n_in, n_out = m.sizes
-            if n_in != model["ff"]:  # the MLP's last output is only added to the residual stream
-                values += n_out
-            if full or m.name in trained:
-                inputs[m.name.rpartition(".")[0], n_in] = n_in
-        elif m.kind == "stack" and m.sizes[0] == model.symbols.get("experts"):
-            width = math.prod(m.sizes[1:]) // model["d"]  # inside an expert; twice for gate and up
-            if m.name.endswith("gate_up_proj"):
-                values += model["active"] * 3 * width // 2  # gate, up and their product
-            elif len(m.sizes) == 2:  # the router
-                values += model["experts"]
-            whole = full or m.name.rpartition(".")[0] in trained
-            if whole and m.name.endswith("_proj"):  # each token meets `active` of them
-                inputs[m.name, 0] = model["active"] * (
-                    width if m.name.endswith("down_proj") else model["d"])
-        elif m.kind == "norm":
-            values += m.out_features * ((1 if m.bias else 2) + (full or m.name in trained))
-    values += model["ff"] * sum(1 for m in model.modules if m.is_linear and re.search(
-        r"(gate_proj|gate_up_proj|wi_0)$", m.name))
+    kept = sum(numbers for names, numbers in inputs
+               if counted.method == "full" or not trained.isdisjoint(names))
+    share = {m.name.rpartition(".")[0]: counted.model["active"] / m.sizes[0]
+             for m in counted.model.modules if ".experts." in m.name}
     between = 0.0  # LoRA's inner numbers; of experts, those of the active ones
     for name, shape in counted.tensors.items():
         if ".lora_A" in name:
-            met = not experts.isdisjoint(_roots(name.removeprefix("base_model.model.")))
-            between += shape[0] * (model["active"] / model["experts"] if met else 1)
-    return values + between + sum(inputs.values())
+            around = share.keys() & _roots(name.removeprefix("base_model.model."))
+            between += shape[0] * min((share[path] for path in around), default=1)
+    return always + kept + between
 
 
 # -------------------------------------------------------------------------------------- saved files

@@ -5,7 +5,7 @@
     bottleneck_widget()      the adapters' bottleneck                   (section 9.3)
     lengths_widget()         prefix length and prompt length            (section 9.4)
     run_explorer()           the recorded runs of all methods           (section 9.7)
-    memory_explorer()        memory to fine-tune real models            (sections 9.1 and 9.5)
+    memory_explorer()        memory to fine-tune real models            (section 9.5)
 
 No formula of any method stands here or in the `.js` files beside it. Every count is linear in its
 setting, so Python asks `peft.compare_peft_methods` once per model shape what one unit costs (rank
@@ -90,9 +90,9 @@ def unit_costs(d_model, num_layers, num_heads):
     return {method: count["params"] for method, count in counts.items()}
 
 
-def front_end(name):
+def front_end(*names):
     """One module from the shared helpers and one widget's code: a saved page can import nothing."""
-    return "\n".join((FRONT_END / file).read_text("utf-8") for file in ("common.js", f"{name}.js"))
+    return "\n".join((FRONT_END / f"{name}.js").read_text("utf-8") for name in ("common", *names))
 
 
 class Widget(anywidget.AnyWidget):
@@ -428,7 +428,12 @@ BASE_NAMES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "8 bits (int
 OPTIMIZER_NAMES = {"adamw": "AdamW", "adamw-8bit": "AdamW, 8-bit states", "sgd": "SGD"}
 ITEM_COLORS = {"frozen weights": "#8a94a3", "trainable weights": "#0072b2",
                "32-bit master copy": "#56b4e9", "16-bit working copy": "#56b4e9",
-               "gradients": "#e69f00", "optimizer state": "#d55e00"}
+               "gradients": "#e69f00", "optimizer state": "#d55e00",
+               **dict.fromkeys(("inside the layers", "layer inputs"), "#009e73"),
+               "one layer, recomputed": "#7fcdb4", "logits and their gradient": "#cc79a7"}
+#: Tokens of a sequence, and sequences, that the sliders offer.
+LENGTHS = [2**n for n in range(6, 18)]
+BATCHES = [2**n for n in range(10)]
 
 
 def memory_record(model):
@@ -441,7 +446,8 @@ def memory_record(model):
         model's order. `saved`: parameters that PEFT trains as a copy besides, a classification
         head. `frozen`: format -> bytes of the frozen weights, part by part. `head`: the
         language-model head, which all-linear leaves out. `targets`: PEFT's default target modules.
-        `notes`: what one must know to read the numbers.
+        `notes`: what one must know to read the numbers. `kept`: see :func:`_kept_record`; or none,
+        and `why_not`, the reason for that.
     """
     fused = [*accounting.FAMILIES[model.family].get("fused", []),
              *(m.name.split(".")[-2] for m in model.modules  # convolutions are not counted
@@ -461,6 +467,39 @@ def memory_record(model):
         "head": head, "notes": list(model.notes),
         "targets": accounting.FAMILIES[model.family].get("lora")
         or [leaf for leaf in leaves if leaf != head],
+        "why_not": (why_not := accounting.why_not_estimated(model)),
+        "kept": None if why_not else _kept_record(model, one),
+    }
+
+
+def _kept_record(model, one):
+    """What activations are counted from, by the rule of `accounting.activation_estimate`.
+
+    Returns
+    -------
+    dict
+        Bytes for each token, of all layers together: `always`; `full`, besides where everything
+        trains; `inputs`, pairs of target modules and what is kept besides if any of them trains;
+        `inner`, target module -> what LoRA keeps at rank 1; `layer_inputs`, with checkpointing;
+        `logits`, format of the frozen weights -> bytes. And how many `layers` there are.
+    """
+    of = accounting.KEPT_BYTES
+    always, inputs = accounting.kept_per_token(model)
+    shared = {}  # target modules of one input -> its bytes in all layers
+    for names, numbers in inputs:
+        if leaves := tuple(leaf for name in names if (leaf := name.split(".")[-1]) in one):
+            shared[leaves] = shared.get(leaves, 0) + of["number"] * numbers
+    layers = sum(model.symbols.get(key, 0) for key in ("layers", "decoder_layers"))
+    return {
+        "always": of["number"] * always + of["attended"] * model["heads"] * layers,
+        "full": of["number"] * sum(numbers for _, numbers in inputs),
+        "inputs": [[list(leaves), size] for leaves, size in shared.items()],
+        "inner": {leaf: of["number"] * sum(
+            shape[0] for name, shape in counted.tensors.items() if ".lora_A" in name)
+            for leaf, counted in one.items()},
+        "layers": layers, "layer_inputs": of["number"] * model["d"] * layers,
+        "logits": {base: size * model["vocab"] if model.head else 0
+                   for base, size in of["logit"].items()},
     }
 
 
@@ -489,6 +528,10 @@ class MemoryExplorer(Widget):
         One of `accounting.OPTIMIZERS`.
     gpu : int
         Memory of the GPU in GB.
+    length, batch : int
+        Tokens of each sequence, and sequences, of which activations are kept.
+    checkpointing : bool
+        Whether layers keep their inputs alone and are computed again in the backward pass.
 
     Raises
     ------
@@ -496,7 +539,7 @@ class MemoryExplorer(Widget):
         An unknown model, or a target module that it does not have.
     """
 
-    _esm = front_end("memory")
+    _esm = front_end("model_config", "memory")
 
     model = traitlets.Unicode().tag(sync=True)
     targets = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -505,12 +548,17 @@ class MemoryExplorer(Widget):
     convention = traitlets.Enum(list(accounting.CONVENTIONS), "mixed").tag(sync=True)
     optimizer = traitlets.Enum(accounting.OPTIMIZERS, "adamw").tag(sync=True)
     gpu = traitlets.Enum([size for size, _ in GPUS], 24).tag(sync=True)
+    length = traitlets.Int(512, min=1).tag(sync=True)
+    batch = traitlets.Int(1, min=1).tag(sync=True)
+    checkpointing = traitlets.Bool(False).tag(sync=True)
 
     _records = traitlets.List().tag(sync=True)  # pairs of name and record, in order
     _states = traitlets.Dict().tag(sync=True)  # convention -> optimizer -> bytes per parameter
     _families = traitlets.Dict().tag(sync=True)  # the table that reads a pasted config.json
     _rules = traitlets.Dict().tag(sync=True)  # what else reading one takes
     _ranks = traitlets.List(RANKS).tag(sync=True)
+    _lengths = traitlets.List(LENGTHS).tag(sync=True)
+    _batches = traitlets.List(BATCHES).tag(sync=True)
     _gpus = traitlets.List([[str(size), text] for size, text in GPUS]).tag(sync=True)
     _bases = traitlets.List().tag(sync=True)
     _conventions = traitlets.List().tag(sync=True)
@@ -533,7 +581,7 @@ class MemoryExplorer(Widget):
                              f"{leaves}")
         full = accounting.count_full(models[model])
         lora = accounting.count_lora(models["Llama-2-7B"], 1, ["q_proj"])
-        leaves_out = accounting.memory_bill(full).leaves_out
+        leaves_out = accounting.memory_bill(full).leaves_out.removeprefix("activations, ")
         super().__init__(
             model=model, **settings,
             _records=[[name, record] for name, record in records.items()],
@@ -549,10 +597,15 @@ class MemoryExplorer(Widget):
             _frozen_labels={base: [item.label[0].upper() + item.label[1:]
                                    for item in accounting.frozen_items(lora, base)]
                             for base in accounting.BASE_FORMATS},
-            _note=f"Not included: {leaves_out}. LoRA's own parameters are in 32 bits, as PEFT "
-                  "keeps them, but for a classification head that is copied from a base in 16. A "
-                  "base in 4 or 8 bits is prepared with prepare_model_for_kbit_training. Every "
-                  "model has the head of the class that its config.json names.")
+            _note="Activations are for 16-bit arithmetic, attention that never writes out its "
+                  "weights, and a loss over all positions; a model whose activation function is "
+                  "written out in steps, like GPT-2's, keeps more. The longest text is what memory "
+                  "allows, whatever the model was trained for. "
+                  f"Not included: dropout masks, {leaves_out}. LoRA's own parameters are in 32 "
+                  "bits, as PEFT keeps them, but for a classification head that is copied from a "
+                  "base in 16. A base in 4 or 8 bits is prepared with "
+                  "prepare_model_for_kbit_training. Every model has the head of the class that its "
+                  "config.json names.")
 
     @traitlets.observe("model")
     def _keep_targets_fitting(self, change):
@@ -575,15 +628,27 @@ class MemoryExplorer(Widget):
             "lora": accounting.memory_bill(lora, base=self.base, optimizer=self.optimizer),
         }
 
+    def activations(self):
+        """`accounting.activation_estimate` at the current settings, as :meth:`bills`."""
+        model = accounting.load_model(self.model)
+        settings = {"batch": self.batch, "length": self.length, "checkpointing": self.checkpointing}
+        lora = accounting.count_lora(model, self.rank, self.targets)
+        return {
+            "full": accounting.activation_estimate(accounting.count_full(model), **settings),
+            "lora": accounting.activation_estimate(lora, base=self.base, **settings),
+        }
+
     def fallback(self):
         rows = [[name, f"{item.label}", f"{item.bytes / accounting.GB:,.2f}"]
-                for name, bill in self.bills().items() for item in bill.items]
+                for bills in (self.bills(), self.activations())
+                for name, bill in bills.items() for item in bill.items]
         return (f"{self.model}: memory in GB (10^9 bytes); LoRA of rank {self.rank} on "
-                f"{', '.join(self.targets)}. {self._note}", ["Method", "Item", "GB"], rows)
+                f"{', '.join(self.targets)}; {self.batch} x {self.length} tokens. {self._note}",
+                ["Method", "Item", "GB"], rows)
 
 
 def memory_explorer(model="Llama-2-7B", **settings):
-    """Memory to fine-tune real models: the widget of sections 9.1 and 9.5."""
+    """Memory to fine-tune real models: the widget of section 9.5."""
     return MemoryExplorer(model, **settings)
 
 

@@ -349,23 +349,74 @@ def test_what_a_stored_notebook_sorts_has_no_order(memory):
         assert all(len(pair) == 2 for pair in record["units"])
 
 
-def test_the_bill_of_a_classifier_is_pythons(memory, tmp_path):
-    """Its head is copied, and stays in 16 bits on a base in 16 bits."""
-    config = accounting.known_models()["Llama-3.2-1B"]["config"] | {
-        "architectures": ["LlamaForSequenceClassification"], "num_labels": 500}
-    model = accounting.read_model(config)
-    lora = accounting.count_lora(model, 4, ["q_proj"])
-    settings = [{"rank": 4, "targets": ["q_proj"], "base": base, "convention": "mixed",
-                 "optimizer": optimizer} for base, optimizer in product(
-                     accounting.BASE_FORMATS, accounting.OPTIMIZERS)]
-    bills = node(tmp_path, memory._esm, """
-const record = readPasted(JSON.stringify(data.config), data.families, data.rules);
-console.log(JSON.stringify(data.settings.map((each) => memoryBill(record, each, data.states))));
-""", {"config": config, "families": memory._families, "rules": memory._rules,
-      "states": memory._states, "settings": settings})
-    for each, [_, side] in zip(settings, bills, strict=True):
-        bill = accounting.memory_bill(lora, base=each["base"], optimizer=each["optimizer"])
-        assert side["params"] == lora.trainable and side["bytes"] == bill.bytes, each
+def bills_of(counts, base, convention, optimizer, **batch):
+    """Python's answer to what the page shows: bytes of full fine-tuning and of LoRA, by item."""
+    answer = []
+    for counted, base_of, kept in zip(counts, ("bfloat16", base), (convention, "fp32"),
+                                      strict=True):
+        states = accounting.memory_bill(counted, base=base, convention=kept, optimizer=optimizer)
+        more = [] if accounting.why_not_estimated(counted.model) else (
+            accounting.activation_estimate(counted, base=base_of, **batch).items)
+        frozen = sum(i.bytes for i in states.items if i in accounting.frozen_items(counted, base))
+        items = [i for i in states.items if i not in accounting.frozen_items(counted, base)]
+        answer.append([frozen, *(item.bytes for item in [*items, *more])])
+    return answer
+
+
+def test_page_and_python_agree_on_models_and_settings(memory, tmp_path):
+    """Listed models and pasted ones: experts, two stacks, copied heads, and what is refused."""
+    rng = np.random.default_rng(0)
+    small = {"num_labels": 500, **dict.fromkeys(  # the rest: defaults
+        ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 4)}
+    configs = {name: entry["config"]
+               for name, entry in list(accounting.known_models().items())[::5]}
+    configs |= {family: {"model_type": family, "architectures": sorted(table["classes"])[-1:],
+                         **small, **({"text_config": small} if "parts" in table else {})}
+                for family, table in accounting.FAMILIES.items() if family != "phi-msft"}
+    cases, expected = [], []
+    for name, config in configs.items():
+        model = accounting.read_model(config)
+        record = dict(memory._records).get(name) or explorer.memory_record(model)
+        leaves, full = [leaf for leaf, _ in record["units"]], accounting.count_full(model)
+        for _ in range(2):
+            targets = [leaf for leaf in leaves if rng.random() < 0.5] or leaves[:1]
+            settings = {"base": str(rng.choice(accounting.BASE_FORMATS)),
+                        "convention": str(rng.choice(list(accounting.CONVENTIONS))),
+                        "optimizer": str(rng.choice(accounting.OPTIMIZERS)),
+                        "length": int(rng.integers(1, 5000)), "batch": int(rng.integers(1, 40)),
+                        "checkpointing": bool(rng.integers(2))}
+            rank, memory_of_card = int(rng.choice(explorer.RANKS)), 10**9 * int(rng.integers(200))
+            counts = full, accounting.count_lora(model, rank, targets)
+            cases.append([name, json.dumps(config),
+                          {**settings, "rank": rank, "targets": targets}, memory_of_card])
+            expected.append((counts, settings, memory_of_card))
+    answers = node(tmp_path, memory._esm, """
+const byName = new Map(data.records);
+console.log(JSON.stringify(data.cases.map(([name, text, settings, memory]) => {
+  const record = byName.get(name) ?? readPasted(text, data.families, data.rules);
+  return memoryBill(record, settings, data.states).map((side) => [
+    side.items.map(([, bytes]) => bytes), record.kept && largestThatFit(side, settings, memory),
+    record.why_not]);
+})));
+""", {"records": memory._records, "families": memory._families, "rules": memory._rules,
+      "states": memory._states, "cases": cases})
+    for case, answer, (counts, settings, memory_of_card) in zip(
+            cases, answers, expected, strict=True):
+        for (items, most, why), counted, bill in zip(answer, counts, bills_of(
+                counts, **settings), strict=True):
+            assert items == bill, case
+            assert why == accounting.why_not_estimated(counted.model)
+            kept = {key: settings[key] for key in ("length", "batch", "checkpointing")}
+            base = settings["base"] if counted is counts[1] else "bfloat16"
+            for name, value in (most or {}).items():  # one more no longer fits
+                states = sum(bill) - accounting.activation_estimate(
+                    counted, base=base, **kept).bytes
+                for n in range(max(1, value), value + 2):
+                    fits = states + accounting.activation_estimate(
+                        counted, base=base, **{**kept, name: n}).bytes <= memory_of_card
+                    assert fits == (n <= value), (case, name, n)
+    assert {why for answer in answers for _, _, why in answer} >= {"", (
+        accounting.why_not_estimated(accounting.read_model(configs["deepseek_v2"])))}
 
 
 @pytest.mark.parametrize("how", ["byte-order mark", "comma at the end", "printed", "repr"])

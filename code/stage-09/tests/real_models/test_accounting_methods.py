@@ -161,6 +161,38 @@ def test_a_token_meets_the_active_experts_alone():
     assert more >= 3 * 2 * 2 * (80 + 4)  # two of four experts; their inputs and ranks
 
 
+@pytest.mark.parametrize("family, width", [("bloom", 4 * 48), ("distilbert", 80)])
+def test_a_family_that_names_no_mlp_width_is_estimated_too(family, width):
+    model = ac.read_model({"model_type": family, "hidden_size": 48, "dim": 48, "hidden_dim": 80,
+                           "n_layer": 3, "n_layers": 3, "n_head": 6, "n_heads": 6})
+    always, inputs = ac.kept_per_token(model)
+    assert always == 3 * (4 * 48 + width + 2 * 48)  # q, k, v, o; the MLP's first; two LayerNorms
+    assert sum(numbers for _, numbers in inputs) == 3 * (2 * 48 + width + 2 * 48)
+
+
+def test_experts_are_known_by_their_place_and_shared_ones_have_their_own_width():
+    model = ac.read_model({**TINY, "model_type": "qwen2_moe", "num_experts": 4,
+                           "num_key_value_heads": 6,
+                           "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+                           "shared_expert_intermediate_size": 24})
+    attention, router, routed = 4 * 48, 4, 2 * 3 * 16
+    shared = 2 * 24 + 48 + 24 + 1  # gate, up, down; their product; the shared one's gate
+    always, inputs = ac.kept_per_token(model)
+    assert always == 3 * (attention + router + routed + shared + 2 * 2 * 48)
+    experts = [numbers for names, numbers in inputs if names[0].endswith("experts")]
+    assert sorted(experts) == 3 * [2 * 16] + 3 * [2 * 48]
+
+
+@pytest.mark.parametrize("family, reason", [
+    ("qwen3_next", "layer_types"), ("deepseek_v2", "how many experts"),
+    ("qwen3_vl", "vision_config")])
+def test_what_keeps_more_than_is_known_is_refused(family, reason):
+    text = {"text_config": {"vocab_size": 101}} if family == "qwen3_vl" else {}
+    model = ac.read_model({"model_type": family, **text})
+    with pytest.raises(ac.NotEstimated, match=f"{family}.*{reason}"):
+        ac.activation_estimate(ac.count_full(model))
+
+
 @pytest.mark.parametrize("arguments, said", [
     (["--method", "lora", "--rank", "16", "--cards", "2"], "on each of 2 cards (ddp)"),
     (["--method", "oft", "--set", "oft_block_size=8", "block_share=True"],

@@ -1,0 +1,417 @@
+// Reads the config.json that a reader pastes into the memory explorer (memory.js).
+//
+// The listed models Python counted. This counts a pasted one by the table of families that
+// accounting.py itself reads; a test compares the two on every listed model and every family.
+// Pasted text is data: it is parsed as JSON, its numbers are checked, and it enters the page as text
+// only. Notebooks are stored with sorted keys, so what has an order comes as a list of pairs.
+
+const LONGEST_CONFIG = 100_000;
+
+class ConfigError extends Error {}
+
+/** The value of an expression of the table: + - * / // ( ) > != over numbers and symbols. */
+function evaluate(expression, symbols) {
+  const tokens = expression.match(/\d+|[A-Za-z_]\w*|!=|\/\/|[-+*/()>]/g);
+  let at = 0;
+  const factor = () => {
+    const token = tokens[at++];
+    if (token === "(") {
+      const value = comparison();
+      at++;
+      return value;
+    }
+    return /^\d/.test(token) ? Number(token) : symbols.get(token);
+  };
+  const term = () => {
+    let value = factor();
+    while (["*", "/", "//"].includes(tokens[at])) {
+      const sign = tokens[at++];
+      value = sign === "*" ? value * factor() : value / factor();
+      if (sign === "//") value = Math.floor(value);
+    }
+    return value;
+  };
+  const sum = () => {
+    let value = term();
+    while (tokens[at] === "+" || tokens[at] === "-") {
+      value = tokens[at++] === "+" ? value + term() : value - term();
+    }
+    return value;
+  };
+  const comparison = () => {
+    const value = sum();
+    if (tokens[at] === ">") { at++; return Number(value > sum()); }
+    if (tokens[at] === "!=") { at++; return Number(value !== sum()); }
+    return value;
+  };
+  const value = comparison();
+  if (!Number.isSafeInteger(value)) {
+    throw new ConfigError(`config.json: ${expression} must be a whole number, got ${value}`);
+  }
+  return value;
+}
+
+const shown = (value) => JSON.stringify(value).slice(0, 60);
+
+/** The first alternative of a symbol's rule that the configuration answers, or a default. */
+function resolve(rule, symbols, config, table, family, assumed) {
+  const optional = rule.includes("?"); // 0 and null mean that there is none
+  const alternatives = rule.replaceAll("?", "").split("|").map((alternative) => alternative.trim());
+  const given = alternatives.some((each) => Object.hasOwn(config, each.split("~")[0]));
+  for (const alternative of alternatives) {
+    const [key, start] = alternative.split("~");
+    if (start === undefined && symbols.has(key)) return symbols.get(key);
+    const value = Object.hasOwn(config, key) ? config[key] : null;
+    if (value !== null) {
+      if (start !== undefined) return Number(String(value).startsWith(start));
+      if (["0", "1"].includes(alternatives[alternatives.length - 1])) { // a flag: its default says so
+        if (![true, false, 0, 1].includes(value)) {
+          throw new ConfigError(`config.json: ${key} must be true or false, got ${shown(value)}`);
+        }
+        return Number(value);
+      }
+      if (!Number.isSafeInteger(value) || value < 1 - optional) {
+        throw new ConfigError(`config.json: ${key} must be a positive integer, got `
+          + shown(value));
+      }
+      return value;
+    }
+    if (!given && Object.hasOwn(table.defaults, key)) {
+      assumed.set(key, table.defaults[key]);
+      return table.defaults[key];
+    }
+    const names = alternative.match(/[A-Za-z_]\w*/g) ?? [];
+    if (start === undefined && names.every((name) => symbols.has(name))) {
+      return evaluate(alternative, symbols);
+    }
+  }
+  if (optional) return 0;
+  throw new ConfigError(`config.json: a ${family} model needs ${alternatives.join(" or ")}, `
+    + "and it is missing");
+}
+
+/** What kind each layer is of, by a list in the file or by the interval that stands for one. */
+function listed(rule, layers, config, family) {
+  const has = (key) => Object.hasOwn(config, key) && config[key] !== null;
+  let kinds = has(rule.key) ? config[rule.key] : null;
+  if (kinds === null && rule.every) {
+    const [name, usual, most, some] = rule.every;
+    const interval = Object.hasOwn(config, name) ? config[name] : usual;
+    if (!Number.isSafeInteger(interval) || interval < 1) {
+      throw new ConfigError(`config.json: ${name} must be a positive integer, got `
+        + shown(interval));
+    }
+    kinds = Array.from({ length: layers }, (_, i) => ((i + 1) % interval ? most : some));
+  }
+  if (!Array.isArray(kinds) || kinds.length !== layers
+    || !kinds.every((kind) => rule.kinds.includes(kind))) {
+    throw new ConfigError(`config.json: ${rule.key} of a ${family} model must be a list of `
+      + `${layers} (num_hidden_layers), each ${rule.kinds.join(" or ")}, got ${shown(kinds)}`);
+  }
+  return kinds;
+}
+
+/** How many numbers `{stop}`, `{start:stop}` or `{list=kind}` in a path stands for. */
+function spanOf(span, symbols, lists) {
+  if (span.includes("=")) {
+    const [name, kind] = span.split("=");
+    return lists[name].filter((each) => each === kind).length;
+  }
+  const [stop, start] = span.split(":").reverse().map((part) => evaluate(part, symbols));
+  if (start > stop || (start !== undefined && stop > symbols.get("layers"))) {
+    throw new ConfigError(`config.json: ${span} are layers ${start} to ${stop}, and the model has `
+      + `${symbols.get("layers")}; correct the file`);
+  }
+  return stop - (start ?? 0);
+}
+
+/** The rows of a family's table with sizes filled in; each stands for `count` modules. */
+function expand(table, symbols, lists) {
+  const rows = [];
+  for (const line of table.split("\n").map((text) => text.trim()).filter(Boolean)) {
+    const [path, kind, ...rest] = line.split(/\s+/);
+    const isSize = (word) => !word.includes(":") && word !== "bias";
+    const sizes = rest.filter(isSize).map((word) => evaluate(word, symbols));
+    const options = new Map(rest.filter((word) => !isSize(word)).map((word) => word.split(":")));
+    const flag = (name) => options.has(name)
+      && evaluate(options.get(name) ?? "1", symbols) !== 0;
+    if (options.has("if") && !flag("if")) continue;
+    const count = [...path.matchAll(/{([^}]*)}/g)]
+      .reduce((product, [, span]) => product * spanOf(span, symbols, lists), 1);
+    if (count === 0) continue;
+    const size = sizes.reduce((product, n) => product * n, 1);
+    const linear = kind === "linear" || kind === "conv1d";
+    rows.push({
+      path, leaf: path.split(".").pop(), kind, linear, count, size, sizes,
+      out: sizes[sizes.length - 1], biased: flag("bias"),
+      unit: linear ? sizes[0] + sizes[1] : 0,
+      own: (flag("tied") ? 0 : size) + (flag("bias") ? sizes[sizes.length - 1] : 0),
+    });
+  }
+  return rows;
+}
+
+/** The table of a configuration's family, if it covers all that the file describes, and the file
+ * with the keys of its parts as `part.key`. */
+function tableOf(config, families, rules) {
+  if (typeof config !== "object" || config === null || Array.isArray(config)) {
+    throw new ConfigError("A config.json is an object in braces: { … }");
+  }
+  const has = (key) => Object.hasOwn(config, key);
+  if (has("_class_name") && has("_diffusers_version")) {
+    throw new ConfigError("This file is diffusers'; only models of transformers are counted.");
+  }
+  if (has("peft_type")) {
+    throw new ConfigError("This is the adapter_config.json of an adapter: paste the config.json of "
+      + `its base model, ${shown(config.base_model_name_or_path ?? null)}.`);
+  }
+  const family = has("model_type") ? config.model_type : null;
+  const inside = typeof family === "string" && Object.hasOwn(families, family)
+    ? families[family].parts ?? [] : [];
+  const parts = rules.towers.filter((key) => has(key) && config[key] !== null
+    && !inside.includes(key) && ["object", "string"].includes(typeof config[key]));
+  if (parts.length) {
+    const alone = has("text_config") && Object.hasOwn(families, config.text_config?.model_type);
+    throw new ConfigError(`config.json: model_type ${shown(family)} consists of several parts `
+      + `(${parts.join(", ")}), and only single language models are counted: PEFT also adapts `
+      + `modules of the same names in the other parts.${alone
+        ? " To count its language model without them, paste the content of text_config." : ""}`);
+  }
+  if (typeof family !== "string" || !Object.hasOwn(families, family)) {
+    throw new ConfigError((family === null ? "config.json: model_type is missing."
+      : `config.json: model_type ${shown(family)} is not a family that is known here.`)
+      + ` Known are ${Object.keys(families).sort().join(", ")}.`);
+  }
+  const table = families[family];
+  for (const part of inside) {
+    const found = (has(part) ? config[part] : null) || {};
+    if (typeof found !== "object" || Array.isArray(found)) {
+      throw new ConfigError(`config.json: ${part} must be an object, got ${shown(found)}`);
+    }
+    if (part === "text_config" && !Object.keys(found).length) {
+      throw new ConfigError(`config.json: a ${family} model needs text_config, and it is missing`);
+    }
+    config = { ...config, ...Object.fromEntries(Object.entries(found)
+      .map(([key, value]) => [`${part}.${key}`, value])) };
+  }
+  const own = config.auto_map ?? {};
+  const foreign = (typeof own === "object" ? Object.values(own) : [own]).map(String)
+    .filter((entry) => !(table.own_code ?? []).includes(entry.split("--").pop()));
+  if (foreign.length) {
+    throw new ConfigError("config.json: auto_map names code of its own "
+      + `(${foreign.join(", ").slice(0, 160)}); what that builds is not known here. If it is `
+      + `transformers' ${family} after all, remove auto_map.`);
+  }
+  for (const [key, counted] of Object.entries(table.only ?? {})) {
+    const same = (value) => JSON.stringify(value) === JSON.stringify(config[key]);
+    if (Object.hasOwn(config, key) && config[key] !== null && !counted.some(same)) {
+      throw new ConfigError(`config.json: ${key} is ${shown(config[key])}; only `
+        + `${counted.map(shown).join(" or ")} is counted for ${family}`);
+    }
+  }
+  return [family, table, config];
+}
+
+/** The task of the first class that the file names, or the family's usual one. */
+function taskOf(config, family, table) {
+  const classes = config.architectures ?? [];
+  if (!Array.isArray(classes) || classes.some((name) => typeof name !== "string")) {
+    throw new ConfigError("config.json: architectures must be a list of names, got "
+      + shown(classes));
+  }
+  if (!classes.length) return table.head;
+  if (!Object.hasOwn(table.classes, classes[0])) {
+    throw new ConfigError(`config.json: ${classes[0].slice(0, 60)} (architectures) is not a class `
+      + `of ${family} that is known here; known are `
+      + `${Object.keys(table.classes).sort().join(", ")}.`);
+  }
+  return table.classes[classes[0]];
+}
+
+/** Outputs of a classification head. */
+function labelsOf(config) {
+  const names = config.id2label ?? {};
+  if (typeof names !== "object" || Array.isArray(names)) {
+    throw new ConfigError(`config.json: id2label must be an object, got ${shown(names)}`);
+  }
+  const labels = config.num_labels || Object.keys(names).length || 2;
+  if (!Number.isSafeInteger(labels) || labels < 1) {
+    throw new ConfigError(`num_labels must be a positive integer, got ${shown(labels)}`);
+  }
+  return labels;
+}
+
+/** What `explorer.memory_record` finds for a model, for a configuration pasted into the page. */
+function readConfig(given, families, rules) {
+  const [block, secondBlock] = rules.nf4;
+  const [family, table, config] = tableOf(given, families, rules);
+  const task = taskOf(config, family, table);
+  const symbols = new Map([["labels", labelsOf(config)]]);
+  const assumed = new Map();
+  for (const line of table.symbols.trim().split("\n")) {
+    const [name, rule] = line.split(/=(.*)/s);
+    symbols.set(name.trim(), resolve(rule, symbols, config, table, family, assumed));
+  }
+  for (const name of ["layers", "d", "ff", "heads", "vocab"]) {
+    if (symbols.get(name) < 1) throw new ConfigError(`config.json: ${name} must be positive`);
+  }
+  const onTop = (table.heads[task] ?? "").split("\n").map((line) => line.trim())
+    .filter((line) => !line.startsWith("root "));
+  for (const line of onTop.filter((each) => /^\w+ = /.test(each))) {
+    symbols.set(line.split(" = ")[0], Number(line.split(" = ")[1]));
+  }
+  const head = onTop.filter((line) => !line.includes(" = ")).join("\n");
+  const lists = Object.fromEntries(Object.entries(table.lists ?? {}).map(([name, rule]) =>
+    [name, listed(rule, symbols.get("layers"), config, family)]));
+  const rows = expand(`${table.modules}\n${head}`, symbols, lists);
+  const total = rows.reduce((sum, { own, count }) => sum + own * count, 0);
+
+  const linear = rows.filter((row) => row.linear);
+  const top = rules.vocabulary.includes(task)
+    ? linear.filter(({ out }) => out === symbols.get("vocab")).pop() : undefined;
+  const whole = rules.saved[task] ?? []; // what PEFT trains as a copy, besides LoRA
+  const inside = ({ path }, names) => path.split(".").some((part) => names.includes(part));
+  const copied = ({ path }) => path.split(".") // PEFT asks for no dot: a pre_classifier, too
+    .some((part) => whole.some((name) => part.endsWith(name)));
+  const saved = rows.filter(copied)
+    .reduce((sum, { own, count }) => sum + own * count, 0);
+  const each = new Map();
+  const other = rows.filter(({ kind, leaf }) => kind === "stack" && leaf === "weight")
+    .map(({ path }) => path.split(".").at(-2)); // convolutions are not counted
+  const fused = [...table.fused ?? [], ...other];
+  const counted = (row) => !inside(row, whole) && !fused.includes(row.leaf);
+  for (const { leaf, unit, count } of linear.filter(counted)) {
+    each.set(leaf, (each.get(leaf) ?? 0) + unit * count);
+  }
+  const units = [...each];
+
+  const heads = Object.values(rules.saved).flat();
+  const packed = linear.filter((row) => row !== top && !heads.includes(row.path.split(".")[0])
+    && !(table.not_quantized ?? []).some((name) => `.${row.path}`.endsWith(`.${name}`)));
+  const over = (amount) => packed.reduce((sum, row) => sum + amount(row) * row.count, 0);
+  const blocks = ({ size }) => Math.ceil(size / block);
+  const quantized = over(({ size }) => size);
+  const rest = 4 * (total - quantized);
+  const codes = over(({ size }) => Math.ceil(size / 2));
+  const frozen = {
+    float32: [4 * total],
+    bfloat16: [2 * total],
+    int8: [quantized, 4 * over(({ out }) => out), rest],
+    nf4: [codes, 4 * over(blocks), rest],
+    "nf4+dq": [codes,
+      over(blocks) + 4 * over((row) => Math.ceil(blocks(row) / secondBlock)), rest],
+  };
+  const everything = units.map(([leaf]) => leaf).filter((leaf) => leaf !== top?.leaf);
+  if (!Number.isSafeInteger(64 * total) || units.some(([, n]) => n > 1e12)) {
+    throw new ConfigError("config.json: these sizes make a model too large to count exactly");
+  }
+  const notes = [
+    table.note ?? "",
+    assumed.size ? rules.notes.assumed.replace("{family}", family)
+      .replace("{taken}", [...assumed].map((pair) => pair.join(" = ")).join(", ")) : "",
+    config.quantization_config ? rules.notes.quantization_config : "",
+    config.auto_map ? rules.notes.auto_map : "",
+  ].filter(Boolean);
+  const whyNot = whyNotEstimated(table, rows, symbols, rules.not_estimated);
+  return {
+    total, saved, units, frozen, notes, head: top?.leaf ?? null,
+    targets: table.lora ?? everything, why_not: whyNot,
+    kept: whyNot ? null : keptOf(rows, linear.filter(counted), symbols, top, rules.kept),
+  };
+}
+
+const isExpert = ({ path }) => path.includes(".experts.");
+
+/** Why activations are not estimated, as `accounting.why_not_estimated` says it; or nothing. */
+function whyNotEstimated(table, rows, symbols, reasons) {
+  if (table.parts) return reasons.parts.replace("{named}", table.parts.join(", "));
+  if (table.lists) return reasons.lists.replace("{named}", Object.keys(table.lists).join(", "));
+  return rows.some(isExpert) && !symbols.has("active") ? reasons.active : "";
+}
+
+/** What `explorer._kept_record` finds: bytes that all layers together keep of each token. */
+function keptOf(rows, targets, symbols, top, { number, attended, logit, gated }) {
+  const inside = rows.filter(({ path }) => /\.({[^}]*}|\d+)\./.test(path));
+  const ff = symbols.get("ff")
+    ?? Math.max(...inside.filter(({ linear }) => linear).map(({ sizes }) => sizes[0]));
+  const experts = inside.filter(isExpert).map(({ sizes }) => sizes[0]);
+  const active = symbols.get("active");
+  let always = 0;
+  let full = 0;
+  const inputs = new Map(); // one for all layers of a place that read the same
+  const shared = (row) => `${row.path.slice(0, -row.leaf.length)} ${row.sizes[0]}`;
+  for (const row of inside) {
+    const { leaf, sizes, out, count } = row;
+    if (row.linear) {
+      if (sizes[0] !== ff) always += count * out;
+      if (Object.hasOwn(gated, leaf)) always += count * Math.floor(out / gated[leaf]);
+      if (!inputs.has(shared(row))) {
+        inputs.set(shared(row), []);
+        full += count * sizes[0];
+      }
+      if (targets.includes(row)) inputs.get(shared(row)).push(row);
+    } else if (row.kind === "norm") {
+      always += count * out * (row.biased ? 1 : 2);
+      full += count * out;
+    } else if (isExpert(row) && leaf.endsWith("_proj")) {
+      const width = Math.floor(row.size / sizes[0] / symbols.get("d"));
+      if (leaf === "gate_up_proj") always += count * Math.floor((active * 3 * width) / 2);
+      full += count * active * (leaf === "down_proj" ? width : symbols.get("d"));
+    } else if (experts.includes(sizes[0]) && sizes.length === 2 && leaf === "weight") {
+      always += count * sizes[0];
+    }
+  }
+  const together = new Map();
+  for (const group of inputs.values()) {
+    if (!group.length) continue;
+    const leaves = group.map(({ leaf }) => leaf);
+    const [, bytes] = together.get(leaves.join()) ?? [leaves, 0];
+    together.set(leaves.join(), [leaves, bytes + number * group[0].count * group[0].sizes[0]]);
+  }
+  const inner = {};
+  for (const { leaf, count } of targets) inner[leaf] = (inner[leaf] ?? 0) + number * count;
+  const layers = symbols.get("layers") + (symbols.get("decoder_layers") ?? 0);
+  return {
+    always: number * always + attended * symbols.get("heads") * layers, full: number * full,
+    inputs: [...together.values()], inner, layers, layer_inputs: number * symbols.get("d") * layers,
+    logits: Object.fromEntries(Object.entries(logit).map(([base, bytes]) =>
+      [base, top ? bytes * symbols.get("vocab") : 0])),
+  };
+}
+
+/** JSON as people have it: a comma before a closing brace, or as Python prints a configuration. */
+function parseConfig(text) {
+  const python = { True: "true", False: "false", None: "null" };
+  const json = text.replace(/^\ufeff/, "").trim().replace(/^[A-Za-z]\w*Config\s*(?={)/, "")
+    .replace(/"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|,(?=\s*[}\]])|\b[A-Za-z]+\b/g, (token) => {
+      if (token[0] === "'") {
+        const inner = token.slice(1, -1).replaceAll("\\'", "'");
+        return `"${inner.replace(/(?<!\\)"/g, '\\"')}"`;
+      }
+      return token === "," ? "" : python[token] ?? token;
+    });
+  try {
+    return JSON.parse(json);
+  } catch (error) {
+    if (/^https?:\/\/\S+$/.test(text.trim())) {
+      throw new ConfigError("That is an address. Open it, and paste the content of the file.");
+    }
+    const count = (brace) => text.split(brace).length - 1;
+    throw new ConfigError(`That is not JSON: ${error.message.slice(0, 120)}.${
+      text.trim().startsWith("{") && count("{") > count("}")
+        ? " It ends before its last closing brace, so a part is missing." : ""}`);
+  }
+}
+
+/** Read pasted text; whatever is wrong with it comes back as a ConfigError in plain words. */
+function readPasted(text, families, rules) {
+  if (text.length > LONGEST_CONFIG) {
+    throw new ConfigError(`That is ${formatCount(text.length)} characters; a config.json has at `
+      + `most ${formatCount(LONGEST_CONFIG)}.`);
+  }
+  const config = parseConfig(text);
+  const record = readConfig(config, families, rules);
+  const given = typeof config._name_or_path === "string" ? config._name_or_path.slice(0, 60) : "";
+  return { ...record, name: `Pasted: ${given || config.model_type}` };
+}
+
