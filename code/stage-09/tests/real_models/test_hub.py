@@ -26,6 +26,7 @@ from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
 from llama_config import read_config
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
 from real_models import hub
+from real_models.lora_embedding import LoRAEmbedding
 from tensorfile import HubError
 
 CODE = Path(hub.__file__).parents[1]
@@ -70,6 +71,8 @@ METHODS = {
     "lora": lora, "prefix": prefix, "prompt": prompt, "houlsby": houlsby, "parallel": parallel,
     "lora_all": lambda m: lora(m, PROJECTIONS, rank=1, alpha=0.3),
     "lora_one_layer": lambda m: lora(m, ["layers.1.self_attn.q_proj", "v_proj"]),
+    "lora_embeddings": lambda m: m.replace("model.embed_tokens", LoRAEmbedding(
+        m.embed_tokens.weight, 3, 5.0)),
 }
 
 
@@ -205,8 +208,9 @@ def test_arrays_that_start_at_odd_bytes_are_read(tmp_path):
     assert found.flags.aligned and np.array_equal(found, values)
 
 
-def test_a_merged_checkpoint_computes_what_the_adapter_did(tmp_path):
-    model = with_method("lora_all", np.float64)
+@pytest.mark.parametrize("method", ["lora_all", "lora_embeddings"])
+def test_a_merged_checkpoint_computes_what_the_adapter_did(method, tmp_path):
+    model = with_method(method, np.float64)
     hub.save_llama(model, tmp_path)
     merged = hub.load_llama(tmp_path, np.float64)
     assert not merged.parameters()
@@ -726,8 +730,8 @@ WRONG_SETTINGS = {
     "layers that are true": ({"layers_to_transform": True}, "layers_to_transform is .True."),
     "all left out": ({"exclude_modules": ["q_proj", "v_proj"]}, "no module of this model is left"),
     "wrong exclusion": ({"exclude_modules": 3}, "exclude_modules must be a list of names, got 3"),
-    "embedding": ({"target_modules": ["embed_tokens"]}, "embed_tokens, which is no linear layer.*"
-                  "merge_and_unload"),
+    "embedding": ({"target_modules": ["embed_tokens"]}, "8 that do not belong there.*2 missing, "
+                  "first .*lora_embedding_A'"),
     "norm": ({"target_modules": ".*norm"}, "norm, which is no linear layer"),
     "rsLoRA of text": ({"use_rslora": "no"}, "use_rslora is 'no', but"),
     "a feature of the future": ({"use_magic": True}, "use_magic.*does not compute"),
@@ -809,6 +813,24 @@ def test_an_output_layer_beside_its_adapter_must_be_the_models_own(tmp_path):
     tied = base(config=LlamaConfig(13, 8, 12, 2, 4, 2))
     with pytest.raises(HubError, match="lm_head, which is the embedding"):
         hub.load_adapter(tied, tmp_path)
+
+
+def test_an_embedding_moves_alone_where_the_output_layer_is_the_same_table(tmp_path):
+    """What PEFT computes, as test_hub_parity.py shows; it has no merged form, and no tied one."""
+    model, again = (base(config=LlamaConfig(13, 8, 12, 2, 4, 2)) for _ in range(2))
+    table = model.embed_tokens.weight.copy()
+    METHODS["lora_embeddings"](model)
+    for array in model.parameters().values():
+        array[...] = np.random.default_rng(1).standard_normal(array.shape)
+    hub.save_adapter(model, tmp_path)
+    hub.load_adapter(again, tmp_path)
+    assert same(model.parameters(), again.parameters())
+    assert np.array_equal(again.lm_head.weight, table)
+    with pytest.raises(HubError, match="embed_tokens is the output layer's table.*tie_word"):
+        hub.save_llama(model, tmp_path / "merged")
+    edit(tmp_path / CONFIG, ensure_weight_tying=True)
+    with pytest.raises(HubError, match="ensure_weight_tying is True and .* embed_tokens"):
+        hub.load_adapter(base(config=model.config), tmp_path)
 
 
 WITHOUT_METADATA = {  # the file of arrays as PEFT writes it: the settings stand alone
@@ -1278,6 +1300,7 @@ SLOT = "model.layers.{}.{}"
 WRITTEN = {  # what PEFT 0.21 writes for the same adapter, less the fields that it fills in itself
     "lora": LORA,
     "lora_one_layer": LORA | {"target_modules": ["model.layers.1.self_attn.q_proj", "v_proj"]},
+    "lora_embeddings": LORA | {"target_modules": ["model.embed_tokens"]},
     "lora_all": LORA | {"r": 1, "lora_alpha": 0.3, "target_modules": sorted(
         f"{p}_proj" for p in ("q", "k", "v", "o", "gate", "up", "down"))},
     "prefix": VIRTUAL | {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 3, "token_dim": 4,
