@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -377,17 +378,33 @@ def check_values(where: Any, name: str, array: np.ndarray) -> None:
                        "can be computed: the run that made it diverged")
 
 
-def check_written(where: Any, name: str, array: np.ndarray) -> None:
-    """HubError for an array of which a large part is zero: nobody trained that, or wrote it.
+def check_written(where: Any, name: str, array: np.ndarray, alone: bool = False) -> bool:
+    """Whether a matrix is zero throughout; HubError if a large part of an array is.
 
-    Who downloads a file may make it in full length first, and break off before it is filled.
+    Nobody trained that, or wrote it: who downloads a file may make it in full length first, and
+    break off before it is filled. Yet a break does not heed where arrays begin. So a whole matrix
+    of zeros that stands alone in its file is meant: muP starts heads and queries there.
     """
     parts = np.array_split(array.reshape(-1), min(8, -(-array.size // 64)))
     zero = sum(not part.any() for part in parts)  # fewer zeros may fill up a vocabulary
     whole = zero == len(parts)
-    if zero and not (whole and name.endswith(MAY_BE_ZERO) or name.endswith(".bias")):
+    fresh = whole and name.endswith(MAY_BE_ZERO) or name.endswith(".bias")
+    meant_so = whole and alone and array.ndim > 1  # no norm: after it nothing is left
+    if zero and not (fresh or meant_so):
         raise HubError(f"{where}: {name} is zero {'throughout' if whole else 'in a large part'}, "
                        "as in a download that broke off: fetch the file again")
+    return whole and not fresh
+
+
+def stands_alone(tensor: Tensor) -> bool:
+    """Whether what lies around an array in its file is not zero: its neighbours, or nothing."""
+    near, end = 64, tensor.offset + prod(tensor.shape) * np.dtype(DTYPES[tensor.kind]).itemsize
+    with tensor.path.open("rb") as file:
+        file.seek(max(0, tensor.offset - near))  # before the first array is the header
+        before = file.read(min(near, tensor.offset))
+        file.seek(end)
+        after = file.read(near)
+    return any(before) and (any(after) or not after)
 
 
 def find_tensors(folder: Path, stem: str = "model") -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -448,13 +465,23 @@ def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float
     ------
     HubError
         Files that are damaged or do not fit each other or the shapes; a copy that differs.
+
+    Warns
+    -----
+    UserWarning
+        Matrices of zeros, which nobody trained.
     """
     tensors, stored = check_checkpoint(folder, shapes, copies or {})
-    arrays = {}
+    arrays, untrained = {}, []
     for name in progress(shapes):
         arrays[name] = array = read_tensor(tensors[name], dtype)
         check_values(tensors[name].path, name, array)
-        check_written(tensors[name].path, name, array)
+        if check_written(tensors[name].path, name, array, stands_alone(tensors[name])):
+            untrained.append(name)
+    if untrained:
+        warnings.warn(f"{folder}: {len(untrained)} of {len(shapes)} arrays are zero throughout, "
+                      f"first {untrained[0]}: nobody has trained them, and what passes through "
+                      "them is lost", stacklevel=2)
     for name, tensor in stored.items():
         same, array = arrays[copies[name]], read_tensor(tensor, dtype)
         check_values(tensor.path, name, array)

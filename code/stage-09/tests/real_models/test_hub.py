@@ -682,6 +682,41 @@ def test_zeros_that_are_meant_are_no_obstacle(tmp_path):
     assert same(hub.load_llama(tmp_path).weights(), model.weights())
 
 
+@pytest.mark.parametrize("bytes_in_a_shard", [4e9, 1])  # the head among others, or in a file alone
+def test_a_head_that_nobody_trained_is_noted_and_loads(bytes_in_a_shard, tmp_path):
+    """muP starts the output layer and the queries at zero."""
+    model = base(config=LlamaConfig(500, 64, 96, 2, 4, 2, tie_word_embeddings=False))
+    for name, weight in model.weights().items():
+        if name.endswith(("lm_head.weight", "q_proj.weight")):
+            weight[...] = 0
+    hub.save_llama(model, tmp_path, max_shard_bytes=int(bytes_in_a_shard))
+    with pytest.warns(UserWarning, match="3 of 21 arrays .* first model.layers.0.self_attn.q_proj"):
+        assert same(hub.load_llama(tmp_path).weights(), model.weights())
+
+
+@pytest.mark.parametrize("last", [  # of the file; the arrays stand in the order of their names
+    "model.layers.1.self_attn.q_proj.weight", "model.layers.1.self_attn.v_proj.weight"])
+def test_zeros_up_to_the_end_of_a_file_are_refused_though_they_are_whole_arrays(last, tmp_path):
+    hub.save_llama(base(config=LlamaConfig(500, 64, 96, 2, 4, 2, tie_word_embeddings=False)),
+                   tmp_path)
+    tensor = tensorfile.read_header(tmp_path / SINGLE)[0][last]
+    whole = (tmp_path / SINGLE).read_bytes()
+    (tmp_path / SINGLE).write_bytes(whole[:tensor.offset] + bytes(len(whole) - tensor.offset))
+    with pytest.raises(HubError, match=f"{last} is zero throughout.*fetch"):
+        hub.load_llama(tmp_path)
+
+
+def test_a_hole_in_a_file_that_swallows_a_matrix_is_refused(tmp_path):
+    """As several connections leave it, of which one broke off: zeros around a whole matrix."""
+    hub.save_llama(base(config=LlamaConfig(500, 64, 96, 2, 4, 2, tie_word_embeddings=False)),
+                   tmp_path)
+    tensor = tensorfile.read_header(tmp_path / SINGLE)[0]["model.layers.1.self_attn.q_proj.weight"]
+    whole, start, end = (tmp_path / SINGLE).read_bytes(), tensor.offset - 256, tensor.offset + 16640
+    (tmp_path / SINGLE).write_bytes(whole[:start] + bytes(end - start) + whole[end:])
+    with pytest.raises(HubError, match="q_proj.weight is zero throughout.*fetch"):
+        hub.load_llama(tmp_path)
+
+
 def test_arrays_that_are_fit_alone_but_not_together_are_refused(saved):
     rewrite(lambda a: [w.__imul__(np.float32(1e5)) for w in a.values()])(saved / ARRAYS)
     with pytest.raises(HubError, match="model.layers.0.* may change weights by .e[+]"):
