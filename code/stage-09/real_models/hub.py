@@ -333,8 +333,8 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
                 key, _ = names[own]
                 stored = read_tensor(tensors[key], array.dtype)
                 check_values(path, key, stored)
-                if key == "prompt_embeddings":
-                    check_written(path, key, stored)
+                if not key.endswith("lora_embedding_A"):  # zero for tokens that no text had
+                    check_written(tensors[key].path, key, stored, tensors[key])
                 array[...] = stored if name != "kv_prefix" else _from_peft(stored, array.shape)
             _check_product(f"{path}: {name}", module)
     for name, module in built.items():
