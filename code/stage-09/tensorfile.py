@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,8 +35,9 @@ UNGATHERED = ("DeepSpeed ZeRO-3 and FSDP save such files if the parts are not ga
               "it again with the gathered state")
 LARGEST_VALUE = 1e6  # of a weight; real ones stay below a thousand
 MAY_BE_ZERO = ("o_proj.weight", "down_proj.weight",  # layers put in between begin without effect
-               "prompt_embeddings")
-SMALL_JSON, LEAST_PER_VALUE = 300_000, 9  # bytes; many tiny values take many times their text
+               "prompt_embeddings", "lora_B.weight")
+VOCABULARY = ("embed_tokens.weight", "lm_head.weight")  # rows of zeros may fill them up
+SMALL_JSON, LEAST_PER_VALUE = 20_000, 9  # bytes; many tiny values take many times their text
 FIRST_BYTES = {  # what is often found under another file's name
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs "
                                 "pull`, or download it from the site",
@@ -377,17 +379,39 @@ def check_values(where: Any, name: str, array: np.ndarray) -> None:
                        "can be computed: the run that made it diverged")
 
 
-def check_written(where: Any, name: str, array: np.ndarray) -> None:
-    """HubError for an array of which a large part is zero: nobody trained that, or wrote it.
+def check_written(where: Any, name: str, array: np.ndarray, tensor: Tensor | None = None
+                  ) -> bool:
+    """Whether a matrix is zero throughout, unexpectedly; HubError if a part of an array is.
 
-    Who downloads a file may make it in full length first, and break off before it is filled.
+    Nobody trained that, or wrote it: who downloads a file may make it in full length first, and
+    break off before it is filled. Yet a break does not heed where arrays begin. So a whole matrix
+    of zeros that stands alone in its file, where `tensor` says, is meant: muP starts heads and
+    queries there. And what ends a file must not end in zeros.
     """
     parts = np.array_split(array.reshape(-1), min(8, -(-array.size // 64)))
     zero = sum(not part.any() for part in parts)  # fewer zeros may fill up a vocabulary
     whole = zero == len(parts)
-    if zero and not (whole and name.endswith(MAY_BE_ZERO) or name.endswith(".bias")):
-        raise HubError(f"{where}: {name} is zero {'throughout' if whole else 'in a large part'}, "
-                       "as in a download that broke off: fetch the file again")
+    usual, bias = name.endswith(MAY_BE_ZERO), name.endswith(".bias")
+    before, after = _around(tensor) if tensor else (b"-", b"-")
+    alone = whole and any(before) and (any(after) or not after)
+    cut = not after and not array.reshape(-1)[-8:].any()
+    if cut and not whole and name.endswith(VOCABULARY):  # which is filled up by whole rows
+        cut = not array[np.flatnonzero(array.any(axis=1))[-1], -1]
+    meant_so = alone and array.ndim > 1 and (usual or tensor)  # no norm: after it nothing is left
+    if (zero or cut) and not (bias or meant_so):
+        raise HubError(f"{where}: {name} is zero {'throughout' if whole else 'in a part'}, as in a "
+                       "download that broke off: fetch the file again")
+    return whole and not (usual or bias)
+
+
+def _around(tensor: Tensor) -> tuple[bytes, bytes]:
+    """A few bytes before an array in its file, and after it; the last has nothing after it."""
+    near, end = 64, tensor.offset + prod(tensor.shape) * np.dtype(DTYPES[tensor.kind]).itemsize
+    with tensor.path.open("rb") as file:
+        file.seek(max(0, tensor.offset - near))  # before the first array is the header
+        before = file.read(min(near, tensor.offset))
+        file.seek(end)
+        return before, file.read(near)
 
 
 def find_tensors(folder: Path, stem: str = "model") -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -448,13 +472,23 @@ def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float
     ------
     HubError
         Files that are damaged or do not fit each other or the shapes; a copy that differs.
+
+    Warns
+    -----
+    UserWarning
+        Matrices of zeros, which nobody trained.
     """
     tensors, stored = check_checkpoint(folder, shapes, copies or {})
-    arrays = {}
+    arrays, untrained = {}, []
     for name in progress(shapes):
         arrays[name] = array = read_tensor(tensors[name], dtype)
         check_values(tensors[name].path, name, array)
-        check_written(tensors[name].path, name, array)
+        if check_written(tensors[name].path, name, array, tensors[name]):
+            untrained.append(name)
+    if untrained:
+        warnings.warn(f"{folder}: {len(untrained)} of {len(shapes)} arrays are zero throughout, "
+                      f"first {untrained[0]}: nobody has trained them, and what passes through "
+                      "them is lost", stacklevel=2)
     for name, tensor in stored.items():
         same, array = arrays[copies[name]], read_tensor(tensor, dtype)
         check_values(tensor.path, name, array)

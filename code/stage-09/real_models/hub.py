@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from llama import Linear, Llama
+from llama import Embedding, Linear, Llama
 from llama_config import LAYER_MODULES, PROJECTIONS, check_between
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
 from real_models.accounting import matches
+from real_models.lora_embedding import LoRAEmbedding
 from real_models.patterns import fullmatch
 from tensorfile import (
     HubError,
@@ -53,6 +54,7 @@ from validation import check_count
 
 SLOTS = LAYER_MODULES[-3:]
 BOTTLENECK = "STAGE9_BOTTLENECK"
+LoRA = LoRALinear | LoRAEmbedding
 
 
 # -------------------------------------------------------------------------------- checkpoints
@@ -69,6 +71,12 @@ def merged_weights(model: Llama) -> dict[str, np.ndarray]:
     for name, module in modules.items():
         if isinstance(module, LoRALinear):
             weights[f"{name}.weight"] = module.merge()[0]
+        elif isinstance(module, LoRAEmbedding):
+            if model.config.tie_word_embeddings:  # merged, it would change the output layer, too
+                raise HubError(f"{name} is the output layer's table as well (tie_word_embeddings), "
+                               "which its LoRA leaves alone: it cannot be merged; save it with "
+                               "save_adapter, and take it off before saving the model")
+            weights[f"{name}.weight"] = module.merge()
         elif name.endswith(SLOTS) or name in ("kv_prefix", "soft_prompt"):
             raise HubError(f"{name} is no part of any weight and cannot be merged; save it with "
                            "save_adapter, and take it off before saving the model")
@@ -135,7 +143,7 @@ def fingerprint(model: Llama) -> str:
     return digest.hexdigest()
 
 
-def _alpha(layer: LoRALinear) -> float:
+def _alpha(layer: LoRA) -> float:
     """The alpha whose quotient by the rank is exactly the layer's scaling; whole if one is."""
     rank, scaling = layer.lora.rank, layer.lora.scaling
     near = scaling * rank  # rounded; yet if any number's quotient is the scaling, this one's is
@@ -149,7 +157,7 @@ def _same(values: Iterable[Any], what: str) -> Any:
     return found[0]
 
 
-def _ranks_and_alphas(loras: dict[str, LoRALinear]) -> dict[str, Any]:
+def _ranks_and_alphas(loras: dict[str, LoRA]) -> dict[str, Any]:
     """The commonest rank and alpha, and for every other module its own, as PEFT writes them."""
     settings: dict[str, Any] = {}
     for key, pattern, values in (
@@ -160,7 +168,7 @@ def _ranks_and_alphas(loras: dict[str, LoRALinear]) -> dict[str, Any]:
     return settings | {"use_rslora": False}
 
 
-def _lora_as_peft(loras: dict[str, LoRALinear], layers: int) -> tuple[dict, dict, dict]:
+def _lora_as_peft(loras: dict[str, LoRA], layers: int) -> tuple[dict, dict, dict]:
     """Ranks and alphas, the settings of PEFT's config, and PEFT's name of each of our arrays."""
     settings = _ranks_and_alphas(loras)
     whole = {p for p in PROJECTIONS if all(f"model.layers.{i}.{p}" in loras
@@ -170,8 +178,16 @@ def _lora_as_peft(loras: dict[str, LoRALinear], layers: int) -> tuple[dict, dict
                   n for n in loras if not n.endswith(tuple(whole))}),
               "fan_in_fan_out": False, "init_lora_weights": True,
               "use_dora": False, "modules_to_save": None}
-    return settings, config, {f"{n}.{key}": f"base_model.model.{n}.lora_{key}.weight"
-                              for n in loras for key in ("A", "B")}
+    return settings, config, {f"{n}.{key}": theirs for n, module in loras.items()
+                              for key, theirs in _lora_names(n, module).items()}
+
+
+def _lora_names(name: str, module: Any) -> dict[str, str]:
+    """What PEFT calls A and B of a layer, or of the layer in whose place they come."""
+    start, end = f"base_model.model.{name}.lora_", ".weight"
+    if isinstance(module, Embedding):
+        start, end = f"{start}embedding_", ""
+    return {key: f"{start}{key}{end}" for key in "AB"}
 
 
 def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = None) -> None:
@@ -189,7 +205,7 @@ def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
         No method or several, other trainable weights, adapters of different settings, or NaN.
     """
     modules, c = model.modules(), model.config
-    loras = {n: m for n, m in modules.items() if isinstance(m, LoRALinear)}
+    loras = {n: m for n, m in modules.items() if isinstance(m, LoRA)}
     adapters = {n: m for n, m in modules.items() if isinstance(m, Adapter)}
     config: dict[str, Any] = {"base_model_name_or_path": base_model, "inference_mode": True,
                               "task_type": "CAUSAL_LM"}
@@ -293,7 +309,7 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
     if base_model is not None and named != base_model:
         raise HubError(f"{where} was trained on {short(named)}, not on {base_model!r}")
     if taken := [n for n, m in model.modules().items()
-                 if isinstance(m, (LoRALinear, Adapter, PrefixTuning, PromptTuning))]:
+                 if isinstance(m, LoRA | Adapter | PrefixTuning | PromptTuning)]:
         raise HubError(f"the model already holds a method ({taken[0]}): load into the plain model")
     tensors, metadata = find_tensors(folder, "adapter_model")
     path = min(tensor.path for tensor in tensors.values())  # its only file, or the first
@@ -317,8 +333,8 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
                 key, _ = names[own]
                 stored = read_tensor(tensors[key], array.dtype)
                 check_values(path, key, stored)
-                if key == "prompt_embeddings":
-                    check_written(path, key, stored)
+                if not key.endswith("lora_embedding_A"):  # zero for tokens that no text had
+                    check_written(tensors[key].path, key, stored, tensors[key])
                 array[...] = stored if name != "kv_prefix" else _from_peft(stored, array.shape)
             _check_product(f"{path}: {name}", module)
     for name, module in built.items():
@@ -331,7 +347,7 @@ def _check_product(where: str, module: Any) -> None:
     if not any(largest) and len(largest) > 1:  # with one that is not zero, the other learns
         raise HubError(f"{where} is zero throughout: it does nothing and can learn nothing, as in "
                        "a download that broke off; fetch the file again")
-    if isinstance(module, LoRALinear) and (
+    if isinstance(module, LoRA) and (
             update := module.lora.scaling * module.lora.rank * prod(largest)) > LARGEST_VALUE:
         raise HubError(f"{where} may change weights by {update:.1g}, with which nothing can be "
                        "computed: the run that made it diverged, or lora_alpha is not its own")
@@ -354,10 +370,13 @@ def _plan_lora(model: Llama, config: dict[str, Any]) -> Plan:
         a = check_between("alpha_pattern", _own(config, "alpha_pattern", name, alpha), *SCALES)
         if rslora:  # alpha / sqrt(r) instead of alpha / r
             a *= sqrt(r)
-        rows, columns = modules[name].weight.shape
-        key = f"base_model.model.{name}.lora_"
-        plan[name] = (partial(LoRALinear, modules[name].weight, modules[name].bias, r, a),
-                      {"A": (f"{key}A.weight", (r, columns)), "B": (f"{key}B.weight", (rows, r))})
+        old = modules[name]
+        if isinstance(old, Embedding):
+            make, (inputs, outputs) = partial(LoRAEmbedding, old.weight), old.weight.shape
+        else:
+            make, (outputs, inputs) = partial(LoRALinear, old.weight, old.bias), old.weight.shape
+        make, key = partial(make, lora_rank=r, lora_alpha=a), _lora_names(name, old)
+        plan[name] = (make, {"A": (key["A"], (r, inputs)), "B": (key["B"], (outputs, r))})
     return plan
 
 
@@ -403,11 +422,17 @@ def _targets(model: Llama, config: dict[str, Any]) -> list[str]:
         raise ValueError(f"target_modules is {short(config.get('target_modules'))}: of that, no "
                          f"module of this model is left{among}")
     for name in found:
-        if not isinstance(modules.get(name), Linear):
-            what = "the embedding (tie_word_embeddings)" if name == "lm_head" else "no linear layer"
-            merge = name == "model.embed_tokens" and "lm_head" in modules  # else it changes both
-            raise ValueError(f"target_modules has {name}, which is {what} in this model; we "
-                             f"compute LoRA on linear layers only{MERGE if merge else ''}")
+        if name == "lm_head" and name not in modules:
+            raise ValueError("target_modules has lm_head, which is the embedding's table in this "
+                             "model (tie_word_embeddings): nothing can stand in its place")
+        if not isinstance(modules[name], (Linear, Embedding)):
+            raise ValueError(f"target_modules has {name}, which is no linear layer and no "
+                             "embedding; on others there is no LoRA")
+        if name == "model.embed_tokens" and config.get("ensure_weight_tying") and (
+                "lm_head" not in modules):
+            raise ValueError("ensure_weight_tying is True and target_modules has embed_tokens: "
+                             "PEFT adapts the output layer with it, in whose place nothing can "
+                             "stand in this model (tie_word_embeddings)")
     return found
 
 

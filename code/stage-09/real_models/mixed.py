@@ -68,7 +68,8 @@ class Served:
             for path, module in found.items():  # the plain model again, for the next one
                 model.replace(path, plain.get(path))
                 if not isinstance(module, LoRALinear):
-                    raise HubError(f"{folder} holds {path}: only LoRA can be mixed in a batch")
+                    raise HubError(f"{folder} holds {path}: only LoRA on linear layers can be "
+                                   "mixed in a batch")
                 layer = mixed.setdefault(path, MixedLinear(plain[path], self.owners))
                 layer.loras[name] = module.lora
         for path, layer in mixed.items():

@@ -26,6 +26,7 @@ from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
 from llama_config import read_config
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
 from real_models import hub
+from real_models.lora_embedding import LoRAEmbedding
 from tensorfile import HubError
 
 CODE = Path(hub.__file__).parents[1]
@@ -70,6 +71,8 @@ METHODS = {
     "lora": lora, "prefix": prefix, "prompt": prompt, "houlsby": houlsby, "parallel": parallel,
     "lora_all": lambda m: lora(m, PROJECTIONS, rank=1, alpha=0.3),
     "lora_one_layer": lambda m: lora(m, ["layers.1.self_attn.q_proj", "v_proj"]),
+    "lora_embeddings": lambda m: m.replace("model.embed_tokens", LoRAEmbedding(
+        m.embed_tokens.weight, 3, 5.0)),
 }
 
 
@@ -205,8 +208,9 @@ def test_arrays_that_start_at_odd_bytes_are_read(tmp_path):
     assert found.flags.aligned and np.array_equal(found, values)
 
 
-def test_a_merged_checkpoint_computes_what_the_adapter_did(tmp_path):
-    model = with_method("lora_all", np.float64)
+@pytest.mark.parametrize("method", ["lora_all", "lora_embeddings"])
+def test_a_merged_checkpoint_computes_what_the_adapter_did(method, tmp_path):
+    model = with_method(method, np.float64)
     hub.save_llama(model, tmp_path)
     merged = hub.load_llama(tmp_path, np.float64)
     assert not merged.parameters()
@@ -327,7 +331,7 @@ BYTES = {  # what may lie under a file's name, and what must be said of it
     "true": (b"true", "true or false|a text"), "a word": (b'"llama"', "got a text|a text"),
     "no name for a brace": (b"{'a': 1}" + b" " * 9, "no JSON|a text"),
     "a number beyond all": (b'{"a": 1e999999}', "beyond every number|a text"),
-    "a deep nest": (b'{"a":' * 10_000, "brackets|a text|cut off"),
+    "a deep nest": (b'{"a":' * 10_000, "brackets|values in|a text|cut off"),
 }
 
 
@@ -371,10 +375,11 @@ def test_an_odd_value_is_refused_by_its_key(key, checkpoint):
         assert len(str(error.value)) < 600 and "object is not" not in str(error.value)
 
 
+@pytest.mark.parametrize("size", [25_000, 1_000_000])
 @pytest.mark.parametrize("unit", [b"[],", b'{"":0},', b"257,", b'"abcdef",', '"😀aa",'.encode(),
                                   b'"%010d":1,', b'"%014d":1,', '"😀%010d":1,'.encode()])
-def test_json_of_many_small_values_takes_little_memory(unit):
-    many = b"".join(unit % i if b"%" in unit else unit for i in range(1_000_000 // len(unit)))
+def test_json_of_many_small_values_takes_little_memory(unit, size):
+    many = b"".join(unit % i if b"%" in unit else unit for i in range(size // len(unit)))
     data = b"{" + many + b'"":0}' if b"%" in unit else b'{"a":[' + many + b"0]}"
     tracemalloc.start()
     try:
@@ -525,7 +530,7 @@ BROKEN = {  # how to damage a file of arrays, and what must be said about it
     "header too long": (
         lambda p: write_raw(p, b" " * (tensorfile.LARGEST_JSON + 1)), "header of 10,000,001 bytes"),
     "no JSON": (lambda p: write_raw(p, b"{never}"), "is no JSON"),
-    "JSON without end": (lambda p: write_raw(p, b'{"a":' * 9_999), "too many"),
+    "JSON without end": (lambda p: write_raw(p, b'{"a":' * 3_999), "too many"),
     "JSON of another kind": (lambda p: write_raw(p, b"[1]"), "must begin with"),
     "brackets in brackets": (lambda p: write_raw(p, b'{"a":' + b"[" * 9_999), "too many"),
     "a long number": (lambda p: write_raw(p, b'{"a":' + b"1" * 5000 + b"}"), "5,000 digits"),
@@ -639,12 +644,12 @@ def blank_after(path, part):
     path.write_bytes(whole[:kept] + bytes(len(whole) - kept))
 
 
-@pytest.mark.parametrize("part", [0, 0.01, 0.3, 0.5, 0.9, 0.97])
+@pytest.mark.parametrize("part", [0, 0.01, 0.3, 0.5, 0.9, 0.97, 0.997])
 def test_a_download_that_broke_off_is_refused_though_the_file_has_its_length(part, tmp_path):
     hub.save_llama(base(config=LlamaConfig(500, 64, 96, 2, 4, 2, tie_word_embeddings=False)),
                    tmp_path)
     blank_after(tmp_path / SINGLE, part)
-    with pytest.raises(HubError, match=f"{SINGLE}: .* is zero (throughout|in a).*fetch"):
+    with pytest.raises(HubError, match=f"{SINGLE}: .* is zero (throughout|in a part).*fetch"):
         hub.load_llama(tmp_path)
 
 
@@ -676,6 +681,61 @@ def test_zeros_that_are_meant_are_no_obstacle(tmp_path):
     model.weights()["model.embed_tokens.weight"][480:] = 0
     hub.save_llama(model, tmp_path)
     assert same(hub.load_llama(tmp_path).weights(), model.weights())
+
+
+@pytest.mark.parametrize("bytes_in_a_shard", [4e9, 1])  # the head among others, or in a file alone
+def test_a_head_that_nobody_trained_is_noted_and_loads(bytes_in_a_shard, tmp_path):
+    """muP starts the output layer and the queries at zero."""
+    model = base(config=LlamaConfig(500, 64, 96, 2, 4, 2, tie_word_embeddings=False))
+    for name, weight in model.weights().items():
+        if name.endswith(("lm_head.weight", "q_proj.weight")):
+            weight[...] = 0
+    hub.save_llama(model, tmp_path, max_shard_bytes=int(bytes_in_a_shard))
+    with pytest.warns(UserWarning, match="3 of 21 arrays .* first model.layers.0.self_attn.q_proj"):
+        assert same(hub.load_llama(tmp_path).weights(), model.weights())
+
+
+@pytest.mark.parametrize("last", [  # of the file; the arrays stand in the order of their names
+    "model.layers.1.self_attn.q_proj.weight", "model.layers.1.self_attn.v_proj.weight"])
+def test_zeros_up_to_the_end_of_a_file_are_refused_though_they_are_whole_arrays(last, tmp_path):
+    hub.save_llama(base(config=LlamaConfig(500, 64, 96, 2, 4, 2, tie_word_embeddings=False)),
+                   tmp_path)
+    tensor = tensorfile.read_header(tmp_path / SINGLE)[0][last]
+    whole = (tmp_path / SINGLE).read_bytes()
+    (tmp_path / SINGLE).write_bytes(whole[:tensor.offset] + bytes(len(whole) - tensor.offset))
+    with pytest.raises(HubError, match=f"{last} is zero throughout.*fetch"):
+        hub.load_llama(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["shard", "vocabulary", "adapter"])
+def test_a_file_that_ends_in_the_middle_of_its_last_array_is_refused(kind, tmp_path):
+    """However little is missing: no part of an eighth is zero."""
+    config = LlamaConfig(500, 64, 96, 2, 4, 2)
+    model = base(config=config)
+    if kind == "adapter":
+        lora(model, rank=8)
+        for array in model.parameters().values():
+            array[...] = 1
+        hub.save_adapter(model, tmp_path)
+        path = tmp_path / ARRAYS
+    else:
+        hub.save_llama(model, tmp_path, max_shard_bytes=1)
+        path = tmp_path / f"model-0000{8 if kind == 'shard' else 1}-of-00020.safetensors"
+    path.write_bytes(path.read_bytes()[:-200] + bytes(200))
+    with pytest.raises(HubError, match=f"{path.name}: .*is zero in a part.*fetch"):
+        hub.load_adapter(base(config=config), tmp_path) if kind == "adapter" else (
+            hub.load_llama(tmp_path))
+
+
+def test_a_hole_in_a_file_that_swallows_a_matrix_is_refused(tmp_path):
+    """As several connections leave it, of which one broke off: zeros around a whole matrix."""
+    hub.save_llama(base(config=LlamaConfig(500, 64, 96, 2, 4, 2, tie_word_embeddings=False)),
+                   tmp_path)
+    tensor = tensorfile.read_header(tmp_path / SINGLE)[0]["model.layers.1.self_attn.q_proj.weight"]
+    whole, start, end = (tmp_path / SINGLE).read_bytes(), tensor.offset - 256, tensor.offset + 16640
+    (tmp_path / SINGLE).write_bytes(whole[:start] + bytes(end - start) + whole[end:])
+    with pytest.raises(HubError, match="q_proj.weight is zero throughout.*fetch"):
+        hub.load_llama(tmp_path)
 
 
 def test_arrays_that_are_fit_alone_but_not_together_are_refused(saved):
@@ -726,8 +786,8 @@ WRONG_SETTINGS = {
     "layers that are true": ({"layers_to_transform": True}, "layers_to_transform is .True."),
     "all left out": ({"exclude_modules": ["q_proj", "v_proj"]}, "no module of this model is left"),
     "wrong exclusion": ({"exclude_modules": 3}, "exclude_modules must be a list of names, got 3"),
-    "embedding": ({"target_modules": ["embed_tokens"]}, "embed_tokens, which is no linear layer.*"
-                  "merge_and_unload"),
+    "embedding": ({"target_modules": ["embed_tokens"]}, "8 that do not belong there.*2 missing, "
+                  "first .*lora_embedding_A'"),
     "norm": ({"target_modules": ".*norm"}, "norm, which is no linear layer"),
     "rsLoRA of text": ({"use_rslora": "no"}, "use_rslora is 'no', but"),
     "a feature of the future": ({"use_magic": True}, "use_magic.*does not compute"),
@@ -809,6 +869,24 @@ def test_an_output_layer_beside_its_adapter_must_be_the_models_own(tmp_path):
     tied = base(config=LlamaConfig(13, 8, 12, 2, 4, 2))
     with pytest.raises(HubError, match="lm_head, which is the embedding"):
         hub.load_adapter(tied, tmp_path)
+
+
+def test_an_embedding_moves_alone_where_the_output_layer_is_the_same_table(tmp_path):
+    """What PEFT computes, as test_hub_parity.py shows; it has no merged form, and no tied one."""
+    model, again = (base(config=LlamaConfig(13, 8, 12, 2, 4, 2)) for _ in range(2))
+    table = model.embed_tokens.weight.copy()
+    METHODS["lora_embeddings"](model)
+    for array in model.parameters().values():
+        array[...] = np.random.default_rng(1).standard_normal(array.shape)
+    hub.save_adapter(model, tmp_path)
+    hub.load_adapter(again, tmp_path)
+    assert same(model.parameters(), again.parameters())
+    assert np.array_equal(again.lm_head.weight, table)
+    with pytest.raises(HubError, match="embed_tokens is the output layer's table.*tie_word"):
+        hub.save_llama(model, tmp_path / "merged")
+    edit(tmp_path / CONFIG, ensure_weight_tying=True)
+    with pytest.raises(HubError, match="ensure_weight_tying is True and .* embed_tokens"):
+        hub.load_adapter(base(config=model.config), tmp_path)
 
 
 WITHOUT_METADATA = {  # the file of arrays as PEFT writes it: the settings stand alone
@@ -1278,6 +1356,7 @@ SLOT = "model.layers.{}.{}"
 WRITTEN = {  # what PEFT 0.21 writes for the same adapter, less the fields that it fills in itself
     "lora": LORA,
     "lora_one_layer": LORA | {"target_modules": ["model.layers.1.self_attn.q_proj", "v_proj"]},
+    "lora_embeddings": LORA | {"target_modules": ["model.embed_tokens"]},
     "lora_all": LORA | {"r": 1, "lora_alpha": 0.3, "target_modules": sorted(
         f"{p}_proj" for p in ("q", "k", "v", "o", "gate", "up", "down"))},
     "prefix": VIRTUAL | {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 3, "token_dim": 4,

@@ -12,10 +12,11 @@ import names
 import training
 from experiments import small_llama
 from gradcheck import relative_error
-from llama import Linear, Llama, LlamaConfig, random_weights
+from llama import Embedding, Linear, Llama, LlamaConfig, random_weights
 from llama_config import RopeScaling, read_config
 from peft import LoRALinear
 from real_models import hub, twins
+from real_models.lora_embedding import LoRAEmbedding
 
 # One worker asks the oracle for all of them, if pytest-xdist is told `--dist loadgroup`.
 pytestmark = pytest.mark.xdist_group("hub oracle")
@@ -74,12 +75,19 @@ METHODS = {
     "lora exclusions": {"kind": "lora", "r": 2, "target_modules": "all-linear",
                         "exclude_modules": ["o_proj", "model.layers.1.mlp.up_proj"]},
     "lora output": {"kind": "lora", "r": 2, "target_modules": ["lm_head", "v_proj"]},
+    "lora embeddings": {"kind": "lora", "r": 3, "lora_alpha": 5,
+                        "target_modules": ["embed_tokens", "v_proj"]},
+    "lora embeddings, rslora": {"kind": "lora", "r": 3, "use_rslora": True,
+                                "target_modules": ".*embed.*", "rank_pattern": {"embed_tokens": 2},
+                                "alpha_pattern": {"embed_tokens": 7}},
+    "lora both ends": {"kind": "lora", "r": 2, "ensure_weight_tying": True,
+                       "target_modules": ["lm_head", "embed_tokens"]},
     "prefix": {"kind": "prefix", "num_virtual_tokens": 3},
     "prompt": {"kind": "prompt", "num_virtual_tokens": 4},
 }
-UNTIED = "lora output"  # its target is the embedding in the base model
+UNTIED = ("lora output", "lora both ends")  # their target is the embedding in the base model
 PLACES = [(method, base) for method in METHODS for base in ("base", "gqa")
-          if (method, base) != (UNTIED, "base")]
+          if base != "base" or method not in UNTIED]
 TRAINED = ("lora-qv", "lora-all", "prefix", "prompt")  # methods of section 9.7
 
 
@@ -146,11 +154,14 @@ def jobs_for(root):
         folder = BASE if base == "base" else root / "gqa" / "single"
         jobs.append({"do": "adapt", "name": f"peft/{base}/{name}", "base": folder,
                      "method": METHODS[name], "save": root / "peft" / base / name,
-                     "ids": ids_for(CONFIGS["gqa"]) % 27, "precisions": ["exact", "cast"]})
+                     "ids": ids_for(CONFIGS["gqa"]) % 27, "precisions": [
+                         "exact", "cast", *["float32"] * ("embeddings" in name)]})
     uneven = hub.load_llama(root / "gqa" / "single", np.float64)
     for i, (name, module) in enumerate(list(uneven.modules().items())):
         if isinstance(module, Linear):
             uneven.replace(name, LoRALinear(module.weight, None, i % 4 + 1, i + 0.5))
+        elif isinstance(module, Embedding):
+            uneven.replace(name, LoRAEmbedding(module.weight, 3, 2.0))
     for i, array in enumerate(uneven.parameters().values()):
         array[...] = 0.1 * np.random.default_rng(i).standard_normal(array.shape)
     hub.save_adapter(uneven, root / "ours" / "uneven")
