@@ -25,7 +25,7 @@ import tensorfile
 from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
 from llama_config import read_config
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
-from real_models import hub
+from real_models import family_files, hub
 from tensorfile import HubError
 
 CODE = Path(hub.__file__).parents[1]
@@ -144,7 +144,7 @@ def test_adapters_come_back_exactly(method, dtype, tmp_path):
 @given(st.integers(1, 64), st.floats(1e-3, 1e3))
 def test_alpha_comes_back_to_the_last_bit(rank, alpha):
     layer = LoRALinear(np.ones((64, 64), np.float32), None, rank, alpha)
-    assert hub._alpha(layer) / rank == layer.lora.scaling
+    assert family_files._alpha(layer, False) / rank == layer.lora.scaling
 
 
 def test_lora_settings_are_those_that_peft_reads(saved):
