@@ -151,6 +151,24 @@ def _target_names(names: Iterable[str], layers: int) -> list[str]:
         n for n in names if not n.endswith(tuple(whole))})
 
 
+def _layers_as_peft(modules: dict[str, Any], layers: int) -> tuple[dict, dict, dict, dict] | None:
+    """Of what stands in for linear layers: settings, the whole config, PEFT's name of each of our
+    arrays, and the arrays that PEFT stores otherwise."""
+    name_targets = partial(_target_names, layers=layers)
+    if loras := {n: m for n, m in modules.items() if isinstance(m, LoRALinear)}:
+        settings, *rest = family_files.as_lora(loras)
+        return settings, {"peft_type": "LORA", "use_dora": False, **settings, "lora_dropout": 0.0,
+                          "bias": "none", "target_modules": name_targets(loras),
+                          "fan_in_fan_out": False, "init_lora_weights": True,
+                          "modules_to_save": None}, *rest
+    for kind, row in family_files.KINDS.items():
+        if found := {n: m for n, m in modules.items() if isinstance(m, row.layer)}:
+            settings, *rest = row.write(found, name_targets)
+            return settings, {"peft_type": kind, **settings, "fan_in_fan_out": False,
+                              "modules_to_save": None}, *rest
+    return None
+
+
 def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = None) -> None:
     """Write the method that is plugged into the model: `adapter_model.safetensors` and its config.
 
@@ -167,23 +185,14 @@ def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
         No method or several, other trainable weights, adapters of different settings, or NaN.
     """
     modules, c = model.modules(), model.config
-    loras = {n: m for n, m in modules.items() if isinstance(m, LoRALinear)}
     adapters = {n: m for n, m in modules.items() if isinstance(m, Adapter)}
     config: dict[str, Any] = {"base_model_name_or_path": base_model, "inference_mode": True,
                               "task_type": "CAUSAL_LM"}
     virtual = {"num_layers": c.num_hidden_layers, "num_transformer_submodules": 1}
     changed: dict[str, np.ndarray] = {}
-    kind, frozen = next(((kind, found) for kind, row in family_files.KINDS.items() if (
-        found := {n: m for n, m in modules.items() if isinstance(m, row.layer)})), (None, {}))
-    name_targets = partial(_target_names, layers=c.num_hidden_layers)
-    if loras:
-        settings, names, changed = family_files.as_lora(loras)
-        config |= {"peft_type": "LORA", "use_dora": False, **settings, "lora_dropout": 0.0,
-                   "bias": "none", "target_modules": name_targets(loras),
-                   "fan_in_fan_out": False, "init_lora_weights": True, "modules_to_save": None}
-    elif frozen:
-        settings, names, changed = family_files.KINDS[kind].write(frozen, name_targets)
-        config |= {"peft_type": kind, **settings, "fan_in_fan_out": False, "modules_to_save": None}
+    if found := _layers_as_peft(modules, c.num_hidden_layers):
+        settings, more, names, changed = found
+        config |= more
     elif model.kv_prefix is not None:
         settings = {"num_virtual_tokens": model.kv_prefix.prefix_length}
         config |= {"peft_type": "PREFIX_TUNING", **settings, **virtual, "prefix_projection": False,
