@@ -713,7 +713,7 @@ WRONG_SETTINGS = {
     "method": ({"peft_type": "LOHA"}, "peft_type must be one of"),
     "no method": ({"peft_type": ...}, "peft_type must be one of"),
     "method of lists": ({"peft_type": ["LORA"]}, "peft_type must be one of"),
-    "DoRA": ({"use_dora": True}, "use_dora.*does not compute"),
+    "DoRA": ({"use_dora": True}, "lora_magnitude_vector"),
     "rsLoRA": ({"use_rslora": True}, "use_rslora is True, but the arrays were saved with False"),
     "rank pattern": ({"rank_pattern": {"q_proj": 9}}, "rank_pattern is .*9.*, but the arrays"),
     "modules trained whole": ({"modules_to_save": ["lm_head"]}, "modules_to_save.*not compute.*"
