@@ -20,7 +20,7 @@ LORA_GOALS = {256: 1.5, 1024: 1.1, 4096: 1.05}
 
 
 def load(name: str) -> dict[str, Any]:
-    """One record by its name: `layers`, `latency`, `small_llama`, `nf4`, `growth`, `browser`, etc."""
+    """One record by its name: `layers`, `latency`, `small_llama`, `nf4`, `growth`, `browser`."""
     return json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
 
 

@@ -13,8 +13,7 @@ class OFTLinear(FrozenLinear):
         R = (I + Q) (I - Q)^-1 = 2 K - I with K = (I - Q)^-1
 
     It trains q (blocks, block_size (block_size - 1) / 2), from zero, where R = I. PEFT's exact form
-    has -Q for Q; its default is five terms of *our* series, I + 2Q + 2Q^2 + 2Q^3 + Q^4, and nearly
-    orthogonal. Parameters: block_size, a divisor of `in`; others see FrozenLinear.
+    has -Q for Q; for its default see oft_series.py. `block_size` must divide `in`.
     Source: Qiu et al., arXiv 2306.07280.
     """
 
@@ -29,12 +28,17 @@ class OFTLinear(FrozenLinear):
         self.q = np.zeros((self.in_features // block_size, len(self.above[0])), weight.dtype)
 
     def _rotation(self) -> tuple[np.ndarray, np.ndarray]:
-        """R and K, (blocks, size, size) each, K at least in float32."""
-        I = np.eye(self.block_size, dtype=np.result_type(self.q, np.float32))  # noqa: E741
-        Q = np.zeros((len(self.q), *I.shape), I.dtype)
+        """R, (blocks, size, size), and what `_to_Q` asks for, at least in float32."""
+        Q = np.zeros((len(self.q), *2 * [self.block_size]), np.result_type(self.q, np.float32))
         Q[:, *self.above] = self.q
-        K = np.linalg.inv(I - (Q - Q.swapaxes(1, 2)))
-        return (2 * K - I).astype(self.q.dtype), K
+        R, K = self._map(Q - Q.swapaxes(1, 2), np.eye(self.block_size, dtype=Q.dtype))
+        return R.astype(self.q.dtype), K
+
+    def _map(self, Q: np.ndarray, I: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # noqa: E741
+        return 2 * (K := np.linalg.inv(I - Q)) - I, K
+
+    def _to_Q(self, D: np.ndarray, K: np.ndarray) -> np.ndarray:
+        return 2 * K.swapaxes(1, 2) @ D @ K.swapaxes(1, 2)
 
     def _forward(self, x: np.ndarray) -> np.ndarray:
         R, K = self._rotation()
@@ -47,7 +51,7 @@ class OFTLinear(FrozenLinear):
         GW = G @ self.weight  # (n, in)
         by_block = (*R.shape[:2], -1)  # (blocks, size, n)
         D = x.T.reshape(by_block).astype(K.dtype) @ GW.T.reshape(by_block).swapaxes(1, 2)
-        dQ = 2 * K.swapaxes(1, 2) @ D @ K.swapaxes(1, 2)
+        dQ = self._to_Q(D, K)
         self.q_grad = (dQ - dQ.swapaxes(1, 2))[:, *self.above]
         return _turn(GW, R.swapaxes(1, 2))
 

@@ -29,7 +29,7 @@ class PiSSALinear(LoRALinear):
                              "parts to train")
         root = np.sqrt(S[:r] / self.lora.scaling)  # (r,)
         self.lora.B[...], self.lora.A[...] = U[:, :r] * root, root[:, None] * Vt[:r]
-        self.start = self.lora.B.copy(), self.lora.A.copy()
+        self.start, self.pretrained = (self.lora.B.copy(), self.lora.A.copy()), weight
         self.weight = (wide - self.lora.delta_weight()).astype(weight.dtype)  # the residual
 
     def as_lora(self) -> tuple[np.ndarray, np.ndarray]:

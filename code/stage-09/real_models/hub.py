@@ -4,10 +4,11 @@
     load_adapter(model, folder)          adapter_config.json
     load_llama(folder)                   a checkpoint, one file or sharded, mapped into memory:
                                          Llama, Mistral, Qwen2, Qwen3, SmolLM3
-    save_llama(model, folder)            the same way back, LoRA merged if there is any
+    save_llama(model, folder)            the same way back, what can be merged is
 
-PEFT reads what we write of LoRA, prefix and prompt tuning, and we read what it writes. It has no
-bottleneck adapters: those are saved in a layout of ours, whose `peft_type` PEFT refuses.
+PEFT reads what we write of LoRA, prefix and prompt tuning, and we read what it writes; the same
+holds for the methods of family_files.py. It has no bottleneck adapters: those are saved in a layout
+of ours, whose `peft_type` PEFT refuses.
 
 Every file is read without trust (see tensorfile.py). What PEFT lets pass with a warning, such as a
 misspelt key, whereupon the adapter does nothing, is an error here. So is every setting that our
@@ -16,7 +17,6 @@ code would have to ignore.
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import prod, sqrt
@@ -26,10 +26,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from family.frozen_linear import FrozenLinear
+from family.vera import VeRALinear
 from llama import Embedding, Linear, Llama
 from llama_config import LAYER_MODULES, PROJECTIONS, check_between
-from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
+from peft import Adapter, LoRALinear, Method, PrefixTuning, PromptTuning
+from real_models import family_files
 from real_models.accounting import matches
+from real_models.family_files import LoRA, Plan, lora_key, same
 from real_models.lora_embedding import LoRAEmbedding
 from real_models.patterns import fullmatch
 from tensorfile import (
@@ -54,7 +58,6 @@ from validation import check_count
 
 SLOTS = LAYER_MODULES[-3:]
 BOTTLENECK = "STAGE9_BOTTLENECK"
-LoRA = LoRALinear | LoRAEmbedding
 
 
 # -------------------------------------------------------------------------------- checkpoints
@@ -66,11 +69,13 @@ def load_llama(folder: str | Path, dtype: Any = np.float32) -> Llama:
 
 
 def merged_weights(model: Llama) -> dict[str, np.ndarray]:
-    """All weights by Hugging Face name, every LoRA update added to its weight."""
+    """All weights by Hugging Face name, what LoRA and the family's methods change in them."""
     modules, weights = model.modules(), model.weights()
     for name, module in modules.items():
-        if isinstance(module, LoRALinear):
-            weights[f"{name}.weight"] = module.merge()[0]
+        if isinstance(module, (LoRALinear, FrozenLinear)):
+            weights[f"{name}.weight"], bias = module.merge()
+            if bias is not None:
+                weights[f"{name}.bias"] = bias
         elif isinstance(module, LoRAEmbedding):
             if model.config.tie_word_embeddings:  # merged, it would change the output layer, too
                 raise HubError(f"{name} is the output layer's table as well (tie_word_embeddings), "
@@ -85,7 +90,7 @@ def merged_weights(model: Llama) -> dict[str, np.ndarray]:
 
 def save_llama(model: Llama, folder: str | Path, *, max_shard_bytes: int = 4 * 10 ** 9,
                **config_fields: Any) -> None:
-    """Write a checkpoint that `transformers` and `load_llama` read; LoRA is merged into it.
+    """Write a checkpoint that `transformers` and `load_llama` read, LoRA merged into it.
 
     Parameters
     ----------
@@ -137,57 +142,38 @@ def save_llama(model: Llama, folder: str | Path, *, max_shard_bytes: int = 4 * 1
 def fingerprint(model: Llama) -> str:
     """Tells base models apart: a hash of one to two thousand values of each large weight."""
     digest = hashlib.sha256()
-    for name, weight in sorted(model.weights().items()):
+    weights = family_files.pretrained_weights(model.weights(), model.modules())
+    for name, weight in sorted(weights.items()):
         values = weight.reshape(-1)[::max(1, weight.size // 1024)]
         digest.update(name.encode() + values.astype("<f8").tobytes())  # the same in every dtype
     return digest.hexdigest()
 
 
-def _alpha(layer: LoRA) -> float:
-    """The alpha whose quotient by the rank is exactly the layer's scaling; whole if one is."""
-    rank, scaling = layer.lora.rank, layer.lora.scaling
-    near = scaling * rank  # rounded; yet if any number's quotient is the scaling, this one's is
-    return round(near) if round(near) / rank == scaling else near
-
-
-def _same(values: Iterable[Any], what: str) -> Any:
-    """The one value that all layers share."""
-    if len(found := sorted(set(values))) != 1:
-        raise HubError(f"{what} must be the same in all layers to be saved, got {found}")
-    return found[0]
-
-
-def _ranks_and_alphas(loras: dict[str, LoRA]) -> dict[str, Any]:
-    """The commonest rank and alpha, and for every other module its own, as PEFT writes them."""
-    settings: dict[str, Any] = {}
-    for key, pattern, values in (
-            ("r", "rank_pattern", {n: m.lora.rank for n, m in loras.items()}),
-            ("lora_alpha", "alpha_pattern", {n: _alpha(m) for n, m in loras.items()})):
-        settings[key], _ = Counter(values.values()).most_common(1)[0]
-        settings[pattern] = {n: v for n, v in values.items() if v != settings[key]}
-    return settings | {"use_rslora": False}
-
-
-def _lora_as_peft(loras: dict[str, LoRA], layers: int) -> tuple[dict, dict, dict]:
-    """Ranks and alphas, the settings of PEFT's config, and PEFT's name of each of our arrays."""
-    settings = _ranks_and_alphas(loras)
-    whole = {p for p in PROJECTIONS if all(f"model.layers.{i}.{p}" in loras
+def _target_names(names: Iterable[str], layers: int) -> list[str]:
+    """For `target_modules`: q_proj for what all layers have, else whole paths."""
+    names = list(names)
+    whole = {p for p in PROJECTIONS if all(f"model.layers.{i}.{p}" in names
                                            for i in range(layers))}
-    config = {"peft_type": "LORA", **settings, "lora_dropout": 0.0, "bias": "none",
-              "target_modules": sorted({p.split(".")[1] for p in whole} | {
-                  n for n in loras if not n.endswith(tuple(whole))}),
-              "fan_in_fan_out": False, "init_lora_weights": True,
-              "use_dora": False, "modules_to_save": None}
-    return settings, config, {f"{n}.{key}": theirs for n, module in loras.items()
-                              for key, theirs in _lora_names(n, module).items()}
+    return sorted({p.split(".")[1] for p in whole} | {
+        n for n in names if not n.endswith(tuple(whole))})
 
 
-def _lora_names(name: str, module: Any) -> dict[str, str]:
-    """What PEFT calls A and B of a layer, or of the layer in whose place they come."""
-    start, end = f"base_model.model.{name}.lora_", ".weight"
-    if isinstance(module, Embedding):
-        start, end = f"{start}embedding_", ""
-    return {key: f"{start}{key}{end}" for key in "AB"}
+def _layers_as_peft(modules: dict[str, Any], layers: int) -> tuple[dict, dict, dict, dict] | None:
+    """Of what stands in for linear layers: settings, the whole config, PEFT's name of each of our
+    arrays, and the arrays that PEFT stores otherwise."""
+    name_targets = partial(_target_names, layers=layers)
+    if loras := {n: m for n, m in modules.items() if isinstance(m, LoRA)}:
+        settings, *rest = family_files.as_lora(loras)
+        return settings, {"peft_type": "LORA", "use_dora": False, **settings, "lora_dropout": 0.0,
+                          "bias": "none", "target_modules": name_targets(loras),
+                          "fan_in_fan_out": False, "init_lora_weights": True,
+                          "modules_to_save": None}, *rest
+    for kind, row in family_files.KINDS.items():
+        if found := {n: m for n, m in modules.items() if isinstance(m, row.layer)}:
+            settings, *rest = row.write(found, name_targets)
+            return settings, {"peft_type": kind, **settings, "fan_in_fan_out": False,
+                              "modules_to_save": None}, *rest
+    return None
 
 
 def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = None) -> None:
@@ -195,7 +181,8 @@ def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
 
     Parameters
     ----------
-    model : holds LoRA, a prefix, a soft prompt or bottleneck adapters; one of the four
+    model : holds one method: LoRA, DoRA, (IA)3, VeRA, OFT, a prefix, a soft prompt or bottleneck
+        adapters; PiSSA is written as a LoRA of twice the rank on the pretrained weights
     folder : made if it is missing; an older adapter there is replaced
     base_model : name or path of the checkpoint, for whoever loads the adapter with PEFT
 
@@ -205,13 +192,13 @@ def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
         No method or several, other trainable weights, adapters of different settings, or NaN.
     """
     modules, c = model.modules(), model.config
-    loras = {n: m for n, m in modules.items() if isinstance(m, LoRA)}
     adapters = {n: m for n, m in modules.items() if isinstance(m, Adapter)}
     config: dict[str, Any] = {"base_model_name_or_path": base_model, "inference_mode": True,
                               "task_type": "CAUSAL_LM"}
     virtual = {"num_layers": c.num_hidden_layers, "num_transformer_submodules": 1}
-    if loras:
-        settings, more, names = _lora_as_peft(loras, c.num_hidden_layers)
+    changed: dict[str, np.ndarray] = {}
+    if found := _layers_as_peft(modules, c.num_hidden_layers):
+        settings, more, names, changed = found
         config |= more
     elif model.kv_prefix is not None:
         settings = {"num_virtual_tokens": model.kv_prefix.prefix_length}
@@ -226,7 +213,7 @@ def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
                    "prompt_tuning_init": "RANDOM"}
         names = {"soft_prompt.prompt": "prompt_embeddings"}
     elif adapters:
-        settings = {key: _same((getattr(m, key) for m in adapters.values()), key)
+        settings = {key: same((getattr(m, key) for m in adapters.values()), key)
                     for key in ("bottleneck_dim", "residual", "scale")}
         config |= {"peft_type": BOTTLENECK, **settings, "slots": list(adapters),
                    "format": "bottleneck adapters of this course; Hugging Face PEFT has none"}
@@ -238,7 +225,7 @@ def save_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
         raise HubError(f"a saved adapter holds one method and nothing else; also trainable is "
                        f"{short(other)}: save that with save_llama, or take it off")
     arrays = {names[n]: _to_peft(array) if n == "kv_prefix.prefix" else array
-              for n, array in arrays.items()}
+              for n, array in arrays.items()} | changed
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "adapter_model.safetensors", folder / "adapter_config.json") as new:
@@ -256,13 +243,17 @@ HARMLESS = {"auto_mapping", "base_model_name_or_path", "corda_config", "encoder_
             "prompt_tuning_init", "prompt_tuning_init_text", "qalora_group_size", "revision",
             "tokenizer_kwargs", "tokenizer_name_or_path"}
 READ = {"LORA": {"r", "lora_alpha", "target_modules", "exclude_modules", "layers_to_transform",
-                 "layers_pattern", "rank_pattern", "alpha_pattern", "use_rslora"},
+                 "layers_pattern", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"},
         "PREFIX_TUNING": {"num_virtual_tokens", "num_layers", "num_attention_heads", "token_dim",
                           "num_transformer_submodules"},
         BOTTLENECK: {"bottleneck_dim", "residual", "scale", "slots", "format"}}
 READ["PROMPT_TUNING"] = READ["PREFIX_TUNING"]
-ONLY = {"task_type": (None, "CAUSAL_LM"), "bias": ("none",),
+READ |= {kind: row.read | row.harmless for kind, row in family_files.KINDS.items()}
+ONLY = {"task_type": (None, "CAUSAL_LM"), "bias": ("none",), "save_projection": (True,),
         "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva")}
+WHY = {"init_lora_weights": "; other starts change the base model",
+       "save_projection": "; PyTorch's generator drew vera_A and vera_B, and we have another one: "
+       "save the adapter anew with save_projection=True"}
 MERGE = (". PEFT's merge_and_unload() and save_pretrained() make a checkpoint of both, which "
          "load_llama reads")
 SCALES = (1e-6, 1e6)  # of alpha and the like; far beyond them lie zero and infinity
@@ -277,11 +268,12 @@ def _check_settings(config: dict[str, Any]) -> str:
         empty = value is None or value is False or value in ("", [], {})
         if key in ONLY:
             if not any(value is v or isinstance(v, str) and value == v for v in ONLY[key]):
-                why = "; other starts change the base model" if key == "init_lora_weights" else ""
-                raise ValueError(f"{key} is {short(value)}; we compute {ONLY[key]} only{why}")
+                raise ValueError(f"{key} is {short(value)}; we compute {ONLY[key]} only"
+                                 f"{WHY.get(key, '')}")
         elif not empty and key not in HARMLESS | READ[kind] | {"peft_type"}:
+            merge = MERGE if "target_modules" in READ[kind] else ""
             raise ValueError(f"{short(key)} is {short(value)}, which this code does not compute; "
-                             f"what it changes would be missing{MERGE if kind == 'LORA' else ''}")
+                             f"what it changes would be missing{merge}")
     return kind
 
 
@@ -309,7 +301,7 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
     if base_model is not None and named != base_model:
         raise HubError(f"{where} was trained on {short(named)}, not on {base_model!r}")
     if taken := [n for n, m in model.modules().items()
-                 if isinstance(m, LoRA | Adapter | PrefixTuning | PromptTuning)]:
+                 if isinstance(m, Method | LoRAEmbedding)]:
         raise HubError(f"the model already holds a method ({taken[0]}): load into the plain model")
     tensors, metadata = find_tensors(folder, "adapter_model")
     path = min(tensor.path for tensor in tensors.values())  # its only file, or the first
@@ -322,23 +314,31 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
                     raise HubError(f"{where}: {key[:80]} is {short(config.get(key))}, but the "
                                    f"arrays were saved with {short(value)}: restore it")
         plan = PLANS[kind](model, config)
-        if kind == "LORA":
+        if "target_modules" in READ[kind]:
             _drop_base_weights(model, path, tensors)
         shapes = {key: shape for _, arrays in plan.values() for key, shape in arrays.values()}
         check_fit(path, tensors, shapes)  # from here on, sizes are those of the file
-        built = {}
+        built, dtype = {}, model.norm.weight.dtype
+        shared = {own: _read(tensors, key, dtype)
+                  for own, key in family_files.SHARED.items() if key in shapes}
         for name, (make, names) in plan.items():
-            built[name] = module = make()
+            built[name] = module = make(**shared)
             for own, array in module.parameters().items():
-                key, _ = names[own]
-                stored = read_tensor(tensors[key], array.dtype)
-                check_values(path, key, stored)
-                if not key.endswith("lora_embedding_A"):  # zero for tokens that no text had
-                    check_written(tensors[key].path, key, stored, tensors[key])
-                array[...] = stored if name != "kv_prefix" else _from_peft(stored, array.shape)
+                stored = _read(tensors, names[own][0], array.dtype)
+                array[...] = (_from_peft(stored, array.shape) if name == "kv_prefix" else
+                              family_files.as_stored(module, stored).reshape(array.shape))
             _check_product(f"{path}: {name}", module)
     for name, module in built.items():
         model.replace(name, module)
+
+
+def _read(tensors: dict[str, Tensor], key: str, dtype: Any) -> np.ndarray:
+    """One array of the file, fit to be computed with."""
+    stored = read_tensor(tensors[key], dtype)
+    check_values(tensors[key].path, key, stored)
+    if not key.endswith(family_files.MAY_BE_ZERO):
+        check_written(tensors[key].path, key, stored, tensors[key])
+    return stored
 
 
 def _check_product(where: str, module: Any) -> None:
@@ -347,36 +347,36 @@ def _check_product(where: str, module: Any) -> None:
     if not any(largest) and len(largest) > 1:  # with one that is not zero, the other learns
         raise HubError(f"{where} is zero throughout: it does nothing and can learn nothing, as in "
                        "a download that broke off; fetch the file again")
-    if isinstance(module, LoRA) and (
-            update := module.lora.scaling * module.lora.rank * prod(largest)) > LARGEST_VALUE:
+    factor = 0.0
+    if isinstance(module, LoRA):  # A and B; the first two
+        largest, factor = largest[:2], module.lora.scaling * module.lora.rank
+    elif isinstance(module, VeRALinear):
+        factor = len(module.d) * float(np.abs(module.A).max()) * float(np.abs(module.B).max())
+    if (update := factor * prod(largest)) > LARGEST_VALUE:
         raise HubError(f"{where} may change weights by {update:.1g}, with which nothing can be "
                        "computed: the run that made it diverged, or lora_alpha is not its own")
-
-
-# A plan: by module, how to make it, and the file's name and shape for each of its arrays.
-Plan = dict[str, tuple[Callable[[], Any], dict[str, tuple[str, tuple[int, ...]]]]]
 
 
 def _plan_lora(model: Llama, config: dict[str, Any]) -> Plan:
     rank, alpha = check_count("r", config.get("r")), config.get("lora_alpha")
     check_between("lora_alpha", alpha, *SCALES)
-    rslora = config.get("use_rslora") or False
-    if not isinstance(rslora, bool):
-        raise ValueError(f"use_rslora must be true or false, got {short(rslora)}")
-    modules = model.modules()
+    layer, modules = family_files.lora_class(config), model.modules()
     plan: Plan = {}
     for name in _targets(model, config):
         r = check_count("rank_pattern", _own(config, "rank_pattern", name, rank))
         a = check_between("alpha_pattern", _own(config, "alpha_pattern", name, alpha), *SCALES)
-        if rslora:  # alpha / sqrt(r) instead of alpha / r
-            a *= sqrt(r)
         old = modules[name]
         if isinstance(old, Embedding):
+            if config.get("use_rslora"):
+                a *= sqrt(r)  # over r: alpha / sqrt(r)
             make, (inputs, outputs) = partial(LoRAEmbedding, old.weight), old.weight.shape
         else:
-            make, (outputs, inputs) = partial(LoRALinear, old.weight, old.bias), old.weight.shape
-        make, key = partial(make, lora_rank=r, lora_alpha=a), _lora_names(name, old)
-        plan[name] = (make, {"A": (key["A"], (r, inputs)), "B": (key["B"], (outputs, r))})
+            make, (outputs, inputs) = partial(layer, old.weight, old.bias), old.weight.shape
+        arrays = {"A": (lora_key(name, old, "A"), (r, inputs)),
+                  "B": (lora_key(name, old, "B"), (outputs, r))}
+        if config.get("use_dora"):
+            arrays["m"] = (f"base_model.model.{name}.lora_magnitude_vector", (outputs,))
+        plan[name] = (partial(make, lora_rank=r, lora_alpha=a), arrays)
     return plan
 
 
@@ -390,7 +390,7 @@ def _own(config: dict[str, Any], key: str, name: str, default: Any) -> Any:
 
 
 def _targets(model: Llama, config: dict[str, Any]) -> list[str]:
-    """The modules that PEFT would adapt. ValueError if we don't compute LoRA on one of them."""
+    """The modules that PEFT would adapt. ValueError if we don't compute that on one of them."""
     modules = model.modules()
     names = [*modules] if "lm_head" in modules else [*modules, "lm_head"]
     targets, layers = config.get("target_modules"), config.get("layers_to_transform")
@@ -421,13 +421,18 @@ def _targets(model: Llama, config: dict[str, Any]) -> list[str]:
         among = "" if layers in (None, []) else f" in layers_to_transform {short(layers)}"
         raise ValueError(f"target_modules is {short(config.get('target_modules'))}: of that, no "
                          f"module of this model is left{among}")
+    kind = config["peft_type"]
+    plain_lora = kind == "LORA" and not config.get("use_dora")
     for name in found:
         if name == "lm_head" and name not in modules:
             raise ValueError("target_modules has lm_head, which is the embedding's table in this "
                              "model (tie_word_embeddings): nothing can stand in its place")
+        if isinstance(modules[name], Embedding) and not plain_lora:
+            raise ValueError(f"target_modules has {name}, an embedding: of these we compute plain "
+                             f"LoRA alone, not {'DoRA' if config.get('use_dora') else kind}")
         if not isinstance(modules[name], (Linear, Embedding)):
             raise ValueError(f"target_modules has {name}, which is no linear layer and no "
-                             "embedding; on others there is no LoRA")
+                             "embedding: nothing can stand in its place")
         if name == "model.embed_tokens" and config.get("ensure_weight_tying") and (
                 "lm_head" not in modules):
             raise ValueError("ensure_weight_tying is True and target_modules has embed_tokens: "
@@ -484,7 +489,13 @@ def _plan_bottleneck(model: Llama, config: dict[str, Any]) -> Plan:
             for name in config["slots"]}
 
 
-PLANS = {"LORA": _plan_lora, "PREFIX_TUNING": _plan_virtual, "PROMPT_TUNING": _plan_virtual,
+def _plan_family(model: Llama, config: dict[str, Any]) -> Plan:
+    plan = family_files.KINDS[config["peft_type"]].plan
+    return plan(model.modules(), config, _targets(model, config))
+
+
+PLANS = {"LORA": _plan_lora, **dict.fromkeys(family_files.KINDS, _plan_family),
+         "PREFIX_TUNING": _plan_virtual, "PROMPT_TUNING": _plan_virtual,
          BOTTLENECK: _plan_bottleneck}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from family.dora import DoRALinear
 from llama import Linear, Llama
 from peft import LoRALayer, LoRALinear
 from real_models import hub
@@ -67,9 +68,9 @@ class Served:
                      if module is not plain.get(path)}
             for path, module in found.items():  # the plain model again, for the next one
                 model.replace(path, plain.get(path))
-                if not isinstance(module, LoRALinear):
-                    raise HubError(f"{folder} holds {path}: only LoRA on linear layers can be "
-                                   "mixed in a batch")
+                if not isinstance(module, LoRALinear) or isinstance(module, DoRALinear):
+                    raise HubError(f"{folder} holds {path}, a {type(module).__name__}: only LoRA "
+                                   "on linear layers can be mixed in a batch")
                 layer = mixed.setdefault(path, MixedLinear(plain[path], self.owners))
                 layer.loras[name] = module.lora
         for path, layer in mixed.items():

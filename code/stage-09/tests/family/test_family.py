@@ -15,7 +15,7 @@ import pytest
 import llama
 import training
 import peft
-from family import dora, galore, ia3, loreft, oft, pissa, scale_and_rate, vera
+from family import dora, galore, ia3, loreft, oft, oft_series, pissa, scale_and_rate, vera
 from gradcheck import numerical_gradient, relative_error
 from real_models import accounting
 
@@ -47,6 +47,7 @@ LAYERS = {
     "vera": vera_layer,
     "oft": oft_layer,
     "oft, the paper": oft_layer,
+    "oft, default": lambda W, b: oft_series.OFTSeriesLinear(W, b, 3 if W.shape[1] == 6 else 4),
     "dora": lambda W, b: dora.DoRALinear(W, b, 2, 3),
     "dora, bias": lambda W, b: dora.DoRALinear(W, b, 2, 3),
     "dora, norm kept": lambda W, b: dora.DoRALinear(W, b, 2, 3, detach_norm=False),
@@ -328,15 +329,22 @@ def test_galore_trains_a_whole_model_and_loreft_one_in_its_slots():
         assert losses[-1] < losses[0] - 0.01, method
 
 
-def test_pefts_default_oft_is_a_part_of_our_series():
-    want = expected("oft, default")
-    layer = oft.OFTLinear(want["weight"], block_size=3)
-    layer.q[...] = want["q"]
-    above = np.zeros((2, 3, 3))
-    above[:, *layer.above] = layer.q
-    Q = above - above.swapaxes(1, 2)
-    layer._rotation = lambda: (np.eye(3) + 2 * Q + 2 * Q @ Q + 2 * Q @ Q @ Q + Q @ Q @ Q @ Q, Q)
-    assert relative_error(layer.forward(want["x"]), want["h"]) < TOLERANCE
+@pytest.mark.parametrize("terms", [2, 4, 7])
+def test_the_series_of_oft_has_its_own_gradient_and_tends_to_the_map(terms):
+    layer, given = filled("oft, default")
+    layer = oft_series.OFTSeriesLinear(given["weight"], None, 3, terms)
+    layer.q[...] = 0.1 * given["q"].squeeze()
+    layer.forward(given["x"])
+    layer.backward(given["g"])
+    numerical = numerical_gradient(
+        lambda: float((layer.forward(given["x"]) * given["g"]).sum()), layer.q)
+    assert relative_error(layer.gradients()["q"], numerical) < 1e-7
+    exact = oft.OFTLinear(given["weight"], None, 3)
+    exact.q[...] = layer.q
+    error = relative_error(layer.forward(given["x"]), exact.forward(given["x"]))
+    assert 0.01 ** terms < error < 0.7 ** terms
+    with pytest.raises(ValueError, match="terms"):
+        oft_series.OFTSeriesLinear(given["weight"], None, 3, 1)
 
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 11,

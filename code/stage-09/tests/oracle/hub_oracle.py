@@ -10,12 +10,15 @@ Each job of the list names a checkpoint's folder and what to `do` with it:
     adapt   put a PEFT method with random values on it and let `save_pretrained` write the adapter
     train   go on training a saved adapter with torch.optim.AdamW, and write what comes out
     mixed   load several adapters, and compute one batch whose rows take one or another
+    pissa   train from PiSSA's start, and write the adapter as it is and converted to LoRA
+    fields  name all settings of the methods' configs
     refuse  try to load an adapter that is none of PEFT's, and report the error
 
 Precisions: "exact" and "cast" are float64, with transformers' inner float32 casts lifted or not.
 This folder's parent holds our `peft`: it must never be on the path here.
 """
 
+import dataclasses
 import json
 import sys
 import warnings
@@ -30,7 +33,8 @@ from make_parity_fixtures import casts_lifted
 import peft
 
 METHODS = {"lora": peft.LoraConfig, "prefix": peft.PrefixTuningConfig,
-           "prompt": peft.PromptTuningConfig}
+           "prompt": peft.PromptTuningConfig, "ia3": peft.IA3Config, "vera": peft.VeraConfig,
+           "oft": peft.OFTConfig}
 
 
 def load(job: dict, precision: str, *, trainable: bool = False) -> torch.nn.Module:
@@ -140,6 +144,31 @@ def mixed(job: dict) -> dict:
         return {"exact": found.logits.numpy()}
 
 
+def pissa(job: dict) -> dict:
+    """In float32: PEFT refuses wider weights for it. `save` gets the folders raw and converted."""
+    start, save = f"{job['save']}/pissa_start", Path(job["save"])  # the name that PEFT asks for
+    with torch.no_grad():
+        model = load({"base": job["base"]}, "float32")
+        config = peft.LoraConfig(task_type="CAUSAL_LM", **job["method"])
+        model = peft.get_peft_model(model, config).eval()
+        model.peft_config["default"].init_lora_weights = True  # else loading it would start anew
+        model.save_pretrained(start)
+        model.peft_config["default"].init_lora_weights = "pissa"
+        rng = np.random.default_rng(6)
+        for p in model.parameters():
+            if p.requires_grad:
+                p += torch.from_numpy(0.05 * rng.standard_normal(p.shape)).float()
+        found = {"float32": logits(model, np.array(job["ids"])).numpy()}
+        model.save_pretrained(save / "raw")
+        model.save_pretrained(save / "converted", path_initial_model_for_weight_conversion=start)
+    return found
+
+
+def fields(job: dict) -> dict:
+    return {kind: np.array(sorted(field.name for field in dataclasses.fields(config)))
+            for kind, config in METHODS.items()}
+
+
 def refuse(job: dict) -> dict:
     try:
         load(job, "float32")
@@ -155,7 +184,7 @@ def main(jobs: Path, results: Path) -> None:
     for job in json.loads(jobs.read_text(encoding="utf-8")):
         print(job["name"], flush=True)
         do = {"run": run, "adapt": run, "make": make, "train": train, "mixed": mixed,
-              "refuse": refuse}[job["do"]]
+              "pissa": pissa, "fields": fields, "refuse": refuse}[job["do"]]
         done = do(job)
         found |= {f"{job['name']}/{key}": array for key, array in done.items()}
     np.savez(results, **found)

@@ -25,7 +25,7 @@ import tensorfile
 from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
 from llama_config import read_config
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
-from real_models import hub
+from real_models import family_files, hub
 from real_models.lora_embedding import LoRAEmbedding
 from tensorfile import HubError
 
@@ -147,7 +147,7 @@ def test_adapters_come_back_exactly(method, dtype, tmp_path):
 @given(st.integers(1, 64), st.floats(1e-3, 1e3))
 def test_alpha_comes_back_to_the_last_bit(rank, alpha):
     layer = LoRALinear(np.ones((64, 64), np.float32), None, rank, alpha)
-    assert hub._alpha(layer) / rank == layer.lora.scaling
+    assert family_files._alpha(layer, False) / rank == layer.lora.scaling
 
 
 def test_lora_settings_are_those_that_peft_reads(saved):
@@ -773,7 +773,7 @@ WRONG_SETTINGS = {
     "method": ({"peft_type": "LOHA"}, "peft_type must be one of"),
     "no method": ({"peft_type": ...}, "peft_type must be one of"),
     "method of lists": ({"peft_type": ["LORA"]}, "peft_type must be one of"),
-    "DoRA": ({"use_dora": True}, "use_dora.*does not compute"),
+    "DoRA": ({"use_dora": True}, "lora_magnitude_vector"),
     "rsLoRA": ({"use_rslora": True}, "use_rslora is True, but the arrays were saved with False"),
     "rank pattern": ({"rank_pattern": {"q_proj": 9}}, "rank_pattern is .*9.*, but the arrays"),
     "modules trained whole": ({"modules_to_save": ["lm_head"]}, "modules_to_save.*not compute.*"
