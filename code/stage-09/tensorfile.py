@@ -34,7 +34,9 @@ UNGATHERED = ("DeepSpeed ZeRO-3 and FSDP save such files if the parts are not ga
               "it again with the gathered state")
 LARGEST_VALUE = 1e6  # of a weight; real ones stay below a thousand
 MAY_BE_ZERO = ("o_proj.weight", "down_proj.weight",  # layers put in between begin without effect
-               "prompt_embeddings")
+               "prompt_embeddings", "lora_A.weight", "lora_B.weight", "W_down", "W_up")
+VOCABULARY = ("embed_tokens.weight", "lm_head.weight")  # whose last rows may belong to no token
+END = 1024  # numbers: of a large array so many are less than one of its parts
 SMALL_JSON, LEAST_PER_VALUE = 300_000, 9  # bytes; many tiny values take many times their text
 FIRST_BYTES = {  # what is often found under another file's name
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs "
@@ -59,6 +61,7 @@ NAMES_TELL = {  # a part of an array's name: what the file with such arrays is
     "classifier.weight": "the head of a classifier, no language model's",
     ".absmax": "a quantized weight; take the original checkpoint",
     "_orig_mod.": "how torch.compile names a wrapped model's; save the model inside it",
+    ".default.weight": "how PEFT names it in memory; save it with save_pretrained",
     "module.": "how DDP and FSDP name a wrapped model's; save the model inside it"}
 
 
@@ -121,7 +124,7 @@ def parse(data: bytes, where: Any) -> dict[str, Any]:
         raise HubError(f"{where} is no JSON that we read: too many brackets in brackets") from None
     except ValueError as error:
         what = what_it_is(data) or (f"no text in UTF-8, from byte {error.start:,} on" if isinstance(
-            error, UnicodeDecodeError) else f"no JSON: {error}")
+            error, UnicodeDecodeError) else _no_json(error))
         raise HubError(f"{where} is {what}") from None
     if re.search(rb"\\u[dD][89a-fA-F]", data):  # each half of a character needs the other
         try:
@@ -135,10 +138,21 @@ def parse(data: bytes, where: Any) -> dict[str, Any]:
     return value
 
 
+def _no_json(error: json.JSONDecodeError) -> str:
+    """Where a text stops being JSON, and what stands there."""
+    place = f"line {error.lineno:,}, column {error.colno:,}"
+    rest = error.doc[error.pos:error.pos + 40].strip()
+    if not rest or error.msg.startswith("Unterminated"):
+        return f"no JSON: it ends too early, after {place}; fetch it again"
+    return f"no JSON from {place} on, where {short(rest)} stands; fetch it again, or mend it there"
+
+
 def what_it_is(data: bytes) -> str:
     """What a file is that begins with these bytes, if it is something well known; else ""."""
     if not data:
         return "empty: fetch it again"
+    if not data[:512].strip(b"\0"):
+        return "zero at its beginning, as in a download that broke off: fetch it again"
     start = data.removeprefix(codecs.BOM_UTF8).lstrip()
     if what := next((what for first, what in FIRST_BYTES.items() if start.startswith(first)), ""):
         return what
@@ -218,8 +232,8 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             if first[8:9] != b"{" and (what := what_it_is(first) or _as_text(first)):
                 raise HubError(f"{path} is {what}")
             if first[8:9] != b"{" and length > size - 8 > 0:
-                raise HubError(f"{path} is no safetensors file: after 8 bytes it must go on with "
-                               f"'{{', got {first[:16]!r}")
+                raise HubError(f"{path} is no safetensors file, or damaged: after 8 bytes it must "
+                               "go on with '{'; fetch it again")
             if size < 8 or length > size - 8:
                 raise HubError(f"{path} is cut off, or no safetensors file: its header should have "
                                f"{length:,} bytes, but the whole file has {size:,}; fetch it again")
@@ -228,8 +242,8 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             file.seek(8)
             data = file.read(length)
     if not data.startswith(b"{"):
-        raise HubError(f"{path}: the header must begin with '{{', got {data[:10]!r}; "
-                       "is it a safetensors file at all?")
+        raise HubError(f"{path}: the header must begin with '{{'; the file is damaged, or no "
+                       "safetensors file at all: fetch it again")
     header = parse(data, f"the header of {path}")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
@@ -371,10 +385,11 @@ def check_values(where: Any, name: str, array: np.ndarray) -> None:
     """HubError for what no run that went well leaves: NaN, infinity, numbers far beyond all."""
     low, high = array.min(), array.max()  # NaN if there is one
     if not np.isfinite([low, high]).all():
-        raise HubError(f"{where}: {name} holds NaN or infinity: the run that made it diverged")
+        raise HubError(f"{where}: {name} holds NaN or infinity: the run that made it diverged, or "
+                       "the file is damaged")
     if (largest := max(-low, high)) > LARGEST_VALUE:
         raise HubError(f"{where}: {name} holds numbers of up to {largest:.1g}, with which nothing "
-                       "can be computed: the run that made it diverged")
+                       "can be computed: the run that made it diverged, or the file is damaged")
 
 
 def check_written(where: Any, name: str, array: np.ndarray) -> None:
@@ -385,9 +400,11 @@ def check_written(where: Any, name: str, array: np.ndarray) -> None:
     parts = np.array_split(array.reshape(-1), min(8, -(-array.size // 64)))
     zero = sum(not part.any() for part in parts)  # fewer zeros may fill up a vocabulary
     whole = zero == len(parts)
-    if zero and not (whole and name.endswith(MAY_BE_ZERO) or name.endswith(".bias")):
-        raise HubError(f"{where}: {name} is zero {'throughout' if whole else 'in a large part'}, "
-                       "as in a download that broke off: fetch the file again")
+    end = not name.endswith(VOCABULARY) and not array.reshape(-1)[-END:].any()
+    if (zero or end) and not (whole and name.endswith(MAY_BE_ZERO) or name.endswith(".bias")):
+        part = "throughout" if whole else "in a large part" if zero else "at its end"
+        raise HubError(f"{where}: {name} is zero {part}, as in a download that broke off: fetch "
+                       "the file again")
 
 
 def find_tensors(folder: Path, stem: str = "model") -> tuple[dict[str, Tensor], dict[str, str]]:

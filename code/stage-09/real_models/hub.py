@@ -317,8 +317,7 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
                 key, _ = names[own]
                 stored = read_tensor(tensors[key], array.dtype)
                 check_values(path, key, stored)
-                if key == "prompt_embeddings":
-                    check_written(path, key, stored)
+                check_written(path, key, stored)
                 array[...] = stored if name != "kv_prefix" else _from_peft(stored, array.shape)
             _check_product(f"{path}: {name}", module)
     for name, module in built.items():
