@@ -249,6 +249,7 @@ ONLY = {"task_type": (None, "CAUSAL_LM"), "bias": ("none",),
         "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva")}
 MERGE = (". PEFT's merge_and_unload() and save_pretrained() make a checkpoint of both, which "
          "load_llama reads")
+NO_MERGE = ("alora_invocation_tokens", "arrow_config", "layer_replication", "lora_bias")  # in PEFT
 SCALES = (1e-6, 1e6)  # of alpha and the like; far beyond them lie zero and infinity
 
 
@@ -257,7 +258,8 @@ def _check_settings(config: dict[str, Any]) -> str:
     kind = config.get("peft_type")
     if not isinstance(kind, str) or kind not in READ:
         raise ValueError(f"peft_type must be one of {sorted(READ)}, got {short(kind)}")
-    for key, value in config.items():
+    # The task first: a classifier's head, in modules_to_save, is no reason of its own.
+    for key, value in sorted(config.items(), key=lambda item: item[0] != "task_type"):
         empty = value is None or value is False or value in ("", [], {})
         if key in ONLY:
             if not any(value is v or isinstance(v, str) and value == v for v in ONLY[key]):
@@ -265,7 +267,8 @@ def _check_settings(config: dict[str, Any]) -> str:
                 raise ValueError(f"{key} is {short(value)}; we compute {ONLY[key]} only{why}")
         elif not empty and key not in HARMLESS | READ[kind] | {"peft_type"}:
             raise ValueError(f"{short(key)} is {short(value)}, which this code does not compute; "
-                             f"what it changes would be missing{MERGE if kind == 'LORA' else ''}")
+                             "what it changes would be missing"
+                             f"{MERGE if kind == 'LORA' and key not in NO_MERGE else ''}")
     return kind
 
 

@@ -837,6 +837,20 @@ def test_an_output_layer_beside_its_adapter_must_be_the_models_own(tmp_path):
         hub.load_adapter(tied, tmp_path)
 
 
+@pytest.mark.parametrize(("changes", "said", "merge"), [
+    ({"modules_to_save": ["score"], "task_type": "SEQ_CLS"}, "task_type is 'SEQ_CLS'", False),
+    ({"alora_invocation_tokens": [5]}, "alora_invocation_tokens", False),
+    ({"layer_replication": [[0, 1]]}, "layer_replication", False),
+    ({"lora_bias": True}, "lora_bias", False), ({"use_dora": True}, "use_dora", True)])
+def test_merging_is_advised_where_peft_can(changes, said, merge, saved):
+    settings = json.loads((saved / CONFIG).read_text())
+    settings.pop("task_type")  # to stand last, as PEFT's sorted keys have it
+    (saved / CONFIG).write_text(json.dumps(settings | changes))
+    with pytest.raises(HubError, match=said) as error:
+        hub.load_adapter(base(), saved)
+    assert ("merge_and_unload" in str(error.value)) == merge
+
+
 WITHOUT_METADATA = {  # the file of arrays as PEFT writes it: the settings stand alone
     "no rank": ("lora", {"r": ...}, "r must be an integer, got None"),
     "rank 0": ("lora", {"r": 0}, "r must be at least 1, got 0"),
