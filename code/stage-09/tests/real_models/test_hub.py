@@ -327,7 +327,7 @@ BYTES = {  # what may lie under a file's name, and what must be said of it
     "true": (b"true", "true or false|a text"), "a word": (b'"llama"', "got a text|a text"),
     "no name for a brace": (b"{'a': 1}" + b" " * 9, "no JSON|a text"),
     "zeros": (bytes(600), "zero at its beginning"),
-    "a text that ends": (b'{"a": "b', "ends too early|cut off"),
+    "a text that ends": (b'{"a": "c', "ends too early|a text"),
     "a comma too many": (b'{"a": 1,}', "column 9 on, where '}' stands|a text"),
     "a number beyond all": (b'{"a": 1e999999}', "beyond every number|a text"),
     "a deep nest": (b'{"a":' * 10_000, "brackets|a text|cut off"),
