@@ -222,7 +222,8 @@ def from_hugging_face(stored: dict[str, Any]) -> LlamaConfig:
     family = stored.get("model_type")
     if not isinstance(family, str) or family not in DEFAULTS:
         lacks = MISSING.get(family, "") if isinstance(family, str) else ""
-        raise ValueError(f"model_type is {short(family)}; llama.py computes {list(DEFAULTS)}"
+        said = "missing" if family is None else short(family)
+        raise ValueError(f"model_type is {said}; llama.py computes {list(DEFAULTS)}"
                          f"{lacks and f', and lacks what this family has: {lacks}'}")
     null = {key: None for key in ("num_key_value_heads", "head_dim", "sliding_window")
             if key in stored}  # here null is a value: no such number is given
@@ -232,6 +233,8 @@ def from_hugging_face(stored: dict[str, Any]) -> LlamaConfig:
     for key in SIZES:
         if key == "num_key_value_heads" and given[key] is None:
             given[key] = given["num_attention_heads"]
+        if given.get(key) is None:
+            raise ValueError(f"{key} is missing: fetch the file again, or add it")
         if check_count(key, given.get(key)) > (limit := LARGEST.get(key, LARGEST_SIZE)):
             raise ValueError(f"{key} is above {limit:,}: no such model")
     for key in ("head_dim", "sliding_window"):
@@ -333,6 +336,11 @@ def read_rope(stored: dict[str, Any]) -> dict[str, Any]:
                 given["rope_theta"].append(rope["rope_theta"])
             given["rope_scaling"].append(read_scaling(
                 {name: value for name, value in rope.items() if name != "rope_theta"}))
+    bases = [stored[key].get("rope_theta") for key in ROPE if stored.get(key)]
+    if "rope_theta" not in stored and len(bases) == 2 and bases[0] != bases[1]:
+        # of two places transformers reads the older alone, and its default where that has none
+        raise ValueError(f"rope_theta is {short(bases[0])} in {ROPE[0]} and {short(bases[1])} in "
+                         f"{ROPE[1]}: which one counts? Write it in both")
     for key, found in given.items():
         for value in found:
             if value != found[0]:

@@ -37,6 +37,7 @@ LARGEST_VALUE = 1e6  # of a weight; real ones stay below a thousand
 MAY_BE_ZERO = ("o_proj.weight", "down_proj.weight",  # layers put in between begin without effect
                "prompt_embeddings", "lora_B.weight")
 VOCABULARY = ("embed_tokens.weight", "lm_head.weight")  # rows of zeros may fill them up
+END = 1024  # numbers: of a large array so many are less than one of its parts
 SMALL_JSON, LEAST_PER_VALUE = 20_000, 9  # bytes; many tiny values take many times their text
 FIRST_BYTES = {  # what is often found under another file's name
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs "
@@ -61,6 +62,7 @@ NAMES_TELL = {  # a part of an array's name: what the file with such arrays is
     "classifier.weight": "the head of a classifier, no language model's",
     ".absmax": "a quantized weight; take the original checkpoint",
     "_orig_mod.": "how torch.compile names a wrapped model's; save the model inside it",
+    ".default.weight": "how PEFT names it in memory; save it with save_pretrained",
     "module.": "how DDP and FSDP name a wrapped model's; save the model inside it"}
 
 
@@ -123,7 +125,7 @@ def parse(data: bytes, where: Any) -> dict[str, Any]:
         raise HubError(f"{where} is no JSON that we read: too many brackets in brackets") from None
     except ValueError as error:
         what = what_it_is(data) or (f"no text in UTF-8, from byte {error.start:,} on" if isinstance(
-            error, UnicodeDecodeError) else f"no JSON: {error}")
+            error, UnicodeDecodeError) else _no_json(error))
         raise HubError(f"{where} is {what}") from None
     if re.search(rb"\\u[dD][89a-fA-F]", data):  # each half of a character needs the other
         try:
@@ -137,10 +139,21 @@ def parse(data: bytes, where: Any) -> dict[str, Any]:
     return value
 
 
+def _no_json(error: json.JSONDecodeError) -> str:
+    """Where a text stops being JSON, and what stands there."""
+    place = f"line {error.lineno:,}, column {error.colno:,}"
+    rest = error.doc[error.pos:error.pos + 40].strip()
+    if not rest or error.msg.startswith("Unterminated"):
+        return f"no JSON: it ends too early, after {place}; fetch it again"
+    return f"no JSON from {place} on, where {short(rest)} stands; fetch it again, or mend it there"
+
+
 def what_it_is(data: bytes) -> str:
     """What a file is that begins with these bytes, if it is something well known; else ""."""
     if not data:
         return "empty: fetch it again"
+    if not data[:512].strip(b"\0"):
+        return "zero at its beginning, as in a download that broke off: fetch it again"
     start = data.removeprefix(codecs.BOM_UTF8).lstrip()
     if what := next((what for first, what in FIRST_BYTES.items() if start.startswith(first)), ""):
         return what
@@ -220,8 +233,8 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             if first[8:9] != b"{" and (what := what_it_is(first) or _as_text(first)):
                 raise HubError(f"{path} is {what}")
             if first[8:9] != b"{" and length > size - 8 > 0:
-                raise HubError(f"{path} is no safetensors file: after 8 bytes it must go on with "
-                               f"'{{', got {first[:16]!r}")
+                raise HubError(f"{path} is no safetensors file, or damaged: after 8 bytes it must "
+                               "go on with '{'; fetch it again")
             if size < 8 or length > size - 8:
                 raise HubError(f"{path} is cut off, or no safetensors file: its header should have "
                                f"{length:,} bytes, but the whole file has {size:,}; fetch it again")
@@ -230,8 +243,8 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             file.seek(8)
             data = file.read(length)
     if not data.startswith(b"{"):
-        raise HubError(f"{path}: the header must begin with '{{', got {data[:10]!r}; "
-                       "is it a safetensors file at all?")
+        raise HubError(f"{path}: the header must begin with '{{'; the file is damaged, or no "
+                       "safetensors file at all: fetch it again")
     header = parse(data, f"the header of {path}")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
@@ -373,10 +386,11 @@ def check_values(where: Any, name: str, array: np.ndarray) -> None:
     """HubError for what no run that went well leaves: NaN, infinity, numbers far beyond all."""
     low, high = array.min(), array.max()  # NaN if there is one
     if not np.isfinite([low, high]).all():
-        raise HubError(f"{where}: {name} holds NaN or infinity: the run that made it diverged")
+        raise HubError(f"{where}: {name} holds NaN or infinity: the run that made it diverged, or "
+                       "the file is damaged")
     if (largest := max(-low, high)) > LARGEST_VALUE:
         raise HubError(f"{where}: {name} holds numbers of up to {largest:.1g}, with which nothing "
-                       "can be computed: the run that made it diverged")
+                       "can be computed: the run that made it diverged, or the file is damaged")
 
 
 def check_written(where: Any, name: str, array: np.ndarray, tensor: Tensor | None = None
@@ -394,13 +408,14 @@ def check_written(where: Any, name: str, array: np.ndarray, tensor: Tensor | Non
     usual, bias = name.endswith(MAY_BE_ZERO), name.endswith(".bias")
     before, after = _around(tensor) if tensor else (b"-", b"-")
     alone = whole and any(before) and (any(after) or not after)
-    cut = not after and not array.reshape(-1)[-8:].any()
+    cut = not array.reshape(-1)[-END if after else -8:].any()
     if cut and not whole and name.endswith(VOCABULARY):  # which is filled up by whole rows
-        cut = not array[np.flatnonzero(array.any(axis=1))[-1], -1]
+        cut = not after and not array[np.flatnonzero(array.any(axis=1))[-1], -1]
     meant_so = alone and array.ndim > 1 and (usual or tensor)  # no norm: after it nothing is left
     if (zero or cut) and not (bias or meant_so):
-        raise HubError(f"{where}: {name} is zero {'throughout' if whole else 'in a part'}, as in a "
-                       "download that broke off: fetch the file again")
+        part = "throughout" if whole else "in a large part" if zero else "at its end"
+        raise HubError(f"{where}: {name} is zero {part}, as in a download that broke off: fetch "
+                       "the file again")
     return whole and not (usual or bias)
 
 

@@ -108,20 +108,22 @@ def memory(config: LlamaConfig) -> str:
 def tokenizer(folder: Path, config: LlamaConfig) -> str:
     from tokenizers import Tokenizer  # here, since the memory of a model needs none
     path = folder / "tokenizer.json"
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         older = [name for name in ("tokenizer.model", "vocab.json") if (folder / name).exists()]
         raise HubError(f"{folder} has no tokenizer.json" + (
             f", only {older[0]}: with transformers, AutoTokenizer.from_pretrained(folder)"
             ".save_pretrained(folder) makes one" if older else
             ": download it from the same place as the weights"))
     file_size(path)
-    ids = numbers(tokenizers_own(path, lambda: Tokenizer.from_file(str(path))), path)
+    made = tokenizers_own(path, lambda: Tokenizer.from_file(str(path)))
+    ids = numbers(made, path)
     if not ids:
         raise HubError(f"{path} has no tokens at all: download it from the same place as the "
                        "weights")
     if max(ids) >= config.vocab_size:
         raise HubError(f"{path} has tokens up to number {max(ids):,}, the model only "
                        f"{config.vocab_size:,} rows for them: they do not belong together")
+    tokenizers_own(path, lambda: made.decode(made.encode("Does it work?").ids))
     return f"{len(ids):,} tokens for {config.vocab_size:,} rows of the embedding"
 
 
@@ -130,7 +132,8 @@ def licence(folder: Path) -> str:
     said = []
     card = folder / "README.md"
     if card.is_file():
-        head = card.read_text("utf-8", errors="replace")[:20_000].split("\n---", 1)[0]
+        with card.open("rb") as file:  # the front alone, however long it is
+            head = file.read(20_000).decode("utf-8", "replace").split("\n---", 1)[0]
         said += [f"README.md says {line.strip()[:80]!r}" for line in head.splitlines()
                  if line.startswith(("license:", "license_name:"))]
     if folder.is_dir():

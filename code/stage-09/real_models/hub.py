@@ -256,6 +256,7 @@ WHY = {"init_lora_weights": "; other starts change the base model",
        "save the adapter anew with save_projection=True"}
 MERGE = (". PEFT's merge_and_unload() and save_pretrained() make a checkpoint of both, which "
          "load_llama reads")
+NO_MERGE = ("alora_invocation_tokens", "arrow_config", "layer_replication", "lora_bias")  # in PEFT
 SCALES = (1e-6, 1e6)  # of alpha and the like; far beyond them lie zero and infinity
 
 
@@ -264,16 +265,17 @@ def _check_settings(config: dict[str, Any]) -> str:
     kind = config.get("peft_type")
     if not isinstance(kind, str) or kind not in READ:
         raise ValueError(f"peft_type must be one of {sorted(READ)}, got {short(kind)}")
-    for key, value in config.items():
+    # The task first: a classifier's head, in modules_to_save, is no reason of its own.
+    for key, value in sorted(config.items(), key=lambda item: item[0] != "task_type"):
         empty = value is None or value is False or value in ("", [], {})
         if key in ONLY:
             if not any(value is v or isinstance(v, str) and value == v for v in ONLY[key]):
                 raise ValueError(f"{key} is {short(value)}; we compute {ONLY[key]} only"
                                  f"{WHY.get(key, '')}")
         elif not empty and key not in HARMLESS | READ[kind] | {"peft_type"}:
-            merge = MERGE if "target_modules" in READ[kind] else ""
+            merge = "target_modules" in READ[kind] and key not in NO_MERGE
             raise ValueError(f"{short(key)} is {short(value)}, which this code does not compute; "
-                             f"what it changes would be missing{merge}")
+                             f"what it changes would be missing{MERGE * merge}")
     return kind
 
 

@@ -136,7 +136,10 @@ def tokenizers_own(where: Any, make: Callable[[], Any]) -> Any:
             raise
         start = Path(where).read_bytes()[:200] if Path(where).is_file() else b""
         what = "" if start.lstrip().startswith((b"{", b"GGUF")) else what_it_is(start)
-        raise HubError(f"{where} is {what or f'no tokenizer: {short(str(error))}'}") from None
+        raise HubError(f"{where} is {what or 'no tokenizer'}" + (
+            "" if what else f", or damaged, or made for a newer version of tokenizers: fetch it "
+                            f"again, or update the package, which says {short(str(error))}")
+                       ) from None
 
 
 def numbers(tokenizer: "Tokenizer", where: Any) -> list[int]:

@@ -129,6 +129,13 @@ def change(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def test_a_card_is_read_from_its_front_however_long_it_is(tmp_path):
+    """A file of 4 TB, all but 22 bytes of it a hole."""
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
+    os.truncate(tmp_path / "README.md", 2 ** 42)
+    assert checklist.licence(tmp_path) == "README.md says 'license: mit'"
+
+
 PROBLEMS = {  # what is done to a download, which answers become no, what is said
     "no folder": (lambda f: [p.unlink() for p in f.iterdir()] and f.rmdir(), {"family"}, "folder"),
     "no config": (lambda f: (f / "config.json").unlink(), {"family"}, "no file config.json"),
@@ -143,6 +150,12 @@ PROBLEMS = {  # what is done to a download, which answers become no, what is sai
                         {"tokenizer"}, "AutoTokenizer"),
     "no tokenizer at all": (lambda f: (f / "tokenizer.json").write_text("{}"), {"tokenizer"},
                             "is no tokenizer"),
+    "a word that is nowhere": (lambda f: change(f / "tokenizer.json", post_processor={
+        "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<z>", "type_id": 0}}],
+        "pair": [], "special_tokens": {}}), {"tokenizer"}, "tokenizer.json is no tokenizer"),
+    "a link that leads nowhere": (
+        lambda f: (f / "tokenizer.json").unlink() or (f / "tokenizer.json").symlink_to("../x"),
+        {"tokenizer"}, "is a link to ../x"),
     "no vocabulary": (lambda f: Tokenizer(models.BPE()).save(str(f / "tokenizer.json")),
                       {"tokenizer"}, "no tokens at all"),
     "a pipe": (lambda f: (f / "tokenizer.json").unlink() or os.mkfifo(f / "tokenizer.json"),
