@@ -3,9 +3,13 @@
 What a cell shows there must be what the committed notebook shows, as in test_lite.py.
 """
 
+import asyncio
+import importlib.util
 import json
 import os
+import sys
 import zipfile
+from types import SimpleNamespace
 
 import content_policy
 import lite_tools
@@ -271,3 +275,33 @@ def test_adding_it_twice_changes_nothing_and_needs_the_notebooks_own_cells(tmp_p
     assert not [name for name in names if name.endswith(("mistakes.py", ".pyc"))]
     with pytest.raises(RuntimeError, match=name):
         in_page.with_start(made, name, cells[1:], place)
+
+
+@pytest.fixture
+def reader(monkeypatch, tmp_path):
+    """What asks Python in the worker, with a kernel that runs nothing; `sent` is what it said."""
+    kernel = SimpleNamespace(run=lambda source: asyncio.sleep(0, {"status": "ok"}))
+    stand_ins = {"imports": SimpleNamespace(hidden_imports=lambda *_: []),
+                 "pyodide_js": SimpleNamespace(loadPackage=lambda _: asyncio.sleep(0)),
+                 "pyodide_kernel": SimpleNamespace(ipython_shell=None, kernel_instance=kernel)}
+    for name, module in stand_ins.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("in_page_reader", in_page.HERE / "reader.py")
+    spec.loader.exec_module(made := importlib.util.module_from_spec(spec))
+    made.sent = []
+    made.OUTPUTS.publish = lambda text: made.sent.append(json.loads(text))
+    return made
+
+
+@pytest.mark.parametrize("text", ["{half", "[1, 2]", "7", "[" * 100_000, b"\xff"])
+def test_nonsense_in_the_progress_file_breaks_no_cell(reader, tmp_path, text):
+    data = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "peft-book-progress.json").write_bytes(data)
+    assert asyncio.run(reader.run("1")) is None and reader.sent == []
+
+
+def test_a_pass_is_handed_to_the_page(reader, tmp_path):
+    (tmp_path / "peft-book-progress.json").write_text('{"1": "2026-01-01"}')
+    asyncio.run(reader.run("1"))
+    assert reader.sent == [{"output_type": "progress", "done": {"1": "2026-01-01"}}]

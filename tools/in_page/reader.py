@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import imports  # tools/lite/imports.py
@@ -116,8 +117,10 @@ async def run(source):
         result = await pyodide_kernel.kernel_instance.run(source)
     finally:
         OUTPUTS.end()
-    if (passed := Path("peft-book-progress.json")).exists():  # what checks.remember() has noted
-        OUTPUTS.send({"output_type": "progress", "done": json.loads(passed.read_text("utf-8"))})
+    with suppress(OSError, ValueError, RecursionError):  # none yet, or nonsense
+        done = json.loads(Path("peft-book-progress.json").read_text("utf-8"))  # checks.remember()
+        if isinstance(done, dict):
+            OUTPUTS.send({"output_type": "progress", "done": done})
     return None if result["status"] == "ok" else json.dumps(failure(sys.last_value, source))
 
 

@@ -27,6 +27,7 @@ BATCH = 16  # names; the recorded runs take 64, which a browser has no patience 
 EVERY = 10  # steps between two looks at the held-out names
 SCORED = 200  # held-out names that a look takes of each list
 SINGULAR = 16  # singular values that are shown
+FILES = ("adapter_config.json", "adapter_model.safetensors")  # of an adapter
 #: What each choice of the page can be, the first one chosen.
 CHOICES = {"target": ("icelandic", "turkish"), "names": (0, 100, 400), "batch": (BATCH, 64),
            "steps": (200, 50, 100, 400),
@@ -149,6 +150,21 @@ def zipped(folder: Path) -> str:
     return base64.b64encode(made.getvalue()).decode()
 
 
+def unzipped(files: str) -> dict[str, bytes]:
+    """The two files of an adapter, by name, out of what `zipped` gave; `HubError` if it did not."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(base64.b64decode(files))) as archive:
+            for name in FILES:
+                if archive.getinfo(name).file_size > 10**7:
+                    raise hub.HubError(f"{name} holds more than the small Llama could use")
+            return {name: archive.read(name) for name in FILES}
+    except hub.HubError:
+        raise
+    except Exception as error:  # damaged, encrypted, packed in ways of which each raises its own
+        raise hub.HubError("this is no adapter of the playground, or it is damaged: choose a zip "
+                           f"with {' and '.join(FILES)}") from error
+
+
 def loaded(target: str, files: str) -> dict[str, Any]:
     """What a model does with an adapter that `Run.files` gave.
 
@@ -158,15 +174,8 @@ def loaded(target: str, files: str) -> dict[str, Any]:
         It is none, or does not fit the book's small Llama.
     """
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            with zipfile.ZipFile(io.BytesIO(base64.b64decode(files))) as archive:
-                for name in ("adapter_config.json", "adapter_model.safetensors"):
-                    if archive.getinfo(name).file_size > 10**7:
-                        raise hub.HubError(f"{name} holds more than the small Llama could use")
-                    write_whole(Path(folder, name), archive.read(name))
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise hub.HubError("this is no adapter of the playground: a zip with "
-                               "adapter_config.json and adapter_model.safetensors") from error
+        for name, data in unzipped(files).items():
+            write_whole(Path(folder, name), data)
         model = Llama.load(small_llama.DATA / "base")
         hub.load_adapter(model, folder)
     return {"held_out": losses(model, target), "trainable": model.num_parameters(),

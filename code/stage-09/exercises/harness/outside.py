@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
 from exercises.harness.report import Diagnosis
@@ -74,12 +74,15 @@ class Insisting:
 def apart(work: Callable[[], tuple], seconds: float) -> tuple[str, str, Diagnosis | None] | str:
     """The outcome of a test that runs in a process of its own, or why there is none.
 
-    The process is ended after `seconds`, whatever it does, and what it has changed goes with it.
+    The process is ended after `seconds`, whatever it does, with all that it has started, and what
+    it has changed goes with it. Its end is waited for, not that of its answer: a student's code can
+    close the pipe, write half an answer into it, or leave it to a process of its own.
     """
     import select
     read, write = os.pipe()
     if (pid := os.fork()) == 0:
         try:
+            os.setsid()  # a group of its own, which is ended as one
             os.close(read)
             status, note, found = work()
             text = json.dumps([status, note, found and asdict(found)]).encode()
@@ -87,15 +90,29 @@ def apart(work: Callable[[], tuple], seconds: float) -> tuple[str, str, Diagnosi
         finally:
             os._exit(0)
     os.close(write)
-    with os.fdopen(read, "rb") as answer:
-        there, _, _ = select.select([answer], [], [], seconds)
-        text = answer.read(LARGEST) if there else b""
-    if not there:
-        os.kill(pid, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if not there:
+    os.set_blocking(read, False)
+    text, ended, end = b"", 0, time.monotonic() + seconds
+    try:
+        while not ended and time.monotonic() < end:
+            select.select([read], [], [], 0.01)
+            ended, status = os.waitpid(pid, os.WNOHANG)  # what it wrote, it wrote before
+            with suppress(BlockingIOError):
+                if piece := os.read(read, LARGEST):
+                    text += piece[:LARGEST - len(text)]
+                elif not ended:
+                    time.sleep(1e-3)  # the pipe is closed, and always ready
+    finally:
+        os.close(read)
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        if not ended:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    if not ended:
         return f"It was ended after {seconds:.0f} seconds: a single call that takes so long, or " \
                "code that catches every interruption."
+    code = os.waitstatus_to_exitcode(status)
     try:
         status, note, found = json.loads(text)
         return status, note, found and Diagnosis(**found)

@@ -1,14 +1,16 @@
 """The playground's runs: those of `training.fit`, and what its page says of them."""
 
 import base64
+import io
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from book_pages.playground import Run, loaded
+from book_pages.playground import FILES, Run, loaded
 from book_pages.widgets import explorer
 from experiments import small_llama
 from llama import Llama
@@ -80,6 +82,23 @@ def test_an_adapter_comes_back_as_it_was(tmp_path):
 def test_a_file_that_is_no_adapter_is_refused(files):
     with pytest.raises(hub.HubError, match="adapter_config.json"):
         loaded("icelandic", base64.b64encode(files).decode())
+
+
+@pytest.mark.parametrize("place, value", [
+    ({b"PK\3\4": 6, b"PK\1\2": 8}, 1), ({b"PK\3\4": 8, b"PK\1\2": 10}, 99),
+    ({b"PK\3\4": 49}, 255)],
+    ids=["encrypted", "another compression", "damaged"])
+def test_a_zip_that_cannot_be_unpacked_is_refused(place, value):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in FILES:
+            archive.writestr(name, "{}" * 500)
+    data = bytearray(made.getvalue())
+    for header, offset in place.items():
+        for found in re.finditer(re.escape(header), bytes(data)):
+            data[found.start() + offset] = value
+    with pytest.raises(hub.HubError, match="adapter_config.json"):
+        loaded("icelandic", base64.b64encode(data).decode())
 
 
 @pytest.mark.parametrize("wrong", [{"method": "magic"}, {"size": 3}, {"method": "full", "size": 4},

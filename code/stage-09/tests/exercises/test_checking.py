@@ -1,6 +1,7 @@
 """The checks' machinery: whatever a student's code does is caught, explained and undone."""
 
 import asyncio
+import contextlib
 import functools
 import gc
 import importlib
@@ -9,6 +10,7 @@ import json
 import os
 import random
 import re
+import stat
 import sys
 import threading
 import time
@@ -208,6 +210,28 @@ def leaves(x):
     os._exit(3)
 
 
+def closes_the_pipe(x):
+    os.closerange(3, 200)
+    return endless_call(x)
+
+
+def answers_by_half(x):
+    pipes = []
+    for file in range(3, 200):
+        with contextlib.suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(file).st_mode):
+                pipes.append(file)
+    os.write(pipes[-1], b'["passed"')
+    return endless_call(x)
+
+
+def leaves_a_process(x):
+    if os.fork() == 0:
+        time.sleep(30)
+        os._exit(0)
+    return 1 / 0
+
+
 @pytest.mark.parametrize("endless", [endless_untraced, endless_kept, endless_unmarked,
                                      endless_generator])
 def test_a_loop_that_gets_around_the_limit_ends(monkeypatch, endless):
@@ -233,7 +257,8 @@ def test_a_destructor_that_loops_ends(monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to be apart in")
 @pytest.mark.parametrize(("student", "mistake"), [
     (endless_loop, "too-long"), (endless_untraced, "too-long"), (endless_descent, "too-long"),
-    (endless_call, "too-long"), (leaves, "raised"), (lambda x: 1 / 0, "raised")])
+    (endless_call, "too-long"), (leaves, "raised"), (lambda x: 1 / 0, "raised"),
+    (closes_the_pipe, "too-long"), (answers_by_half, "too-long"), (leaves_a_process, "raised")])
 def test_in_a_process_apart_everything_ends(monkeypatch, student, mistake):
     monkeypatch.setattr(checking, "TIME_LIMIT", 0.2)
     monkeypatch.setenv("PEFT_CHECKS_APART", "1")
