@@ -9,6 +9,8 @@ import json
 import os
 import sys
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from types import SimpleNamespace
 
 import content_policy
@@ -174,6 +176,48 @@ def test_a_reader_edits_fails_stops_and_finds_the_edit_again(served_page):
     page.reload()
     assert printed.is_visible() and cell.text.count() == 0
     assert page.evaluate("Object.keys(localStorage).every((key) => !key.includes('edits'))")
+
+
+REACH = """import js
+
+for address in ({there!r}, {here!r}):
+    request = js.XMLHttpRequest.new()
+    try:
+        request.open("GET", address, False)
+        request.send()
+        print("asked", request.status)
+    except Exception:
+        print("refused")
+    try:
+        print("answered", (await js.fetch(address)).status)
+    except Exception:
+        print("refused")
+try:
+    js.importScripts({there!r})
+except Exception:
+    print("refused")"""
+
+
+def test_what_a_cell_runs_reaches_no_other_host(served_page, site):
+    """A worker from a file would have no policy; this one inherits the page's."""
+    asked = []
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Access-Control-Allow-Origin", "*")
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        there = f"http://127.0.0.1:{other.server_port}/"
+        cell = Cell(served_page(EXERCISE), 0)
+        cell.press("Edit and run")
+        shown = cell.run(REACH.format(there=there, here=f"{site}/objects.inv"))
+        other.shutdown()
+    assert shown.split() == ["refused"] * 2 + ["asked", "200", "answered", "200", "refused"]
+    assert asked == []
 
 
 def test_the_keyboard_alone_is_enough(served_page):

@@ -17,18 +17,20 @@ from pathlib import Path
 #: counts the folder of a page that was opened from disk as the page itself.
 SOURCES = {
     "default-src": "'none'",
-    "script-src": "'self' file: blob:",  # blob: a widget's module, which anywidget imports
+    # WebAssembly is Python in the page; blob: a widget's module, which anywidget imports
+    "script-src": "'self' file: blob: 'wasm-unsafe-eval'",
     "style-src": "'self' file: 'unsafe-inline'",  # KaTeX and the widgets write their own
     "img-src": "'self' file: data: blob:",
     "font-src": "'self' file: data:",  # the icons' font is inside its style sheet
     "connect-src": "'self' file:",
-    "worker-src": "'self'",  # Python in the page
+    "worker-src": "blob:",  # Python in the page; one from a file would escape this policy
     "form-action": "'self' file:",  # the search box
     "base-uri": "'none'",
 }
 #: Those of JupyterLite's pages, which compile schemas and Python, make workers and show what cells
 #: made. A notebook that somebody sends may run its stored scripts there when it is opened, as in
-#: any Jupyter; it cannot ask or tell another host anything.
+#: any Jupyter; they cannot ask or tell another host anything. Its cells can, once a reader runs
+#: them: JupyterLite starts Python in a worker from a file, which no policy of a page reaches.
 JUPYTERLITE = SOURCES | {
     "script-src": "'self' blob: 'unsafe-eval'",
     "style-src": "'self' 'unsafe-inline'",

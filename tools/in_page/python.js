@@ -13,7 +13,8 @@ export class Python {
   /** Start it unless it is there; resolves when cells can run. */
   start() {
     this.ready ??= new Promise((resolve, reject) => {
-      this.worker = new Worker(new URL("worker.js", BASE));
+      const code = `const HERE = "${BASE}"; importScripts(HERE + "worker.js");`;
+      this.worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
       this.end = (error) => {
         this.worker.terminate();
         this.worker = this.ready = null;

@@ -1,10 +1,13 @@
 /* Python for one page of the book, in a worker: Pyodide and the course's code, from the book's own files.
 
+   python.js starts it through a blob, which names this folder, HERE: only so does a worker come under
+   the page's policy, and what a cell runs reaches no other host.
+
    In:  {type: "start", folder}, {type: "run", source}
    Out: {type: "loading", text}, {type: "ready"}, {type: "output", output}, {type: "done", failure},
         {type: "broken", reason} */
 
-const PYODIDE = new URL("../../lite/static/pyodide/", location).href;
+const PYODIDE = new URL("../../lite/static/pyodide/", HERE).href;
 const PACKAGES = ["ipykernel", "comm", "pyodide_kernel", "ipython", "numpy"];
 const say = (type, rest = {}) => postMessage({ type, ...rest });
 let reader;
@@ -26,7 +29,7 @@ self.fetch = async (...asked) => {
 async function start(folder) {
   say("loading", { text: "Loading Python" });
   importScripts(`${PYODIDE}pyodide.js`);
-  const code = fetch(new URL("code.zip", location)).then((answer) => answer.arrayBuffer());
+  const code = fetch(new URL("code.zip", HERE)).then((answer) => answer.arrayBuffer());
   const [python, archive] = await Promise.all([
     loadPyodide({ indexURL: PYODIDE, packages: PACKAGES, stdout: () => {}, stderr: () => {} }), code]);
   python.unpackArchive(archive, "zip", { extractDir: "/home/pyodide" });

@@ -77,7 +77,7 @@ def lora_class(config: dict[str, Any]) -> Callable[..., LoRALinear]:
 
 def _rank_stabilised_dora(weight: np.ndarray, bias: Any, lora_rank: int, lora_alpha: float
                           ) -> DoRALinear:
-    return DoRALinear(weight, bias, lora_rank, lora_alpha * sqrt(lora_rank))  # over the rank: rsLoRA
+    return DoRALinear(weight, bias, lora_rank, lora_alpha * sqrt(lora_rank))  # rsLoRA
 
 
 def _alpha(layer: LoRA, rslora: bool) -> float:
