@@ -42,6 +42,7 @@ SHARED = {"A": "base_model.vera_A", "B": "base_model.vera_B"}  # of all VeRA mod
 SERIES_SINCE = (0, 18)  # PEFT's version from which on OFT sums up the terms of oft_series.py
 #: What may be zero: VeRA's lambda_b and OFT's start there; tokens that no text had stay there.
 MAY_BE_ZERO = (".vera_lambda_b", ".oft_R.weight", ".lora_embedding_A")
+NEVER_ZERO = (*SHARED.values(), ".ia3_l")  # no training leaves a whole one so
 LoRA = LoRALinear | LoRAEmbedding
 
 

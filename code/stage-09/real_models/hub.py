@@ -338,8 +338,10 @@ def _read(tensors: dict[str, Tensor], key: str, dtype: Any) -> np.ndarray:
     """One array of the file, fit to be computed with."""
     stored = read_tensor(tensors[key], dtype)
     check_values(tensors[key].path, key, stored)
-    if not key.endswith(family_files.MAY_BE_ZERO):
-        check_written(tensors[key].path, key, stored, tensors[key])
+    if not key.endswith(family_files.MAY_BE_ZERO) and check_written(
+            tensors[key].path, key, stored, tensors[key]) and key.endswith(family_files.NEVER_ZERO):
+        raise HubError(f"{tensors[key].path}: {key} is zero throughout, as in a download that "
+                       "broke off: fetch the file again")
     return stored
 
 

@@ -30,8 +30,8 @@ def job(method, **changes):
 
 @pytest.fixture
 def few_names(monkeypatch):
-    """Sixty-four names of each list, so that a run of two steps takes no longer than these."""
-    monkeypatch.setattr(family, "load_names", lambda *part: load_names(*part)[:64])
+    """Sixteen names of each list, so that a run of two steps takes no longer than these."""
+    monkeypatch.setattr(family, "load_names", lambda *part: load_names(*part)[:16])
 
 
 @pytest.mark.parametrize("method", METHODS)
