@@ -82,6 +82,22 @@ def latency_rows(record: dict[str, Any]) -> list[list[str]]:
             for label, row in record["rows"].items()]
 
 
+def latency_words(record: dict[str, Any]) -> str:
+    """What the table of latencies says, smallest batch against largest."""
+    (first, small), *_, (last, large) = record["rows"].items()
+
+    def more(row: dict[str, Any], kind: str, side: str = "ours") -> str:
+        return f"{row[side][kind] / row[side]['merged'] - 1:+.0%}"
+    return (f"At {first}, LoRA beside the weights costs {more(small, 'lora')} and adapters "
+            f"{more(small, 'adapters')}; at {last}, {more(large, 'lora')} and "
+            f"{more(large, 'adapters')}. In PEFT the same LoRA costs "
+            f"{more(small, 'lora', 'theirs')} and {more(large, 'lora', 'theirs')}. Of arithmetic "
+            "both add about 2 %, whatever the batch; what stands above that are hundreds of small "
+            "products and calls more for each token. So one task on one model is merged. Many "
+            "tasks on one base pay for the memory that they save "
+            "([section 9.8](08-from-numpy-to-hugging-face.ipynb)).")
+
+
 def whole_rows(llama: dict[str, Any], nf4: dict[str, Any]) -> list[list[str]]:
     """Training steps, sampling and NF4: milliseconds of both sides, their ratio, the goal."""
     goals = {"training": 1 / 2, "sampling": 1 / 10, "quantize": 2, "dequantize": 1.5}
