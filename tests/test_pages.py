@@ -156,6 +156,17 @@ def test_a_page_has_one_title_and_a_language(html, page):
     assert soup(page).html["lang"] == "en"
 
 
+@every_page
+def test_a_term_leads_to_the_glossary_once_and_never_from_a_question(html, page):
+    links = soup(page).select("a.glossary-term")
+    leads = [link["href"] for link in links]
+    assert len(set(leads)) == len(leads)
+    assert not any(link.find_parent(class_="question") for link in links)
+    if page == "book/02-lora.html":
+        assert {"glossary.html#term-rank", "glossary.html#term-frozen"} <= set(leads)
+        assert not any(lead.endswith(("#term-block", "#term-GLUE")) for lead in leads)
+
+
 def test_every_notebook_and_chapter_is_in_the_book(html):
     sources = [path for pattern in ("*.ipynb", "*.md") for path in (ROOT / "book").rglob(pattern)
                if ".ipynb_checkpoints" not in path.parts]

@@ -4,6 +4,7 @@
   no launch, edit or repository button: each would lead nowhere.
 - A notebook's page has a menu that runs it: in the browser (tools/lite), on Binder, in Colab; or
   gives the file. The hosted ones need the repository's address.
+- A term of the glossary leads there from where a page first has it.
 - A notebook's line on its reading time gets its number from what the page holds (reading_time.py).
 - Markup of the theme and of docutils that screen readers stumble over is mended, and each page gets
   its Content-Security-Policy (content_policy.py).
@@ -296,6 +297,52 @@ def resolve_links_of_outputs(app, doctree, docname):
                 link["refuri"] = "#".join(filter(None, [address, anchor]))
 
 
+GLOSSARY = "book/glossary"
+SAY_OTHER_THINGS = {"block", "scaling"}  # also words of plain English in the text
+
+
+def glossary(env):
+    """{a term as the text may write it: its anchor}, of all the glossary's terms."""
+    return {name.strip(): anchor for term, _, kind, _, anchor, _ in
+            env.get_domain("std").get_objects() if kind == "term" for name in term.split(",")
+            if name.strip() not in SAY_OTHER_THINGS}
+
+
+def link_terms(app, doctree, docname):
+    """Let a term of the glossary lead there from where a page's running text first has it."""
+    terms = glossary(app.env)
+    if docname == GLOSSARY or not terms or app.builder.format != "html":
+        return
+    names = "|".join(sorted(map(re.escape, terms), key=len, reverse=True))
+    word = re.compile(rf"(?<![\w-])({names})s?(?![\w-])", re.IGNORECASE)
+    known = {name.lower(): name for name in terms}
+    page, seen = app.builder.get_relative_uri(docname, GLOSSARY), set()
+    for text in [text for part in doctree.findall(nodes.section) for text in running_text(part)]:
+        pieces, end = [], 0
+        for found in word.finditer(text):
+            name = known[found[1].lower()]
+            if name in seen or not name.islower() and name != found[1]:  # GLUE is no glue
+                continue
+            seen.add(name)
+            link = nodes.reference("", found[0], internal=True, classes=["glossary-term"],
+                                   refuri=f"{page}#{terms[name]}")
+            pieces += [nodes.Text(text[end:found.start()]), link]
+            end = found.end()
+        if pieces:
+            text.parent.replace(text, [*pieces, nodes.Text(text[end:])])
+
+
+def running_text(section):
+    """The plain words of a section's own paragraphs; a question's are the label of its choices."""
+    asked = False
+    for child in section.children:
+        if isinstance(child, nodes.raw):
+            asked = '<div class="question' in child.astext() or (
+                asked and "</div>" not in child.astext())
+        elif isinstance(child, nodes.paragraph) and not asked:
+            yield from (part for part in child.children if isinstance(part, nodes.Text))
+
+
 def set_reading_time(app, docname, source):
     """The number in a notebook's line on its reading time, from what it holds; the front page's."""
     if Path(app.env.doc2path(docname)).suffix == ".ipynb":
@@ -313,6 +360,7 @@ def setup(app):
     app.connect("builder-inited", place_extra_files)
     app.connect("source-read", set_reading_time)
     app.connect("doctree-resolved", resolve_links_of_outputs)
+    app.connect("doctree-resolved", link_terms)
     app.connect("html-page-context", add_buttons, priority=800)
     app.connect("html-page-context", describe)
     app.connect("html-page-context", drop_thebe, priority=900)
