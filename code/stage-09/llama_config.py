@@ -339,8 +339,8 @@ def read_rope(stored: dict[str, Any]) -> dict[str, Any]:
     bases = [stored[key].get("rope_theta") for key in ROPE if stored.get(key)]
     if "rope_theta" not in stored and len(bases) == 2 and bases[0] != bases[1]:
         # of two places transformers reads the older alone, and its default where that has none
-        raise ValueError(f"rope_theta is {short(bases[0])} in {ROPE[0]} and {short(bases[1])} in "
-                         f"{ROPE[1]}: which one counts? Write it in both")
+        raise ValueError(f"rope_theta is given twice, as {short(bases[0])} and {short(bases[1])}, "
+                         f"in {ROPE[0]} and {ROPE[1]}: which one counts? Write it in both")
     for key, found in given.items():
         for value in found:
             if value != found[0]:
