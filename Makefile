@@ -73,6 +73,10 @@ test: lint unit nbval site  ## run everything: lint, unit tests, notebooks, the 
 	@echo "==> All of it passed."
 endif
 
+# Two tests run side by side, each with a core: the threads of four would wait for each other, and
+# a notebook that trains took up to ten times as long.
+unit nbval site: export OMP_NUM_THREADS := 1
+
 lint: env
 	@echo "==> Lint"
 	@$(BIN)/ruff check .
