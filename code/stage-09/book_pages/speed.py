@@ -87,10 +87,10 @@ def latency_words(record: dict[str, Any]) -> str:
     (first, small), *_, (last, large) = record["rows"].items()
 
     def more(row: dict[str, Any], kind: str, side: str = "ours") -> str:
-        return f"{row[side][kind] / row[side]['merged'] - 1:+.0%}"
-    return (f"At {first}, LoRA beside the weights costs {more(small, 'lora')} and adapters "
-            f"{more(small, 'adapters')}; at {last}, {more(large, 'lora')} and "
-            f"{more(large, 'adapters')}. In PEFT the same LoRA costs "
+        return f"{100 * (row[side][kind] / row[side]['merged'] - 1):.0f} %"
+    return (f"At {first}, LoRA beside the weights costs {more(small, 'lora')} and adapters cost "
+            f"{more(small, 'adapters')} more than the merged model; at {last} it is "
+            f"{more(large, 'lora')} and {more(large, 'adapters')}. In PEFT the same LoRA costs "
             f"{more(small, 'lora', 'theirs')} and {more(large, 'lora', 'theirs')}. Of arithmetic "
             "both add about 2 %, whatever the batch; what stands above that are hundreds of small "
             "products and calls more for each token. So one task on one model is merged. Many "
