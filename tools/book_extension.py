@@ -321,9 +321,9 @@ def link_terms(app, doctree, docname):
         pieces, end = [], 0
         for found in word.finditer(text):
             name = known[found[1].lower()]
-            if name in seen or not name.islower() and name != found[1]:  # GLUE is no glue
+            if terms[name] in seen or not name.islower() and name != found[1]:  # GLUE is no glue
                 continue
-            seen.add(name)
+            seen.add(terms[name])
             link = nodes.reference("", found[0], internal=True, classes=["glossary-term"],
                                    refuri=f"{page}#{terms[name]}")
             pieces += [nodes.Text(text[end:found.start()]), link]
