@@ -340,7 +340,12 @@ def running_text(section):
             asked = '<div class="question' in child.astext() or (
                 asked and "</div>" not in child.astext())
         elif isinstance(child, nodes.paragraph) and not asked:
-            yield from (part for part in child.children if isinstance(part, nodes.Text))
+            inside = False  # of a tag, say a button, in which a link would be one too many
+            for part in child.children:
+                if isinstance(part, nodes.raw):
+                    inside = not part.astext().startswith("</")
+                elif isinstance(part, nodes.Text) and not inside:
+                    yield part
 
 
 def set_reading_time(app, docname, source):
