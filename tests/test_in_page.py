@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from types import SimpleNamespace
@@ -338,14 +339,20 @@ def reader(monkeypatch, tmp_path):
     return made
 
 
+def finish(work):
+    """Run to its end what is awaited; this thread has Playwright's loop."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
 @pytest.mark.parametrize("text", ["{half", "[1, 2]", "7", "[" * 100_000, b"\xff"])
 def test_nonsense_in_the_progress_file_breaks_no_cell(reader, tmp_path, text):
     data = text if isinstance(text, bytes) else text.encode()
     (tmp_path / "peft-book-progress.json").write_bytes(data)
-    assert asyncio.run(reader.run("1")) is None and reader.sent == []
+    assert finish(reader.run("1")) is None and reader.sent == []
 
 
 def test_a_pass_is_handed_to_the_page(reader, tmp_path):
     (tmp_path / "peft-book-progress.json").write_text('{"1": "2026-01-01"}')
-    asyncio.run(reader.run("1"))
+    finish(reader.run("1"))
     assert reader.sent == [{"output_type": "progress", "done": {"1": "2026-01-01"}}]
