@@ -18,7 +18,7 @@ import content_policy
 import lite_tools
 import notebooks
 import pytest
-from conftest import CHROMIUM, ROOT
+from conftest import CHROMIUM, PATIENCE, ROOT
 from in_page import build as in_page
 from lite import build as lite
 from test_accessibility import violations
@@ -199,7 +199,7 @@ except Exception:
     print("refused")"""
 
 
-def test_what_a_cell_runs_reaches_no_other_host(served_page, site):
+def test_what_a_cell_runs_reaches_no_other_host(chromium, site):
     """A worker from a file would have no policy; this one inherits the page's."""
     asked = []
 
@@ -213,9 +213,13 @@ def test_what_a_cell_runs_reaches_no_other_host(served_page, site):
     with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
         Thread(target=other.serve_forever, daemon=True).start()
         there = f"http://127.0.0.1:{other.server_port}/"
-        cell = Cell(served_page(EXERCISE), 0)
-        cell.press("Edit and run")
-        shown = cell.run(REACH.format(there=there, here=f"{site}/objects.inv"))
+        with chromium.new_context() as context:  # Playwright tells of requests that are refused
+            page = context.new_page()
+            page.set_default_timeout(PATIENCE)
+            page.goto(f"{site}/{EXERCISE}.html")
+            cell = Cell(page, 0)
+            cell.press("Edit and run")
+            shown = cell.run(REACH.format(there=there, here=f"{site}/objects.inv"))
         other.shutdown()
     assert shown.split() == ["refused"] * 2 + ["asked", "200", "answered", "200", "refused"]
     assert asked == []
