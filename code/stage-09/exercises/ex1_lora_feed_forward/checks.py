@@ -347,8 +347,7 @@ def _large(trial: Trial) -> None:
 @EXERCISE.test(3, "interface", "backward refuses to be first, and another shape")
 def _order(trial: Trial) -> None:
     block, *_ = _block(trial)
-    trial.refuses("backward before forward", lambda: block.backward(trial.normal(4, D)),
-                  (RuntimeError,), GENERAL["backward-first"])
+    trial.refuses_backward_first(block, trial.normal(4, D))
     trial.call(block.forward, trial.normal(4, D))
     trial.refuses("a grad_output of one row for four",
                   lambda: block.backward(trial.normal(1, D)))

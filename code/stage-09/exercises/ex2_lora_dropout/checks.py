@@ -423,8 +423,7 @@ def _defaults(trial: Trial) -> None:
 @EXERCISE.test(4, "interface", "backward before forward raises RuntimeError")
 def _order(trial: Trial) -> None:
     layer, _ = _layer(trial, 0.0)
-    trial.refuses("backward before forward", lambda: layer.backward(trial.normal(4, OUT)),
-                  (RuntimeError,), GENERAL["backward-first"])
+    trial.refuses_backward_first(layer, trial.normal(4, OUT))
 
 
 @EXERCISE.test(4, "shapes", "gradients have the shapes of what they belong to")

@@ -262,8 +262,7 @@ def _forward_dtype(trial: Trial) -> None:
 @EXERCISE.test(3, "interface", "backward refuses to be first, and another shape")
 def _order(trial: Trial) -> None:
     adapter, *_ = _adapter(trial)
-    trial.refuses("backward before forward", lambda: adapter.backward(_x(trial)), (RuntimeError,),
-                  GENERAL["backward-first"])
+    trial.refuses_backward_first(adapter, _x(trial))
     trial.call(adapter.forward, _x(trial))
     trial.refuses(f"a grad_output of one row for {ROWS}",
                   lambda: adapter.backward(trial.normal(1, D)))

@@ -188,8 +188,7 @@ def _anew(trial: Trial) -> None:
 @EXERCISE.test(3, "interface", "backward before forward raises RuntimeError")
 def _order(trial: Trial) -> None:
     mlp, _ = _mlp(trial)
-    trial.refuses("backward before forward", lambda: mlp.backward(trial.normal(*PREFIX)),
-                  (RuntimeError,), GENERAL["backward-first"])
+    trial.refuses_backward_first(mlp, trial.normal(*PREFIX))
 
 
 @EXERCISE.test(3, "shapes", "gradients have the shapes of what they belong to")

@@ -362,8 +362,7 @@ def _dtype_forward(trial: Trial) -> None:
 @EXERCISE.test(3, "interface", "backward before forward raises RuntimeError")
 def _order(trial: Trial) -> None:
     layer, _, _ = _layer(trial)
-    trial.refuses("backward before forward", lambda: layer.backward(trial.normal(BATCH, T, D)),
-                  (RuntimeError,), GENERAL["backward-first"])
+    trial.refuses_backward_first(layer, trial.normal(BATCH, T, D))
 
 
 def _backward(trial: Trial, shape: tuple) -> tuple:

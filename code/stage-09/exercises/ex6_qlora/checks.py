@@ -832,8 +832,7 @@ def _layer_refuses(trial: Trial) -> None:
 @EXERCISE.test(5, "interface", "backward before forward raises RuntimeError")
 def _order(trial: Trial) -> None:
     layer, *_ = _layer(trial)
-    trial.refuses("backward before forward", lambda: layer.backward(trial.normal(ROWS, OUT)),
-                  (RuntimeError,), GENERAL["backward-first"])
+    trial.refuses_backward_first(layer, trial.normal(ROWS, OUT))
 
 
 @EXERCISE.test(5, "shapes", "gradients have the shapes of what they belong to")

@@ -248,8 +248,7 @@ def _forward_dtype(trial: Trial) -> None:
 @EXERCISE.test(3, "interface", "backward refuses to be first, and another shape")
 def _order(trial: Trial) -> None:
     (layer, _), (x, G) = _layer(trial), _data(trial)
-    trial.refuses("backward before forward", lambda: layer.backward(G), (RuntimeError,),
-                  GENERAL["backward-first"])
+    trial.refuses_backward_first(layer, G)
     trial.call(layer.forward, x)
     trial.refuses(f"a grad_output of one row for {ROWS}",
                   lambda: layer.backward(trial.normal(1, OUT)))

@@ -316,8 +316,7 @@ def _right(frozen: Arrays, vectors: Arrays, x: np.ndarray, last: str = "") -> np
 def _order(trial: Trial) -> None:
     block, *_ = _block(trial)
     x = trial.normal(ROWS, D, seed=2)
-    trial.refuses("backward before forward", lambda: block.backward(x), (RuntimeError,),
-                  GENERAL["backward-first"])
+    trial.refuses_backward_first(block, x)
     trial.call(block.forward, x)
     trial.refuses(f"a grad_output of one row for {ROWS}",
                   lambda: block.backward(trial.normal(1, D)))

@@ -212,6 +212,11 @@ class Trial(Comparisons):
             raise Found(GENERAL["shared"], f"{what} found what another object had left in {name}.")
         raise Found(diagnosis, f"{what} raised no {expected}.")
 
+    def refuses_backward_first(self, thing: Any, grad_output: np.ndarray) -> None:
+        """Raise `Found` unless `backward` of what has seen no forward raises RuntimeError."""
+        self.refuses("backward before forward", lambda: thing.backward(grad_output),
+                     (RuntimeError,), GENERAL["backward-first"])
+
 
 def _what(name: str) -> str:
     return name if name == "output" else f"gradient of {name}"

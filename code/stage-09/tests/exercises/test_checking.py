@@ -468,7 +468,8 @@ def test_pages_and_headings_that_diagnoses_name_exist():
         headings = re.findall(r"^#{2,3} (.*)$", text, re.MULTILINE)
         assert set(HEADINGS.get(key, {}).values()) <= set(headings)
         assert key == "statement" or HEADINGS[key][""]
-    assert all(f"(exercise-{number_of(home)})=" in text for home in checks.HOMES.values())
+    assert [*map(number_of, checks.HOMES.values())] == [*range(1, checks.EXERCISES + 1)]
+    assert all(f"(exercise-{number})=" in text for number in range(1, checks.EXERCISES + 1))
 
 
 @pytest.mark.parametrize(("mistake", "read", "kind", "heading"), [

@@ -653,7 +653,8 @@ def test_a_download_that_broke_off_is_refused_though_the_file_has_its_length(par
     hub.save_llama(base(config=LlamaConfig(500, 64, 96, 2, 4, 2, tie_word_embeddings=False)),
                    tmp_path)
     blank_after(tmp_path / SINGLE, part)
-    with pytest.raises(HubError, match=f"{SINGLE}: .* is zero (thr|in a large|at its e).*fetch"):
+    zero = "is zero (throughout|in a large part|at its end)"
+    with pytest.raises(HubError, match=f"{SINGLE}: .* {zero}.*fetch"):
         hub.load_llama(tmp_path)
 
 
@@ -748,7 +749,8 @@ def test_a_file_that_ends_in_the_middle_of_its_last_array_is_refused(kind, tmp_p
         hub.save_llama(model, tmp_path, max_shard_bytes=1)
         path = tmp_path / f"model-0000{8 if kind == 'shard' else 1}-of-00020.safetensors"
     path.write_bytes(path.read_bytes()[:-200] + bytes(200))
-    with pytest.raises(HubError, match=f"{path.name}: .*is zero (in a large|at its end).*fetch"):
+    zero = "is zero (in a large part|at its end)"
+    with pytest.raises(HubError, match=f"{path.name}: .*{zero}.*fetch"):
         hub.load_adapter(base(config=config), tmp_path) if kind == "adapter" else (
             hub.load_llama(tmp_path))
 
