@@ -197,10 +197,10 @@ def key(job: dict[str, Any]) -> tuple:
     return tuple(job[name] for name in ("target", "method", "size", "lr", "seed", "steps"))
 
 
-def _job(kind: str, target: str, method: str, size: int, lr: float, seed: int, steps: int
-         ) -> dict[str, Any]:
-    return {"kind": kind, "target": target, "method": method, "size": size, "lr": lr, "seed": seed,
-            "steps": steps}
+def _job(kind: str, target: str, method: str, lr: float, seed: int, steps: int,
+         settings: dict[str, Setting] = METHODS) -> dict[str, Any]:
+    return {"kind": kind, "target": target, "method": method, "size": settings[method].size,
+            "lr": lr, "seed": seed, "steps": steps}
 
 
 def swept(rows: Iterable[dict], target: str, method: str, steps: int = STEPS,
@@ -234,13 +234,13 @@ def unfinished(rows: Sequence[dict], targets: Sequence[str] = TARGETS,
     """What to run next, target by target: the rates that sweeps still lack, then seed by seed."""
     done, of = {key(row) for row in rows}, {"settings": settings}
     for target in targets:
-        jobs = [_job("sweep", target, m, settings[m].size, lr, seed, steps) for m in methods
+        jobs = [_job("sweep", target, m, lr, seed, steps, **of) for m in methods
                 for lr in next_rates(swept(rows, target, m, steps, sweep_seeds, **of),
                                      settings[m].start)
                 for seed in sweep_seeds]
-        jobs = jobs or [_job("report", target, m, settings[m].size,
-                             chosen_rate(rows, target, m, steps, sweep_seeds, **of), seed, steps)
-                        for seed in seeds for m in methods]
+        jobs = jobs or [_job("report", target, m, chosen_rate(
+            rows, target, m, steps, sweep_seeds, **of), seed, steps, **of)
+            for seed in seeds for m in methods]
         if jobs := [job for job in jobs if key(job) not in done]:
             return jobs
     return []
