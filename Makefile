@@ -140,6 +140,7 @@ smollm2: env  ## fetch a real language model of 135 million parameters (93 MB, o
 
 experiments-smollm2: smollm2  ## teach it schedules: every run that is not recorded yet
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.smollm2 run
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family_speaking run
 	@cd code/stage-09 && ../../$(BIN)/python -m exercises.ex6_qlora.speaking
 
 bench: env oracle  ## time everything beside PyTorch and Hugging Face; rewrites the page on speed

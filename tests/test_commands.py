@@ -142,6 +142,7 @@ LEFT = {
     "python -m experiments.small_llama timing": "times are a quiet machine's, and are committed",
     "python -m experiments.small_llama table": "rewrites a committed table",
     "python -m experiments.smollm2": "hours, or the record's own table",
+    "python -m experiments.family_speaking": "likewise",
     "python -m exercises.ex6_qlora.speaking": "an hour",
     "python -m exercises.stretch_goals": "half an hour",
     "python -m experiments.family table": "prints what is committed",

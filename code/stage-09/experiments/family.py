@@ -197,15 +197,17 @@ def key(job: dict[str, Any]) -> tuple:
     return tuple(job[name] for name in ("target", "method", "size", "lr", "seed", "steps"))
 
 
-def _job(kind: str, target: str, method: str, lr: float, seed: int, steps: int) -> dict[str, Any]:
-    return {"kind": kind, "target": target, "method": method, "size": METHODS[method].size,
+def _job(kind: str, target: str, method: str, lr: float, seed: int, steps: int,
+         settings: dict[str, Setting] = METHODS) -> dict[str, Any]:
+    return {"kind": kind, "target": target, "method": method, "size": settings[method].size,
             "lr": lr, "seed": seed, "steps": steps}
 
 
 def swept(rows: Iterable[dict], target: str, method: str, steps: int = STEPS,
-          seeds: Sequence[int] = SWEEP_SEEDS) -> dict[float, float]:
+          seeds: Sequence[int] = SWEEP_SEEDS, settings: dict[str, Setting] = METHODS
+          ) -> dict[float, float]:
     """Mean validation losses of the rates that all seeds tried, inf where one diverged."""
-    wanted = target, method, METHODS[method].size, steps
+    wanted = target, method, settings[method].size, steps
     tried: dict[float, dict[int, float]] = {}
     for row in rows:
         if tuple(row[name] for name in ("target", "method", "size", "steps")) == wanted:
@@ -215,10 +217,11 @@ def swept(rows: Iterable[dict], target: str, method: str, steps: int = STEPS,
 
 
 def chosen_rate(rows: Sequence[dict], target: str, method: str, steps: int = STEPS,
-                seeds: Sequence[int] = SWEEP_SEEDS) -> float:
+                seeds: Sequence[int] = SWEEP_SEEDS, settings: dict[str, Setting] = METHODS
+                ) -> float:
     """The rate with the lowest validation loss, a worse one on each side; else ValueError."""
-    tried = swept(rows, target, method, steps, seeds)
-    if missing := next_rates(tried, METHODS[method].start):
+    tried = swept(rows, target, method, steps, seeds, settings)
+    if missing := next_rates(tried, settings[method].start):
         raise ValueError(f"the sweep of {method} on {target} lacks rates {missing}; "
                          "`python -m experiments.family run` goes on with it")
     return min(tried, key=tried.__getitem__)
@@ -226,16 +229,18 @@ def chosen_rate(rows: Sequence[dict], target: str, method: str, steps: int = STE
 
 def unfinished(rows: Sequence[dict], targets: Sequence[str] = TARGETS,
                methods: Iterable[str] = METHODS, seeds: Sequence[int] = SEEDS,
-               steps: int = STEPS, sweep_seeds: Sequence[int] = SWEEP_SEEDS
-               ) -> list[dict[str, Any]]:
+               steps: int = STEPS, sweep_seeds: Sequence[int] = SWEEP_SEEDS,
+               settings: dict[str, Setting] = METHODS) -> list[dict[str, Any]]:
     """What to run next, target by target: the rates that sweeps still lack, then seed by seed."""
-    done = {key(row) for row in rows}
+    done, of = {key(row) for row in rows}, {"settings": settings}
     for target in targets:
-        jobs = [_job("sweep", target, m, lr, seed, steps) for m in methods
-                for lr in next_rates(swept(rows, target, m, steps, sweep_seeds), METHODS[m].start)
+        jobs = [_job("sweep", target, m, lr, seed, steps, **of) for m in methods
+                for lr in next_rates(swept(rows, target, m, steps, sweep_seeds, **of),
+                                     settings[m].start)
                 for seed in sweep_seeds]
-        jobs = jobs or [_job("report", target, m, chosen_rate(rows, target, m, steps, sweep_seeds),
-                             seed, steps) for seed in seeds for m in methods]
+        jobs = jobs or [_job("report", target, m, chosen_rate(
+            rows, target, m, steps, sweep_seeds, **of), seed, steps, **of)
+            for seed in seeds for m in methods]
         if jobs := [job for job in jobs if key(job) not in done]:
             return jobs
     return []
