@@ -232,9 +232,8 @@ def more_rank_learns_more(record: Record) -> str:
 
 @claim
 def a_prefix_beats_a_prompt(record: Record) -> str:
-    """On Turkish, one virtual token as a prefix is ahead of twenty as a prompt, at their rates."""
-    prefix = record("report", "prefix", 1, "turkish")
-    prompt = record("report", "prompt", 20, "turkish")
+    """On Turkish, one virtual token as a prefix is ahead of twenty as a prompt, at own rates."""
+    prefix, prompt = record.own("prefix", 1, "turkish"), record.own("prompt", 20, "turkish")
     lead = better(prefix, prompt)
     return (f"One virtual token as a *prefix*, {prefix['trainable']} parameters in all layers, "
             f"reaches {_losses(prefix)} on Turkish. Twenty as a *prompt*, "
