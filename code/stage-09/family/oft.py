@@ -13,8 +13,7 @@ class OFTLinear(FrozenLinear):
         R = (I + Q) (I - Q)^-1 = 2 K - I with K = (I - Q)^-1
 
     It trains q (blocks, block_size (block_size - 1) / 2), from zero, where R = I. PEFT's exact form
-    has -Q for Q; for its default see oft_series.py. `block_size` must divide `in`.
-    Source: Qiu et al., arXiv 2306.07280.
+    has -Q for Q; for its default see oft_series.py. Source: Qiu et al., arXiv 2306.07280.
     """
 
     trainable = ("q",)
@@ -37,28 +36,25 @@ class OFTLinear(FrozenLinear):
     def _map(self, Q: np.ndarray, I: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # noqa: E741
         return 2 * (K := np.linalg.inv(I - Q)) - I, K
 
-    def _to_Q(self, D: np.ndarray, K: np.ndarray) -> np.ndarray:
+    def _to_Q(self, D: np.ndarray, K: np.ndarray) -> np.ndarray:  # dLoss/dQ, from D = dLoss/dR
         return 2 * K.swapaxes(1, 2) @ D @ K.swapaxes(1, 2)
 
+    def _turn(self, x: np.ndarray, R: np.ndarray) -> np.ndarray:  # x R, block by block
+        return (x.reshape(len(x), *R.shape[:2]).swapaxes(0, 1) @ R).swapaxes(0, 1).reshape(x.shape)
+
     def _forward(self, x: np.ndarray) -> np.ndarray:
-        R, K = self._rotation()
-        self.cache |= {"R": R, "K": K}
-        return _turn(x, R) @ self.weight.T + self.b  # (n, out)
+        self.cache["R"], self.cache["K"] = self._rotation()
+        return self._turn(x, self.cache["R"]) @ self.weight.T + self.b  # (n, out)
 
     def _backward(self, G: np.ndarray) -> np.ndarray:
-        """With D = dLoss/dR:  dLoss/dQ = 2 K^T D K^T, and q hears from above minus from below."""
         x, R, K = self._remembered("x", "R", "K")
         GW = G @ self.weight  # (n, in)
         by_block = (*R.shape[:2], -1)  # (blocks, size, n)
         D = x.T.reshape(by_block).astype(K.dtype) @ GW.T.reshape(by_block).swapaxes(1, 2)
         dQ = self._to_Q(D, K)
-        self.q_grad = (dQ - dQ.swapaxes(1, 2))[:, *self.above]
-        return _turn(GW, R.swapaxes(1, 2))
+        self.q_grad = (dQ - dQ.swapaxes(1, 2))[:, *self.above]  # q stands below as -q
+        return self._turn(GW, R.swapaxes(1, 2))
 
     def merge(self) -> tuple[np.ndarray, np.ndarray | None]:
         R = self._rotation()[0].swapaxes(1, 2)
-        return _turn(self.weight, R), None if self.bias is None else self.bias.copy()
-
-
-def _turn(x: np.ndarray, R: np.ndarray) -> np.ndarray:  # x R, block by block
-    return (x.reshape(len(x), *R.shape[:2]).swapaxes(0, 1) @ R).swapaxes(0, 1).reshape(x.shape)
+        return self._turn(self.weight, R), None if self.bias is None else self.bias.copy()

@@ -356,6 +356,7 @@ COUNTS = {
     "vera": lambda model, names: accounting.count_vera(model, 2, names),
     "ia3": lambda model, names: accounting.count_ia3(model, names, []),
     "ia3, feed-forward": lambda model, names: accounting.count_ia3(model, names, names),
+    "oft": lambda model, names: accounting.count_method(model, "oft", names, oft_block_size=4),
 }
 
 
