@@ -50,6 +50,25 @@ def served(folder):
     server.server_close()
 
 
+@contextmanager
+def other_host():
+    """The address of a server that answers everybody, and the list of what it was asked."""
+    asked = []
+
+    class Other(Quiet):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Access-Control-Allow-Origin", "*")
+            self.send_header("Content-Type", "text/javascript")
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", asked
+        server.shutdown()
+
+
 def open_notebook(page, address, name, app="notebooks"):
     """Open a notebook by its path from the root and wait until its kernel has started."""
     page.goto(f"{address}/lite/{app}/index.html?path={name}")

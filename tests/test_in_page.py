@@ -10,8 +10,6 @@ import os
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from types import SimpleNamespace
 
 import content_policy
@@ -201,18 +199,7 @@ except Exception:
 
 def test_what_a_cell_runs_reaches_no_other_host(chromium, site):
     """A worker from a file would have no policy; this one inherits the page's."""
-    asked = []
-
-    class Other(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Access-Control-Allow-Origin", "*")
-            self.end_headers()
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
-        Thread(target=other.serve_forever, daemon=True).start()
-        there = f"http://127.0.0.1:{other.server_port}/"
+    with lite_tools.other_host() as (there, asked):
         with chromium.new_context() as context:  # Playwright tells of requests that are refused
             page = context.new_page()
             page.set_default_timeout(PATIENCE)
@@ -220,7 +207,6 @@ def test_what_a_cell_runs_reaches_no_other_host(chromium, site):
             cell = Cell(page, 0)
             cell.press("Edit and run")
             shown = cell.run(REACH.format(there=there, here=f"{site}/objects.inv"))
-        other.shutdown()
     assert shown.split() == ["refused"] * 2 + ["asked", "200", "answered", "200", "refused"]
     assert asked == []
 

@@ -76,16 +76,54 @@ def test_notebook_runs_in_the_browser(visit, site, name):
             "no check passes on this page: is the pattern still right?"
 
 
-def test_python_starts_with_the_page_and_again_with_its_kernel(visit, site):
-    page, faults = visit
-    workers = []
-    page.on("worker", lambda worker: workers.append(urlsplit(worker.url).path))
-    lite_tools.open_notebook(page, site, EXERCISE)
-    assert workers == ["/lite/early.js"], "JupyterLite did not take the worker that was there"
-    assert page.evaluate(PRINTED, "print(2 + 3)") == "5"
-    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
-    assert page.evaluate(PRINTED, "print(2 + 3)") == "5"
-    assert len(workers) == 2 and "pyodide-kernel-extension" in workers[1]
+#: What a cell may try at another host, and at the book's own; in the end one line of what came.
+REACH = """import asyncio, js
+came = []
+for address in ({there!r}, {here!r}):
+    request = js.XMLHttpRequest.new()
+    try:
+        request.open("GET", address, False)
+        request.send()
+        came.append(request.status)
+    except Exception:
+        came.append("no")
+    try:
+        came.append((await js.fetch(address)).status)
+    except Exception:
+        came.append("no")
+for way in ("importScripts(there)", "WebSocket.new(there.replace('http', 'ws'))",
+            "EventSource.new(there)", "Worker.new(there)"):
+    try:
+        eval("js." + way, {{"js": js, "there": {there!r}}})
+    except Exception:
+        pass  # some are refused at once, some later: the host says whether it was asked
+for script in {scripts!r}:  # a worker from a file would come under no policy
+    worker, heard = js.Worker.new(script), asyncio.Event()
+    worker.onerror = lambda event: (came.append("ends"), event.preventDefault(), heard.set())
+    await asyncio.wait_for(heard.wait(), 10)
+print(" ".join(map(str, came)))"""
+
+
+def test_python_starts_with_the_page_and_again_with_its_kernel_and_reaches_no_other_host(
+        chromium, site):
+    """Without `visit`: Playwright tells of requests that are refused, too."""
+    kernels = (HTML / "lite/extensions/@jupyterlite/pyodide-kernel-extension/static").glob("*.js")
+    scripts = [f"{site}/lite/early.js", *(f"{site}/{path.relative_to(HTML).as_posix()}"
+               for path in kernels if path.read_text("utf-8").startswith(lite.GUARD))]
+    assert len(scripts) == 3
+    with chromium.new_context() as context, lite_tools.other_host() as (there, asked):
+        page, workers, faults = context.new_page(), [], []
+        page.on("worker", lambda worker: workers.append(worker.url))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        lite_tools.open_notebook(page, site, EXERCISE)
+        reach = REACH.format(there=there, here=f"{site}/objects.inv", scripts=scripts)
+        assert page.evaluate(PRINTED, reach) == "no no 200 200 ends ends ends"
+        page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+        assert page.evaluate(PRINTED, reach) == "no no 200 200 ends ends ends"
+    started = [url for url in workers if url not in scripts]  # a cell tries those
+    assert len(started) == 2, "JupyterLite did not take the worker that was there"
+    assert all(url.startswith(f"blob:{site}/") for url in started)
+    assert asked == []
     assert faults == []
 
 
@@ -151,7 +189,7 @@ def test_a_kernel_that_starts_otherwise_is_noticed(tmp_path):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks/index.html").write_text('<meta charset="utf-8" />')
     with pytest.raises(RuntimeError, match="early.js"):
-        lite.start_early(tmp_path)
+        lite.start_workers(tmp_path)
 
 
 def test_a_change_survives_a_reload_and_start_again_forgets_it(visit, site):

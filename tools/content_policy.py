@@ -28,9 +28,8 @@ SOURCES = {
     "base-uri": "'none'",
 }
 #: Those of JupyterLite's pages, which compile schemas and Python, make workers and show what cells
-#: made. A notebook that somebody sends may run its stored scripts there when it is opened, as in
-#: any Jupyter; they cannot ask or tell another host anything. Its cells can, once a reader runs
-#: them: JupyterLite starts Python in a worker from a file, which no policy of a page reaches.
+#: made. A notebook that somebody sends may run its scripts there, as in any Jupyter; they can ask
+#: or tell no other host anything. Nor can its cells: Python's worker starts in a blob (early.js).
 JUPYTERLITE = SOURCES | {
     "script-src": "'self' blob: 'unsafe-eval'",
     "style-src": "'self' 'unsafe-inline'",
@@ -38,7 +37,7 @@ JUPYTERLITE = SOURCES | {
     "font-src": "'self' data:",
     "media-src": "'self' data: blob:",
     "connect-src": "'self' data: blob:",
-    "worker-src": "'self' blob:",
+    "worker-src": "'self' blob:",  # 'self' for the service worker, through which cells read files
     "manifest-src": "'self'",
     "form-action": "'none'",
 }

@@ -321,20 +321,32 @@ def distrust(folder):
                            "distrust() expects one: look whether it can go, or must be mended")
 
 
-def start_early(folder):
-    """Let the pages of notebooks start Python before JupyterLite asks for it; see early.js."""
+#: Before a kernel's script. Nobody's cell may start it as a worker of its own, from its file.
+GUARD = 'if (location.protocol !== "blob:") throw new Error("only in a blob: see early.js");\n'
+
+
+def start_workers(folder):
+    """Let JupyterLite's workers come under the policy of its pages, and Python start early.
+
+    See early.js. A kernel's script runs in a blob alone.
+    """
     scripts = folder / "extensions/@jupyterlite/pyodide-kernel-extension/static"
-    asks = r"crossOriginIsolated\?new Worker\(.*?:new Worker\(new URL\(\w\.p\+\w\.u\((\d+)\)"
-    found = {number for path in scripts.glob("*.js")
-             for number in re.findall(asks, path.read_text("utf-8"))}
+    asks = (r"crossOriginIsolated\?new Worker\(new URL\(\w\.p\+\w\.u\((\d+)\).*?"
+            r":new Worker\(new URL\(\w\.p\+\w\.u\((\d+)\)")
+    found = {numbers for path in scripts.glob("*.js")
+             for numbers in re.findall(asks, path.read_text("utf-8"))}
     if len(found) != 1:
         raise RuntimeError("JupyterLite no longer makes its worker as early.js expects: mend that "
-                           "file, or drop start_early(); notebooks then start a second later")
-    kernel = next(scripts.glob(f"{found.pop()}.*.js")).relative_to(folder).as_posix()
+                           "file, else what a notebook runs reaches every host")
+    isolated, plain = (next(scripts.glob(f"{number}.*.js")) for number in found.pop())
+    for path in (isolated, plain):
+        write_whole(path, GUARD + path.read_text("utf-8"))
     config = json.loads((HERE / "jupyter-lite.json").read_text("utf-8"))["jupyter-config-data"]
     settings = config["litePluginSettings"]["@jupyterlite/pyodide-kernel-extension:kernel"]
-    run_first(folder, "notebooks", "early.js", KERNEL=kernel,
-              OPTIONS=settings["loadPyodideOptions"])
+    for page in folder.glob("*/index.html"):
+        run_first(folder, page.parent.name, "early.js",
+                  KERNEL=plain.relative_to(folder).as_posix(),
+                  OPTIONS=settings["loadPyodideOptions"])
 
 
 def run_first(folder, app, script, **constants):
@@ -394,7 +406,7 @@ def build():
             raise RuntimeError(f"JupyterLite failed:\n{(done.stdout + done.stderr)[-3000:]}")
     mend(LITE)
     distrust(LITE)
-    start_early(LITE)
+    start_workers(LITE)
     pages = [path.relative_to(ROOT).as_posix() for path in book_files()
              if path.suffix in (".md", ".ipynb")]
     run_first(LITE, "notebooks", "to-book.js", BOOK=pages)

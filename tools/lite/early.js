@@ -1,29 +1,38 @@
-/* Start Python while JupyterLite itself still loads: on two cores the two go side by side.
+/* The first script of JupyterLite's pages (build.py sets KERNEL, the kernel's own script, and OPTIONS,
+   what that script gives to Pyodide).
 
-   JupyterLite starts its worker, and with it Python, only when the notebook is open. The page of a
-   notebook runs this file before all else; it makes the worker from this same file at once, which
-   loads Python, the packages and their modules, then the kernel's own script (KERNEL, set by build.py
-   together with OPTIONS, what that script gives to Pyodide). When JupyterLite then asks for its worker,
-   it gets this one; asked for Python, the worker gives the one on its way. A kernel that is restarted
-   gets a worker of its own as ever. */
+   A worker from a file comes under no policy, and what a notebook runs in it reaches any host; one from
+   a blob inherits the page's. So each worker of these pages starts in a blob that loads its file.
+
+   And Python starts while JupyterLite itself still loads: on two cores the two go side by side.
+   JupyterLite starts its worker only when the notebook is open. The page of a notebook makes it here
+   at once, from this same file, which loads Python, the packages and their modules, then KERNEL. When
+   JupyterLite then asks for its worker, it gets this one; asked for Python, the worker gives the one
+   on its way. A kernel that is restarted gets a worker of its own as ever. */
 
 if (self.document) {
-  const here = document.currentScript.src;
-  // With these headers (COOP, COEP) a server asks for the kernel's other worker, which we leave alone.
-  if (!crossOriginIsolated && new URLSearchParams(location.search).get("path")?.endsWith(".ipynb")) {
-    const Plain = Worker, early = new Plain(here);
-    self.Worker = class extends Plain {
-      constructor(url, options) {
-        if (String(url).includes(KERNEL)) {
-          self.Worker = Plain;
-          return early;
-        }
-        super(url, options);
+  const Plain = Worker, root = new URL(".", document.currentScript.src).href;
+  const blob = (code) => URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  // With these headers (COOP, COEP) a server asks for the kernel's other worker: not before its time.
+  let early = !crossOriginIsolated && location.pathname.includes("/notebooks/")
+    && new URLSearchParams(location.search).get("path")?.endsWith(".ipynb")
+    && new Plain(blob(`const ROOT = ${JSON.stringify(root)}; importScripts(ROOT + "early.js");`));
+  self.Worker = class extends Plain {
+    constructor(url, options) {
+      const { href, protocol } = new URL(url, document.baseURI), file = JSON.stringify(href);
+      if (early && href.includes(KERNEL)) {
+        const taken = early;
+        early = null;
+        return taken;
       }
-    };
-  }
+      if (/^https?:$/.test(protocol)) {
+        url = blob(options?.type === "module" ? `import ${file};` : `importScripts(${file});`);
+      }
+      super(url, options);
+    }
+  };
 } else {
-  const folder = new URL("static/pyodide/", location).href;
+  const folder = `${ROOT}static/pyodide/`;
   let given, python;
   // pyodide.js sets this name, and the kernel's script runs that file again: the second time in vain.
   Object.defineProperty(self, "loadPyodide", {
@@ -36,5 +45,5 @@ if (self.document) {
     return pyodide;
   });
   given = () => python;
-  importScripts(KERNEL);
+  importScripts(ROOT + KERNEL);
 }
