@@ -123,6 +123,7 @@ experiments: env  ## run every experiment of section 9.7 again from nothing (und
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama run --fresh
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama timing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama table
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.update
 
 experiments-family: env  ## compare the family of methods: every run that is not recorded yet (half an hour from nothing)
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family run

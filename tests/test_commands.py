@@ -146,6 +146,7 @@ LEFT = {
     "python -m exercises.ex6_qlora.speaking": "an hour",
     "python -m exercises.stretch_goals": "half an hour",
     "python -m experiments.family table": "prints what is committed",
+    "python -m experiments.update": "rewrites committed data",
     "vllm serve": "a card and a package that we do not have", "curl": "asks what vllm serves",
     ".venv/bin/hf download": "a gigabyte, and a network; tests use a download of our own making",
     "otter": "another's grader, in another environment; harness/outside.py has tests of its own",

@@ -5,6 +5,7 @@ compared with `peft.py` or `accounting.py`.
 """
 
 import json
+import re
 from itertools import product
 
 import numpy as np
@@ -13,8 +14,9 @@ from conftest import ROOT
 from playwright.sync_api import expect
 
 import peft
-from book_pages.widgets import answers, explorer, outlier, seeds
+from book_pages.widgets import answers, explorer, outlier, seeds, update
 from exercises.ex6_qlora.levels import NF4
+from experiments.update import load_update
 from real_models import accounting
 
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 375, "height": 800}}
@@ -65,7 +67,7 @@ def widgets():
             "bottleneck": explorer.bottleneck_widget(), "lengths": explorer.lengths_widget(),
             "runs": recorded_runs(), "memory": explorer.memory_explorer(),
             "answers": speaking_answers(), "outlier": outlier.OutlierExplorer(LEVELS),
-            "seeds": seeds.SeedExplorer(LOSSES)}
+            "seeds": seeds.SeedExplorer(LOSSES), "update": update.UpdateExplorer(load_update())}
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,7 @@ def open_page(chromium, address):
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or trouble.append(request.url))
         page.goto(address)
-        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 9")
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 10")
         return page
 
     yield open_
@@ -553,3 +555,70 @@ def test_each_draw_of_seeds_is_shown_in_its_order(open_page):
             assert f"{order[0][1]} leads" in words
             page.locator("#seeds [data-name=again]").click()
             page.evaluate("frame()")
+
+
+# ------------------------------------------------------------------------------------- update
+
+
+def test_a_cell_of_the_update_is_row_times_column_at_every_rank(open_page):
+    matrix = load_update()
+    u, sigma, vt = np.linalg.svd(matrix)
+    page = open_page("dark", "phone")
+
+    def check(rank, row, column):
+        page.evaluate("frame()")
+        products = u[row] * sigma * vt[:, column]
+        words = page.locator("#update .pw-sum").text_content().replace("\u2212", "-")
+        assert f"Row {row + 1} of B times column {column + 1} of A:" in words
+        kept, whole = re.search(r"= (\S+), \d+ prod.* has (\S+)\.", words).groups()
+        assert float(kept) == pytest.approx(products[:rank].sum(), abs=1e-3)
+        assert float(whole) == pytest.approx(matrix[row, column], abs=1e-3)
+        missing = np.linalg.norm(sigma[rank:]) / np.linalg.norm(sigma)
+        words = page.locator("#update .pw-headline").text_content()
+        assert float(words.partition("\u00a0")[0]) == pytest.approx(100 * missing, abs=0.06)
+        assert f"at rank {rank};" in words
+        coloured = page.locator("#update .pw-terms").first.locator(".pw-in").count()
+        assert coloured == rank
+
+    product = page.locator("#update canvas").last
+    product.scroll_into_view_if_needed()
+    box = product.bounding_box()
+    for rank, row, column in ((1, 0, 63), (8, 40, 3), (64, 21, 22)):
+        move(page, "update", "rank", rank - 1)
+        page.mouse.move(box["x"] + (column + 0.5) * box["width"] / 64,
+                        box["y"] + (row + 0.5) * box["height"] / 64)
+        check(rank, row, column)
+    # The hand off the mouse: sliders alone reach every cell, and the colours are those of the page.
+    page.locator("#update input[data-name=row]").focus()
+    page.keyboard.press("ArrowRight")
+    page.locator("#update input[data-name=column]").press("Home")
+    page.locator("#update input[data-name=rank]").press("ArrowLeft")
+    check(63, 22, 0)
+    colour = """(canvas) => {  // the red of the reds: of cells in full colour
+        const data = canvas.getContext('2d').getImageData(0, 0, 64, 64).data;
+        let most = 0;
+        for (let at = 0; at < data.length; at += 4)
+            if (data[at + 3] === 255) most = Math.max(most, data[at]);
+        return most; }"""
+    dark = page.locator("#update canvas").first.evaluate(colour)
+    page.emulate_media(color_scheme="light")
+    page.evaluate("frame()")
+    light = page.locator("#update canvas").first.evaluate(colour)
+    assert dark > light > 100  # never black, whatever came first: colours or widget
+
+
+def test_the_rank_plays_unless_motion_is_unwanted(open_page):
+    page = open_page()
+    button = page.locator("#update [data-name=play]")
+    rank = page.locator("#update input[data-name=rank]")
+    button.click()
+    expect(rank).to_have_attribute("data-value", "5")
+    button.click()
+    expect(button).to_have_text("Play")
+    page.emulate_media(reduced_motion="reduce")
+    expect(button).to_have_text("One rank more")
+    before = int(rank.get_attribute("data-value"))
+    button.click()
+    expect(rank).to_have_attribute("data-value", str(before + 1))
+    page.wait_for_timeout(250)
+    assert rank.get_attribute("data-value") == str(before + 1)
