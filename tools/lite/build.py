@@ -322,13 +322,14 @@ def distrust(folder):
 
 
 #: Before a kernel's script. Nobody's cell may start it as a worker of its own, from its file.
-GUARD = 'if (location.protocol !== "blob:") throw new Error("only in a blob: see early.js");\n'
+GUARD = ('if (location.protocol !== "blob:" && / Chrome\\//.test(navigator.userAgent)) '
+         'throw new Error("only in a blob: see early.js");\n')
 
 
 def start_workers(folder):
     """Let JupyterLite's workers come under the policy of its pages, and Python start early.
 
-    See early.js. A kernel's script runs in a blob alone.
+    See early.js. In Chromium a kernel's script runs in a blob alone.
     """
     scripts = folder / "extensions/@jupyterlite/pyodide-kernel-extension/static"
     asks = (r"crossOriginIsolated\?new Worker\(new URL\(\w\.p\+\w\.u\((\d+)\).*?"
