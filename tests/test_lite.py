@@ -34,7 +34,7 @@ SOURCE = """() => window.jupyterapp.shell.currentWidget.content.model
 PRINTED = """async (code) => {
     const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
     const asked = kernel.requestExecute({ code });
-    const late = new Promise((_, fail) => setTimeout(() => fail(new Error("20 s")), 20000));
+    const late = new Promise((_, fail) => setTimeout(() => fail(new Error("60 s")), 60000));
     return await Promise.race([late, new Promise((done) => { asked.onIOPub = (said) =>
         said.header.msg_type === "stream" && done(said.content.text.trim()); })]);
 }"""
