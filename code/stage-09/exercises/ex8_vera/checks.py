@@ -53,7 +53,7 @@ NOT_THE_SAME = EXERCISE.mistake(
     "The vectors mean something only between the A and B that they were trained with, and the "
     "state is all that the second block knows of the first.", "statement")
 
-D, RANK, SEED, D_INITIAL, ROWS = 6, 4, 11, 0.7, 8
+D, RANK, SEED, D_INITIAL, ROWS = 6, 3, 11, 0.7, 8  # none of them a default
 #: d_ff above d_model, below, and the same. Each side of A and of B is cut in one of the first two;
 #: in the last both layers have one shape, so what is kept by shape is kept once for both.
 WIDTHS = (9, 5, 6)
