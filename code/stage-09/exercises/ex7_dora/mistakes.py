@@ -36,7 +36,20 @@ MISTAKES = [
     Mistake("OnlyTheUpdate", "operand",  # W itself at its own length
             {OUTPUT: "h = x @ self.weight.T + (x * c) @ (V - self.weight).T"},
             seen="The output: c left out, in x W c"),
+    Mistake("AxisByItsLength", "rows-not-columns",  # the other one where both are as long
+            {LENGTHS: "return V, np.linalg.norm(V, axis=1 - V.shape.index(self.m.size))"},
+            seen="The output of a square weight: the lengths of V's rows in the place of |V|"),
+    Mistake("PositiveLengths", "operand", {"c = self.m / norm": "c = np.abs(self.m) / norm"},
+            seen="The output: |c|"),
     "with the norm detached",
+    Mistake("WritesIntoTheInput", "changes-input",
+            {"return (GV * c).reshape(x.shape)": "x[...] = (GV * c).reshape(x.shape)\nreturn x"},
+            seen="forward's input after backward"),
+    Mistake("DetachesMToo", "factor", {M_GRAD: f"{M_GRAD} * (not self.detach_norm)"},
+            seen="The gradient of m: zero everywhere"),
+    Mistake("SomeRowsOnly", "values",  # all of a small batch
+            {M_GRAD: M_GRAD.replace("(rows * GV)", "(rows * GV)[:x.shape[-2] if x.ndim > 1 else 1]")
+             }),
     Mistake("NotDetached", "norm-not-detached", {"if not self.detach_norm:": "if True:"}),
     Mistake("MNotOverTheLength", "operand", {M_GRAD: M_GRAD.removesuffix(" / norm")},
             seen="The gradient of m: 1/|V| left out"),
@@ -50,13 +63,38 @@ MISTAKES = [
             {ALONG: "U = V / np.linalg.norm(V, axis=1, keepdims=True)\n"
                     "V_grad -= U * (U * V_grad).sum(axis=1, keepdims=True)"},
             seen="The gradients of A and B: what points along V's rows in the place of"),
+    Mistake("AlongTheUpdate", "inner", {ALONG: ALONG.replace("* V", "* (V - self.weight)")},
+            seen="The gradients of A and B: what points along s B A in the place of"),
+    Mistake("AlongForAAlone", "norm-detached",
+            {"(V_grad @ self.A.T)": "(G.T @ (rows * c) @ self.A.T)"},
+            seen="The gradient of B: missing: the norm"),
     "each step goes by the arrays and the input of its own forward",
     Mistake("VKept", "kept",
             {"V = self.weight + ": 'V = self.__dict__.setdefault("V", self.weight + ',
              "(self.B @ self.A)  # (out, in), a new array": "(self.B @ self.A))"},
             seen="In call 2, with other numbers in the arrays and another input, the output is "),
+    Mistake("KnownByIdentity", "kept",
+            {"V = self.weight + self.scaling * (self.B @ self.A)":
+             "if getattr(self, 'of', 0) != id(self.B) or not self.B.any():\n"
+             "    self.of, self.V = id(self.B), self.weight + self.scaling * (self.B @ self.A)\n"
+             "V = self.V"}),
+    *(Mistake(f"{name.title()}OnTheClass", "shared",
+              {f"self.{name} = {value}": f"type(self).{name} = {value}"},
+              seen="Two objects ran forward, then both backward: in the first ")
+      for name, value in (("weight", "check"), ("bias", "None if"), ("scaling", "check"),
+                          ("detach_norm", "detach_norm"))),
+    Mistake("WritesOverItsGradient", "kept",
+            {f"self.m_grad = {M_GRAD}": "new = self.__dict__.setdefault('own', np.zeros_like(norm))"
+             f"\nnew[...] = {M_GRAD}\nself.m_grad = new"},
+            seen="Call 2 has changed what call 1 had returned. It is the gradient of m."),
     "the merged weight and bias make a plain layer that does the same",
     Mistake("MergesLoRA", "operand", {MERGED: "return V"}, seen="The merged weight: c left out"),
+    Mistake("MergesApart", "inner",
+            {MERGED: "W = self.weight\n"
+             "return W * (self.m / np.linalg.norm(W, axis=0)) + self.scaling * self.B @ self.A"},
+            seen="The merged weight: W / |W| + s B A / m in the place of V / |V|"),
+    Mistake("MergeForgetsTheBias", "wrong-type", {"self.bias.copy()\n": "None\n"},
+            seen="The merged bias is None"),
     "a merge is a copy and leaves the layer as it was",
     Mistake("MergesIntoW", "merge-changes-layer",
             {MERGED: "self.weight[...] = V * (self.m / norm)\nreturn self.weight.copy()"},
