@@ -478,28 +478,38 @@ def _kept_record(model, one):
     Returns
     -------
     dict
-        Bytes for each token, of all layers together: `always`; `full`, besides where everything
-        trains; `inputs`, pairs of target modules and what is kept besides if any of them trains;
-        `inner`, target module -> what LoRA keeps at rank 1; `layer_inputs`, with checkpointing;
-        `logits`, format of the frozen weights -> bytes. And how many `layers` there are.
+        "narrow", on a base in 16 bits, and "wide", on any other. Each: bytes for each token, of all
+        layers together: `always`; `full`, besides where everything trains; `inputs`, pairs of
+        target modules and what is kept besides if any of them trains; `inner`, target module ->
+        what LoRA keeps at rank 1; `layer_inputs`, with checkpointing; `outside` the layers;
+        `loss`, at the peak of the logits, and `logits`, of them alone. And how many `layers` there
+        are.
     """
-    of = accounting.KEPT_BYTES
-    always, inputs = accounting.kept_per_token(model)
+    return {kind: _kept_on(base, model, one)
+            for kind, base in (("narrow", "bfloat16"), ("wide", "float32"))}
+
+
+def _kept_on(base, model, one):
+    number, attended = (accounting.KEPT_BYTES["number"][base], accounting.KEPT_BYTES["attended"])
+    always, inputs = accounting.kept_per_token(model, base)
     shared = {}  # target modules of one input -> its bytes in all layers
     for names, numbers in inputs:
-        if leaves := tuple(leaf for name in names if (leaf := name.split(".")[-1]) in one):
-            shared[leaves] = shared.get(leaves, 0) + of["number"] * numbers
+        leaves = [leaf for name in names if (leaf := name.split(".")[-1]) in one]
+        # LoRA in 32 bits copies what has 16, each layer for itself.
+        for group in [[leaf] for leaf in leaves] if number < 4 else [leaves] * bool(leaves):
+            shared[tuple(group)] = shared.get(tuple(group), 0) + 4 * numbers
     layers = sum(model.symbols.get(key, 0) for key in ("layers", "decoder_layers"))
+    vocabulary = model["vocab"] if model.head else 0
     return {
-        "always": of["number"] * always + of["attended"] * model["heads"] * layers,
-        "full": of["number"] * sum(numbers for _, numbers in inputs),
+        "always": number * always + attended * model["heads"] * layers,
+        "full": number * sum(numbers for _, numbers in inputs),
         "inputs": [[list(leaves), size] for leaves, size in shared.items()],
-        "inner": {leaf: of["number"] * sum(
+        "inner": {leaf: 4 * sum(
             shape[0] for name, shape in counted.tensors.items() if ".lora_A" in name)
             for leaf, counted in one.items()},
-        "layers": layers, "layer_inputs": of["number"] * model["d"] * layers,
-        "logits": {base: size * model["vocab"] if model.head else 0
-                   for base, size in of["logit"].items()},
+        "layers": layers, "layer_inputs": number * model["d"] * layers,
+        "outside": accounting.kept_outside(model, base),
+        "loss": accounting.KEPT_BYTES["logit"][base] * vocabulary, "logits": number * vocabulary,
     }
 
 

@@ -35,20 +35,21 @@ function memoryBill(record, settings, states) {
 const totalOf = (items) => items.reduce((sum, [, bytes]) => sum + bytes, 0);
 
 /** What the forward pass keeps for the backward pass; `targets` are null where everything trains. */
-function keptFor(kept, { rank, length, batch, checkpointing }, base, targets) {
+function keptFor({ narrow, wide }, { rank, length, batch, checkpointing }, base, targets) {
+  const kept = base === "bfloat16" ? narrow : wide;
   const tokens = batch * length;
   const inputs = targets && kept.inputs.filter(([leaves]) => leaves.some((leaf) =>
     targets.includes(leaf)));
   const more = targets === null ? kept.full
     : totalOf(inputs) + targets.reduce((sum, leaf) => sum + rank * kept.inner[leaf], 0);
   const inside = tokens * (kept.always + more);
-  return [
-    ...checkpointing
-      ? [["layer inputs", tokens * kept.layer_inputs],
-        ["one layer, recomputed", Math.floor(inside / kept.layers)]]
-      : [["inside the layers", inside]],
-    ...kept.logits[base] ? [["logits and their gradient", tokens * kept.logits[base]]] : [],
-  ];
+  const loss = tokens * kept.loss;
+  const layer = tokens * kept.logits + Math.floor(inside / kept.layers);
+  const peak = loss ? [["logits and their gradient", loss]] : [];
+  return checkpointing
+    ? [["layer inputs", tokens * (kept.layer_inputs + kept.outside)],
+      ...layer >= loss ? [["one layer, recomputed", layer]] : peak]
+    : [["inside the layers", inside + tokens * kept.outside], ...peak];
 }
 
 /** The largest batch of this length, and the longest sequences of this batch, that fit. */
