@@ -1424,8 +1424,9 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
     input of every norm (RMSNorm's in 32 bits). Kept only where a weight trains: that layer's
     input; for LoRA in 32 bits on a 16-bit base, a copy in 32 bits for each layer. So a frozen
     weight saves something, but the gradient still passes through everything below it; that is
-    why LoRA shrinks this part by a factor of one or two and not of thousands. Checkpointing does:
-    it keeps each layer's input, and computes one layer at a time again.
+    why LoRA hardly shrinks this part, and with many targets on a 16-bit base enlarges it.
+    Checkpointing does shrink it: it keeps each layer's input, and computes one layer at a time
+    again.
 
     Attention that never writes out its weights ("flash") keeps one 32-bit number per head and
     token. "eager" attention keeps `heads * length` of them per token, and in its backward pass
@@ -1489,6 +1490,25 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
         counted.method in {row.name for row in METHODS.values()})
     return Bill(tuple(items), f"{known}dropout masks, temporary buffers: this is an estimate",
                 min(loss, layer))
+
+
+#: What a process takes of the card besides its tensors: bytes of the CUDA context, as measured on
+#: a T4; shares of the tensors, and of the smaller of two peaks, fitted in `measured.py`.
+OVERHEAD = {"context": 141 * 2**20, "tensors": 0.03, "other peak": 0.5}
+
+
+def overhead(states: Bill, kept: Bill) -> Item:
+    """What the process takes besides its tensors: the CUDA context, and what fragments.
+
+    Blocks that PyTorch freed after one peak are often of the wrong size for the next, and the
+    process keeps them. So it grows with the smaller peak of an :func:`activation_estimate`, and
+    with all tensors a little. Measured on one card, with checkpointing; without it there is no
+    second peak to count, and no run to compare with.
+    """
+    tensors = states.bytes + kept.bytes
+    return Item("context and fragments", OVERHEAD["context"] + round(
+        OVERHEAD["tensors"] * tensors + OVERHEAD["other peak"] * kept.other_peak),
+        "the CUDA context, and freed blocks that fit nothing: fitted to measured runs")
 
 
 #: By the format of the frozen weights: bytes of a number; of attention for each of eager's scores,
