@@ -1506,7 +1506,7 @@ def overhead(states: Bill, kept: Bill) -> Item:
     second peak to count, and no run to compare with.
     """
     tensors = states.bytes + kept.bytes
-    return Item("context and fragments", OVERHEAD["context"] + round(
+    return Item("context and fragments", OVERHEAD["context"] + math.floor(  # as the page does
         OVERHEAD["tensors"] * tensors + OVERHEAD["other peak"] * kept.other_peak),
         "the CUDA context, and freed blocks that fit nothing: fitted to measured runs")
 

@@ -430,7 +430,8 @@ ITEM_COLORS = {"frozen weights": "#8a94a3", "trainable weights": "#0072b2",
                "32-bit master copy": "#56b4e9", "16-bit working copy": "#56b4e9",
                "gradients": "#e69f00", "optimizer state": "#d55e00",
                **dict.fromkeys(("inside the layers", "layer inputs"), "#009e73"),
-               "one layer, recomputed": "#7fcdb4", "logits and their gradient": "#cc79a7"}
+               "one layer, recomputed": "#7fcdb4", "logits and their gradient": "#cc79a7",
+               "context and fragments": "#f0e442"}
 #: Tokens of a sequence, and sequences, that the sliders offer.
 LENGTHS = [2**n for n in range(6, 18)]
 BATCHES = [2**n for n in range(10)]
@@ -564,6 +565,7 @@ class MemoryExplorer(Widget):
 
     _records = traitlets.List().tag(sync=True)  # pairs of name and record, in order
     _states = traitlets.Dict().tag(sync=True)  # convention -> optimizer -> bytes per parameter
+    _overhead = traitlets.Dict(accounting.OVERHEAD).tag(sync=True)
     _families = traitlets.Dict().tag(sync=True)  # the table that reads a pasted config.json
     _rules = traitlets.Dict().tag(sync=True)  # what else reading one takes
     _ranks = traitlets.List(RANKS).tag(sync=True)
@@ -591,7 +593,6 @@ class MemoryExplorer(Widget):
                              f"{leaves}")
         full = accounting.count_full(models[model])
         lora = accounting.count_lora(models["Llama-2-7B"], 1, ["q_proj"])
-        leaves_out = accounting.memory_bill(full).leaves_out.removeprefix("activations, ")
         super().__init__(
             model=model, **settings,
             _records=[[name, record] for name, record in records.items()],
@@ -607,13 +608,16 @@ class MemoryExplorer(Widget):
             _frozen_labels={base: [item.label[0].upper() + item.label[1:]
                                    for item in accounting.frozen_items(lora, base)]
                             for base in accounting.BASE_FORMATS},
-            _note="Activations are for 16-bit arithmetic, attention that never writes out its "
-                  "weights, and a loss over all positions; a model whose activation function is "
-                  "written out in steps, like GPT-2's, keeps more. The longest text is what memory "
-                  "allows, whatever the model was trained for. "
-                  f"Not included: dropout masks, {leaves_out}. LoRA's own parameters are in 32 "
-                  "bits, as PEFT keeps them, but for a classification head that is copied from a "
-                  "base in 16. A base in 4 or 8 bits is prepared with "
+            _note="Activations are for training without autocast, attention that never writes "
+                  "out its weights, and a loss over all positions; a model whose activation "
+                  "function is written out in steps, like GPT-2's, keeps more. Context and "
+                  "fragments are what a process takes besides its tensors: fitted to runs with "
+                  "LoRA and checkpointing on one T4, see Numbers in the wild. No measured run "
+                  "covers other cards, full fine-tuning, 8 bits, or training without "
+                  "checkpointing. The longest text is what memory allows, whatever the model was "
+                  "trained for. Not included: dropout masks, temporary buffers. LoRA's own "
+                  "parameters are in 32 bits, as PEFT keeps them, but for a classification head "
+                  "that is copied from a base in 16. A base in 4 or 8 bits is prepared with "
                   "prepare_model_for_kbit_training. Every model has the head of the class that its "
                   "config.json names.")
 
@@ -648,10 +652,16 @@ class MemoryExplorer(Widget):
             "lora": accounting.activation_estimate(lora, base=self.base, **settings),
         }
 
+    def overheads(self):
+        """`accounting.overhead` at the current settings, as :meth:`bills`."""
+        kept = self.activations()
+        return {name: accounting.overhead(bill, kept[name]) for name, bill in self.bills().items()}
+
     def fallback(self):
+        items = [(name, item) for bills in (self.bills(), self.activations())
+                 for name, bill in bills.items() for item in bill.items]
         rows = [[name, f"{item.label}", f"{item.bytes / accounting.GB:,.2f}"]
-                for bills in (self.bills(), self.activations())
-                for name, bill in bills.items() for item in bill.items]
+                for name, item in [*items, *self.overheads().items()]]
         return (f"{self.model}: memory in GB (10^9 bytes); LoRA of rank {self.rank} on "
                 f"{', '.join(self.targets)}; {self.batch} x {self.length} tokens. {self._note}",
                 ["Method", "Item", "GB"], rows)
