@@ -263,16 +263,15 @@ def diagnose(record: Record) -> list[str]:
 
 def reply(record: Record, fault: str) -> str:
     """What a reader is told who names this fault: what shows it, or what speaks against it."""
+    lead = "In a sound run" if fault == "none" else "With this fault"
     if against := missing(record, fault):
-        lines = dict.fromkeys(f"With this fault {mark.would(record)}; here {mark.here(record)}."
+        lines = dict.fromkeys(f"{lead} {mark.would(record)}; here {mark.here(record)}."
                               for mark in against)
-        if fault == "none":
-            lines = [line.replace("With this fault", "In a sound run") for line in lines]
         return " ".join([FAULTS[fault].tempting, *lines])
     forms = FAULTS[fault].forms
     form = next(form for form in forms if all(mark.holds(record) for mark in form))
-    told = "; ".join(mark.here(record) for mark in form if mark.telling)
-    return f"{told[0].upper()}{told[1:]}."
+    return " ".join(f"{lead} {mark.would(record)}: {mark.here(record)}."
+                    for mark in form if mark.telling)
 
 
 def anchor(heading: str) -> str:

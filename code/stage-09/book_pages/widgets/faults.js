@@ -7,6 +7,9 @@ const KINDS = { gradient: "Gradient norm, before clipping", step: "Change in a s
   weight: "Norm of what is trained" };
 
 const brief = (value) => String(Number(value.toPrecision(3)));
+/** Two digits, for cells of a table: 0.0000302 -> "3.0e-5". */
+const short = (value) => (value && value < 0.01 ? value.toExponential(1)
+  : String(Number(value.toPrecision(2))));
 
 /** A small chart: lines over the steps of the run, from zero or from near the lowest loss. */
 function panel(title, unit) {
@@ -182,7 +185,7 @@ function render({ model, el }) {
     rows.replaceChildren(...now.held_out.map((loss, i) => {
       const group = (kind) => Object.values(now[kind])
         .map((values) => values[(i * look) / norm]).filter((value) => value !== undefined)
-        .map((value) => String(Number(value.toPrecision(2)))).join(", ") || "\u2013";
+        .map(short).join(", ") || "\u2013";
       return h("tr", {}, h("th", { scope: "row" }, String(i * look)), [brief(loss),
         now.train[i * look] === undefined ? "\u2013" : brief(now.train[i * look]),
         group("gradient"), group("step"), group("weight"), brief(now.drift[i])]

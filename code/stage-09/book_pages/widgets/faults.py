@@ -21,18 +21,18 @@ _STYLE = """
   font-weight: 600; }
 .peft-widget .pw-panel { min-width: 0; }
 .peft-widget .pw-second { stroke: var(--ink); stroke-width: 1.75; stroke-dasharray: 5 3; }
-.peft-widget .pw-beside { stroke: var(--soft); stroke-width: 1.25; stroke-dasharray: 1.5 2.5; }
+.peft-widget .pw-beside { stroke: var(--soft); stroke-width: 1.25; stroke-dasharray: 7 2.5 1.5 2.5; }
+.peft-widget .pw-panels + .pw-box { margin-top: 0.8rem; }
 .peft-widget .pw-names-title { margin-top: 1rem; }
-.peft-widget .pw-suspects { margin-top: 1.1rem; padding-top: 0.9rem;
-  border-top: 1px solid var(--line); min-width: 0; }
+.peft-widget .pw-suspects { margin-top: 1.1rem; min-width: 0; }
 .peft-widget .pw-suspects > div { display: grid; gap: 0.15rem 1.5rem; margin: 0.4rem 0 0.7rem; }
 .peft-widget .pw-suspects .pw-box input { border-radius: 50%; }
 .peft-widget .pw-reply { margin-top: 0.8rem; min-height: 3rem; }
 .peft-widget .pw-reply p + p { margin-top: 0.4rem; }
 .peft-widget .pw-reply a { color: var(--focus); }
 @container (max-width: 26rem) {
-  .peft-widget .pw-numbers :is(th, td) { padding-left: 0.25rem; font-size: 0.7rem;
-    white-space: normal; }
+  .peft-widget table.pw-numbers :is(th, td) { padding-left: 0.2rem; font-size: 0.625rem;
+    white-space: normal; overflow-wrap: anywhere; }
 }
 @container (min-width: 34rem) {
   .peft-widget :is(.pw-panels, .pw-suspects > div) { grid-template-columns: 1fr 1fr; }
