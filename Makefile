@@ -119,11 +119,12 @@ mutants: env  ## break the code in one place at a time; 95 % must be noticed (MO
 pretrain: env  ## train the small base model again from nothing (writes code/stage-09/data/base)
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.pretrain
 
-experiments: env  ## run every experiment of section 9.7 again from nothing (under 90 minutes on 2 cores)
+experiments: env  ## run every experiment of section 9.7 and the runs with a fault again from nothing (under 90 minutes on 2 cores)
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama run --fresh
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama timing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama table
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.update
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.faults run --fresh
 
 experiments-family: env  ## compare the family of methods: every run that is not recorded yet (half an hour from nothing)
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family run

@@ -1,10 +1,11 @@
 /* "Your work": what this browser keeps of a reader, on one page; out as one file, and in again.
 
    Kept are, by their keys in localStorage: the exercises passed (progress.js), the answers to questions
-   (questions.js) and the edits of each notebook's cells. Nothing of it is sent anywhere. */
+   (questions.js), the faults found (widgets/faults.js) and the edits of each notebook's cells. Nothing
+   of it is sent anywhere. */
 
 (() => {
-  const KEYS = /^peft-book(-progress|-progress-taken|-questions| edits [\w/-]+\.ipynb)$/;
+  const KEYS = /^peft-book(-progress|-progress-taken|-questions|-faults| edits [\w/-]+\.ipynb)$/;
   const EDITS = "peft-book edits ";
   const FORM = "peft-book work 1"; // the file's first entry: what it is
   const DAY = 24 * 60 * 60 * 1000;
