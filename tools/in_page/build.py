@@ -24,7 +24,10 @@ HERE = Path(__file__).resolve().parent
 PLACE = "in-page"  # the folder in the built book
 TAGS = re.compile(rf'<link[^>]* href="[./]*{PLACE}/[^>]*>\n'
                   rf'<script src="[./]*{PLACE}/[^>]*></script>\n')
-SCRIPTS = ("start.js", "cells.js", "outputs.js", "python.js", "worker.js", "in-page.css")
+SCRIPTS = ("start.js", "cells.js", "outputs.js", "python.js", "bounds.js", "worker.js",
+           "in-page.css")
+#: The part of the exercises' page that says what an entry of the progress is.
+DAYS = re.compile(r"// From here [^\n]*\n(.*\bfunction days\(.*)// To here", re.DOTALL)
 PLAYGROUND = "book/playground"  # the page on which book_pages/playground.py trains
 #: The worker's own modules, in the archive beside the course's code.
 READER = {"in-page/reader.py": HERE / "reader.py",
@@ -96,6 +99,12 @@ def playground():
                                        for name in ("widgets.css", "playground.css"))}
 
 
+def days_module():
+    """What filters the progress on the page of the exercises, for a page's Python, too."""
+    text = (lite.ROOT / "book" / "_static" / "progress.js").read_text("utf-8")
+    return f"{DAYS.search(text)[1]}\nexport {{ days }};\n".encode()
+
+
 def with_playground(text, place):
     """The playground's page with its script and style sheet, and its policy made anew."""
     tags = (f'<link rel="stylesheet" href="../{place}/playground.css" />\n'
@@ -112,7 +121,7 @@ def add(folder):
              if (folder / name.replace(".ipynb", ".html")).exists()}  # else no contents name it
     files = {script: (HERE / script).read_bytes() for script in SCRIPTS}
     files["code.zip"] = code_archive()
-    files |= playground()
+    files |= playground() | {"days.js": days_module()}
     files |= {f"cells/{name.replace('.ipynb', '.json')}":
               json.dumps(cells, ensure_ascii=False).encode() for name, cells in known.items()}
     digest = hashlib.sha256()
