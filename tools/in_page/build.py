@@ -18,7 +18,7 @@ from pathlib import Path
 
 from content_policy import with_policy
 from lite import build as lite
-from whole import write_whole
+from whole import alone, write_whole
 
 HERE = Path(__file__).resolve().parent
 PLACE = "in-page"  # the folder in the built book
@@ -115,7 +115,8 @@ def with_playground(text, place):
 def add(folder):
     """Add Python in the page to a built book that has lite/; done twice, it is as done once.
 
-    All of it lies in a folder that is named by what is in it: no browser mixes two editions.
+    All of it lies in a folder that is named by what is in it: no browser mixes two editions. An
+    earlier one goes last, so wherever this is stopped each page finds its own.
     """
     known = {name: cells_of(path) for name, path in notebooks().items()
              if (folder / name.replace(".ipynb", ".html")).exists()}  # else no contents name it
@@ -128,7 +129,6 @@ def add(folder):
     for name, content in files.items():
         digest.update(name.encode() + content)
     place = f"{PLACE}/{digest.hexdigest()[:12]}"
-    shutil.rmtree(folder / PLACE, ignore_errors=True)
     for name, content in files.items():
         write_whole(folder / place / name, content)
     for name, cells in known.items():
@@ -136,7 +136,16 @@ def add(folder):
         write_whole(page, with_start(page.read_text("utf-8"), name, cells, place))
     if (page := folder / f"{PLAYGROUND}.html").exists():
         write_whole(page, with_playground(page.read_text("utf-8"), place))
+    for earlier in (folder / PLACE).iterdir():
+        if earlier != folder / place:
+            shutil.rmtree(earlier)
 
 
 if __name__ == "__main__":
-    add(Path(sys.argv[1]))
+    book = Path(sys.argv[1])
+    with alone(lite.ROOT / "_build" / "lock", "builds this book"):
+        try:
+            add(book)
+        except OSError as error:
+            sys.exit(f"Python was not added to every page of {book}, the others have that which "
+                     f"they had: {error}")
