@@ -142,8 +142,10 @@ def _error(value: np.ndarray, reference: np.ndarray) -> float:
     scale = max(np.abs(reference).max(initial=0.0), 1e-12)
     return float(np.abs(value - reference).max(initial=0.0) / scale)
 
-def _holds_arrays(value: Any) -> bool:
+
+def _holds_arrays(value: Any, depth: int = 4) -> bool:
+    """Whether there are arrays in it, also some levels down: a list may even hold itself."""
     if isinstance(value, dict):
         value = list(value.values())
-    return isinstance(value, np.ndarray) or (isinstance(value, (list, tuple))
-                                             and any(map(_holds_arrays, value)))
+    return isinstance(value, np.ndarray) or (depth > 0 and isinstance(value, (list, tuple)) and any(
+        _holds_arrays(one, depth - 1) for one in value))
