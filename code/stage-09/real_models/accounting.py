@@ -739,7 +739,7 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     trainable_token_indices : list of int, or dict
         Tokens whose rows of the embedding train, or the rows of each module that is named.
     head : {"copied", "in place", "both"}
-        PEFT trains a copy of these modules and keeps the original ("copied"). Before 28 March 2023
+        PEFT trains a copy of these modules and keeps the original ("copied"). Before 7 April 2023
         it trained the original ("in place"); from then until 26 September 2023 it trained the copy
         but counted both as trainable ("both").
     settings
