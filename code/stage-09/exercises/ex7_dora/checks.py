@@ -131,6 +131,7 @@ def _terms(trial: Trial, a: Arrays, x: np.ndarray, G: np.ndarray | None = None,
     n = norms["|V|"]
     known = {"m": a["m"], "|V|/m": n / a["m"], "m |V|": a["m"] * n, "m/|V|²": a["m"] / n**2,
              "-V": -V, "-W/|V|": -W / n, "-W/|W|": -W / norms["|W|"]} | norms
+    known["1/m"] = 1 / a["m"]
     for name, norm in norms.items():
         known |= {f"1/{name}": 1 / norm, f"m/{name}": a["m"] / norm}
     nodes = {"s": ("", S), "x": ("ni", x), "W": ("oi", W), "A": ("ri", a["A"]),
