@@ -76,6 +76,8 @@ endif
 # Two tests run side by side, each with a core: the threads of four would wait for each other, and
 # a notebook that trains took up to ten times as long.
 unit nbval site: export OMP_NUM_THREADS := 1
+# A bar that only a slow machine shows is no output of a cell.
+nbval: export TQDM_DISABLE := 1
 
 lint: env
 	@echo "==> Lint"
