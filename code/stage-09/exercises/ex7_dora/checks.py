@@ -62,9 +62,10 @@ def _frozen(trial: Trial, out: int = OUT, seed: int = 20) -> tuple[np.ndarray, n
 
 
 def _fill(trial: Trial, arrays: Arrays, seed: int = 30) -> None:
-    """New random numbers in all arrays, in place as an optimizer does it."""
-    for number, array in enumerate(arrays.values()):
-        array[...] = 0.5 * trial.normal(*array.shape, seed=seed + number)
+    """New random numbers in all arrays, in place as an optimizer does it; some |c| are above 1."""
+    for number, (name, array) in enumerate(arrays.items()):
+        size = 6 if name == "m" else 0.5
+        array[...] = size * trial.normal(*array.shape, seed=seed + number)
 
 
 def _layer(trial: Trial, fill: bool = True, bias: bool = True, out: int = OUT, **options: Any
@@ -98,10 +99,11 @@ def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: 
         "|W|": _lengths(W), "the sums of |V|": np.abs(V).sum(0),
         "the largest of |V|": np.abs(V).max(0), "the norm of all": np.linalg.norm(V) + 0 * V[0]}
         | ({ROW_LENGTHS: _lengths(V, 1)} if len(V) == len(V.T) else {}))
-    c, U = at("c", a["m"] / norm), at("V / |V|", V / norm, {
+    c = at("c", a["m"] / norm, {"c, at most 1,": np.minimum(a["m"] / norm, 1)})
+    U = at("V / |V|", V / norm, {
         BY_ROWS: V / _lengths(V, 1)[:, None],
         "W / |W| + s B A / m": W / _lengths(W) + BA / a["m"]})  # LoRA beside a W of its own length
-    found = {"output": x * a["m"] @ U.T + b, "merged weight": U * a["m"]}
+    found = {"output": (x * c) @ (U * norm).T + b, "merged weight": U * norm * c}
     if G is None:
         return found
     rows, G = x.reshape(-1, IN), at("G", G.reshape(-1, len(W)))
@@ -382,7 +384,13 @@ def _merge_reads(trial: Trial) -> None:
     trial.call(layer.forward, x)
     _merged(trial, layer)
     _untouched(trial, W, b, MERGE_CHANGES)
-    back = {"x": trial.call(layer.backward, G)}
+    try:
+        back = {"x": trial.call(layer.backward, G)}
+    except NotImplementedError:  # which is a RuntimeError
+        raise
+    except RuntimeError as error:
+        raise Found(MERGE_CHANGES, f"With a merge between forward and backward, backward stops: "
+                                   f"{error}") from None
     for name, grad in (back | trial.arrays(layer, NAMES, "gradients")).items():
         if not trial.agrees(grad, right[name]):
             raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient of "

@@ -39,6 +39,8 @@ MISTAKES = [
     Mistake("AxisByItsLength", "rows-not-columns",  # the other one where both are as long
             {LENGTHS: "return V, np.linalg.norm(V, axis=1 - V.shape.index(self.m.size))"},
             seen="The output of a square weight: the lengths of V's rows in the place of |V|"),
+    Mistake("NoLonger", "inner", {"c = self.m / norm": "c = np.minimum(self.m / norm, 1)"},
+            seen="The output: c, at most 1, in the place of c."),
     Mistake("PositiveLengths", "operand", {"c = self.m / norm": "c = np.abs(self.m) / norm"},
             seen="The output: |c|"),
     "with the norm detached",
@@ -99,6 +101,9 @@ MISTAKES = [
     Mistake("MergesIntoW", "merge-changes-layer",
             {MERGED: "self.weight[...] = V * (self.m / norm)\nreturn self.weight.copy()"},
             seen="The weight is not bit for bit"),
+    Mistake("MergeForgetsForward", "merge-changes-layer",
+            {MERGED: f"self.cache = {{}}\n{MERGED}"},
+            seen="With a merge between forward and backward, backward stops: "),
     Mistake("MergesTheLastForward", "kept",  # and not the arrays as they are now
             {MERGED: 'return V * self.cache.get("c", self.m / norm)'}),
     "a zero column is refused, and sizes that make no sense",

@@ -322,6 +322,7 @@ def _values(trial: Trial) -> None:
         block, frozen, vectors = _block(trial, F, off=off)
         for x, _ in _inputs(trial):
             output, terms = trial.call(block.forward, x), _terms(frozen, vectors, x)
+            _frozen_kept(trial, F, frozen, "after forward")
             if (output.shape == x.shape and not trial.agrees(output, terms.right["output"])
                     and _updates_without(trial, ("A", "B"), F, off)
                     and not _updates_without(trial, ("up_d", "down_d"), F, off)):

@@ -89,6 +89,8 @@ MISTAKES = [
     Mistake("RowsOnly", "wrong-shape", {"return y.reshape(x.shape)": "return y"}),
     Mistake("DOfTheOther", "operand", {"(a, self.down, self.down_d": "(a, self.down, self.up_d"},
             seen="The output: d_up in the place of d_down"),
+    Mistake("ShrinksA", "trains-matrices", {"t = x @ A.T": "A *= 0.999\nt = x @ A.T"},
+            seen="the frozen A after forward is not bit for bit what it was."),
     Mistake("BetaOnTheFrozenToo", "inner",
             {"x @ W.T + beta * u,": "(1 + beta) * (x @ W.T) + beta * u,"},
             seen="The output with the update of down alone: (1 + beta) (x W^T) in the place of"),

@@ -51,7 +51,7 @@ def test_a_formula_is_escaped_for_html_and_keeps_its_tex():
     assert "\\(a &lt; b\\)</span><br>" in shown and "\\(c'_i\\)" in shown
 
 
-def test_peft_has_what_the_map_names(tmp_path):
+def test_peft_has_what_the_map_names_and_computes_its_formulas(tmp_path):
     claims = [row.peft for row in family_map.ROWS if row.peft]
     files = [row.source for row in family_map.ROWS if row.source.endswith(".py")]
     asked = tmp_path / "asked.json"
@@ -60,5 +60,7 @@ def test_peft_has_what_the_map_names(tmp_path):
                       .splitlines()[-1])
     assert told["claims"][:len(claims)] == [""] * len(claims)
     assert all(told["claims"][len(claims):]), "PEFT says yes to anything"
+    assert set(told["off"]) <= {row.method for row in family_map.ROWS if row.peft}
+    assert len(told["off"]) == 9 and max(told["off"].values()) < 1e-5, told["off"]  # float32
     assert told["files"] == [True] * len(files) + [False]
     assert told["version"].startswith("0.21."), "the page says which version it means"
