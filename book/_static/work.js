@@ -90,6 +90,15 @@
     return make("table", { class: "table" }, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
   }
 
+  /** First answers to "Find the fault": a case has its fault's name, and a number after it. */
+  function cases(kept, root) {
+    const answers = Object.entries(kept["peft-book-faults"] ?? {}).filter(([, said]) => typeof said === "string");
+    const right = answers.filter(([name, said]) => name.replace(/-\d+$/, "") === said).length;
+    const page = make("a", { href: new URL("book/find-the-fault.html", root).href }, "Find the fault");
+    return make("p", {}, page, answers.length ? `: ${right} of ${plural(answers.length, "case")} right at the first try.`
+      : " shows runs that went wrong, and asks why.");
+  }
+
   function edits(kept, root) {
     const changed = Object.entries(kept).filter(([key]) => key.startsWith(EDITS));
     if (!changed.length) return make("p", {}, "None. “Edit and run” below a cell makes one.");
@@ -116,6 +125,7 @@
       const answered = questions(kept);
       shown.replaceChildren(make("h3", {}, "Questions to ask again"), ...review(answered, root),
         make("h3", {}, "How sure, how right"), calibration(answered),
+        make("h3", {}, "Faults that you named"), cases(kept, root),
         make("h3", {}, "Code that you changed"), edits(kept, root));
       status.textContent = message;
     }

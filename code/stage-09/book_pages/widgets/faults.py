@@ -21,8 +21,8 @@ _STYLE = """
   font-weight: 600; }
 .peft-widget .pw-panel { min-width: 0; }
 .peft-widget .pw-second { stroke: var(--ink); stroke-width: 1.75; stroke-dasharray: 5 3; }
-.peft-widget .pw-beside { stroke: var(--soft); stroke-width: 1.25; }
-.peft-widget .pw-beside { stroke-dasharray: 7 2.5 1.5 2.5; }
+.peft-widget .pw-beside { stroke: var(--soft); stroke-width: 1.25;
+  stroke-dasharray: 7 2.5 1.5 2.5; }
 .peft-widget .pw-panels + .pw-box { margin-top: 0.8rem; }
 .peft-widget .pw-names-title { margin-top: 1rem; }
 .peft-widget .pw-suspects { margin-top: 1.1rem; min-width: 0; }
