@@ -41,6 +41,20 @@ def test_every_make_command_in_the_text_exists(document):
     assert named <= targets()
 
 
+@pytest.mark.parametrize(("name", "fine"), [
+    ("a b'c %41 #1 ü", True), ('a "b', False), ("a $HOME", False), ("a `b`", False),
+    ("a \\b", False)])
+def test_a_folder_from_which_nothing_would_start_is_refused_with_the_reason(tmp_path, name, fine):
+    folder = tmp_path / name
+    folder.mkdir()
+    for file in ("Makefile", "requirements-dev.lock"):
+        (folder / file).write_bytes((ROOT / file).read_bytes())
+    made = subprocess.run(["make", "env", "PYTHON=echo python"], cwd=folder, text=True,
+                          capture_output=True, check=False)
+    assert made.returncode
+    assert ("another name" in made.stderr) != fine == ("python -m venv" in made.stdout)
+
+
 def test_every_path_in_the_readme_exists():
     text = (ROOT / "README.md").read_text("utf-8")
     folders = r"book|code|tools|tests|benchmarks|vendor|\.ci|\.github"
