@@ -327,6 +327,14 @@ def test_a_cell_that_warns_is_refused(tmp_path, capsys):
     assert "cell 1 warns" in said and "look here" in said
 
 
+def test_a_bar_of_progress_is_no_warning(tmp_path):
+    cell = {"cell_type": "code", "id": "bar", "metadata": {}, "execution_count": None, "outputs": [],
+            "source": "from tqdm import tqdm\nprint(sum(tqdm(range(3), 'slowly')))"}
+    path = tmp_path / "bar.ipynb"
+    notebooks.write({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, path)
+    assert notebooks.run_all([path], lambda *saved: None, jobs=1) == []
+
+
 def test_normalising_twice_changes_nothing_more():
     for path in notebooks.book_notebooks():
         once = notebooks.normalise(json.loads(path.read_text("utf-8")), path.name)

@@ -161,9 +161,8 @@ def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarr
         return found
     rest = at("1 - sigmoid(z)", 1 - sigmoid)
     slope = at("silu'(z)", sigmoid + at("silu(z) (1 - sigmoid(z))", silu * rest), {
-        "silu'(z) with silu(z) for sigmoid(z)": silu + z * silu * (1 - silu),
-        "silu'(z) with silu(z) for sigmoid(z), but z,": silu + silu * (1 - silu),
-        "silu(z)": silu, "sigmoid(z)": sigmoid, "silu'(z) with z for silu(z)": sigmoid + z * rest})
+        "that with silu(z) for its sigmoid(z)": silu + silu * (1 - silu),
+        "that with z for its silu(z)": sigmoid + z * rest})
     a = at("the gradient of silu(z) u", back("down", at("G", G), product))
     for_z = at("the gradient of z", at("the gradient of silu(z)", a * u) * slope)
     for_u = at("the gradient of u", a * silu)

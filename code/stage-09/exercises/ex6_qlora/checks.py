@@ -186,6 +186,17 @@ MOVED = {
 FACTORS = np.concatenate([np.geomspace(0.05, 20, 241), -np.geomspace(0.05, 20, 241)])
 
 
+def _elsewhere(values: np.ndarray, levels: np.ndarray, block: int
+               ) -> Iterator[tuple[Diagnosis, str, np.ndarray]]:
+    """Codes of the format with one thing changed, in their place or in others."""
+    usual = {"values": values, "levels": levels, "block": block}
+    for diagnosis, words, change in [(PACKING, "", {}), *_otherwise(values, levels, block)]:
+        codes = _indices(**usual | change)
+        for layout, lay in {"": lambda c, n: c, **LAYOUTS, **MOVED}.items():
+            yield (GENERAL["turned"] if layout in MOVED and not words else diagnosis,
+                   ", and ".join(filter(None, (words, layout))), lay(codes, levels.size))
+
+
 def _limited(values: np.ndarray, levels: np.ndarray, block: int
              ) -> Iterator[tuple[Diagnosis, str, np.ndarray]]:
     """Codes that count the limits below a number, where numbers or limits are others.
@@ -230,24 +241,14 @@ def _measure_codes(what: str, found: np.ndarray, values: np.ndarray, levels: np.
     where = "" if bad.all() else (f" All wrong ones are in {bad.sum()} of {bad.size} blocks, the "
                                   f"first in block {bad.argmax()}.")
     told = []
-
-    def ask(diagnosis: Diagnosis, words: str, twin: np.ndarray) -> None:
-        same = (found == twin)[asked]
-        told.append((same.mean(), same[wrong[asked]].mean(), diagnosis, words))
-
-    for diagnosis, words, change in [(PACKING, "", {}), *_otherwise(values, levels, block)]:
-        codes = _indices(**usual | change)
-        for layout, lay in {"": lambda c, n: c, **LAYOUTS, **MOVED}.items():
-            ask(GENERAL["turned"] if layout in MOVED and not words else diagnosis,
-                ", and ".join(filter(None, (words, layout))), lay(codes, levels.size))
-    one_by_one = len(told)
-    for one in _limited(values, levels, block):
-        ask(*one)
-    for some, share, explained in ((told[:one_by_one], 0.95, 0.9), (told[one_by_one:], 0.9, 0.9)):
-        best = max(some, key=lambda one: (one[0], -len(one[3])))
-        if best[0] > share and best[1] > explained:
-            most = f", {best[0]:.0%} of them" if best[0] < 0.995 else ""
-            raise Found(best[2], f"{seen}They are those of {best[3]}{most}.{where}")
+    for candidates, enough in ((_elsewhere(**usual), 0.95), (_limited(**usual), 0.9)):
+        for diagnosis, words, twin in candidates:
+            same = (found == twin)[asked]
+            told.append((same.mean(), same[wrong[asked]].mean(), diagnosis, words))
+        share, explained, diagnosis, words = max(told, key=lambda one: (one[0], -len(one[3])))
+        if share > enough and explained > 0.9:
+            most = f", {share:.0%} of them" if share < 0.995 else ""
+            raise Found(diagnosis, f"{seen}They are those of {words}{most}.{where}")
     if 2 * bad.sum() < bad.size:
         raise Found(GENERAL["partly"], seen + where.strip())
     far = found.astype(int) - right

@@ -25,6 +25,8 @@ MISTAKES = [
             {START: "self.m = np.linalg.norm(weight, axis=int(d_out == d_in))"},
             seen="Of a square weight m holds the lengths of the rows."),
     "a fresh layer gives what the frozen one does",
+    Mistake("EpsilonInTheNorm", "inner", {LENGTHS: f"{LENGTHS} + 0.01"},
+            seen="The output at the start: |V| plus 0.01"),
     Mistake("RowsDivided", "rows-not-columns",
             {OUTPUT: "h = (x * self.m) @ (V / np.linalg.norm(V, axis=1, keepdims=True)).T"}),
     Mistake("NotDivided", "operand", {"c = self.m / norm": "c = self.m"},
@@ -52,6 +54,8 @@ MISTAKES = [
     Mistake("SomeRowsOnly", "values",  # all of a small batch
             {M_GRAD: M_GRAD.replace("(rows * GV)", "(rows * GV)[:x.shape[-2] if x.ndim > 1 else 1]")
              }),
+    Mistake("LengthGradientOverM", "operand", {M_GRAD: "(rows * GV).sum(axis=0) / self.m"},
+            seen="The gradient of m: 1/m in the place of 1/|V|"),
     Mistake("NotDetached", "norm-not-detached", {"if not self.detach_norm:": "if True:"}),
     Mistake("MNotOverTheLength", "operand", {M_GRAD: M_GRAD.removesuffix(" / norm")},
             seen="The gradient of m: 1/|V| left out"),

@@ -131,6 +131,8 @@ MISTAKES = [
     Mistake("SkipsZeros", "factor", {"(G * u).sum(axis=0)": "(G * u).sum(axis=0) * beta.any()"},
             seen="The gradients of down_beta and up_beta at the start: zero everywhere"),
     "each step goes by the vectors and the input of its own forward",
+    Mistake("OneVectorForBothLayers", "starts-alike", start("self.down_d = self.up_d"),
+            seen="up_d and down_d are one array"),
     Mistake("CornersScaledOnce", "kept",
             {"u = (d * t) @ B.T": 'kept = self.__dict__.setdefault("scaled", {})\n'
              "u = t @ kept.setdefault(W is self.up, d[:, None] * B.T)"}),

@@ -135,8 +135,12 @@ def _nearest(gives: Callable[[float], np.ndarray], wanted: np.ndarray, c: float,
         slope = (gives(c + h) - array) / h
         size = float(np.vdot(slope, slope))
         step = float(np.vdot(slope, wanted - array)) / size if size else 0.0
-        nearer = gives(c + step) if np.isfinite(step) else array
-        if not np.linalg.norm(nearer - wanted) < np.linalg.norm(array - wanted) / 2:
-            break  # at the end, or not this value
-        c, array = c + step, nearer
+        off = np.linalg.norm(array - wanted)
+        for part in (1, 0.5, 0.25) if np.isfinite(step) else ():  # a long step may go too far
+            nearer = gives(c + part * step)
+            if np.linalg.norm(nearer - wanted) < 0.9 * off:
+                c, array = c + part * step, nearer
+                break
+        else:  # at the end, or not this value
+            break
     return c, array

@@ -357,12 +357,14 @@ def right_answers(room: str) -> Iterator[Answer]:
     """The solution in other words."""
     right = solution(room, ROOMS[room])
     source = Path(sys.modules[right.__module__].__file__).read_text("utf-8")
-    for (name, product), commuted in itertools.product({"": "", **PRODUCTS}.items(),
-                                                       (False, True)):
+    products = {"": ""} | (PRODUCTS if "@" in source else {})  # in exercise 6 none is left
+    for (name, product), commuted in itertools.product(products.items(), (False, True)):
         tree = _Reorder(product, commuted).visit(ast.parse(source))
         text = ast.unparse(ast.fix_missing_locations(tree)) + (
             f"\n\ndef product(a, b):\n    return {product or None}\n")
         for also, code in {"": "pass", **ALSO_RIGHT}.items():
+            if "cache" in also and room == "ex6_qlora":  # it lies in the layer inside
+                continue
             twice = "pass" if room == "ex2_lora_dropout" else "super().forward(*args)"
             code = "\n".join("    " + line for line in code.format(twice).split("\n"))
             whole = f"{text}\n\nclass Answer({ROOMS[room]}):\n{code}\n"
