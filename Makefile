@@ -8,6 +8,9 @@ PIP    := -m pip --disable-pip-version-check --require-virtualenv
 # Behind a command: without pip's lines about what is there, but with its exit code. (The make of
 # macOS knows no .SHELLFLAGS, which could ask for that in one place.)
 QUIETLY := > >(sed '/already satisfied/d')
+# Where a path holds a space, what pip installs starts through a line of sh, in which these signs mean
+# something else; Python itself says which path it makes no environment in.
+STARTS := case "$$PWD" in *[\"\$$\`\\]*) echo "The path of this folder holds a quotation mark, a dollar sign, a backquote or a backslash. Commands that are installed in it may not start, or start others: give the folder another name." >&2; exit 1;; esac
 
 .DEFAULT_GOAL := help
 .PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments experiments-family replicate smollm2 experiments-smollm2 distributed bench bench-checkpoints bench-browser zip pdf colab vendor constraints matrix links lab clean
@@ -20,6 +23,7 @@ env: $(VENV)/.installed  ## create .venv with everything that the book and its t
 $(VENV)/.installed: requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: try make PYTHON=python3.12")'
 	@echo "==> Installing into $(VENV) (once; a few minutes)"
+	@$(STARTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) install --progress-bar off --require-hashes -r requirements-dev.lock $(QUIETLY)
 	$(BIN)/python $(PIP) check
@@ -31,6 +35,7 @@ oracle: $(ORACLE)/.installed  ## create .venv-oracle with PyTorch and Hugging Fa
 # ready, which is gigabytes smaller. So pip first chooses without hashes, and the file is compared.
 $(ORACLE)/.installed: requirements-oracle.lock requirements-cards.lock
 	@echo "==> Installing into $(ORACLE) (once; PyTorch is large)"
+	@$(STARTS)
 	$(PYTHON) -m venv $(ORACLE)
 	$(ORACLE)/bin/python $(PIP) download --progress-bar off --no-deps --dest $(ORACLE)/torch $$(grep ^torch requirements-oracle.txt)
 	@$(ORACLE)/bin/python $(PIP) hash $(ORACLE)/torch/*.whl | grep -o 'sha256:.*' | grep -qFf - requirements-oracle.lock \
@@ -76,6 +81,8 @@ endif
 # Two tests run side by side, each with a core: the threads of four would wait for each other, and
 # a notebook that trains took up to ten times as long.
 unit nbval site: export OMP_NUM_THREADS := 1
+# A bar that only a slow machine shows is no output of a cell.
+nbval: export TQDM_DISABLE := 1
 
 lint: env
 	@echo "==> Lint"
@@ -119,11 +126,12 @@ mutants: env  ## break the code in one place at a time; 95 % must be noticed (MO
 pretrain: env  ## train the small base model again from nothing (writes code/stage-09/data/base)
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.pretrain
 
-experiments: env  ## run every experiment of section 9.7 again from nothing (under 90 minutes on 2 cores)
+experiments: env  ## run every experiment of section 9.7 and the runs with a fault again from nothing (under 90 minutes on 2 cores)
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama run --fresh
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama timing
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.small_llama table
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.update
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.faults run --fresh
 
 experiments-family: env  ## compare the family of methods: every run that is not recorded yet (half an hour from nothing)
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family run

@@ -114,6 +114,9 @@ RUN = {
     "python -m experiments.family run":
         "code/stage-09/tests/experiments/test_family_runs.py::"
         "test_the_runner_resumes_and_runs_nothing_twice",
+    "python -m experiments.faults run":
+        "code/stage-09/tests/experiments/test_faults.py::"
+        "test_the_runner_resumes_and_records_each_case_once",
     "python -m experiments.family claims": "Makefile:experiments.family claims",
     "python tools/links.py --outside": ".github/workflows/weekly.yml:make links",
     "python tools/links.py": "Makefile:tools/links.py",

@@ -117,6 +117,8 @@ def test_a_pages_cells_give_the_committed_outputs(served_page, name):
             assert printed.is_visible() and "stays as the book has it" in here.output.inner_text()
         elif "image/png" in kinds:
             assert here.output.locator("img[alt]").count() and not printed.is_visible()
+            text = [o for o in cell["outputs"] if "text/markdown" in o.get("data", {})]
+            assert here.output.locator(".text_markdown").count() == len(text)
         elif "text/markdown" in kinds:  # the same text: the page's own rendering stays
             same = lite_tools.text_of(cell["outputs"]) == lite_tools.text_of(outputs)
             assert printed.is_visible() == same != here.output.is_visible()

@@ -30,13 +30,17 @@ TOLERANCE = 1e-6  # relative, of each number that a cell prints
 EXERCISE = "book/exercises/ex2-lora-dropout.ipynb"
 SOURCE = """() => window.jupyterapp.shell.currentWidget.content.model
     .cells.get(%d).sharedModel.source"""
-#: What a line of Python prints first.
+#: What a line of Python prints first; an exception is one here, too.
 PRINTED = """async (code) => {
     const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
     const asked = kernel.requestExecute({ code });
-    const late = new Promise((_, fail) => setTimeout(() => fail(new Error("60 s")), 60000));
-    return await Promise.race([late, new Promise((done) => { asked.onIOPub = (said) =>
-        said.header.msg_type === "stream" && done(said.content.text.trim()); })]);
+    return await new Promise((done, fail) => {
+        setTimeout(() => fail(new Error("180 s")), 180000);
+        asked.onIOPub = ({ header, content }) => {
+            if (header.msg_type === "stream") done(content.text.trim());
+            if (header.msg_type === "error") fail(new Error(content.traceback.join("\\n")));
+        };
+    });
 }"""
 
 
@@ -100,7 +104,7 @@ for way in ("importScripts(there)", "WebSocket.new(there.replace('http', 'ws'))"
 for script in {scripts!r}:  # a worker from a file would come under no policy
     worker, heard = js.Worker.new(script), asyncio.Event()
     worker.onerror = lambda event: (came.append("ends"), event.preventDefault(), heard.set())
-    await asyncio.wait_for(heard.wait(), 10)
+    await asyncio.wait_for(heard.wait(), 50)
 print(" ".join(map(str, came)))"""
 
 

@@ -41,6 +41,20 @@ def test_every_make_command_in_the_text_exists(document):
     assert named <= targets()
 
 
+@pytest.mark.parametrize(("name", "fine"), [
+    ("a b'c %41 #1 ü", True), ('a "b', False), ("a $HOME", False), ("a `b`", False),
+    ("a \\b", False)])
+def test_a_folder_from_which_nothing_would_start_is_refused_with_the_reason(tmp_path, name, fine):
+    folder = tmp_path / name
+    folder.mkdir()
+    for file in ("Makefile", "requirements-dev.lock"):
+        (folder / file).write_bytes((ROOT / file).read_bytes())
+    made = subprocess.run(["make", "env", "PYTHON=echo python"], cwd=folder, text=True,
+                          capture_output=True, check=False)
+    assert made.returncode
+    assert ("another name" in made.stderr) != fine == ("python -m venv" in made.stdout)
+
+
 def test_every_path_in_the_readme_exists():
     text = (ROOT / "README.md").read_text("utf-8")
     folders = r"book|code|tools|tests|benchmarks|vendor|\.ci|\.github"
@@ -311,6 +325,14 @@ def test_a_cell_that_warns_is_refused(tmp_path, capsys):
     assert not kept
     said = capsys.readouterr().out
     assert "cell 1 warns" in said and "look here" in said
+
+
+def test_a_bar_of_progress_is_no_warning(tmp_path):
+    cell = {"cell_type": "code", "id": "bar", "metadata": {}, "execution_count": None, "outputs": [],
+            "source": "from tqdm import tqdm\nprint(sum(tqdm(range(3), 'slowly')))"}
+    path = tmp_path / "bar.ipynb"
+    notebooks.write({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, path)
+    assert notebooks.run_all([path], lambda *saved: None, jobs=1) == []
 
 
 def test_normalising_twice_changes_nothing_more():

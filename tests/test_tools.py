@@ -16,6 +16,7 @@ import pytest
 import touched
 from conftest import ROOT
 from tensorfile import write_whole
+from whole import restore
 
 CELL = {"cell_type": "code", "id": "one", "metadata": {}, "execution_count": None, "outputs": []}
 
@@ -115,8 +116,8 @@ def until(true, seconds=60):
 def build(tmp_path, monkeypatch):
     """build_book in a folder of its own, with a last good book."""
     for name, path in {"ROOT": ROOT, "BUILD": tmp_path, "PAGES": tmp_path / "pages",
-                       "MADE": tmp_path / "pages/_build/html", "HTML": tmp_path / "html",
-                       "OLD": tmp_path / "html.old"}.items():
+                       "MADE": tmp_path / "pages/_build/html", "HTML": tmp_path / "html"
+                       }.items():
         monkeypatch.setattr(build_book, name, path)
     write_whole(build_book.HTML / "index.html", "the last good book")
     return build_book
@@ -141,9 +142,10 @@ def test_a_good_build_takes_the_place_and_a_killed_one_is_mended(build):
     write_whole(build.MADE / "index.html", "<head></head>the new book")
     build.publish(False)
     assert "the new book" in (build.HTML / "index.html").read_text()
-    assert not build.OLD.exists()
-    build.HTML.rename(build.OLD)  # killed between the two moves
-    build.restore()
+    old = build.HTML.with_name("html.old")
+    assert not old.exists()
+    build.HTML.rename(old)  # killed between the two moves
+    restore(build.HTML)
     assert "the new book" in (build.HTML / "index.html").read_text()
 
 
@@ -162,7 +164,7 @@ def test_a_second_build_waits_for_the_first(build, monkeypatch, capsys):
     build.main()
     signal.signal(signal.SIGINT, before)
     assert asked == [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]
-    assert "Another build" in capsys.readouterr().out
+    assert "Another process builds this book" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("cells", "metadata", "expected"), [

@@ -5,8 +5,11 @@ the old state or the new one.
 """
 
 import ast
+import contextlib
+import fcntl
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -18,11 +21,15 @@ from types import SimpleNamespace
 
 import build_book
 import notebooks
+import pdf
 import pytest
+import whole
 import zip_book
 from conftest import ROOT
 from exercises.harness import progress
 from experiments import records
+from in_page import build as in_page
+from lite import build as lite
 from tensorfile import write_whole
 
 # ------------------------------------------------------------------ nobody writes beside the helper
@@ -143,18 +150,18 @@ def noted(folder, number):
 
 def book(folder, text):
     """A built book of two pages that say the same, published in `folder`."""
-    for name, path in {"MADE": "made", "HTML": "html", "OLD": "html.old"}.items():
+    for name, path in {"MADE": "made", "HTML": "html"}.items():
         setattr(build_book, name, folder / path)
     shutil.rmtree(build_book.MADE, ignore_errors=True)
     for page in ("index.html", "other.html"):
         write_whole(build_book.MADE / page, f"<head></head>{text}")
-    build_book.restore()
+    whole.restore(build_book.HTML)
     build_book.publish(False)
 
 
 def book_state(folder):
-    build_book.HTML, build_book.OLD = folder / "html", folder / "html.old"
-    build_book.restore()
+    build_book.HTML = folder / "html"
+    whole.restore(build_book.HTML)
     said = {OLD in page.read_text() for page in build_book.HTML.glob("*.html")}
     assert len(said) == 1 and len([*build_book.HTML.iterdir()]) == 2, "pages of two editions"
     return "old" if said.pop() else "new"
@@ -171,6 +178,43 @@ def zip_state(folder):
         assert archive.testzip() is None
         return archive.read("peft-book/index.html").decode()[:3]
 
+
+def in_browser(folder, text):
+    """Two files of Python for the browser that say the same."""
+    lite.LITE, lite.digest_of_inputs = folder / "lite", lambda: text
+    lite.make = lambda new: [write_whole(new / page, text) for page in ("index.html", "other.html")]
+    lite.build()
+
+
+def in_browser_state(folder):
+    whole.restore(folder / "lite")
+    said = {page.read_text() for page in (folder / "lite").iterdir()}
+    assert len(said) == 1 and len([*(folder / "lite").iterdir()]) == 2, "files of two builds"
+    stamp = folder / "lite.sha256"
+    assert not stamp.exists() or stamp.read_text() in said, "it vouches for another folder"
+    return said.pop()[:3]
+
+
+def in_pages(folder, text):
+    """Two pages with Python in them, which finds `text` as the course's code."""
+    cell = {"cell_type": "code", "source": "1", "metadata": {}, "outputs": []}
+    write_whole(folder / "one.source", json.dumps({"cells": [cell]}))
+    in_page.notebooks = lambda: dict.fromkeys(("one.ipynb", "two.ipynb"), folder / "one.source")
+    in_page.SCRIPTS, in_page.playground, in_page.code_archive = (), dict, lambda: text.encode()
+    for page in (folder / "one.html", folder / "two.html"):
+        if not page.exists():
+            write_whole(page, '<head><meta charset="utf-8"></head><div class="cell "></div>')
+    in_page.add(folder)
+
+
+def in_pages_state(folder):
+    """Each page finds the whole of its own edition; that of the first counts."""
+    found = []
+    for page in ("one.html", "two.html"):
+        place = folder / re.search(r'src="(in-page/\w+)/', (folder / page).read_text())[1]
+        assert json.loads((place / "cells" / page.replace("html", "json")).read_text())
+        found.append((place / "code.zip").read_text()[:3])
+    return found[0]
 
 
 WRITES = {
@@ -191,12 +235,20 @@ WRITES = {
                              lambda f: records.write_record(f / "x.json", [NEW]),
                              lambda f: json.loads((f / "x.json").read_text())[0][:3]),
     "the book": Writer(lambda f: book(f, OLD), lambda f: book(f, NEW), book_state),
+    "Python for the browser": Writer(lambda f: in_browser(f, OLD), lambda f: in_browser(f, NEW),
+                                     in_browser_state),
+    "Python in the pages": Writer(lambda f: in_pages(f, OLD), lambda f: in_pages(f, NEW),
+                                  in_pages_state),
     "the zip": Writer(lambda f: packed(f, OLD), lambda f: packed(f, NEW), zip_state),
 }
 
 
 @pytest.fixture(params=WRITES)
-def writer(request):
+def writer(request, monkeypatch):
+    for module, names in {build_book: "MADE HTML", lite: "LITE digest_of_inputs make",
+                          in_page: "notebooks SCRIPTS playground code_archive"}.items():
+        for name in names.split():
+            monkeypatch.setattr(module, name, getattr(module, name))  # afterwards its own again
     return WRITES[request.param]
 
 
@@ -322,6 +374,52 @@ def test_two_writers_at_once_leave_one_of_both(name, tmp_path):
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0]
     assert states <= {"old", "new"}
     assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_two_builds_of_python_for_the_browser_come_one_after_the_other(tmp_path):
+    def build(text):
+        for _ in range(30):
+            in_browser(tmp_path, text)
+    pids = []
+    for text in (OLD, NEW):
+        if (pid := os.fork()) == 0:
+            code = 1
+            try:
+                build(text)
+                code = 0
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0, 0]
+    assert in_browser_state(tmp_path) in ("old", "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"lite", "lite.sha256", "lite.lock"}
+
+
+@pytest.mark.parametrize(("module", "work"), [(zip_book, "pack"), (pdf, "make")])
+def test_who_packs_or_prints_the_book_waits_for_its_build_and_says_what_is_left(
+        module, work, tmp_path, monkeypatch, capsys):
+    asked, target = [], tmp_path / "target"
+
+    def lock(file, how):
+        asked.append(how)
+        if how & fcntl.LOCK_NB:
+            raise BlockingIOError
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(fcntl, "flock", lock)
+    for name, value in {"ROOT": tmp_path, "HTML": tmp_path, "TARGET": target, work: full,
+                        "launched": contextlib.nullcontext, "CHROMIUM": sys.executable}.items():
+        monkeypatch.setattr(module, name, value, raising=False)
+    for there in (False, True):
+        if there:
+            target.touch()
+        write_whole(tmp_path / "index.html", "a book")
+        with pytest.raises(SystemExit, match="space") as ended:
+            module.main()
+        assert ("last good one" in str(ended.value)) == there
+    assert asked == 2 * [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]
+    assert "waiting" in capsys.readouterr().out
 
 
 def test_a_pass_that_cannot_be_noted_is_said_in_a_sentence(small_disk, capsys, monkeypatch):

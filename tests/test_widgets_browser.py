@@ -14,7 +14,8 @@ from conftest import ROOT
 from playwright.sync_api import expect
 
 import peft
-from book_pages.widgets import answers, explorer, outlier, seeds, update
+from book_pages import clues
+from book_pages.widgets import answers, explorer, faults, outlier, seeds, update
 from exercises.ex6_qlora.levels import NF4
 from experiments.update import load_update
 from real_models import accounting
@@ -67,7 +68,8 @@ def widgets():
             "bottleneck": explorer.bottleneck_widget(), "lengths": explorer.lengths_widget(),
             "runs": recorded_runs(), "memory": explorer.memory_explorer(),
             "answers": speaking_answers(), "outlier": outlier.OutlierExplorer(LEVELS),
-            "seeds": seeds.SeedExplorer(LOSSES), "update": update.UpdateExplorer(load_update())}
+            "seeds": seeds.SeedExplorer(LOSSES), "update": update.UpdateExplorer(load_update()),
+            "faults": faults.fault_finder()}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ def open_page(chromium, address):
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or trouble.append(request.url))
         page.goto(address)
-        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 10")
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 11")
         return page
 
     yield open_
@@ -390,8 +392,9 @@ def memory_shown(page):
 def memory_expected(config, rank, targets, base, convention, optimizer, **batch):
     model = accounting.read_model(config)
     lora, full = accounting.count_lora(model, rank, targets), accounting.count_full(model)
-    return {"trainable": lora.trainable, **{side: sum(bill.bytes for bill in bills)
-                                            for side, bills in {
+    return {"trainable": lora.trainable, **{
+        side: states.bytes + kept.bytes + accounting.overhead(states, kept).bytes
+        for side, (states, kept) in {
         "full": [accounting.memory_bill(full, convention=convention, optimizer=optimizer),
                  accounting.activation_estimate(full, **batch)],
         "lora": [accounting.memory_bill(lora, base=base, optimizer=optimizer),
@@ -442,14 +445,15 @@ def test_what_fits_a_card_is_told_and_what_is_not_estimated_says_why(open_page):
     page.keyboard.press("ArrowRight")  # on
     settle(page)
     tuned = accounting.count_lora(accounting.load_model("Llama-2-7B"))
-    left = 24 * accounting.GB - accounting.memory_bill(tuned).bytes
+    states = accounting.memory_bill(tuned)
     kept = {"batch": 1, "length": 512}
     for cell, name in zip(cells.all(), kept, strict=True):
         most = int(cell.get_attribute("data-most"))
         assert f"{most:,}" in cell.text_content()
         for n, fits in ((most, True), (most + 1, False)):
-            assert fits == (accounting.activation_estimate(
-                tuned, **{**kept, name: n}, checkpointing=True).bytes <= left), (name, n)
+            again = accounting.activation_estimate(tuned, **{**kept, name: n}, checkpointing=True)
+            needed = states.bytes + again.bytes + accounting.overhead(states, again).bytes
+            assert fits == (needed <= 24 * accounting.GB), (name, n)
     page.get_by_text("Use your own model").click()
     page.get_by_label("Paste its config.json").fill(json.dumps(
         {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"],
@@ -622,3 +626,81 @@ def test_the_rank_plays_unless_motion_is_unwanted(open_page):
     expect(rank).to_have_attribute("data-value", str(before + 1))
     page.wait_for_timeout(250)
     assert rank.get_attribute("data-value") == str(before + 1)
+
+
+# ------------------------------------------------------------------------------------- faults
+
+
+def pick(page, fault):
+    page.locator(f"#faults input[value={fault}]").check()
+    page.locator("#faults [data-name=say]").click()
+    return page.locator("#faults [role=status]").inner_text()
+
+
+def test_every_choice_of_every_case_is_answered(open_page, widgets):
+    page, widget = open_page(), widgets["faults"]
+    for number, row in enumerate(widget.records, 1):
+        assert f"Case {number} of {len(widget.records)}" in page.locator(
+            "#faults .pw-headline").text_content()
+        facts = page.locator("#faults .pw-facts").text_content()
+        assert f"{row['saved']:,}" in facts and f"{row['served']:.3f}" in facts
+        lines = page.locator("#faults .pw-panels path").evaluate_all(
+            "(paths) => paths.map((path) => path.getAttribute('d'))")
+        assert len(lines) >= 7 and not any("NaN" in line for line in lines)
+        names = page.locator("#faults .pw-names li").all_text_contents()
+        assert names == [name or "(empty)" for name in row["names"]]
+        wrong = next(fault for fault in clues.FAULTS if fault != row["fault"])
+        for fault in (wrong, row["fault"]):
+            said = pick(page, fault)
+            assert clues.reply(row, fault) in said
+            assert said.startswith("Right." if fault == row["fault"] else "Not this one.")
+            assert (clues.FAULTS[fault].fix in said) == (
+                fault == row["fault"] and bool(clues.FAULTS[fault].heading))
+        page.locator("#faults [data-name=another]").click()
+        settle(page)
+    # The first answer to each counted, and each was wrong.
+    expect(page.locator("#faults .pw-headline")).to_contain_text(
+        f"0 of {len(widget.records)} right")
+
+
+def test_first_answers_are_kept_and_the_next_case_is_a_new_one(open_page, widgets):
+    page, first = open_page(), widgets["faults"].records[0]
+    pick(page, first["fault"])
+    expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
+    page.reload()
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 11")
+    expect(page.locator("#faults .pw-headline")).to_contain_text("Case 2 of")
+    expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
+    page.evaluate("localStorage.setItem('peft-book-faults', '[damaged')")
+    page.reload()
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 11")
+    expect(page.locator("#faults .pw-headline")).to_contain_text("Case 1 of")
+
+
+def test_a_fault_is_named_with_the_keyboard_alone(open_page, widgets):
+    page, row = open_page(), widgets["faults"].records[0]
+    assert page.locator("#faults [data-name=say]").is_disabled()
+    page.locator("#faults input[data-name=fault]").first.focus()
+    page.keyboard.press("Space")
+    for _ in range(list(clues.FAULTS).index(row["fault"])):
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#faults [role=status]")).to_contain_text("Right.")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#faults output")).to_contain_text("Case 2 of")
+
+
+def test_a_sound_run_is_laid_beside_and_each_panel_is_told_in_words(open_page):
+    page = open_page()
+    assert page.locator("#faults path.pw-beside").count() == 0
+    page.locator("#faults input[data-name=beside]").check()
+    assert page.locator("#faults .pw-panel .pw-curve path.pw-beside").count() >= 5
+    for words in page.locator("#faults .pw-panel > svg").evaluate_all(
+            "(all) => all.map((one) => one.getAttribute('aria-label'))"):
+        assert re.search(r"first [\d.e-]+, largest [\d.e-]+, last [\d.e-]+", words), words
+    page.locator("#faults summary").click()
+    rows = page.locator("#faults tbody tr")
+    assert rows.count() == 11
+    assert "NaN" not in rows.last.text_content() and "undefined" not in rows.last.text_content()

@@ -25,6 +25,7 @@ KEPT = {KEY: {"answers": {"q-old-known": answer(True, True, 15), "q-known": answ
                           "q-wrong": answer(False, True, 3), "q-guess": answer(True, False, 2),
                           "q-today": answer(False, False, 0)}, "open": False},
         EDITS: {"1\nx = 1": "x = 2", "1\ny": "print(y)"},
+        "peft-book-faults": {"fan-in-0": "fan-in", "none-3": "rate", "start-1": "start"},
         "peft-book-progress": {"2": "2026-11-24"}}
 
 
@@ -76,6 +77,8 @@ def test_what_was_wrong_or_guessed_comes_back_sooner(visit):
         f"02-lora.html#q-{name}" for name in ("old-known", "wrong", "guess")]
     rows = page.get_by_role("row").all_text_contents()
     assert rows[1:] == ["sure32 (67 %)", "a guess21 (50 %)"]
+    cases = page.get_by_role("link", name="Find the fault").locator("..")
+    assert "2 of 3 cases right" in cases.text_content()
     assert page.get_by_role("link", name="02-lora.ipynb").locator("..").text_content().endswith(
         "2 cells")
     assert violations(page) == []
@@ -89,13 +92,13 @@ def test_work_goes_out_as_one_file_and_in_elsewhere_without_loss(visit, tmp_path
     download.value.save_as(file)
     empty = visit({})
     empty.locator("input[type=file]").set_input_files(file)
-    expect(empty.get_by_role("status")).to_contain_text("8 notes")
+    expect(empty.get_by_role("status")).to_contain_text("11 notes")
     fresh = stored(empty)
     assert fresh.pop(KEY)["answers"] == KEPT[KEY]["answers"]
-    assert fresh == {key: KEPT[key] for key in fresh} and len(fresh) == 2
+    assert fresh == {key: KEPT[key] for key in fresh} and len(fresh) == 3
     other = visit({EDITS: {"1\nx = 1": "x = 3"}, "another program": {"a": 1}})
     other.locator("input[type=file]").set_input_files(file)
-    expect(other.get_by_role("status")).to_contain_text("7 notes")
+    expect(other.get_by_role("status")).to_contain_text("10 notes")
     assert stored(other)[EDITS] == {"1\nx = 1": "x = 3", "1\ny": "print(y)"}
     other.get_by_role("button", name="Forget").click()
     assert EDITS in stored(other)

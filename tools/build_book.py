@@ -12,7 +12,6 @@ The pages are made in _build/pages, and take the place of _build/html when all o
 build that fails or is stopped leaves the last good book. A second build waits for the first.
 """
 
-import fcntl
 import hashlib
 import io
 import json
@@ -31,7 +30,7 @@ from content_policy import with_policy
 from in_page import build as in_page
 from lite import build as lite
 from PIL import Image
-from whole import write_whole
+from whole import alone, restore, said, swap, write_whole
 
 ROOT = notebooks.ROOT
 BUILD = ROOT / "_build"
@@ -40,7 +39,6 @@ EXECUTED = BUILD / "executed"
 PAGES = BUILD / "pages"  # Jupyter Book's own folder; it puts its pages into _build/html there
 MADE = PAGES / "_build" / "html"
 HTML = BUILD / "html"
-OLD = BUILD / "html.old"
 #: What any notebook's outputs can depend on.
 SHARED = ["code/stage-09", "tools/probe.py", "constraints.txt"]
 COPIED = ["_config.yml", "_toc.yml", "book", "code/stage-09", "tools/book_extension.py",
@@ -187,13 +185,6 @@ def place_lite(folder):
         shutil.copytree(lite.LITE, folder / "lite")
 
 
-def restore():
-    """Put the last good book back where a build was killed between the two moves of publish()."""
-    if OLD.exists() and not HTML.exists():
-        OLD.rename(HTML)
-    shutil.rmtree(OLD, ignore_errors=True)
-
-
 def publish(runs_in_browser):
     """Let the pages that are made take the place of the last good ones."""
     fresh = HTML.with_name("html.new")
@@ -205,10 +196,7 @@ def publish(runs_in_browser):
     licences.add(fresh)
     first = fresh / "index.html"  # Jupyter Book has just written it; it leads to book/index.html
     write_whole(first, with_policy('<meta charset="utf-8">\n' + first.read_text("utf-8")))
-    if HTML.exists():
-        HTML.rename(OLD)
-    fresh.rename(HTML)
-    shutil.rmtree(OLD, ignore_errors=True)
+    swap(fresh, HTML)
 
 
 def make_pages():
@@ -228,7 +216,7 @@ def make_pages():
 
 def build():
     """Everything that main() holds the lock for."""
-    restore()
+    restore(HTML)
     execute()
     runs_in_browser = build_lite()
     os.environ[IN_BROWSER] = "yes" if runs_in_browser else "no"
@@ -245,18 +233,8 @@ def build():
 
 def main():
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: at once, not after the cells that run
-    BUILD.mkdir(exist_ok=True)
-    with open(BUILD / "lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("Another build of this book is running; waiting for its end", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            build()
-        except OSError as error:  # a full disk, a folder that may not be written
-            last = ", the last good one is still there" if HTML.exists() else ""
-            sys.exit(f"The book was not built{last}: {error}")
+    with alone(BUILD / "lock", "builds this book"), said("The book", HTML):
+        build()
     print(f"\nThe book is built. Open it in any browser, no server or network needed:\n"
           f"    {(HTML / 'index.html').as_uri()}\n"
           f"or serve it on http://localhost:8000 with `make serve`, which notebooks in the browser "

@@ -186,6 +186,7 @@ def run(path):
     from nbclient import NotebookClient
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # two notebooks run side by side
+    os.environ.setdefault("TQDM_DISABLE", "1")  # on a slow machine a bar is not a warning
     began, cells = time.perf_counter(), []
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urldefrag
 
 import yaml
 from chromium import CHROMIUM, launched
-from whole import replacing
+from whole import alone, replacing, said
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -239,13 +239,14 @@ def make(browser, target=TARGET, names=None):
 
 
 def main():
-    if not (HTML / "index.html").exists():
-        sys.exit("There is no built book: run make book first")
     if not Path(CHROMIUM).exists():
         sys.exit(f"There is no Chromium at {CHROMIUM}, which prints the book: install it (Debian: "
                  "apt-get install chromium) or set CHROMIUM to its path")
-    with launched() as browser:
-        pages = make(browser)
+    with alone(ROOT / "_build" / "lock", "builds this book"), said("The PDF", TARGET):
+        if not (HTML / "index.html").exists():
+            sys.exit("There is no built book: run make book first")
+        with launched() as browser:
+            pages = make(browser)
     print(f"{TARGET.relative_to(ROOT)}: {TARGET.stat().st_size / 1e6:.1f} MB, {pages} pages")
 
 

@@ -1,10 +1,60 @@
-"""The course's own way to write a file whole or not at all, for the tools and benchmarks."""
+"""Files and folders whole or not at all, for the tools and benchmarks; builders one at a time."""
 
+import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a second builder does not wait
+    fcntl = None
 
 CODE = Path(__file__).resolve().parents[1] / "code" / "stage-09"
 sys.path.insert(0, str(CODE))
 from tensorfile import replacing, write_whole  # noqa: E402
 
-__all__ = ["replacing", "write_whole"]
+__all__ = ["alone", "replacing", "restore", "said", "swap", "write_whole"]
+
+
+def _old(target):
+    return target.with_name(f"{target.name}.old")
+
+
+def restore(target):
+    """Put the last good folder back where swap() was killed between its two moves."""
+    if _old(target).exists() and not target.exists():
+        _old(target).rename(target)
+    shutil.rmtree(_old(target), ignore_errors=True)
+
+
+def swap(fresh, target):
+    """Let a folder that is complete take the place of another one; see `restore`."""
+    if target.exists():
+        target.rename(_old(target))
+    fresh.rename(target)
+    shutil.rmtree(_old(target), ignore_errors=True)
+
+
+@contextmanager
+def alone(lock, what):
+    """Hold this file, which goes when its process does; whoever comes second waits, and says so."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "a") as held:
+        if fcntl:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"Another process {what}; waiting for its end", flush=True)
+                fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def said(what, target):
+    """End with a sentence, a full disk's say, or a builder's own: what is there now, and why."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        last = ", the last good one is still there" if target.exists() else ""
+        sys.exit(f"{what} was not made{last}: {error}")

@@ -10,7 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from whole import replacing
+from whole import alone, replacing, said
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -60,9 +60,10 @@ def pack(target=TARGET, html=HTML):
 
 
 def main():
-    if not (HTML / "index.html").exists():
-        sys.exit("There is no built book: run make book first")
-    size = pack()
+    with alone(ROOT / "_build" / "lock", "builds this book"), said("The zip", TARGET):
+        if not (HTML / "index.html").exists():
+            sys.exit("There is no built book: run make book first")
+        size = pack()
     print(f"{TARGET.relative_to(ROOT)}: {size / 1e6:.1f} MB, {len(packed_files())} files")
     if size > LIMIT:
         sys.exit(f"That is over the limit of {LIMIT / 1e6:.0f} MB: what has grown?")

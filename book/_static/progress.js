@@ -6,6 +6,7 @@
   const TAKEN = "peft-book-progress-taken";  // what came from notebooks: unticked, it stays so
   const NOTEBOOKS = "peft-book contents";  // the files of the notebooks run in this browser
 
+  // From here to the end of days() python.js has the same, through tools/in_page/build.py.
   /** Whether this is a day of the calendar, as 2026-11-24. */
   function isDay(text) {
     const time = typeof text === "string" && /^\d{4}-\d\d-\d\d$/.test(text) && Date.parse(text);
@@ -16,8 +17,9 @@
   function days(list) {
     const entries = list && typeof list === "object" && !Array.isArray(list)
       ? Object.entries(list) : [];
-    return Object.fromEntries(entries.filter(([number, day]) => /^\d+$/.test(number) && isDay(day)));
+    return Object.fromEntries(entries.filter(([number, day]) => /^[1-9]\d?$/.test(number) && isDay(day)));
   }
+  // To here.
 
   function read(key = KEY) {
     try {

@@ -1,10 +1,11 @@
 /* "Your work": what this browser keeps of a reader, on one page; out as one file, and in again.
 
    Kept are, by their keys in localStorage: the exercises passed (progress.js), the answers to questions
-   (questions.js) and the edits of each notebook's cells. Nothing of it is sent anywhere. */
+   (questions.js), the faults found (widgets/faults.js) and the edits of each notebook's cells. Nothing
+   of it is sent anywhere. */
 
 (() => {
-  const KEYS = /^peft-book(-progress|-progress-taken|-questions| edits [\w/-]+\.ipynb)$/;
+  const KEYS = /^peft-book(-progress|-progress-taken|-questions|-faults| edits [\w/-]+\.ipynb)$/;
   const EDITS = "peft-book edits ";
   const FORM = "peft-book work 1"; // the file's first entry: what it is
   const DAY = 24 * 60 * 60 * 1000;
@@ -89,6 +90,15 @@
     return make("table", { class: "table" }, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
   }
 
+  /** First answers to "Find the fault": a case has its fault's name, and a number after it. */
+  function cases(kept, root) {
+    const answers = Object.entries(kept["peft-book-faults"] ?? {}).filter(([, said]) => typeof said === "string");
+    const right = answers.filter(([name, said]) => name.replace(/-\d+$/, "") === said).length;
+    const page = make("a", { href: new URL("book/find-the-fault.html", root).href }, "Find the fault");
+    return make("p", {}, page, answers.length ? `: ${right} of ${plural(answers.length, "case")} right at the first try.`
+      : " shows runs that went wrong, and asks why.");
+  }
+
   function edits(kept, root) {
     const changed = Object.entries(kept).filter(([key]) => key.startsWith(EDITS));
     if (!changed.length) return make("p", {}, "None. “Edit and run” below a cell makes one.");
@@ -115,6 +125,7 @@
       const answered = questions(kept);
       shown.replaceChildren(make("h3", {}, "Questions to ask again"), ...review(answered, root),
         make("h3", {}, "How sure, how right"), calibration(answered),
+        make("h3", {}, "Faults that you named"), cases(kept, root),
         make("h3", {}, "Code that you changed"), edits(kept, root));
       status.textContent = message;
     }

@@ -8,6 +8,7 @@ exercise has a room beside it, with its tests in `checks.py`. Reading those spoi
 import importlib
 from typing import Any
 
+import exercises.harness.kept  # noqa: F401  NumPy as it is before a student's cells
 from exercises.harness.progress import EXERCISES, clear_progress, progress, remember
 
 #: Where each check stands. A page needs one of them: the others are not loaded.

@@ -18,13 +18,16 @@ from pathlib import Path
 
 from content_policy import with_policy
 from lite import build as lite
-from whole import write_whole
+from whole import alone, write_whole
 
 HERE = Path(__file__).resolve().parent
 PLACE = "in-page"  # the folder in the built book
 TAGS = re.compile(rf'<link[^>]* href="[./]*{PLACE}/[^>]*>\n'
                   rf'<script src="[./]*{PLACE}/[^>]*></script>\n')
-SCRIPTS = ("start.js", "cells.js", "outputs.js", "python.js", "worker.js", "in-page.css")
+SCRIPTS = ("start.js", "cells.js", "outputs.js", "python.js", "bounds.js", "worker.js",
+           "in-page.css")
+#: The part of the exercises' page that says what an entry of the progress is.
+DAYS = re.compile(r"// From here [^\n]*\n(.*\bfunction days\(.*)// To here", re.DOTALL)
 PLAYGROUND = "book/playground"  # the page on which book_pages/playground.py trains
 #: The worker's own modules, in the archive beside the course's code.
 READER = {"in-page/reader.py": HERE / "reader.py",
@@ -96,6 +99,12 @@ def playground():
                                        for name in ("widgets.css", "playground.css"))}
 
 
+def days_module():
+    """What filters the progress on the page of the exercises, for a page's Python, too."""
+    text = (lite.ROOT / "book" / "_static" / "progress.js").read_text("utf-8")
+    return f"{DAYS.search(text)[1]}\nexport {{ days }};\n".encode()
+
+
 def with_playground(text, place):
     """The playground's page with its script and style sheet, and its policy made anew."""
     tags = (f'<link rel="stylesheet" href="../{place}/playground.css" />\n'
@@ -106,20 +115,20 @@ def with_playground(text, place):
 def add(folder):
     """Add Python in the page to a built book that has lite/; done twice, it is as done once.
 
-    All of it lies in a folder that is named by what is in it: no browser mixes two editions.
+    All of it lies in a folder that is named by what is in it: no browser mixes two editions. An
+    earlier one goes last, so wherever this is stopped each page finds its own.
     """
     known = {name: cells_of(path) for name, path in notebooks().items()
              if (folder / name.replace(".ipynb", ".html")).exists()}  # else no contents name it
     files = {script: (HERE / script).read_bytes() for script in SCRIPTS}
     files["code.zip"] = code_archive()
-    files |= playground()
+    files |= playground() | {"days.js": days_module()}
     files |= {f"cells/{name.replace('.ipynb', '.json')}":
               json.dumps(cells, ensure_ascii=False).encode() for name, cells in known.items()}
     digest = hashlib.sha256()
     for name, content in files.items():
         digest.update(name.encode() + content)
     place = f"{PLACE}/{digest.hexdigest()[:12]}"
-    shutil.rmtree(folder / PLACE, ignore_errors=True)
     for name, content in files.items():
         write_whole(folder / place / name, content)
     for name, cells in known.items():
@@ -127,7 +136,16 @@ def add(folder):
         write_whole(page, with_start(page.read_text("utf-8"), name, cells, place))
     if (page := folder / f"{PLAYGROUND}.html").exists():
         write_whole(page, with_playground(page.read_text("utf-8"), place))
+    for earlier in (folder / PLACE).iterdir():
+        if earlier != folder / place:
+            shutil.rmtree(earlier)
 
 
 if __name__ == "__main__":
-    add(Path(sys.argv[1]))
+    book = Path(sys.argv[1])
+    with alone(lite.ROOT / "_build" / "lock", "builds this book"):
+        try:
+            add(book)
+        except OSError as error:
+            sys.exit(f"Python was not added to every page of {book}, the others have that which "
+                     f"they had: {error}")

@@ -131,7 +131,7 @@ class Cell {
     const lines = this.area.value.split("\n");
     const start = lines.slice(0, line - 1).join("\n").length + (line > 1);
     this.area.focus();
-    this.area.setSelectionRange(start, start + lines[line - 1].length);
+    this.area.setSelectionRange(start, start + (lines[line - 1] ?? "").length);
   }
 
   /** Run in the page's Python; resolves with whether the cells below may run. */

@@ -64,7 +64,7 @@ export class Outputs {
     this.box = element("div", "cell_output in-page-output");
     this.alt = printed?.querySelector("img[alt]")?.alt;
     this.known = new Set(known.markdown);
-    this.keepsPrinted = false;  // a live widget, or text that is already there, rendered
+    this.keepsPrinted = false;  // a live widget, or text that is already there, and better rendered
     this.waits = false;
     this.named = new Map();
   }
@@ -88,11 +88,8 @@ export class Outputs {
       return;
     }
     const { data, id } = output;
-    if (this.known.has(data["text/markdown"])) {
-      this.keepsPrinted = true;
-      return;
-    }
     const box = shown(output, this.alt);
+    if (this.known.has(data["text/markdown"])) box.classList.add("in-page-same");
     if (data[WIDGET]) {
       this.keepsPrinted = true;
       box.prepend(element("p", "in-page-note", "The live widget above stays as the book has it. As text, "
@@ -122,8 +119,14 @@ export class Outputs {
     all.append(element("summary", "", "Every step to the error"), element("pre", "", traceback));
   }
 
-  /** Whether wide boxes scroll is known only now: let the keyboard reach these. */
+  /**
+   * Text that is already there, and nothing else: the page's own rendering of it stays. And whether
+   * wide boxes scroll is known only now: let the keyboard reach these.
+   */
   finish() {
+    const same = this.box.querySelectorAll(":scope > .in-page-same");
+    if (same.length && same.length === this.box.childElementCount) this.keepsPrinted = true;
+    if (this.keepsPrinted) same.forEach((box) => box.remove());
     for (const box of this.box.querySelectorAll("pre, .text_html")) {
       if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
     }

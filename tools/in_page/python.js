@@ -1,5 +1,8 @@
 /* Python for a page: a worker that is replaced when it is stopped or breaks (worker.js), and what it notes. */
 
+import { Bounds, failure, words } from "./bounds.js";
+import { days } from "./days.js";
+
 export const BASE = new URL(".", import.meta.url);
 export const STOPPED = new Error("stopped by the reader");
 
@@ -15,21 +18,26 @@ export class Python {
     this.ready ??= new Promise((resolve, reject) => {
       const code = `const HERE = "${BASE}"; importScripts(HERE + "worker.js");`;
       this.worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
+      const { worker } = this;
       this.end = (error) => {
-        this.worker.terminate();
+        if (this.worker !== worker) return;  // it has ended already
+        worker.terminate();
         this.worker = this.ready = null;
         reject(error);
         this.fail?.(error);
       };
       this.worker.addEventListener("error", (event) =>
         this.end(new Error(event.message || "its file is missing")));
+      this.bounds = new Bounds();
       this.worker.addEventListener("message", ({ data }) => {
-        if (data.type === "loading") this.onLoading(data.text);
-        else if (data.type === "ready") resolve();
-        else if (data.output?.output_type === "progress") note(data.output.done);
-        else if (data.type === "output") this.outputs?.add(data.output);
-        else if (data.type === "done") this.finish?.(data.failure);
-        else this.end(new Error(data.reason));
+        if (this.worker !== worker) return;
+        if (this.bounds.flooded) this.end(new Error("it sends messages without end"));
+        else if (data?.type === "loading") this.onLoading(words(data.text, 200));
+        else if (data?.type === "ready") resolve();
+        else if (data?.output?.output_type === "progress") note(data.output.done);
+        else if (data?.type === "output") this.add(data.output);
+        else if (data?.type === "done") this.finish?.(failure(data.failure));
+        else this.end(new Error(words(data?.reason, 2_000)));
       });
       this.worker.postMessage({ type: "start", folder: this.folder });
     });
@@ -39,10 +47,16 @@ export class Python {
   /** Run a cell; resolves with what went wrong in it, or null. */
   run(source, outputs) {
     this.outputs = outputs;
+    this.bounds = new Bounds();
     return new Promise((finish, fail) => {
       Object.assign(this, { finish, fail });
       this.worker.postMessage({ type: "run", source });
     });
+  }
+
+  add(output) {
+    const taken = this.outputs && this.bounds.take(output);
+    if (taken) this.outputs.add(taken);
   }
 
   stop() {
@@ -53,7 +67,7 @@ export class Python {
 /** Tick on the page of the exercises what was passed here; progress.js reads it there. */
 function note(passed) {
   try {
-    const key = "peft-book-progress", done = JSON.parse(localStorage.getItem(key)) ?? {};
-    localStorage.setItem(key, JSON.stringify({ ...passed, ...done }));
+    const key = "peft-book-progress", done = JSON.parse(localStorage.getItem(key));
+    localStorage.setItem(key, JSON.stringify({ ...days(passed), ...days(done) }));
   } catch { /* a browser that keeps nothing */ }
 }

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import node_js
 from content_policy import CHARSET, JUPYTERLITE, with_policy
-from whole import write_whole
+from whole import alone, restore, said, swap, write_whole
 
 from lite.imports import hidden_imports
 
@@ -253,8 +253,6 @@ def compiled(files):
     if folder.exists():
         return folder
     print("==> Compiling Python's packages for the browser (once)", flush=True)
-    for old in CACHE.glob("compiled-*"):
-        shutil.rmtree(old)
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         partial = Path(name) / "files"
         partial.mkdir()
@@ -273,6 +271,9 @@ def compiled(files):
             package.sha256 = digest_of(partial / package.file_name)
         spec.to_json(partial / "pyodide-lock.json", indent=1)
         partial.replace(folder)
+    for old in CACHE.glob("compiled-*"):
+        if old != folder:
+            shutil.rmtree(old)
     return folder
 
 
@@ -372,7 +373,7 @@ def digest_of_inputs():
 
 
 def build():
-    """Bring _build/lite up to date.
+    """Bring _build/lite up to date; until the new one is whole, the last good one stays.
 
     Raises
     ------
@@ -381,49 +382,63 @@ def build():
     RuntimeError
         JupyterLite failed.
     """
-    stamp, inputs = LITE.with_suffix(".sha256"), digest_of_inputs()
-    if stamp.exists() and stamp.read_text() == inputs and (LITE / "index.html").exists():
-        return
-    stamp.unlink(missing_ok=True)
-    pyodide_files, wheels = fetch()
-    began = time.perf_counter()
-    print("==> Building Python for the browser (JupyterLite)", flush=True)
-    shutil.rmtree(LITE, ignore_errors=True)
+    stamp = LITE.with_suffix(".sha256")
+    with alone(LITE.with_suffix(".lock"), "builds Python for the browser"):
+        restore(LITE)
+        inputs = digest_of_inputs()
+        if stamp.exists() and stamp.read_text() == inputs and (LITE / "index.html").exists():
+            return
+        began, fresh = time.perf_counter(), LITE.with_suffix(".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            make(fresh)
+            stamp.unlink(missing_ok=True)  # it never vouches for another folder
+            swap(fresh, LITE)
+            write_whole(stamp, inputs)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        size = sum(path.stat().st_size for path in LITE.rglob("*") if path.is_file())
+        print(f"  {size / 1e6:.0f} MB in {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def make(folder):
+    """JupyterLite with the course, in a new folder. Raises as `build` does."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        carried = [kernel_wheels()[name] for name in CARRIED]
-        shutil.copytree(compiled([*pyodide_files, *wheels, *carried]),
-                        work / "lite" / "static" / "pyodide")
+        with alone(CACHE / "lock", "fills the cache of Pyodide's files"):
+            pyodide_files, wheels = fetch()
+            print("==> Building Python for the browser (JupyterLite)", flush=True)
+            carried = [kernel_wheels()[name] for name in CARRIED]
+            shutil.copytree(compiled([*pyodide_files, *wheels, *carried]),
+                            work / "lite" / "static" / "pyodide")
         write_whole(work / "lite/jupyter-lite.json", (HERE / "jupyter-lite.json").read_bytes())
         stage(work / "contents")
         done = subprocess.run(
             [Path(sys.executable).with_name("jupyter"), "lite", "build",
-             "--lite-dir", work / "lite", "--contents", work / "contents", "--output-dir", LITE,
+             "--lite-dir", work / "lite", "--contents", work / "contents", "--output-dir", folder,
              "--apps", "notebooks", "--apps", "tree", "--apps", "lab", "--apps", "edit",
              "--no-sourcemaps", "--no-unused-shared-packages", "--source-date-epoch", "1"],
             cwd=work / "lite", capture_output=True, text=True, check=False,
             env=os.environ | {"PYTHONHASHSEED": "0"})
-        if done.returncode or not (LITE / "notebooks" / "index.html").exists():
+        if done.returncode or not (folder / "notebooks" / "index.html").exists():
             raise RuntimeError(f"JupyterLite failed:\n{(done.stdout + done.stderr)[-3000:]}")
-    mend(LITE)
-    distrust(LITE)
-    start_workers(LITE)
+    mend(folder)
+    distrust(folder)
+    start_workers(folder)
     pages = [path.relative_to(ROOT).as_posix() for path in book_files()
              if path.suffix in (".md", ".ipynb")]
-    run_first(LITE, "notebooks", "to-book.js", BOOK=pages)
+    run_first(folder, "notebooks", "to-book.js", BOOK=pages)
     for name in ("start-again.html", "start-again.js"):
-        write_whole(LITE / name, (HERE / name).read_bytes())
-    for page in LITE.rglob("*.html"):
+        write_whole(folder / name, (HERE / name).read_bytes())
+    for page in folder.rglob("*.html"):
         text = page.read_text("utf-8")
         if not CHARSET.search(text):  # a page that only leads on
             text = text.replace("<head>", '<head>\n    <meta charset="utf-8" />', 1)
         write_whole(page, with_policy(text, JUPYTERLITE))
-    for path in [*LITE.rglob("*.map"), *LITE.rglob("*.doit.db")]:
+    for path in [*folder.rglob("*.map"), *folder.rglob("*.doit.db")]:
         path.unlink()
-    write_whole(stamp, inputs)
-    size = sum(path.stat().st_size for path in LITE.rglob("*") if path.is_file())
-    print(f"  {size / 1e6:.0f} MB in {time.perf_counter() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
-    build()
+    with said("Python for the browser", LITE):
+        build()

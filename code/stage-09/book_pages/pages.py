@@ -45,10 +45,21 @@ def source(what: Any, first: str = "", last: str = "") -> Markdown:
     return Markdown(f"`{place}`\n\n```python\n{dedent(chr(10).join(lines[start:stop]))}\n```")
 
 
+class Formula(str):
+    """A cell of a table that is TeX, each of its lines a formula; pages and JupyterLab draw it."""
+
+
+def _markup(cell: Any) -> str:
+    if isinstance(cell, Formula):
+        return "<br>".join(f'<span class="math">\\({escape(line, quote=False)}\\)</span>'
+                           for line in cell.split("\n"))
+    return escape(str(cell))
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> HTML:
-    """Rows under column names; the first cell names its row. Cells are plain text."""
+    """Rows under column names; the first cell names its row. Cells are plain text or `Formula`."""
     def cells(tag: str, row: Iterable[Any], more: str = "") -> str:
-        return "".join(f"<{tag}{more}>{escape(str(cell))}</{tag}>" for cell in row)
+        return "".join(f"<{tag}{more}>{_markup(cell)}</{tag}>" for cell in row)
 
     head = cells("th", columns, ' scope="col"')
     body = "".join(f'<tr>{cells("th", row[:1], " scope=" + chr(34) + "row" + chr(34))}'

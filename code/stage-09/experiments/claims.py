@@ -90,15 +90,20 @@ class Record:
     def cut(self, target: str, rank: int, moment: str = "best") -> Entry:
         """Full fine-tuning's updates cut to a rank, at its `best` or `final` step."""
         at = small_llama.CUTS.index(rank)
-        return self._of_updates(target, f"cut to {rank}", lambda row: row["cut_test"][moment][at])
+        step = {"best": "best step", "final": "last step"}[moment]
+        return self._of_updates(target, f"full fine-tuning's updates, cut to rank {rank}",
+                                f"{step}, test loss", lambda row: row["cut_test"][moment][at])
 
     def spread(self, target: str, part: str) -> Entry:
         """Share of full fine-tuning's updates outside their first 16 directions, as a loss."""
-        return self._of_updates(target, part, lambda row: 1.0 - row["energy"][part])
+        name = {"self_attn": "attention", "mlp": "the MLP"}[part]
+        return self._of_updates(target, f"full fine-tuning's updates of {name}",
+                                "share outside 16 directions", lambda row: 1 - row["energy"][part])
 
-    def _of_updates(self, target: str, what: str, number: Callable[[dict], float]) -> Entry:
+    def _of_updates(self, target: str, what: str, unit: str,
+                    number: Callable[[dict], float]) -> Entry:
         values = [number(row) for row in self.runs("report", "full", 0, target)]
-        return {"kind": "update", "method": "full", "size": what, "seeds": len(values),
+        return {"named": (what, unit), "method": "full", "target": target, "seeds": len(values),
                 "best_test": float(np.mean(values)), "best_test_sd": float(np.std(values, ddof=1))}
 
 
@@ -139,14 +144,35 @@ def apart(a: Entry, b: Entry, key: str = "best_test", other: str | None = None) 
                                                   else 0.0)
 
 
+#: How a sentence says it; {} is the size.
+_METHODS = {"full": "full fine-tuning", "lora-qv": "LoRA of rank {} on q and v",
+            "lora-mlp": "LoRA of rank {} on the MLP",
+            "lora-all": "LoRA of rank {} on all linear layers",
+            "houlsby": "Houlsby adapters of width {}", "pfeiffer": "Pfeiffer adapters of width {}",
+            "parallel": "parallel adapters of width {}", "prefix": "a prefix of {}",
+            "prompt": "a prompt of {}"}
+_RATES = {"report": "shared rate", "subset": "shared rate", "gentle": "a third of its best rate"}
+_NUMBERS = {"best_test": "test loss", "final_test": "test loss at the last step",
+            "best_base": "loss on the base locales", "best_step": "best step"}
+
+
 def _named(entry: Entry, key: str) -> str:
-    return f"{entry['kind']} {entry['method']} {entry['size']} ({key} {entry[key]:.3f})"
+    """A setting and one of its numbers, in words."""
+    method, _, rule = entry["method"].partition(" ")
+    said = [entry["target"].capitalize()]
+    if "named" in entry:
+        name, number = entry["named"]
+    else:
+        name, number = _METHODS[method].format(entry["size"]), _NUMBERS[key]
+        said += [f"{entry['train_names']:,} names", _RATES.get(entry["kind"], "own rate")]
+    said += [rule.replace("=", " = ")] * bool(rule)
+    return f"{name} ({', '.join(said)}, {number} {entry[key]:.3f})"
 
 
 def better(a: Entry, b: Entry, key: str = "best_test", other: str | None = None) -> float:
     """`a` has a lower loss than `b`, clearly; returns by how many standard errors."""
     if not (distance := apart(a, b, key, other)) >= CLEAR:
-        raise ClaimFails(f"{_named(a, key)} is to be better than {_named(b, other or key)}, and is "
+        raise ClaimFails(f"{_named(a, key)} is to be ahead of {_named(b, other or key)}, and is so "
                          f"by {distance:.2f} standard errors; {CLEAR:g} are asked for")
     return distance
 
@@ -156,6 +182,14 @@ def level(a: Entry, b: Entry, key: str = "best_test", other: str | None = None) 
     if not abs(distance := apart(a, b, key, other)) <= LEVEL:
         raise ClaimFails(f"{_named(a, key)} and {_named(b, other or key)} are to be level, and are "
                          f"{abs(distance):.1f} standard errors apart")
+    return abs(distance)
+
+
+def undecided(a: Entry, b: Entry) -> float:
+    """`a` and `b` are not clearly different; returns their distance in standard errors."""
+    if not abs(distance := apart(a, b)) < CLEAR:
+        raise ClaimFails(f"{_named(a, 'best_test')} and {_named(b, 'best_test')} are not to be "
+                         f"clearly different, and are {abs(distance):.1f} standard errors apart")
     return abs(distance)
 
 
@@ -174,6 +208,11 @@ def _errors(distance: float) -> str:
 
 def _losses(*entries: Entry, key: str = "best_test") -> str:
     words = [f"{entry[key]:.2f}" for entry in entries]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _counts(entries: Sequence[Entry]) -> str:
+    words = [f"{entry['trainable']:,}" for entry in entries]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
@@ -219,6 +258,20 @@ def q_and_v_come_last_at_equal_size(record: Record) -> str:
 
 
 @claim
+def an_adapters_place_counts_more_than_its_scale(record: Record) -> str:
+    """On Icelandic, at either scale a parallel adapter is ahead of one behind the MLP."""
+    serial, serial4 = record.own("pfeiffer", 8), record.own("pfeiffer scale=4", 8)
+    parallel1, parallel = record.own("parallel scale=1", 8), record.own("parallel", 8)
+    leads = better(parallel1, serial), better(parallel, serial4)
+    same = undecided(parallel1, parallel)
+    return (f"On Icelandic, with a bottleneck of 8 and the scale 1 for both, the parallel adapter "
+            f"reaches {_losses(parallel1)} and the one behind the MLP {_losses(serial)}, "
+            f"{_errors(leads[0])} behind. With the scale 4 for both it is {_losses(parallel)} "
+            f"against {_losses(serial4)} ({_errors(leads[1])}). The parallel adapter with 4 and "
+            f"with 1 is {_errors(same)} apart, which does not decide")
+
+
+@claim
 def more_rank_learns_more(record: Record) -> str:
     """On Icelandic, LoRA on all linear layers gains from rank 1 to 4 to 16; full is ahead."""
     one, four, sixteen = (record.own("lora-all", rank) for rank in (1, 4, 16))
@@ -239,6 +292,33 @@ def a_prefix_beats_a_prompt(record: Record) -> str:
             f"reaches {_losses(prefix)} on Turkish. Twenty as a *prompt*, "
             f"{prompt['trainable']:,} parameters, reach {_losses(prompt)}, "
             f"{_errors(lead)} behind")
+
+
+@claim
+def a_prefix_beats_lora_on_q_and_v(record: Record) -> str:
+    """On Icelandic, up to about 4,000 numbers, a prefix is ahead of LoRA on q and v of its size."""
+    pairs = [(record.own("prefix", length), record.own("lora-qv", rank))
+             for length, rank in ((1, 1), (5, 2), (10, 4))]
+    lead = min(better(*pair) for pair in pairs)
+    prefixes, loras = zip(*pairs, strict=True)
+    return (f"On Icelandic, prefixes of 1, 5 and 10 tokens reach {_losses(*prefixes)} with "
+            f"{_counts(prefixes)} numbers, and LoRA of rank 1, 2 and 4 on q and v reaches "
+            f"{_losses(*loras)} with {_counts(loras)}. Each prefix is ahead of its LoRA, by "
+            f"{_errors(lead)} or more")
+
+
+@claim
+def lora_elsewhere_beats_a_prefix(record: Record) -> str:
+    """On Icelandic, LoRA on the MLP or on all layers is ahead of a prefix of its size."""
+    pairs = [(record.own(*lora), record.own("prefix", length)) for lora, length in
+             ((("lora-mlp", 1), 5), (("lora-all", 1), 10), (("lora-mlp", 4), 20))]
+    lead = min(better(*pair) for pair in pairs)
+    (mlp1, five), (all1, ten), (mlp4, twenty) = pairs
+    return (f"LoRA of rank 1 on the MLP is at {_losses(mlp1)} where the prefix of 5 is at "
+            f"{_losses(five)}, rank 1 on all linear layers at {_losses(all1)} against "
+            f"{_losses(ten)} of 10 tokens, and rank 4 on the MLP at {_losses(mlp4)} against "
+            f"{_losses(twenty)} of 20 ({_counts([mlp4])} numbers against {_counts([twenty])}). "
+            f"The smallest of these leads is {_errors(lead)}")
 
 
 # ------------------------------------------------------------- result 2: learning and forgetting
@@ -307,6 +387,16 @@ def rank_and_alpha_overfit(record: Record) -> str:
     return (f"LoRA on all linear layers, at one rate and with alpha = 2r, ends at "
             f"{_losses(*ranks, key='final_test')} with ranks 1, 4 and 16, {_errors(least)} or more "
             f"apart")
+
+
+@claim
+def rank_alone_overfits(record: Record) -> str:
+    """On Turkish, at one rate and with alpha held: the higher the rank, the worse the last step."""
+    ranks = [record.own("lora-all", rank, "turkish") for rank in (1, 4, 8)]
+    (rate,) = {entry["lr"] for entry in ranks}
+    least = min(better(ranks[0], ranks[1], "final_test"), better(ranks[1], ranks[2], "final_test"))
+    return (f"With alpha held at 8 and one rate, {rate:g}, ranks 1, 4 and 8 end at "
+            f"{_losses(*ranks, key='final_test')}, {_errors(least)} or more apart")
 
 
 # ---------------------------------------------------------------------- result 4: is it low rank?
@@ -432,3 +522,17 @@ def more_rank_overfits_few_names_sooner(record: Record) -> str:
             f"{sixteen['best_step']:.0f} for rank 16, in the mean. At the last step rank 16 stands "
             f"at {_losses(sixteen, key='final_test')} and rank 1 at "
             f"{_losses(one, key='final_test')}, {_errors(lag)} apart")
+
+
+@claim
+def few_names_do_not_favour_a_prefix(record: Record) -> str:
+    """With 100 names, a prefix is behind LoRA of its size on all layers, ahead of it on q and v."""
+    lora = record("alpha", "lora-all alpha=2r", 1)
+    prefix = record("alpha", "prefix", 10)
+    attention = record("alpha", "lora-qv alpha=2r", 4)
+    leads = better(lora, prefix), better(prefix, attention)
+    return (f"With {FEW} names and a rate of its own, a prefix of 10 tokens ({_counts([prefix])} "
+            f"numbers) reaches {_losses(prefix)}. LoRA of rank 4 on q and v "
+            f"({_counts([attention])}) is behind it with {_losses(attention)} "
+            f"({_errors(leads[1])}), LoRA of rank 1 on all linear layers ({_counts([lora])}) is "
+            f"ahead with {_losses(lora)} ({_errors(leads[0])})")

@@ -359,7 +359,7 @@ class Record:
             raise claims.NotRecorded(
                 f"{method} on {self.target}: {entry['seeds']} of {len(self.seeds)} seeds are "
                 "recorded; `python -m experiments.family run` makes the others")
-        return entry
+        return entry | {"named": (METHODS[method].label, "test loss"), "target": self.target}
 
 
 CLOSE = 0.02  # of the loss: what arXiv 2602.04998 finds between nine variants and LoRA at its most

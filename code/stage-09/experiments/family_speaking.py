@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FILE = "family.jsonl"
 TARGET, STEPS = "schedules", 60
-SWEEP_SEEDS, SEEDS = (100,), (0, 1, 2)
+SWEEP_SEEDS, SEEDS = (100,), (0, 1, 2, 3, 4)
 NUMBERS = ("test_loss", "general", "seconds")
 #: Methods of family.py, with the size and the first rate for this model. LoRA, LoRA+ and DoRA have
 #: about one number of parameters; VeRA and (IA)³ are made to have few.

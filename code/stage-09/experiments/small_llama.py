@@ -17,10 +17,12 @@ forget, and what does it cost? Procedure, the same for every method and size:
 3. Dataset size: LoRA on all linear layers, and full fine-tuning, on parts of the Icelandic names.
 4. Alpha: steps 1 and 2 with alpha = 2 rank, and with alpha held while the rank changes. Everything
    else is the same, and rates are swept for each rank and each alpha anew. On Icelandic: LoRA on
-   the MLP, and LoRA on all linear layers with 100 names.
+   the MLP, and LoRA on all linear layers with 100 names; with these also LoRA on q and v and a
+   prefix, for a comparison of methods at one size.
 5. Own rates: every size of every method with a sweep of its own and LoRA's alpha held at 8. A sweep
    starts at the rate of step 1 and goes on, by factors of about 3, until a worse rate stands on
-   each side of the best one. Runs that another step has made are not made twice.
+   each side of the best one. Runs that another step has made are not made twice. Here a serial
+   adapter also gets the scale of the parallel one, and the other way round.
 6. Gentle: full fine-tuning on Icelandic at a third of its rate, where it forgets less.
 7. Spectra: the singular values of what full fine-tuning added to every weight, and the loss with
    these updates cut down to rank r.
@@ -129,11 +131,16 @@ ALPHAS = {  # name: (what plugs it in, ranks, names to train on); at the ranks l
     "lora-mlp alpha=8": (plug_lora(*MLP, alpha=8.0), (1, 16), None),
     "lora-all alpha=2r": (plug_lora(*PROJECTIONS), (1, 4, 16), FEW),
     "lora-all alpha=2": (plug_lora(*PROJECTIONS, alpha=2.0), (4, 16), FEW),
+    "lora-qv alpha=2r": (plug_lora(*PLACES["lora-qv"]), (4,), FEW),  # both of about the size of
+    "prefix": (plug_prefix, (10,), FEW),  # "lora-all" at rank 1
 }
 OWN = {  # name: (what plugs it in, its sizes, the size that has been swept first)
     (f"{name} alpha=8" if name in PLACES else name):
     (plug_lora(*PLACES[name], alpha=8.0) if name in PLACES else plug, sizes, middle)
     for name, (plug, sizes, middle, _) in METHODS.items()
+} | {  # an adapter's place and its scale, each changed alone
+    "pfeiffer scale=4": (plug_adapters("after_mlp", scale=4.0), (8,), 8),
+    "parallel scale=1": (plug_adapters("parallel_mlp", residual=False), (8,), 8),
 }
 GRID = tuple(float(f"{digit}e{power}") for power in range(-5, 3) for digit in (1, 3))  # own sweeps
 GENTLE = ("icelandic", "full", 0, 1e-3)  # target, method, size, rate

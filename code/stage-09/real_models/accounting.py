@@ -739,7 +739,7 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     trainable_token_indices : list of int, or dict
         Tokens whose rows of the embedding train, or the rows of each module that is named.
     head : {"copied", "in place", "both"}
-        PEFT trains a copy of these modules and keeps the original ("copied"). Before 28 March 2023
+        PEFT trains a copy of these modules and keeps the original ("copied"). Before 7 April 2023
         it trained the original ("in place"); from then until 26 September 2023 it trained the copy
         but counted both as trainable ("both").
     settings
@@ -1274,6 +1274,7 @@ class Bill:
 
     items: tuple[Item, ...]
     leaves_out: str
+    other_peak: int = 0  # a smaller one, at another time
 
     @property
     def bytes(self) -> int:
@@ -1415,24 +1416,36 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
                         base: str = "bfloat16") -> Bill:
     """What the forward pass keeps for the backward pass: an estimate, unlike everything else here.
 
-    Frameworks decide for themselves what they keep. The rule here is for 16-bit training in
-    PyTorch, with a loss over all positions. Always kept, because nonlinearities, attention and
+    Frameworks decide for themselves what they keep. The rule here is for PyTorch without autocast,
+    with a loss over all positions. Numbers have 16 bits on a 16-bit base; 32 on any other, since
+    k-bit preparation leaves embeddings and norms in 32 bits (`base`: see :func:`frozen_items`),
+    and all layers work on what these give. Always kept, because nonlinearities, attention and
     norms need them again: the outputs of the linear layers, the product inside a gated MLP, the
     input of every norm (RMSNorm's in 32 bits). Kept only where a weight trains: that layer's
-    input. So a frozen weight saves something, but the gradient still passes through everything
-    below it; that is why LoRA shrinks this part by a fifth or a quarter and not by a factor of
-    thousands. Checkpointing does: it keeps each layer's input, and one layer at a time in full.
+    input; for LoRA in 32 bits on a 16-bit base, a copy in 32 bits for each layer. So a frozen
+    weight saves something, but the gradient still passes through everything below it; that is
+    why LoRA hardly shrinks this part, and with many targets on a 16-bit base enlarges it.
+    Checkpointing does shrink it: it keeps each layer's input, and computes one layer at a time
+    again.
 
     Attention that never writes out its weights ("flash") keeps one 32-bit number per head and
-    token; "eager" attention keeps them before and after the softmax, `heads * length` per token
-    each. An activation function written out in elementary steps, like GPT-2's, keeps several
-    times what a fused one does: there this is too low.
+    token. "eager" attention keeps `heads * length` of them per token, and in its backward pass
+    holds about four arrays of that shape at once. An activation function written out in
+    elementary steps, like GPT-2's, keeps several times what a fused one does: there this is too
+    low.
 
     The loss is where the logits weigh most. At its peak, in the backward pass of transformers'
     `ForCausalLMLoss`, there are four arrays of their shape: the logits themselves, in 16 bits from
     a 16-bit head; their log-softmax, its gradient and the gradient of their 32-bit copy, each in
-    32 bits. That is 14 bytes for each logit, and 16 where the head is in 32 bits, as k-bit
-    preparation leaves it (`base`: see :func:`frozen_items`).
+    32 bits. That is 14 bytes for each logit, and 16 where the head is in 32 bits. Only the logits
+    themselves are still there when the first layer is computed again, if the training loop holds
+    the model's output: so of these two peaks the larger one counts, and the bill has it alone.
+    `measured.py` compares all this with measured runs.
+
+    Returns
+    -------
+    Bill
+        Its `other_peak` has the bytes of the smaller peak, see :func:`overhead`.
 
     Raises
     ------
@@ -1448,35 +1461,66 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
     _one_of("base", base, BASE_FORMATS)
     model = counted.model
     layers = sum(model.symbols.get(key, 0) for key in ("layers", "decoder_layers"))
-    values = _kept_by(counted)
-    number, attended = KEPT_BYTES["number"], KEPT_BYTES["attended"]
-    attended *= model["heads"] * layers * (1 if attention == "flash" else length)
-    inside = round(tokens * (number * values + attended))
-    items = []
-    if checkpointing:
-        items.append(Item("layer inputs", number * tokens * model["d"] * layers,
-                          f"{layers} layers, {model['d']} 16-bit numbers per token"))
-        items.append(Item("one layer, recomputed", inside // layers,
-                          "while its backward pass runs"))
+    number, values = KEPT_BYTES["number"][base], _kept_by(counted, base)
+    outside = kept_outside(model, base)
+    scores = tokens * model["heads"] * (length if attention == "eager" else 1)
+    attended = KEPT_BYTES["score"][base] if attention == "eager" else KEPT_BYTES["attended"]
+    inside = round(tokens * number * values) + attended * scores * layers
+    loss = KEPT_BYTES["logit"][base] * tokens * model["vocab"] if model.head else 0
+    if not checkpointing:
+        items = [Item("inside the layers", inside + outside * tokens,
+                      f"{layers} layers, {inside / tokens / layers:,.0f} bytes per token each")]
+        loss_alone, layer = True, 0
     else:
-        items.append(Item("inside the layers", inside,
-                          f"{layers} layers, {inside / tokens / layers:,.0f} bytes per token each"))
-    if model.head:
-        each = KEPT_BYTES["logit"][base]
-        items.append(Item("logits and their gradient", each * tokens * model["vocab"],
-                          f"{model['vocab']:,} per token, {each} bytes each"))
-    inside = f"what {counted.method} computes inside a module, " * (
+        items = [Item("layer inputs", tokens * (number * model["d"] * layers + outside),
+                      f"{layers} layers, {model['d']} {8 * number}-bit numbers per token")]
+        layer = inside // layers
+        if attention == "eager":  # by then the MLP's half of the layer is gone
+            layer = max(layer, KEPT_BYTES["score_peak"][base] * scores
+                        + round(2 * tokens * values) // layers)
+        held = number * tokens * model["vocab"] if model.head else 0
+        loss_alone, layer = loss > held + layer, held + layer
+    if not loss_alone:
+        items.append(Item("one layer, recomputed", layer,
+                          "while its backward pass runs" + ", and the logits" * bool(loss)))
+    elif model.head:
+        items.append(Item("logits and their gradient", loss,
+                          f"{model['vocab']:,} per token, {KEPT_BYTES['logit'][base]} bytes each"))
+    known = f"what {counted.method} computes inside a module, " * (
         counted.method in {row.name for row in METHODS.values()})
-    return Bill(tuple(items), f"{inside}dropout masks, temporary buffers: this is an estimate")
+    return Bill(tuple(items), f"{known}dropout masks, temporary buffers: this is an estimate",
+                min(loss, layer))
 
 
-#: Bytes of a 16-bit number, of attention for each head, token and layer, and of each logit by the
-#: format of the frozen weights. "gated": layers of which a gated MLP keeps a product besides, and
-#: how many times its width goes into theirs.
+#: What a process takes of the card besides its tensors: bytes of the CUDA context, as measured on
+#: a T4; shares of the tensors, and of the smaller of two peaks, fitted in `measured.py`.
+OVERHEAD = {"context": 141 * 2**20, "tensors": 0.03, "other peak": 0.5}
+
+
+def overhead(states: Bill, kept: Bill) -> Item:
+    """What the process takes besides its tensors: the CUDA context, and what fragments.
+
+    Blocks that PyTorch freed after one peak are often of the wrong size for the next, and the
+    process keeps them. So it grows with the smaller peak of an :func:`activation_estimate`, and
+    with all tensors a little. Measured on one card, with checkpointing; without it there is no
+    second peak to count, and no run to compare with.
+    """
+    tensors = states.bytes + kept.bytes
+    return Item("context and fragments", OVERHEAD["context"] + math.floor(  # as the page does
+        OVERHEAD["tensors"] * tensors + OVERHEAD["other peak"] * kept.other_peak),
+        "the CUDA context, and freed blocks that fit nothing: fitted to measured runs")
+
+
+#: By the format of the frozen weights: bytes of a number; of attention for each of eager's scores,
+#: kept and at the peak of its backward pass; of each logit at the peak of its own. "attended": of
+#: flash attention for each head, token and layer. "gated": layers of which a gated MLP keeps a
+#: product besides, and how many times its width goes into theirs.
 KEPT_BYTES: dict[str, Any] = {
-    "number": 2, "attended": 4,
+    "number": {base: 2 if base == "bfloat16" else 4 for base in BASE_FORMATS},
+    "score": {base: 6 if base == "bfloat16" else 4 for base in BASE_FORMATS},
+    "score_peak": {base: 14 if base == "bfloat16" else 16 for base in BASE_FORMATS},
     "logit": {base: 14 if base == "bfloat16" else 16 for base in BASE_FORMATS},
-    "gated": {"gate_proj": 1, "wi_0": 1, "gate_up_proj": 2, "Wi": 2},
+    "attended": 4, "gated": {"gate_proj": 1, "wi_0": 1, "gate_up_proj": 2, "Wi": 2},
 }
 
 
@@ -1496,8 +1540,11 @@ def why_not_estimated(model: Model) -> str:
     return ""
 
 
-def kept_per_token(model: Model) -> tuple[int, list[tuple[list[str], int]]]:
-    """What all layers together keep of each token, in 16-bit numbers, without attention's own.
+def kept_per_token(model: Model,
+                   base: str = "bfloat16") -> tuple[int, list[tuple[list[str], int]]]:
+    """What all layers together keep of each token, in numbers, without attention's own.
+
+    How wide a number is depends on `base`, see `KEPT_BYTES`.
 
     Returns
     -------
@@ -1521,8 +1568,8 @@ def kept_per_token(model: Model) -> tuple[int, list[tuple[list[str], int]]]:
             if leaf in KEPT_BYTES["gated"]:  # a product of two outputs, which may lie in one
                 always += n_out // KEPT_BYTES["gated"][leaf]
             inputs.setdefault((parent, n_in), ([], n_in))[0].append(m.name)
-        elif m.kind == "norm":  # RMSNorm's input is in 32 bits
-            always += m.out_features * (1 if m.bias else 2)
+        elif m.kind == "norm":
+            always += _norm_bytes(m, base) // KEPT_BYTES["number"][base]
             inputs[m.name, 0] = [m.name], m.out_features
         elif ".experts." in m.name and leaf.endswith("_proj"):  # each token meets `active` of them
             width = math.prod(m.sizes[1:]) // model["d"]  # inside an expert; twice for gate and up
@@ -1535,22 +1582,36 @@ def kept_per_token(model: Model) -> tuple[int, list[tuple[list[str], int]]]:
     return always, list(inputs.values())
 
 
-def _kept_by(counted: Count) -> float:
+def _norm_bytes(norm: Module, base: str = "bfloat16") -> int:
+    """Bytes of a norm's input for each token. RMSNorm's is in 32 bits."""
+    return norm.out_features * (KEPT_BYTES["number"][base] if norm.bias else 4)
+
+
+def kept_outside(model: Model, base: str = "bfloat16") -> int:
+    """Bytes for each token that norms outside the layers keep."""
+    return sum(_norm_bytes(m, base) for m in model.modules
+               if m.kind == "norm" and not re.search(r"\.\d+\.", m.name))
+
+
+def _kept_by(counted: Count, base: str) -> float:
     """The numbers of :func:`kept_per_token` that are kept where this trains, and LoRA's own."""
-    always, inputs = kept_per_token(counted.model)
+    always, inputs = kept_per_token(counted.model, base)
     # What trains; a bias needs no input. A LoRA on stacked experts lies on the module around them.
     trained = {path for name in counted.tensors if not name.endswith("bias")
                for path in _roots(name.removeprefix("base_model.model."))}
-    kept = sum(numbers for names, numbers in inputs
-               if counted.method == "full" or not trained.isdisjoint(names))
+    down = [name for name in counted.tensors if ".lora_A" in name]
+    own = 4 // KEPT_BYTES["number"][base] if down else 1  # PEFT's copies in 32 bits
+    kept = 0
+    for names, numbers in inputs:
+        of = len(trained.intersection(names))
+        kept += numbers * (own * (of if own > 1 else min(of, 1)) if counted.method != "full" else 1)
     share = {m.name.rpartition(".")[0]: counted.model["active"] / m.sizes[0]
              for m in counted.model.modules if ".experts." in m.name}
     between = 0.0  # LoRA's inner numbers; of experts, those of the active ones
-    for name, shape in counted.tensors.items():
-        if ".lora_A" in name:
-            around = share.keys() & _roots(name.removeprefix("base_model.model."))
-            between += shape[0] * min((share[path] for path in around), default=1)
-    return always + kept + between
+    for name in down:
+        around = share.keys() & _roots(name.removeprefix("base_model.model."))
+        between += counted.tensors[name][0] * min((share[path] for path in around), default=1)
+    return always + kept + own * between
 
 
 # -------------------------------------------------------------------------------------- saved files

@@ -430,7 +430,8 @@ ITEM_COLORS = {"frozen weights": "#8a94a3", "trainable weights": "#0072b2",
                "32-bit master copy": "#56b4e9", "16-bit working copy": "#56b4e9",
                "gradients": "#e69f00", "optimizer state": "#d55e00",
                **dict.fromkeys(("inside the layers", "layer inputs"), "#009e73"),
-               "one layer, recomputed": "#7fcdb4", "logits and their gradient": "#cc79a7"}
+               "one layer, recomputed": "#7fcdb4", "logits and their gradient": "#cc79a7",
+               "context and fragments": "#f0e442"}
 #: Tokens of a sequence, and sequences, that the sliders offer.
 LENGTHS = [2**n for n in range(6, 18)]
 BATCHES = [2**n for n in range(10)]
@@ -478,28 +479,38 @@ def _kept_record(model, one):
     Returns
     -------
     dict
-        Bytes for each token, of all layers together: `always`; `full`, besides where everything
-        trains; `inputs`, pairs of target modules and what is kept besides if any of them trains;
-        `inner`, target module -> what LoRA keeps at rank 1; `layer_inputs`, with checkpointing;
-        `logits`, format of the frozen weights -> bytes. And how many `layers` there are.
+        "narrow", on a base in 16 bits, and "wide", on any other. Each: bytes for each token, of all
+        layers together: `always`; `full`, besides where everything trains; `inputs`, pairs of
+        target modules and what is kept besides if any of them trains; `inner`, target module ->
+        what LoRA keeps at rank 1; `layer_inputs`, with checkpointing; `outside` the layers;
+        `loss`, at the peak of the logits, and `logits`, of them alone. And how many `layers` there
+        are.
     """
-    of = accounting.KEPT_BYTES
-    always, inputs = accounting.kept_per_token(model)
+    return {kind: _kept_on(base, model, one)
+            for kind, base in (("narrow", "bfloat16"), ("wide", "float32"))}
+
+
+def _kept_on(base, model, one):
+    number, attended = (accounting.KEPT_BYTES["number"][base], accounting.KEPT_BYTES["attended"])
+    always, inputs = accounting.kept_per_token(model, base)
     shared = {}  # target modules of one input -> its bytes in all layers
     for names, numbers in inputs:
-        if leaves := tuple(leaf for name in names if (leaf := name.split(".")[-1]) in one):
-            shared[leaves] = shared.get(leaves, 0) + of["number"] * numbers
+        leaves = [leaf for name in names if (leaf := name.split(".")[-1]) in one]
+        # LoRA in 32 bits copies what has 16, each layer for itself.
+        for group in [[leaf] for leaf in leaves] if number < 4 else [leaves] * bool(leaves):
+            shared[tuple(group)] = shared.get(tuple(group), 0) + 4 * numbers
     layers = sum(model.symbols.get(key, 0) for key in ("layers", "decoder_layers"))
+    vocabulary = model["vocab"] if model.head else 0
     return {
-        "always": of["number"] * always + of["attended"] * model["heads"] * layers,
-        "full": of["number"] * sum(numbers for _, numbers in inputs),
+        "always": number * always + attended * model["heads"] * layers,
+        "full": number * sum(numbers for _, numbers in inputs),
         "inputs": [[list(leaves), size] for leaves, size in shared.items()],
-        "inner": {leaf: of["number"] * sum(
+        "inner": {leaf: 4 * sum(
             shape[0] for name, shape in counted.tensors.items() if ".lora_A" in name)
             for leaf, counted in one.items()},
-        "layers": layers, "layer_inputs": of["number"] * model["d"] * layers,
-        "logits": {base: size * model["vocab"] if model.head else 0
-                   for base, size in of["logit"].items()},
+        "layers": layers, "layer_inputs": number * model["d"] * layers,
+        "outside": accounting.kept_outside(model, base),
+        "loss": accounting.KEPT_BYTES["logit"][base] * vocabulary, "logits": number * vocabulary,
     }
 
 
@@ -554,6 +565,7 @@ class MemoryExplorer(Widget):
 
     _records = traitlets.List().tag(sync=True)  # pairs of name and record, in order
     _states = traitlets.Dict().tag(sync=True)  # convention -> optimizer -> bytes per parameter
+    _overhead = traitlets.Dict(accounting.OVERHEAD).tag(sync=True)
     _families = traitlets.Dict().tag(sync=True)  # the table that reads a pasted config.json
     _rules = traitlets.Dict().tag(sync=True)  # what else reading one takes
     _ranks = traitlets.List(RANKS).tag(sync=True)
@@ -581,7 +593,6 @@ class MemoryExplorer(Widget):
                              f"{leaves}")
         full = accounting.count_full(models[model])
         lora = accounting.count_lora(models["Llama-2-7B"], 1, ["q_proj"])
-        leaves_out = accounting.memory_bill(full).leaves_out.removeprefix("activations, ")
         super().__init__(
             model=model, **settings,
             _records=[[name, record] for name, record in records.items()],
@@ -597,13 +608,16 @@ class MemoryExplorer(Widget):
             _frozen_labels={base: [item.label[0].upper() + item.label[1:]
                                    for item in accounting.frozen_items(lora, base)]
                             for base in accounting.BASE_FORMATS},
-            _note="Activations are for 16-bit arithmetic, attention that never writes out its "
-                  "weights, and a loss over all positions; a model whose activation function is "
-                  "written out in steps, like GPT-2's, keeps more. The longest text is what memory "
-                  "allows, whatever the model was trained for. "
-                  f"Not included: dropout masks, {leaves_out}. LoRA's own parameters are in 32 "
-                  "bits, as PEFT keeps them, but for a classification head that is copied from a "
-                  "base in 16. A base in 4 or 8 bits is prepared with "
+            _note="Activations are for training without autocast, attention that never writes "
+                  "out its weights, and a loss over all positions; a model whose activation "
+                  "function is written out in steps, like GPT-2's, keeps more. Context and "
+                  "fragments are what a process takes besides its tensors: fitted to runs with "
+                  "LoRA and checkpointing on one T4, see Numbers in the wild. No measured run "
+                  "covers other cards, full fine-tuning, 8 bits, or training without "
+                  "checkpointing. The longest text is what memory allows, whatever the model was "
+                  "trained for. Not included: dropout masks, temporary buffers. LoRA's own "
+                  "parameters are in 32 bits, as PEFT keeps them, but for a classification head "
+                  "that is copied from a base in 16. A base in 4 or 8 bits is prepared with "
                   "prepare_model_for_kbit_training. Every model has the head of the class that its "
                   "config.json names.")
 
@@ -638,10 +652,16 @@ class MemoryExplorer(Widget):
             "lora": accounting.activation_estimate(lora, base=self.base, **settings),
         }
 
+    def overheads(self):
+        """`accounting.overhead` at the current settings, as :meth:`bills`."""
+        kept = self.activations()
+        return {name: accounting.overhead(bill, kept[name]) for name, bill in self.bills().items()}
+
     def fallback(self):
+        items = [(name, item) for bills in (self.bills(), self.activations())
+                 for name, bill in bills.items() for item in bill.items]
         rows = [[name, f"{item.label}", f"{item.bytes / accounting.GB:,.2f}"]
-                for bills in (self.bills(), self.activations())
-                for name, bill in bills.items() for item in bill.items]
+                for name, item in [*items, *self.overheads().items()]]
         return (f"{self.model}: memory in GB (10^9 bytes); LoRA of rank {self.rank} on "
                 f"{', '.join(self.targets)}; {self.batch} x {self.length} tokens. {self._note}",
                 ["Method", "Item", "GB"], rows)

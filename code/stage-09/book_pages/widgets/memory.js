@@ -6,7 +6,7 @@
 const SETTINGS = ["rank", "base", "convention", "optimizer", "length", "batch", "checkpointing"];
 
 /** Bytes of every item, for full fine-tuning and for LoRA. */
-function memoryBill(record, settings, states) {
+function memoryBill(record, settings, states, overhead) {
   const { rank, targets, base, convention, optimizer } = settings;
   const units = new Map(record.units);
   const trained = targets.reduce((sum, leaf) => sum + units.get(leaf) * rank, 0);
@@ -24,9 +24,16 @@ function memoryBill(record, settings, states) {
         [label, trained * bytes + saved * copies[index][1]])],
   }];
   for (const one of sides) {
-    one.states = totalOf(one.items);
-    one.activations = record.kept ? one.keeps(settings) : [];
-    one.items.push(...one.activations);
+    const own = one.items;
+    one.needs = (each) => {
+      if (!record.kept) return own;
+      const { items, other } = one.keeps(each);
+      const tensors = totalOf(own) + totalOf(items);
+      return [...own, ...items, ["context and fragments", overhead.context + Math.floor(
+        overhead.tensors * tensors + overhead["other peak"] * other)]];
+    };
+    one.activations = record.kept ? one.keeps(settings).items : [];
+    one.items = one.needs(settings);
     one.bytes = totalOf(one.items);
   }
   return sides;
@@ -34,26 +41,34 @@ function memoryBill(record, settings, states) {
 
 const totalOf = (items) => items.reduce((sum, [, bytes]) => sum + bytes, 0);
 
-/** What the forward pass keeps for the backward pass; `targets` are null where everything trains. */
-function keptFor(kept, { rank, length, batch, checkpointing }, base, targets) {
+/**
+ * What the forward pass keeps for the backward pass, and the smaller of two peaks; `targets` are
+ * null where everything trains.
+ */
+function keptFor({ narrow, wide }, { rank, length, batch, checkpointing }, base, targets) {
+  const kept = base === "bfloat16" ? narrow : wide;
   const tokens = batch * length;
-  const inputs = targets && kept.inputs.filter(([leaves]) => leaves.some((leaf) =>
+  const trained = targets && kept.inputs.filter(([leaves]) => leaves.some((leaf) =>
     targets.includes(leaf)));
   const more = targets === null ? kept.full
-    : totalOf(inputs) + targets.reduce((sum, leaf) => sum + rank * kept.inner[leaf], 0);
+    : totalOf(trained) + targets.reduce((sum, leaf) => sum + rank * kept.inner[leaf], 0);
   const inside = tokens * (kept.always + more);
-  return [
-    ...checkpointing
-      ? [["layer inputs", tokens * kept.layer_inputs],
-        ["one layer, recomputed", Math.floor(inside / kept.layers)]]
-      : [["inside the layers", inside]],
-    ...kept.logits[base] ? [["logits and their gradient", tokens * kept.logits[base]]] : [],
-  ];
+  const loss = tokens * kept.loss;
+  const layer = tokens * kept.logits + Math.floor(inside / kept.layers);
+  const peak = loss ? [["logits and their gradient", loss]] : [];
+  if (!checkpointing) {
+    return { items: [["inside the layers", inside + tokens * kept.outside], ...peak], other: 0 };
+  }
+  const inputs = ["layer inputs", tokens * (kept.layer_inputs + kept.outside)];
+  return {
+    items: [inputs, ...layer >= loss ? [["one layer, recomputed", layer]] : peak],
+    other: Math.min(layer, loss),
+  };
 }
 
 /** The largest batch of this length, and the longest sequences of this batch, that fit. */
 function largestThatFit(side, settings, memory) {
-  const fits = (change) => side.states + totalOf(side.keeps({ ...settings, ...change })) <= memory;
+  const fits = (change) => totalOf(side.needs({ ...settings, ...change })) <= memory;
   return Object.fromEntries(["batch", "length"].map((name) => {
     let most = 0;
     let tooMany = 1;
@@ -120,6 +135,7 @@ function render({ model, el }) {
   const records = new Map(get("_records"));
   const colors = get("_colors");
   const states = get("_states");
+  const overhead = get("_overhead");
   const labels = { full: "Full fine-tuning", lora: "LoRA" };
   let refused = false; // the last text that was pasted: then no model is shown
   let redraw = () => {};
@@ -269,7 +285,7 @@ function render({ model, el }) {
     const chosen = get("targets").filter((leaf) => new Map(now.units).has(leaf));
     const settings = Object.fromEntries(SETTINGS.map((name) => [name, get(name)]));
     settings.targets = chosen;
-    const sides = memoryBill(now, settings, states);
+    const sides = memoryBill(now, settings, states, overhead);
     const [full, lora] = sides;
     const memory = get("gpu") * 1e9;
 

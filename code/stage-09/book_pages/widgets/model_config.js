@@ -331,7 +331,8 @@ function whyNotEstimated(table, rows, symbols, reasons) {
 
 /** What `explorer._kept_record` finds: bytes that all layers together keep of each token. */
 function keptOf(rows, targets, symbols, top, { number, attended, logit, gated }) {
-  const inside = rows.filter(({ path }) => /\.({[^}]*}|\d+)\./.test(path));
+  const isInside = ({ path }) => /\.({[^}]*}|\d+)\./.test(path);
+  const inside = rows.filter(isInside);
   const ff = symbols.get("ff")
     ?? Math.max(...inside.filter(({ linear }) => linear).map(({ sizes }) => sizes[0]));
   const experts = inside.filter(isExpert).map(({ sizes }) => sizes[0]);
@@ -351,7 +352,6 @@ function keptOf(rows, targets, symbols, top, { number, attended, logit, gated })
       }
       if (targets.includes(row)) inputs.get(shared(row)).push(row);
     } else if (row.kind === "norm") {
-      always += count * out * (row.biased ? 1 : 2);
       full += count * out;
     } else if (isExpert(row) && leaf.endsWith("_proj")) {
       const width = Math.floor(row.size / sizes[0] / symbols.get("d"));
@@ -361,22 +361,34 @@ function keptOf(rows, targets, symbols, top, { number, attended, logit, gated })
       always += count * sizes[0];
     }
   }
-  const together = new Map();
-  for (const group of inputs.values()) {
-    if (!group.length) continue;
-    const leaves = group.map(({ leaf }) => leaf);
-    const [, bytes] = together.get(leaves.join()) ?? [leaves, 0];
-    together.set(leaves.join(), [leaves, bytes + number * group[0].count * group[0].sizes[0]]);
-  }
   const inner = {};
-  for (const { leaf, count } of targets) inner[leaf] = (inner[leaf] ?? 0) + number * count;
+  for (const { leaf, count } of targets) inner[leaf] = (inner[leaf] ?? 0) + 4 * count;
   const layers = symbols.get("layers") + (symbols.get("decoder_layers") ?? 0);
-  return {
-    always: number * always + attended * symbols.get("heads") * layers, full: number * full,
-    inputs: [...together.values()], inner, layers, layer_inputs: number * symbols.get("d") * layers,
-    logits: Object.fromEntries(Object.entries(logit).map(([base, bytes]) =>
-      [base, top ? bytes * symbols.get("vocab") : 0])),
+  const vocabulary = top ? symbols.get("vocab") : 0;
+  /** All this where a number has so many bytes. */
+  const on = (base) => {
+    const bytes = number[base];
+    const norms = (these) => these.filter(({ kind }) => kind === "norm").reduce((sum, row) =>
+      sum + row.count * row.out * (row.biased ? bytes : 4), 0); // RMSNorm's input is in 32 bits
+    const together = new Map();
+    for (const group of inputs.values()) {
+      const all = group.map(({ leaf }) => leaf);
+      // LoRA in 32 bits copies what has 16, each layer for itself.
+      for (const leaves of bytes < 4 ? all.map((leaf) => [leaf]) : [all]) {
+        if (!leaves.length) continue;
+        const [, sum] = together.get(leaves.join()) ?? [leaves, 0];
+        together.set(leaves.join(), [leaves, sum + 4 * group[0].count * group[0].sizes[0]]);
+      }
+    }
+    return {
+      always: bytes * always + norms(inside) + attended * symbols.get("heads") * layers,
+      full: bytes * full, inputs: [...together.values()], inner, layers,
+      layer_inputs: bytes * symbols.get("d") * layers,
+      outside: norms(rows.filter((row) => !isInside(row))),
+      loss: logit[base] * vocabulary, logits: bytes * vocabulary,
+    };
   };
+  return { narrow: on("bfloat16"), wide: on("float32") };
 }
 
 /** JSON as people have it: a comma before a closing brace, or as Python prints a configuration. */

@@ -139,13 +139,15 @@ def _output(w: Arrays, x: np.ndarray) -> np.ndarray:
 def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray | None
           ) -> Arrays:
     """The output and, if there is G, the gradients; every inner value passes through `at`."""
-    w, found = _whole(weights, arrays), {}
+    s = float(at("s", np.array(S), {"alpha": np.array(ALPHA_VALUE), "s²": np.array(S * S),
+                                    "s/r": np.array(S / RANK), "s r": np.array(S * RANK)}))
+    w, found = _whole(weights, arrays, s), {}
 
     def back(name: str, g: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         A, B = arrays[f"{name}.A"], arrays[f"{name}.B"]
         rows, g_rows = (array.reshape(-1, array.shape[-1]) for array in (inputs, g))
-        found[f"{name}.A"] = S * (g_rows @ B).T @ rows
-        found[f"{name}.B"] = S * g_rows.T @ (rows @ A.T)
+        found[f"{name}.A"] = s * (g_rows @ B).T @ rows
+        found[f"{name}.B"] = s * g_rows.T @ (rows @ A.T)
         return g @ w[name]
 
     x = at("x", x)
@@ -158,7 +160,9 @@ def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarr
     if G is None:
         return found
     rest = at("1 - sigmoid(z)", 1 - sigmoid)
-    slope = at("silu'(z)", sigmoid + at("silu(z) (1 - sigmoid(z))", silu * rest))
+    slope = at("silu'(z)", sigmoid + at("silu(z) (1 - sigmoid(z))", silu * rest), {
+        "that with silu(z) for its sigmoid(z)": silu + silu * (1 - silu),
+        "that with z for its silu(z)": sigmoid + z * rest})
     a = at("the gradient of silu(z) u", back("down", at("G", G), product))
     for_z = at("the gradient of z", at("the gradient of silu(z)", a * u) * slope)
     for_u = at("the gradient of u", a * silu)

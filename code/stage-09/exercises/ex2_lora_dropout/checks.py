@@ -291,10 +291,10 @@ def _plain(trial: Trial) -> None:
                 raise Found(WRONG_FACTOR, "At a rate of 0 " + found.diagnosis.seen) from None
             raise
         reasons = {"the update": KEEP_RATE} if training else {}  # nothing was kept
-        if dropout:
-            again = trial.call(layer.forward, x, W)
-            if not trial.agrees(value, again):
-                raise Found(IN_EVALUATION, "Two outputs for the same input differ.")
+        if not trial.agrees(trial.call(layer.forward, x, W), value):
+            raise Found(IN_EVALUATION if dropout else WRONG_RATE,
+                        f"Two outputs for the same input differ at p = {dropout}, training = "
+                        f"{training}.")
         trial.measure({"output": value}, _terms(arrays, x, W, p=dropout), None, reasons,
                       f" at p = {dropout}, training = {training}")
 
@@ -340,7 +340,10 @@ def _mask_place(trial: Trial) -> None:
         raise Found(ON_WEIGHT if same else ON_OUTPUT if late else ON_BOTTLENECK,
                     "Outputs that are equal for any mask on the input differ.")
     levels = np.unique(np.round(used.astype(np.float64), 4))
-    if levels.size > 2 or levels[0] != 0:
+    if levels.size == 2 and not levels.all():
+        if levels[0]:
+            raise Found(WRONG_FACTOR, f"Entries that were kept are multiplied by {levels[0]:.3g}.")
+    else:
         raise Found(GENERAL["values"], "For an input of ones the update's input should take two "
                                        f"values, one of them 0; it takes {levels[:4]} ...")
 
@@ -369,6 +372,10 @@ def _mask_values(trial: Trial) -> None:
 def _mask_fresh(trial: Trial) -> None:
     layer = _glass_layer(trial)
     x, W = _ones(trial), _frozen(trial)
+    first, second = trial.call(layer.forward, x, W), trial.call(layer.forward, -x, W)
+    if np.shares_memory(first, second) or first.any() and np.array_equal(first, second):
+        raise Found(GENERAL["kept"], "An input and its negative gave the same output, or one array "
+                                     "for both.")
     passes = np.stack([trial.call(layer.forward, x, W) for _ in range(6)])
     if len(np.unique(passes, axis=0)) < len(passes):
         raise Found(FIXED_MASK, "Two forward passes in training gave the same output.")
@@ -532,6 +539,8 @@ def _merge(trial: Trial) -> None:
         layer, arrays = _layer(each, 0.4)
         x, W, _ = _data(each, IN, OUT)
         first, second = (each.call(layer.merge_weights, W, shape=W.shape) for _ in range(2))
+        if np.shares_memory(first, second):
+            raise Found(GENERAL["kept"], "Merging twice gave one array for both.")
         if not each.agrees(first, second):
             raise Found(MERGED_MASK, "Merging twice gave two different weights.")
         each.measure({"merged weight": first}, _terms(arrays, x, W, p=0.4))
@@ -559,9 +568,7 @@ def _merge_between(trial: Trial) -> None:
     if not trial.agrees(trial.call(layer.backward, G), _terms(arrays, x, W, G, M).right["X"]):
         raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient of X "
                                    "is another one.")
-    arrays["A"] *= 2
-    if trial.agrees(trial.call(layer.merge_weights, W), before):
-        raise Found(GENERAL["dead-parameters"], "A was doubled, and nothing changed.")
+    trial.notices("A", arrays["A"], lambda W: trial.call(layer.merge_weights, W), W)
     fresh = trial.make(N, N, RANK, dtype=trial.dtype, rng=trial.rng())
     trial.own_memory("the merged weight of a fresh layer", trial.call(fresh.merge_weights, W), W,
                      *trial.arrays(fresh, ("A", "B")).values())

@@ -91,6 +91,8 @@ MISTAKES = [
     Mistake("FrozenPathToo", "frozen-path", {"return x @ W.T": "return dropped @ W.T"}),
     Mistake("DropsInPlace", "changes-input", {"dropped = x * mask": "x *= mask\ndropped = x"}),
     "the mask is on the update's input",
+    Mistake("NegativeMask", "wrong-factor", {"dropped = x * mask": "dropped = -x * mask"},
+            seen="Entries that were kept are multiplied by -1.33"),
     Mistake("OnOutput", "on-output",
             ELSEWHERE | {"+ update.reshape": "+ self.drop(update).reshape"}),
     Mistake("OnBottleneck", "on-bottleneck",
@@ -122,6 +124,12 @@ MISTAKES = [
             seen="1,024 rows have 512 different masks."),
     Mistake("MaskPerRow", "mask-per-row", {"random(x.shape)": "random((*x.shape[:-1], 1))"}),
     "each forward pass has its own mask",
+    Mistake("OneOutputArray", "kept", {
+        "return x @ W.T + update.reshape(*x.shape[:-1], self.out_features)":
+            "if getattr(self, \"out\", W[0]).shape != (*x.shape[:-1], self.out_features):\n"
+            "    self.out = np.empty((*x.shape[:-1], self.out_features), x.dtype)\n"
+            "self.out[...] = x @ W.T + update.reshape(self.out.shape)\nreturn self.out"},
+            seen="An input and its negative gave the same output, or one array for both"),
     Mistake("FixedMask", "fixed-mask",
             {KEPT: 'kept = getattr(self, "kept", None)\n'
                    "if kept is None or kept.shape != x.shape:\n"

@@ -107,6 +107,9 @@ MISTAKES = [
             {BACK: "return self.sublayer.backward(G).reshape(x.shape) + through_adapter"},
             seen="The sublayer gave an output of shape (6,) and got a gradient of shape (1, 6)."),
     "with a linear sublayer",
+    Mistake("RowsInAnotherOrder", "operand",
+            {"x.reshape(-1, self.d_model), a": "x.reshape(self.d_model, -1).T, a"},
+            seen="The gradient of W_down: x reshaped to (6, 8) and transposed"),
     Mistake("NoReluMask", "operand", {" * (a > 0)": ""}),
     Mistake("InPlaceBack", "writes-into-sublayer",
             {BACK: "back = self.sublayer.backward(grad_output)\n"

@@ -216,8 +216,12 @@ def _layouts(rows: np.ndarray) -> Arrays:
             "F read as (2, L, H, dh)": rows.reshape(P, 2, L, H, DH).transpose(2, 1, 0, 3, 4),
             "F read as (L, H, 2, dh)": rows.reshape(P, L, H, 2, DH).transpose(1, 3, 0, 2, 4),
             "F read as (L, 2, dh, H)": rows.reshape(P, L, 2, DH, H).transpose(1, 2, 0, 4, 3)}
-    made |= {f"F with its {what} reversed": np.flip(_laid_out(rows), axis) for axis, what in (
-        (0, "layers"), (2, "tokens"), (3, "heads"), (4, "numbers of a head"))}
+    right = _laid_out(rows)
+    for axis, what in ((0, "layers"), (2, "tokens"), (3, "heads"), (4, "numbers of a head")):
+        made |= {f"F with its {what} reversed": np.flip(right, axis),
+                 f"F with its {what} shifted by one": np.roll(right, 1, axis),
+                 f"F with the mean of its {what} for all": right.mean(axis, keepdims=True)
+                 + 0 * right}
     return {what: _in_rows(prefix) for what, prefix in made.items()}
 
 
@@ -252,8 +256,8 @@ def _terms(a: Arrays, G: np.ndarray | None = None) -> Terms:
         sums = {name: (axes, [((), product)]) for name, (axes, product) in {
             "b2": ("f", "G"), "W2": ("fk", "G T"), "b1": ("k", "G W2 slope"),
             "W1": ("ke", "G W2 slope E"), "E": ("pe", "G W2 slope W1")}.items()}  # as in backward
-        known |= {"1 - z²": 1 - Z * Z, "1 - T": 1 - T, "1 + T²": 1 + T * T,
-                  "1 - tanh(T)²": 1 - np.tanh(T) ** 2}
+        known |= {"T (1 - T)": T * (1 - T), "1 - z²": 1 - Z * Z, "1 - T": 1 - T,
+                  "1 + T²": 1 + T * T, "1 - tanh(T)²": 1 - np.tanh(T) ** 2}
         known |= {f"G{what[1:]}": wrong for what, wrong in _layouts(_in_rows(G)).items()}
         known |= {"G reshaped, not moved": G.reshape(P, F),
                   "G reshaped and transposed": G.reshape(F, P).T,

@@ -86,6 +86,8 @@ MISTAKES = [
     Mistake("UpdatesItself", "writes-parameters",
             {"R = (Q": "self.b2 = self.b2 - 0.1 * self.b2_grad\nR = (Q"}),
     "the gradients of all five arrays",
+    Mistake("SlopeOfTheSigmoid", "operand", {"(1 - T * T)": "(T * (1 - T))"},
+            seen="The gradients of b1, W1 and E: T (1 - T) in the place of slope"),
     Mistake("NoSlope", "operand", {SLOPE: "1"}),
     Mistake("KeepsZ", "inner", {'"x": T': '"x": self.E @ self.W1.T + self.b1'},
             seen="The gradients of W2, b1, W1 and E: z in the place of T"),

@@ -99,6 +99,12 @@ def _softmax(S: np.ndarray, axis: int = -1) -> np.ndarray:
     return S / S.sum(axis=axis, keepdims=True)
 
 
+def _shifted_down(S: np.ndarray) -> np.ndarray:
+    """A softmax that subtracts from each score the largest of its column."""
+    e = np.exp(S - S.max(-2, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
 def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | None = None,
           s: float = ALPHA_VALUE / RANK) -> Arrays:
     """The output and, if there is G, the gradients; every inner value passes through `at`."""
@@ -129,6 +135,7 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
     Pi = at("Pi", e / at("its sums", e.sum(-1, keepdims=True)), {
         "exponentials over their sum over the queries": e / e.sum(-2, keepdims=True),
         "a softmax over the queries": _softmax(hidden, -2),
+        "exponentials of S less its largest over the queries": _shifted_down(hidden),
         "a softmax before the mask": _softmax(S) * sees,
         "a softmax of the scores times the mask": _softmax(S * sees)})
     Y = at("PiV", Pi @ V) @ at("W_o", wo, {"nothing": np.eye(D)}).T

@@ -173,62 +173,106 @@ LAYOUTS = {
     "the first half of the codes beside the second": lambda c, n: c.reshape(2, -1).T.reshape(-1),
     "the second of each pair behind all first": lambda c, n: c.reshape(-1, 2).T.reshape(-1),
     "the largest level first": lambda c, n: n - 1 - c,
-    "signed numbers": lambda c, n: (c - n // 2) % n}
+    "signed numbers": lambda c, n: (c - n // 2) % n,
+    "the first of each pair twice": lambda c, n: c[::2].repeat(2),
+    "the second of each pair twice": lambda c, n: c[1::2].repeat(2)}
+#: Those in another order, whether they share bytes or not.
+MOVED = {
+    "the last first": lambda c, n: c[::-1],
+    "the last byte first": lambda c, n: c.reshape(-1, 2)[::-1].reshape(-1),
+    "all moved by one": lambda c, n: np.roll(c, 1),
+    "all moved by two": lambda c, n: np.roll(c, 2)}
+#: Numbers by which the quotients, or the limits between two levels, may be multiplied.
+FACTORS = np.concatenate([np.geomspace(0.05, 20, 241), -np.geomspace(0.05, 20, 241)])
+
+
+def _elsewhere(values: np.ndarray, levels: np.ndarray, block: int
+               ) -> Iterator[tuple[Diagnosis, str, np.ndarray]]:
+    """Codes of the format with one thing changed, in their place or in others."""
+    usual = {"values": values, "levels": levels, "block": block}
+    for diagnosis, words, change in [(PACKING, "", {}), *_otherwise(values, levels, block)]:
+        codes = _indices(**usual | change)
+        for layout, lay in {"": lambda c, n: c, **LAYOUTS, **MOVED}.items():
+            yield (GENERAL["turned"] if layout in MOVED and not words else diagnosis,
+                   ", and ".join(filter(None, (words, layout))), lay(codes, levels.size))
+
+
+def _limited(values: np.ndarray, levels: np.ndarray, block: int
+             ) -> Iterator[tuple[Diagnosis, str, np.ndarray]]:
+    """Codes that count the limits below a number, where numbers or limits are others.
+
+    The diagnosis, what was multiplied by how much, and the codes.
+    """
+    numbers = values.astype(np.float64).reshape(-1)
+    absmax = _spread(_scales(numbers, block), block, numbers.size).astype(np.float64)
+    low, high = levels[:-1].astype(np.float64), levels[1:].astype(np.float64)
+    middle = (low + high) / 2
+    changed = [(SCALE, what, of, middle) for what, of in {
+        "quotients": numbers / absmax, "numbers that were not divided": numbers,
+        "numbers times absmax": numbers * absmax, "1 / absmax": 1 / absmax}.items()]
+    changed += [(LEVELS, f"limits at {what}", numbers / absmax, limits) for what, limits in {
+        "the lower of two levels": low, "the upper of two levels": high,
+        "minus the midpoints": -middle, "the gap below": low - high}.items()]
+    for diagnosis, what, of, limits in changed:
+        for c in FACTORS:  # once the numbers, once the limits: they differ where c is negative
+            scaled = (c * of, limits) if diagnosis is SCALE else (of, c * limits)
+            yield diagnosis, f"{what}, times about {c:.2g}", np.searchsorted(*scaled[::-1])
+    for c in np.linspace(-0.5, 0.5, 101):
+        yield LEVELS, f"quotients plus about {c:.2g}", np.searchsorted(
+            middle, numbers / absmax + c)
 
 
 def _measure_codes(what: str, found: np.ndarray, values: np.ndarray, levels: np.ndarray,
                    block: int) -> None:
-    """Raise `Found` unless the codes are right, and say what they are instead."""
+    """Raise `Found` unless the codes are right, and say what they are instead.
+
+    Asked are the blocks in which there is something wrong.
+    """
     usual = {"values": values, "levels": levels, "block": block}
     right = _indices(**usual)
     wrong = found != right
     if not wrong.any():
         return
-    told = []
-    for diagnosis, words, change in [(PACKING, "", {}), *_otherwise(values, levels, block)]:
-        codes = _indices(**usual | change)
-        layouts = {"": codes} | {name: lay(codes, levels.size) for name, lay in LAYOUTS.items()}
-        for layout, twin in layouts.items():
-            same = found == twin
-            told.append((same.mean(), same[wrong].mean(), diagnosis,
-                         ", and ".join(filter(None, (words, layout)))))
-    told.sort(key=lambda one: (-one[0], len(one[3])))
     seen = f"{wrong.sum()} of {found.size} {what} are wrong. "
-    for share, explained, diagnosis, words in told:
-        if share > 0.95 and explained > 0.9:
-            raise Found(diagnosis, f"{seen}They are those of {words}.")
-    for diagnosis, how, change in ((SCALE, "multiplied by", np.multiply), (LEVELS, "plus", np.add)):
-        shares = {c: np.mean(found == _indices(**usual | {"change": lambda q, c=c: change(q, c)}))
-                  for c in (*np.geomspace(0.1, 10, 150), *np.linspace(-0.5, 0.5, 101))}
-        c = max(shares, key=shares.get)
-        if 1 - shares[c] < 0.1 * wrong.mean():  # explains what is wrong, not what was right
-            raise Found(diagnosis, f"{seen}{shares[c]:.0%} of all are those of quotients {how} "
-                                   f"about {c:.2g}.")
-    wholly = [i for i, part in enumerate(_blocks(wrong, block)) if not part.any()]
-    if 2 * len(wholly) > len(_blocks(wrong, block)):
-        raise Found(GENERAL["partly"], f"{seen}In {len(wholly)} blocks all are right, the first of "
-                                       f"them block {wholly[0]}.")
+    if np.ptp(found) == 0:
+        raise Found(LEVELS, f"{seen}All are {found[0]}.")
+    bad = np.array([part.any() for part in _blocks(wrong, block)])
+    asked = np.repeat(bad, block)[:wrong.size]
+    where = "" if bad.all() else (f" All wrong ones are in {bad.sum()} of {bad.size} blocks, the "
+                                  f"first in block {bad.argmax()}.")
+    told = []
+    for candidates, enough in ((_elsewhere(**usual), 0.95), (_limited(**usual), 0.9)):
+        for diagnosis, words, twin in candidates:
+            same = (found == twin)[asked]
+            told.append((same.mean(), same[wrong[asked]].mean(), diagnosis, words))
+        share, explained, diagnosis, words = max(told, key=lambda one: (one[0], -len(one[3])))
+        if share > enough and explained > 0.9:
+            most = f", {share:.0%} of them" if share < 0.995 else ""
+            raise Found(diagnosis, f"{seen}They are those of {words}{most}.{where}")
+    if 2 * bad.sum() < bad.size:
+        raise Found(GENERAL["partly"], seen + where.strip())
     far = found.astype(int) - right
-    pattern = {(1,): "each by one too high. ", (-1,): "each by one too low. "}.get(
+    pattern = {(1,): "Each by one too high. ", (-1,): "Each by one too low. "}.get(
         tuple(np.unique(far[wrong])), "")
+    share, _, _, words = max((one for one in told if one[3]), key=lambda one: one[0])
     ends = np.concatenate([np.abs(part) == _largest(part) for part in _blocks(values, block)])
-    share, _, _, words = next(one for one in told if one[3])
     raise Found(GENERAL["values"], f"{seen}{pattern}Of the {ends.sum()} largest numbers of a block "
                                    f"{(wrong & ends).sum()} are. Nearest is {words}, with "
-                                   f"{share:.0%} of the codes.")
+                                   f"{share:.0%} of the codes.{where}")
 
 
 def _measure_scales(trial: Trial, what: str, found: np.ndarray, values: np.ndarray, block: int,
                     known: Arrays | None = None) -> None:
     """Raise `Found` unless each block has its largest absolute value."""
     right = _scales(values, block)
-    others, reasons = dict(known or {}), {"absmax": SCALE}
+    others, reasons = dict(known or {}), {}
     for diagnosis, words, change in _otherwise(values, NF4, block):
         usual = {"values": values, "block": block, "largest": _largest} | change
         scales = _scales(usual["values"], usual["block"], usual["largest"]).reshape(-1)
         if diagnosis is not LEVELS and scales.size in (1, right.size):
             others[words] = np.broadcast_to(scales, right.shape)
             reasons[f"{words} in the place of absmax"] = diagnosis
+    reasons |= {f"{words} in the place of absmax": SCALE for words in known or {}}
     others["absmax in half precision"] = right.astype(np.float16)
     terms = Terms({"absmax": ("k", right)}, {what: ("k", [((), "absmax")])}, others)
     trial.measure({what: found.reshape(-1)}, terms, None, reasons)
@@ -248,7 +292,8 @@ def _measure_restored(trial: Trial, what: str, found: np.ndarray, codes: np.ndar
                       offset: float | None = None) -> None:
     """Raise `Found` unless each level was multiplied by its block's scale, and the offset added."""
     codes, n, even = codes.astype(int), codes.size, np.linspace(-1, 1, levels.size)
-    nodes = {"levels": ("k", levels[codes]), "scales": ("k", _spread(scales, block, n))}
+    axes = "ijk"[:found.ndim]
+    nodes = {"levels": (axes, levels[codes]), "scales": (axes, _spread(scales, block, n))}
     known = {"even levels": even[codes], "signed numbers": (codes - 128) / 127,
              "scales of other blocks": np.resize(scales, n),
              "the largest scale": np.full(n, scales.max())}
@@ -260,18 +305,20 @@ def _measure_restored(trial: Trial, what: str, found: np.ndarray, codes: np.ndar
                   for name, lay in LAYOUTS.items()}
     products = [(("the levels",), "levels scales")]
     if offset is not None:
-        nodes["offset"] = ("k", np.full(n, offset))
+        nodes["offset"] = (axes, np.full(n, offset))
         known["offset times scales"] = offset * nodes["scales"][1]
         products.append((("the offset",), "offset"))
-    terms = Terms(nodes, {what: ("k", products)}, known)
+    nodes = {name: (axes, array.reshape(found.shape)) for name, (axes, array) in nodes.items()}
+    known = {name: array.reshape(found.shape) for name, array in known.items()}
+    terms = Terms(nodes, {what: (axes, products)}, known)
     if found.ndim > 1:  # the order of the weight, if it is another one
         turned = terms.right[what].reshape(found.shape[::-1]).T
-        if trial.agrees(found, turned) and not trial.agrees(found.reshape(-1), terms.right[what]):
+        if trial.agrees(found, turned) and not trial.agrees(found, terms.right[what]):
             raise Found(BLOCKS, f"The {what} is filled column by column.")
     reasons = {"levels": LEVELS, "scales": BLOCKS, "scales left out": SCALE, **{
         f"levels ({name}) in the place of levels": PACKING for name in LAYOUTS}}
-    trial.measure({what: found.reshape(-1)}, terms, None, reasons)
-    _keeps_seven(f"the {what}", found.reshape(-1), terms.right[what])
+    trial.measure({what: found}, terms, None, reasons)
+    _keeps_seven(f"the {what}", found, terms.right[what])
 
 
 # ---- Probes -----------------------------------------------------------------------------------
@@ -330,6 +377,23 @@ def _quantized(trial: Trial, name: str, *args: Any, **kwargs: Any) -> tuple:
     return tuple(result)
 
 
+def _own_input(trial: Trial, name: str, one: tuple, two: tuple) -> None:
+    """Raise `Found` if a call knows of the one before, or writes into what that returned."""
+    first = trial.call(_function(trial, name), *one, returns=None)
+    parts = [array for array in (first if isinstance(first, (tuple, list)) else [first])
+             if isinstance(array, np.ndarray)]
+    copies = [array.copy() for array in parts]
+    second = trial.call(_function(trial, name), *two, returns=None)
+    later = [array for array in (second if isinstance(second, (tuple, list)) else [second])
+             if isinstance(array, np.ndarray)]
+    for array, copy, other in zip(parts, copies, later, strict=False):
+        if array.tobytes() != copy.tobytes():
+            raise Found(GENERAL["kept"], f"A second call of {name} changed what the first had "
+                                         "returned.")
+        if np.array_equal(copy, other) and np.ptp(copy):
+            raise Found(GENERAL["kept"], f"{name} gave the same numbers twice, of two inputs.")
+
+
 def _same_when_small(trial: Trial, name: str, numbers: np.ndarray) -> None:
     usual, small = (_quantized(trial, name, n)[0] for n in (numbers, np.ldexp(numbers, -64)))
     if not np.array_equal(usual, small):
@@ -365,6 +429,10 @@ def _quantize_types(trial: Trial) -> None:
         if array.dtype != dtype:
             raise Found(GENERAL["wrong-dtype"], f"{name} is {array.dtype}, expected "
                                                 f"{np.dtype(dtype)}.")
+
+
+    W = _weight(trial, OUT, OTHER)
+    _own_input(trial, "quantize_nf4", (W,), (W[::-1] / 2,))
 
 
 @EXERCISE.test(1, "shapes", "two codes to a byte, one absmax for each 64 weights")
@@ -428,6 +496,13 @@ def _small_weights(trial: Trial) -> None:
 
 # ---- Step 2: dequantize_nf4 -------------------------------------------------------------------
 
+@EXERCISE.test(2, "interface", "each call gives a new array")
+def _restores_anew(trial: Trial) -> None:
+    absmax, shape = _scales(_weight(trial, OUT, OTHER), BLOCK), (OUT, OTHER)
+    one, two = trial.rng(3).integers(256, size=(2, OUT * OTHER // 2)).astype(np.uint8)
+    _own_input(trial, "dequantize_nf4", (one, absmax, shape), (two, absmax / 2, shape))
+
+
 @EXERCISE.test(2, "values", "codes become levels times their block's absmax")
 def _dequantize_values(trial: Trial) -> None:
     codes = trial.rng(3).integers(16, size=OUT * IN).astype(np.uint8)
@@ -485,6 +560,15 @@ def _absmax(trial: Trial, n: int, block: int = SECOND) -> np.ndarray:
     return values
 
 
+@EXERCISE.test(3, "interface", "each call gives new arrays")
+def _absmax_anew(trial: Trial) -> None:
+    values = _absmax(trial, SECOND + OTHER)
+    _own_input(trial, "quantize_absmax", (values,), (values[::-1] ** 2,))
+    one, two = trial.rng(3).integers(255, size=(2, SECOND + OTHER)).astype(np.uint8)
+    scales, offset = values[:2].copy(), np.float32(0.5)
+    _own_input(trial, "dequantize_absmax", (one, scales, offset), (two, scales / 2, offset / 2))
+
+
 @EXERCISE.test(3, "shapes", "quantize_absmax gives codes, scales for each 256, and one offset")
 def _absmax_sizes(trial: Trial) -> None:
     for n in (MANY, SECOND, RANK):
@@ -514,7 +598,9 @@ def _absmax_codes(trial: Trial) -> None:
         _block_count(scales, (MANY,), block)
         rest = values - mean
         _measure_scales(trial, "scales of the absmax", scales, rest, block,
-                        {"the scales before the offset was taken off": _scales(values, block)})
+                        {"the scales before the offset was taken off": _scales(values, block),
+                         "those after the offset was added": _scales(values + mean, block),
+                         "those of the offset": np.full(-(-MANY // block), mean)})
         _measure_codes("codes", codes.reshape(-1), rest, DYNAMIC, block)
 
 
@@ -875,13 +961,11 @@ def _frozen(trial: Trial) -> None:
 def _replaces(trial: Trial) -> None:
     layer, arrays, *_ = _layer(trial)
     x, G = trial.normal(ROWS, IN, seed=3), trial.normal(ROWS, OUT, seed=4)
-    before = trial.call(layer.forward, x).copy()
+    trial.call(layer.forward, x)
     trial.call(layer.backward, G)
     trial.replaces_gradients(layer, ("A", "B"), lambda: (
         trial.call(layer.forward, x), trial.call(layer.backward, G)))
-    arrays["A"] *= 2
-    if trial.agrees(trial.call(layer.forward, x), before):
-        raise Found(GENERAL["dead-parameters"], "A was doubled, and nothing changed.")
+    trial.notices("A", arrays["A"], lambda x: trial.call(layer.forward, x), x)
 
     def build() -> tuple:
         layer, _, terms = _layer(trial)
@@ -901,13 +985,25 @@ def _backward_refuses(trial: Trial) -> None:
                       lambda shape=shape: layer.backward(trial.normal(*shape)))
 
 
-@EXERCISE.test(5, "behaviour", "dtypes stay as they are")
+@EXERCISE.test(5, "behaviour", "dtypes stay as they are, and no digits are lost")
 def _dtype(trial: Trial) -> None:
     for each in trial.each_dtype():
         layer, *_ = _layer(each)
-        each.keeps_dtype("forward", each.call(layer.forward, each.normal(ROWS, IN)))
-        back = each.call(layer.backward, each.normal(ROWS, OUT))
-        each.keeps_dtype("backward", back, *each.arrays(layer, ("A", "B"), "gradients").values())
+        each.keeps_digits("forward of zeros, the bias", each.call(
+            layer.forward, np.zeros((1, IN), each.dtype)), each.normal(1, OUT, seed=2))
+        layer, arrays, terms = _layer(each, bias=False)
+        kept = arrays["A"].copy()
+        arrays["A"][...] = 0
+        # whatever the order of levels times absmax was: the weight that this layer has, in float32
+        own = each.call(layer.forward, np.eye(IN, dtype=each.dtype)).T
+        arrays["A"][...] = kept
+        x, G = each.normal(ROWS, IN, seed=3), each.normal(ROWS, OUT, seed=4)
+        right = {name: terms(x, G).changed(name, {"Ŵ": own.astype(np.float64)})
+                 for name in ("output", "A", "B", "x")}
+        each.keeps_digits("forward", each.call(layer.forward, x), right["output"])
+        found = {"x": each.call(layer.backward, G), **each.arrays(layer, ("A", "B"), "gradients")}
+        for name, array in found.items():
+            each.keeps_digits(f"the gradient of {name}", array, right[name])
 
 
 def check_qlora(work: Any, step: int | None = None, *, dtype: Any = np.float64) -> Report:

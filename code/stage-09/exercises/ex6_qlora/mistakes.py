@@ -93,6 +93,12 @@ OTHER_CODES = "Divided by 2^64, the same numbers got "
 
 MISTAKES = [
     "quantize_nf4 gives codes (uint8) and absmax (float32)",
+    Mistake("quantize_nf4_one_buffer", "kept", {
+        "quotients, absmax = _scale(weight": "global ABSMAX\nquotients, absmax = _scale(weight",
+        "codes = _nearest(quotients, NF4)":
+            "if absmax.shape != np.shape(globals().get(\"ABSMAX\")):\n    ABSMAX = absmax\n"
+            "ABSMAX[...] = absmax\nabsmax = ABSMAX\ncodes = _nearest(quotients, NF4)"},
+            seen="A second call of quantize_nf4 changed"),
     Mistake("quantize_nf4_codes_only", "wrong-type", {PAIR: PACKED}),
     Mistake("quantize_nf4_three", "wrong-type", {PAIR: f"{PAIR}, block"},
             seen="quantize_nf4 gave 3 things, expected 2."),
@@ -132,6 +138,10 @@ MISTAKES = [
             seen="The stored absmax: right only for"),
     Mistake("quantize_nf4_max", "scale", {"np.abs(values), starts": "values, starts"}),
     "each weight gets the nearest of the 16 levels",
+    Mistake("quantize_nf4_first_of_each_pair_twice", "packing", {"| codes[1::2]": "| codes[::2]"}),
+    Mistake("quantize_nf4_lower_levels_as_limits", "levels", {
+        "midpoints = (levels[:-1] + levels[1:]) / 2": "midpoints = levels[:-1] / 2"},
+            seen="414 of 480 codes are wrong. They are those of limits at the lower of two levels"),
     Mistake("quantize_nf4_swapped", "packing", {PACKED: "codes[1::2] << 4 | codes[::2]"}),
     Mistake("quantize_nf4_halves", "packing",
             {PACKED: "codes[:codes.size // 2] << 4 | codes[codes.size // 2:]"}),
@@ -390,12 +400,19 @@ MISTAKES = [
     Mistake("QLoRALinearAccumulates", "accumulates",
             {BACKWARD: f"old = self.lora.A_grad\n{BACKWARD}\n"
                        "if old is not None: self.lora.A_grad = self.lora.A_grad + old"}),
-    "dtypes stay as they are",
+    "dtypes stay as they are, and no digits are lost",
+    Mistake("BiasInSingle", "wrong-dtype", {
+        "self.bias = bias  #": "self.bias = bias if bias is None else bias.astype(np.float32)."
+                               "astype(bias.dtype)  #"},
+            seen="forward of zeros, the bias: float64 in gave float64 out, but it is off by"),
+    Mistake("BackwardInSingle", "wrong-dtype", {
+        "return grad_x": "return grad_x.astype(np.float32).astype(self.dtype)"},
+            seen="the gradient of x: float64 in gave float64 out, but it is off by"),
     Mistake("QLoRALinearGradientsInDouble", "wrong-dtype",
             around("gradients", "{name: grad.astype(np.float64) for name, grad in right.items()}"),
-            seen="backward: float32 in gave float64 out"),
+            seen="the gradient of A: float32 in gave float64 out"),
     Mistake("QLoRALinearForgetsDtype", "wrong-dtype", output("h = h.astype(np.float64)"),
-            seen="forward: float32 in gave float64 out"),
+            seen="forward of zeros, the bias: float32 in gave float64 out"),
     "sizes and shapes that make no sense are refused",
     Mistake("QLoRALinearByPosition", "signature", {"= 16.0, *,": "= 16.0,"},
             seen="double_quant without its name raised no TypeError."),

@@ -1,5 +1,7 @@
 """Exercise 7, DoRA with a length for each column: the tests. Reading them spoils the exercise."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -44,9 +46,10 @@ MERGE_CHANGES = EXERCISE.mistake(
 
 
 OUT, IN, RANK, S, ROWS = 5, 7, 3, 2.5, 8  # the scale is no whole number
+OUTS = (OUT, IN)  # a square weight, too: there an axis that is the wrong one fits
 SHAPES = {"A": (RANK, IN), "B": (OUT, RANK), "m": (IN,)}
 NAMES = tuple(SHAPES)
-BY_ROWS = "V over the lengths of its rows"
+BY_ROWS, ROW_LENGTHS = "V over the lengths of its rows", "the lengths of V's rows"
 Arrays = dict[str, np.ndarray]
 
 
@@ -54,20 +57,21 @@ def _lengths(matrix: np.ndarray, axis: int = 0) -> np.ndarray:
     return np.linalg.norm(matrix, axis=axis)
 
 
-def _frozen(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
-    return trial.normal(OUT, IN, seed=20), trial.normal(OUT, seed=21)
+def _frozen(trial: Trial, out: int = OUT, seed: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    return trial.normal(out, IN, seed=seed), trial.normal(out, seed=seed + 1)
 
 
 def _fill(trial: Trial, arrays: Arrays, seed: int = 30) -> None:
-    """New random numbers in all arrays, in place as an optimizer does it."""
-    for number, array in enumerate(arrays.values()):
-        array[...] = 0.5 * trial.normal(*array.shape, seed=seed + number)
+    """New random numbers in all arrays, in place as an optimizer does it; some |c| are above 1."""
+    for number, (name, array) in enumerate(arrays.items()):
+        size = 6 if name == "m" else 0.5
+        array[...] = size * trial.normal(*array.shape, seed=seed + number)
 
 
-def _layer(trial: Trial, fill: bool = True, bias: bool = True, **options: Any
+def _layer(trial: Trial, fill: bool = True, bias: bool = True, out: int = OUT, **options: Any
            ) -> tuple[Any, Arrays]:
     """A student's layer, and its parameters, random if `fill`."""
-    W, b = _frozen(trial)
+    W, b = _frozen(trial, out)
     layer = trial.make(W, b if bias else None, RANK, S * RANK, rng=trial.rng(1), **options)
     arrays = trial.arrays(layer, NAMES)
     if fill:
@@ -80,19 +84,29 @@ def _data(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
     return trial.normal(ROWS, IN, seed=2), trial.normal(ROWS, OUT, seed=3)
 
 
+def _inputs(trial: Trial) -> Iterator[np.ndarray]:
+    """Inputs, the last with more rows in all than any axis is long."""
+    yield from (x for x, _ in trial.inputs(ROWS, IN))
+    yield trial.normal(3, ROWS, IN, seed=2)
+
+
 def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: np.ndarray | None,
-          detach: bool) -> Arrays:
+          detach: bool, s: float = S) -> Arrays:
     """All arrays, the gradients only if there is G; every inner value passes through `at`."""
-    BA = at("s B A", S * a["B"] @ a["A"])
+    BA = at("s B A", s * a["B"] @ a["A"])
     V = at("V", W + BA, {"W / |W| + s B A": W / _lengths(W) + BA})  # (out, in)
     norm = at("|V|", _lengths(V), {
         "|W|": _lengths(W), "the sums of |V|": np.abs(V).sum(0),
-        "the largest of |V|": np.abs(V).max(0), "the norm of all": np.linalg.norm(V) + 0 * V[0]})
-    c, U = at("c", a["m"] / norm), at("V / |V|", V / norm, {BY_ROWS: V / _lengths(V, 1)[:, None]})
-    found = {"output": x * a["m"] @ U.T + b, "merged weight": U * a["m"]}
+        "the largest of |V|": np.abs(V).max(0), "the norm of all": np.linalg.norm(V) + 0 * V[0]}
+        | ({ROW_LENGTHS: _lengths(V, 1)} if len(V) == len(V.T) else {}))
+    c = at("c", a["m"] / norm, {"c, at most 1,": np.minimum(a["m"] / norm, 1)})
+    U = at("V / |V|", V / norm, {
+        BY_ROWS: V / _lengths(V, 1)[:, None],
+        "W / |W| + s B A / m": W / _lengths(W) + BA / a["m"]})  # LoRA beside a W of its own length
+    found = {"output": (x * c) @ (U * norm).T + b, "merged weight": U * norm * c}
     if G is None:
         return found
-    rows, G = x.reshape(-1, IN), at("G", G.reshape(-1, OUT))
+    rows, G = x.reshape(-1, IN), at("G", G.reshape(-1, len(W)))
     back = at("G V / |V|", G @ U)  # (n, in)
     for_m = (rows * back).sum(0)
     for_V = at("the gradient of V, |V| constant", G.T @ (rows * c))
@@ -100,16 +114,17 @@ def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: 
         R = V / _lengths(V, 1)[:, None]
         for_V = at("the gradient of V", for_V - at("what comes through |V|", c * for_m * U, {
             "the sum over the inputs": U * (U * for_V).sum(1)[:, None],
+            "what points along s B A": c * for_m * BA / norm,
             "what points along V's rows": R * (R * for_V).sum(1)[:, None],
             "what points along all of V": V * (V * for_V).sum() / (V * V).sum()}))
-    return found | {"A": S * a["B"].T @ for_V, "B": S * for_V @ a["A"].T, "m": for_m,
+    return found | {"A": s * a["B"].T @ for_V, "B": s * for_V @ a["A"].T, "m": for_m,
                     "x": (back * a["m"]).reshape(x.shape)}
 
 
 def _terms(trial: Trial, a: Arrays, x: np.ndarray, G: np.ndarray | None = None,
-           detach: bool = False, bias: bool = True) -> Terms:
+           detach: bool = False, bias: bool = True, out: int = OUT) -> Terms:
     """The same arrays as sums, to be measured."""
-    W, b, x = (array.astype(np.float64) for array in (*_frozen(trial), x))
+    W, b, x = (array.astype(np.float64) for array in (*_frozen(trial, out), x))
     a, b = {name: array.astype(np.float64) for name, array in a.items()}, b * bias  # copies
     BA = S * a["B"] @ a["A"]
     V = W + BA
@@ -118,16 +133,17 @@ def _terms(trial: Trial, a: Arrays, x: np.ndarray, G: np.ndarray | None = None,
     n = norms["|V|"]
     known = {"m": a["m"], "|V|/m": n / a["m"], "m |V|": a["m"] * n, "m/|V|²": a["m"] / n**2,
              "-V": -V, "-W/|V|": -W / n, "-W/|W|": -W / norms["|W|"]} | norms
+    known["1/m"] = 1 / a["m"]
     for name, norm in norms.items():
         known |= {f"1/{name}": 1 / norm, f"m/{name}": a["m"] / norm}
     nodes = {"s": ("", S), "x": ("ni", x), "W": ("oi", W), "A": ("ri", a["A"]),
              "B": ("or", a["B"]), "c": ("i", known.pop("m/|V|")),
-             "b": ("no", np.broadcast_to(b, (*x.shape[:-1], OUT)))}
+             "b": ("no", np.broadcast_to(b, (*x.shape[:-1], out)))}
     frozen, update, through = ("the frozen weight",), ("the update",), ("the norm",)
     sums = {"output": ("no", [(frozen, "x W c"), (update, "s x A B c"), (("the bias",), "b")]),
             "merged weight": ("oi", [(frozen, "W c"), (update, "s B A c")])}
     if G is not None:
-        for_m = ((G.reshape(-1, OUT).T @ x.reshape(-1, IN)) * V).sum(0) / n
+        for_m = ((G.reshape(-1, out).T @ x.reshape(-1, IN)) * V).sum(0) / n
         nodes |= {"G": ("no", G), "∂m": ("i", for_m), "1/|V|": ("i", known.pop("1/|V|")),
                   "-V/|V|": ("oi", -V / n)}
         sums |= {"A": ("ri", [(("V",), "s B G x c"), (through, "s B ∂m c -V/|V|")][:2 - detach]),
@@ -154,7 +170,8 @@ def example_terms(trial: Trial) -> Terms:
 #: What a measured change is called.
 REASONS = {"the norm": DETACHED, "|W| in the place of |V|": NORM_OF_W,
            "m/|W| in the place of c": NORM_OF_W, "1/|W| in the place of 1/|V|": NORM_OF_W,
-           f"{BY_ROWS} in the place of V / |V|": ROWS_NOT_COLUMNS}
+           f"{BY_ROWS} in the place of V / |V|": ROWS_NOT_COLUMNS,
+           f"{ROW_LENGTHS} in the place of |V|": ROWS_NOT_COLUMNS}
 
 
 # ---- Step 1: the arrays and their start -------------------------------------------------------
@@ -221,11 +238,12 @@ def _pretrained(trial: Trial) -> None:
 
 @EXERCISE.test(2, "values", "V's columns, at the lengths m, and the bias")
 def _values(trial: Trial) -> None:
-    for bias in (True, False):
-        layer, arrays = _layer(trial, bias=bias)
-        for x, _ in trial.inputs(ROWS, IN):
+    for out, bias in itertools.product(OUTS, (True, False)):
+        layer, arrays = _layer(trial, bias=bias, out=out)
+        for x in _inputs(trial):
             trial.measure({"output": trial.call(layer.forward, x)},
-                          _terms(trial, arrays, x, bias=bias), None, REASONS)
+                          _terms(trial, arrays, x, bias=bias, out=out), None, REASONS,
+                          " of a square weight" * (out == IN))
     plain = trial.make(W := trial.normal(10, 12))  # with the defaults
     arrays = trial.arrays(plain, NAMES)
     _fill(trial, arrays)
@@ -256,27 +274,28 @@ def _order(trial: Trial) -> None:
 
 @EXERCISE.test(3, "gradients", "with the norm detached")
 def _detached(trial: Trial) -> None:
-    for x, _ in trial.inputs(ROWS, IN):
-        _gradients(trial, x, detach=True, detach_norm=True)
+    for out, x in itertools.product(OUTS, _inputs(trial)):
+        _gradients(trial, x, out, detach=True, detach_norm=True)
 
 
 @EXERCISE.test(3, "gradients", "in full, through the norm, as is the default")
 def _full(trial: Trial) -> None:
-    for x, _ in trial.inputs(ROWS, IN):
-        _gradients(trial, x, detach=False)
-    _gradients(trial, x, detach=False, detach_norm=False)
+    for out, x in itertools.product(OUTS, _inputs(trial)):
+        _gradients(trial, x, out, detach=False)
+    _gradients(trial, x, OUT, detach=False, detach_norm=False)
 
 
-def _gradients(trial: Trial, x: np.ndarray, detach: bool, **options: bool) -> None:
-    layer, arrays = _layer(trial, **options)
-    G = trial.normal(*x.shape[:-1], OUT, seed=3)
+def _gradients(trial: Trial, x: np.ndarray, out: int, detach: bool, **options: bool) -> None:
+    layer, arrays = _layer(trial, out=out, **options)
+    G, before = trial.normal(*x.shape[:-1], out, seed=3), x.copy()
     trial.call(layer.forward, x)
     back = trial.call(layer.backward, G)
-    full = _right(trial, arrays, x, G)
+    trial.same_bits("forward's input after backward", x, before, GENERAL["changes-input"])
+    full = _terms(trial, arrays, x, G, out=out).right
     trial.measure(trial.arrays(layer, NAMES, "gradients") | {"x": back},
-                  _terms(trial, arrays, x, G, detach),
+                  _terms(trial, arrays, x, G, detach, out=out),
                   {name: [(NOT_DETACHED, full[name])] for name in ("A", "B")} if detach else None,
-                  REASONS)
+                  REASONS, " of a square weight" * (out == IN))
 
 
 @EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes and W stay")
@@ -306,13 +325,21 @@ def _untouched(trial: Trial, W: np.ndarray, b: np.ndarray, diagnosis: Diagnosis)
 
 @EXERCISE.test(3, "behaviour", "each step goes by the arrays and the input of its own forward")
 def _follows(trial: Trial) -> None:
-    def build() -> tuple:
-        layer, arrays = _layer(trial)
-        return layer, layer.forward, lambda x, G: _right(trial, arrays, x, G)
+    layer, arrays = _layer(trial)
+    trial.follows(layer, NAMES, ((ROWS, IN), (ROWS, IN), (2, ROWS, IN)),
+                  lambda x, G: _right(trial, arrays, x, G))
 
-    layer, _, right = build()
-    trial.follows(layer, NAMES, ((ROWS, IN), (ROWS, IN), (2, ROWS, IN)), right)
-    trial.keeps_apart(build, NAMES, (ROWS, IN))
+    def build() -> tuple:
+        """A layer of other weights, scale and setting than the last: all that is its own."""
+        number = next(numbers)
+        (W, b), s, detach = _frozen(trial, seed=20 + 10 * number), S + number, number % 2 == 1
+        layer = trial.make(W, b, RANK, s * RANK, detach_norm=detach)
+        arrays = trial.arrays(layer, NAMES)
+        return layer, layer.forward, lambda x, G: _flow(Watch(), W, b, arrays, x, G, detach, s)
+
+    for start in (0, 1):  # each setting once first
+        numbers = itertools.count(start)
+        trial.keeps_apart(build, NAMES, (ROWS, IN))
 
 
 # ---- Step 4: merging, and what is refused -----------------------------------------------------
@@ -328,15 +355,19 @@ def _merge(trial: Trial) -> None:
         if not isinstance(bias, np.ndarray):
             raise Found(GENERAL["wrong-type"], f"The merged bias is {bias}, expected an array.")
         each.compare("the merged bias", bias, _frozen(each)[1])
+        square, arrays = _layer(each, out=IN)
+        each.measure({"merged weight": _merged(each, square, IN)[0]},
+                     _terms(each, arrays, _data(each)[0], out=IN), None, REASONS,
+                     " of a square weight")
         if (bias := _merged(each, _layer(each, bias=False)[0])[1]) is not None:
             raise Found(GENERAL["values"], f"Without a bias, that of merge() is {bias}, not None.")
 
 
-def _merged(trial: Trial, layer: Any) -> tuple:
+def _merged(trial: Trial, layer: Any, out: int = OUT) -> tuple:
     found = trial.call(layer.merge, returns=(tuple, list))
     if len(found) != 2:
         raise Found(GENERAL["wrong-shape"], f"merge() gave {len(found)} things, expected 2.")
-    trial.expect("the merged weight", found[0], shape=(OUT, IN))
+    trial.expect("the merged weight", found[0], shape=(out, IN))
     return tuple(found)
 
 
@@ -353,7 +384,13 @@ def _merge_reads(trial: Trial) -> None:
     trial.call(layer.forward, x)
     _merged(trial, layer)
     _untouched(trial, W, b, MERGE_CHANGES)
-    back = {"x": trial.call(layer.backward, G)}
+    try:
+        back = {"x": trial.call(layer.backward, G)}
+    except NotImplementedError:  # which is a RuntimeError
+        raise
+    except RuntimeError as error:
+        raise Found(MERGE_CHANGES, f"With a merge between forward and backward, backward stops: "
+                                   f"{error}") from None
     for name, grad in (back | trial.arrays(layer, NAMES, "gradients")).items():
         if not trial.agrees(grad, right[name]):
             raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient of "

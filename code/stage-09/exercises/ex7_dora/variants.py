@@ -157,4 +157,52 @@ class AroundLoRALinear(peft.LoRALinear):
         return V * (self.m / np.linalg.norm(V, axis=0)), bias
 
 
-VARIANTS = [MergesFirst, ByHand, InDouble, AroundLoRALinear]
+class RowByRow(MergesFirst):
+    """Goes back row by row of the input, and makes all that it needs anew from copies."""
+
+    def backward(self, grad_output):
+        if self.x is None:
+            raise RuntimeError("forward first")
+        if grad_output.shape != (*self.x.shape[:-1], len(self.inner.weight)):
+            raise ValueError(grad_output.shape)
+        (A, B, m), s = self.then.values(), self.inner.lora.scaling
+        V = self.inner.weight + s * B @ A
+        size = np.hypot.reduce(V, axis=0)  # (in,)
+        self.A_grad, self.B_grad, self.m_grad = map(np.zeros_like, (A, B, m))
+        for row, g in zip(self.x.reshape(-1, m.size), grad_output.reshape(-1, len(V)), strict=True):
+            for_V = np.outer(g, row * m / size)
+            if not self.detach:
+                for_V -= V / size * (V / size * for_V).sum(0)
+            self.m_grad += row * (g @ V) / size
+            self.B_grad += s * for_V @ A.T
+            self.A_grad += s * B.T @ for_V
+        return np.tensordot(grad_output, V * m / size, 1)
+
+
+class ByJacobian(ByHand):
+    """The derivative of each column's direction as a matrix of its own; tensordot."""
+
+    def forward(self, x):
+        V = self.W + self.s * self.arrays["B"] @ self.arrays["A"]
+        self.seen = x, V, {name: array.copy() for name, array in self.arrays.items()}
+        out = np.tensordot(x * self.arrays["m"], V / np.sqrt(np.square(V).sum(0)), (-1, 1))
+        return out if self.b is None else np.add(out, self.b)
+
+    def backward(self, grad_output):
+        if self.seen is None:
+            raise RuntimeError("call forward first")
+        x, V, then = self.seen
+        if grad_output.shape != (*x.shape[:-1], len(V)):
+            raise ValueError(f"grad_output has shape {grad_output.shape}")
+        size = np.sqrt(np.square(V).sum(0))
+        U, eye = V / size, np.eye(len(V), dtype=V.dtype)
+        dense = np.einsum("no,ni->oi", grad_output.reshape(-1, len(V)), x.reshape(-1, V.shape[1]))
+        turns = eye - (not self.detach) * np.einsum("oi,pi->iop", U, U)  # (in, out, out)
+        for_V = np.einsum("iop,pi->oi", turns, dense) * then["m"] / size
+        self.grads = {"A": self.s * np.einsum("or,oi->ri", then["B"], for_V),
+                      "B": self.s * np.einsum("oi,ri->or", for_V, then["A"]),
+                      "m": np.einsum("oi,oi->i", dense, U)}
+        return np.einsum("...o,oi,i->...i", grad_output, U, then["m"])
+
+
+VARIANTS = [MergesFirst, ByHand, InDouble, AroundLoRALinear, RowByRow, ByJacobian]

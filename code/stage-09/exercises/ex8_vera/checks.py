@@ -36,6 +36,10 @@ OWN_MATRICES = EXERCISE.mistake(
     "Sharing is what makes VeRA small: there is one A and one B, and each layer reads views of "
     "them. A second pair, or copies of corners, cost as much memory as LoRA's matrices.",
     "statement")
+SHARED_VECTOR = EXERCISE.mistake(
+    "shared-vector", "a vector that belongs to two layers",
+    "A and B are shared, the vectors are not: they are all that tells one layer from another. Each "
+    "has an array of its own, or a step of one is a step of both.", "statement")
 WRONG_CORNER = EXERCISE.mistake(
     "wrong-corner", "the last rows or columns of the shared matrices instead of the first",
     "Any corner would train as well. But vectors that were trained with the first one, by PEFT or "
@@ -49,28 +53,44 @@ NOT_THE_SAME = EXERCISE.mistake(
     "The vectors mean something only between the A and B that they were trained with, and the "
     "state is all that the second block knows of the first.", "statement")
 
-D, RANK, SEED, D_INITIAL, ROWS = 6, 4, 11, 0.7, 8
-WIDTHS = (9, 5)  # d_ff above d_model and below: each side of A and of B is cut in one of them
+D, RANK, SEED, D_INITIAL, ROWS = 6, 3, 11, 0.7, 8  # none of them a default
+#: d_ff above d_model, below, and the same. Each side of A and of B is cut in one of the first two;
+#: in the last both layers have one shape, so what is kept by shape is kept once for both.
+WIDTHS = (9, 5, 6)
 NAMES = ("up_d", "up_beta", "down_d", "down_beta")
 KEYS = ("W", "A", "B", "d", "beta")
 Arrays = dict[str, np.ndarray]
 
 
-def _weights(trial: Trial, F: int) -> Arrays:
-    return {"up": 0.5 * trial.normal(F, D, seed=20), "down": 0.5 * trial.normal(D, F, seed=21)}
+def _weights(trial: Trial, F: int, seed: int = 20) -> Arrays:
+    return {"up": 0.5 * trial.normal(F, D, seed=seed),
+            "down": 0.5 * trial.normal(D, F, seed=seed + 1)}
 
 
-def _block(trial: Trial, F: int = WIDTHS[0], fill: bool = True, off: str = ""
-           ) -> tuple[Any, Arrays, Arrays]:
+def _block(trial: Trial, F: int = WIDTHS[0], fill: bool = True, off: str = "", rank: int = RANK,
+           seed: int = SEED, weights: Arrays | None = None) -> tuple[Any, Arrays, Arrays]:
     """A student's block, the frozen arrays, and the vectors: as they start or, if `fill`, random
     but for those of the layer that is `off`, zero."""
-    weights = _weights(trial, F)
-    block = trial.make(*weights.values(), RANK, D_INITIAL, seed=SEED)
+    weights = weights or _weights(trial, F)
+    block = trial.make(*weights.values(), rank, D_INITIAL, seed=seed)
     vectors = trial.arrays(block, NAMES)
-    for number, name in enumerate(NAMES if fill else ()):
+    if fill:
+        _fill(trial, vectors, off)
+    return block, weights | _matrices(trial, block), vectors
+
+
+def _fill(trial: Trial, vectors: Arrays, off: str = "") -> None:
+    for number, name in enumerate(NAMES):
         vectors[name][...] = trial.normal(*vectors[name].shape, seed=30 + number) * (
             name.split("_")[0] != off)
-    return block, weights | _matrices(trial, block), vectors
+
+
+def _inputs(trial: Trial) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Inputs and gradients of the output; the last of more rows, one of them zero, so z = 0."""
+    yield from trial.inputs(ROWS, D)
+    x, G = (trial.normal(3, ROWS, D, seed=seed) for seed in (2, 3))
+    x[1, 2] = 0
+    yield x, G
 
 
 def _matrices(trial: Trial, block: Any) -> Arrays:
@@ -99,8 +119,10 @@ def _flow(at: Watch, nodes: dict, x: np.ndarray, G: np.ndarray | None = None) ->
         W, A, B, d, beta = (nodes[f"{key}_{name}"][1] for key in KEYS)
         t = at(f"x A^T of {name}", x @ A.T)
         u = at(f"what beta scales in {name}", at(f"d (x A^T) of {name}", d * t) @ B.T)
-        kept[name] = t, u
-        return x @ W.T + at(f"the update of {name}", beta * u)
+        kept[name], frozen = (t, u), x @ W.T
+        return at(f"x W^T of {name}", frozen, {
+            "beta (x W^T)": beta * frozen, "(1 + beta) (x W^T)": (1 + beta) * frozen}) + at(
+                f"the update of {name}", beta * u)
 
     def back(name: str, G: np.ndarray) -> np.ndarray:
         W, A, B, d, beta = (nodes[f"{key}_{name}"][1] for key in KEYS)
@@ -138,7 +160,8 @@ def _terms(frozen: Arrays, vectors: Arrays, x: np.ndarray, G: np.ndarray | None 
                                 for way, by in down]),
                  "x": ("ni", [((one, two), f"G {by} relu'(z) {to}")
                               for one, by in down for two, to in up])}
-    return Terms(nodes, sums, {"z": z}, x.shape[:-1], flow=lambda at: _flow(at, layers, x, G))
+    known = {"z": z} | ({"z >= 0": (z >= 0).astype(np.float64)} if (z == 0).any() else {})
+    return Terms(nodes, sums, known, x.shape[:-1], flow=lambda at: _flow(at, layers, x, G))
 
 
 def _update(name: str) -> str:
@@ -225,6 +248,9 @@ def _start(trial: Trial) -> None:
             raise Found(NOT_FROM_SEED, f"Two blocks of the same seed and sizes differ in {name}.")
         if np.array_equal(first[name], other[name]):
             raise Found(NOT_FROM_SEED, f"Two blocks of different seeds have the same {name}.")
+    zero, again = (_block(trial, fill=False, seed=0)[1] for _ in range(2))  # a seed, and no None
+    if not np.array_equal(zero["A"], again["A"]):
+        raise Found(NOT_FROM_SEED, "Two blocks of seed=0 differ in A.")
     if any(abs(np.corrcoef(A.ravel(), first["B"].ravel())[0, 1]) > 0.999
            for A in (first["A"], first["A"].T)):
         raise Found(GENERAL["starts-alike"], "A and B are made of the same numbers.")
@@ -235,6 +261,13 @@ def _start(trial: Trial) -> None:
         if not 0.9 < found / right < 1.1:
             raise Found(GENERAL["start-size"], f"With 400 columns and rank 25 {name} has a standard"
                                                f" deviation of {found:.3g}, expected {right:.3g}.")
+        most, bound = float(np.abs(wide[name]).max()), 3 ** 0.5 * right  # of ten thousand numbers
+        if not 0.98 < most / bound < 1.001:
+            raise Found(GENERAL["start-size"], f"The largest number in {name} is {most:.3g}; "
+                                               f"uniform numbers end at {bound:.3g}.")
+        if trial.dtype.itemsize > 2 and np.array_equal(
+                wide[name], wide[name].astype(np.float16).astype(trial.dtype)):
+            raise Found(GENERAL["digits"], f"{name} has no more digits than float16 holds.")
 
 
 # ---- Step 2: forward --------------------------------------------------------------------------
@@ -249,9 +282,24 @@ def _identity(trial: Trial) -> None:
     trial.measure({"output": output}, terms, when=" at the start")
 
 
-#: d_ff, and whose update is off: a slip that both layers share is seen in one place at a time.
-CASES = [(9, "up", " with the update of down alone"), (9, "down", " with the update of up alone"),
-         *((F, "", "") for F in WIDTHS)]
+#: d_ff, and whose update is off: a slip that both layers share is seen in one place at a time, one
+#: that mixes the layers up only where both are on.
+CASES = [(9, "", ""), (9, "up", " with the update of down alone"),
+         (9, "down", " with the update of up alone"), *((F, "", "") for F in WIDTHS[1:])]
+
+
+def _told_in(cases: list[tuple[int, str, str]], look: Callable[[int, str, str], None]) -> None:
+    """Look at each case; of those that are wrong raise the first that can be told, or the first."""
+    silent = None
+    for case in cases:
+        try:
+            look(*case)
+        except Found as found:
+            if found.diagnosis.mistake not in ("values", "partly"):
+                raise
+            silent = silent or found
+    if silent:
+        raise silent
 
 
 def _updates_without(trial: Trial, names: tuple[str, ...], F: int, off: str) -> bool:
@@ -270,22 +318,34 @@ def _updates_without(trial: Trial, names: tuple[str, ...], F: int, off: str) -> 
 
 @EXERCISE.test(2, "values", "the output is that of two updated layers with relu between")
 def _values(trial: Trial) -> None:
-    for F, off, when in CASES:
+    def look(F: int, off: str, when: str) -> None:
         block, frozen, vectors = _block(trial, F, off=off)
-        for x, _ in trial.inputs(ROWS, D):
+        for x, _ in _inputs(trial):
             output, terms = trial.call(block.forward, x), _terms(frozen, vectors, x)
+            _frozen_kept(trial, F, frozen, "after forward")
             if (output.shape == x.shape and not trial.agrees(output, terms.right["output"])
                     and _updates_without(trial, ("A", "B"), F, off)
                     and not _updates_without(trial, ("up_d", "down_d"), F, off)):
                 raise Found(OWN_MATRICES, f"The output{when}: with zeros in A and B there still is "
                                           "an update.")
             trial.measure({"output": output}, terms, {"output": _twins(
-                lambda last: _right(frozen, vectors, x, last))}, when=when)
+                lambda last, x=x: _right(frozen, vectors, x, last))}, when=when)
+
+    _told_in(CASES, look)
 
 
 def _twins(right: Callable[[str], np.ndarray]) -> Iterator[tuple[Any, np.ndarray]]:
     """What last corners make of an array; made only if somebody asks."""
     return ((WRONG_CORNER, right(last)) for last in ("A", "B", "AB"))
+
+
+@EXERCISE.test(1, "behaviour", "each vector has memory of its own")
+def _own_vectors(trial: Trial) -> None:
+    for F in WIDTHS:
+        vectors = _block(trial, F, fill=False)[2]
+        for one, two in itertools.combinations(NAMES, 2):
+            if np.shares_memory(vectors[one], vectors[two]):
+                raise Found(SHARED_VECTOR, f"{one} and {two} share their memory.")
 
 
 @EXERCISE.test(2, "behaviour", "both layers read the one A and the one B")
@@ -324,15 +384,18 @@ def _order(trial: Trial) -> None:
 
 @EXERCISE.test(3, "gradients", "of d, beta and x; in the first step those of d are zero")
 def _gradients(trial: Trial) -> None:
-    for F, off, when in (*CASES, (9, "both", " at the start")):
+    def look(F: int, off: str, when: str) -> None:
         names = [name for name in NAMES if not name.startswith(off or "both")]
-        for x, G in trial.inputs(ROWS, D):
+        for x, G in _inputs(trial):
             block, frozen, vectors = _block(trial, F, off != "both", off)
-            terms = _terms(frozen, vectors, x, G)
+            terms, before = _terms(frozen, vectors, x, G), x.copy()
             trial.call(block.forward, x)
             back, found = trial.call(block.backward, G), trial.arrays(block, NAMES, "gradients")
             _frozen_kept(trial, F, frozen, "after backward")
+            trial.same_bits("forward's input after backward", x, before, GENERAL["changes-input"])
             trial.measure({name: found[name] for name in names} | {"x": back}, terms, when=when)
+
+    _told_in([*CASES, (9, "both", " at the start")], look)
 
 
 @EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes stay as they are")
@@ -352,9 +415,11 @@ def _contract(trial: Trial) -> None:
 @EXERCISE.test(3, "behaviour", "each step goes by the vectors and the input of its own forward")
 def _follows(trial: Trial) -> None:
     def build() -> tuple:
-        block, frozen, vectors = _block(trial)
+        seed = next(seeds)  # and other weights: a model's blocks have nothing but their class
+        block, frozen, vectors = _block(trial, seed=seed, weights=_weights(trial, WIDTHS[0], seed))
         return block, block.forward, lambda x, G: _terms(frozen, vectors, x, G).right
 
+    seeds = itertools.count(40, 10)
     block, _, right = build()
     trial.follows(block, NAMES, ((ROWS, D), (ROWS, D), (2, ROWS, D)), right)
     trial.keeps_apart(build, NAMES, (ROWS, D))
@@ -385,42 +450,60 @@ def _merge(trial: Trial) -> None:
             each.own_memory(f"The {name}", array, *frozen.values())
         _frozen_kept(each, F, frozen, "after merging")
         each.compare("the output after a merge", each.call(block.forward, x), output)
+    fresh, frozen, _ = _block(trial, fill=False)  # the update is zero, and a copy is a copy
+    for name, array in zip(terms.right, trial.call(fresh.merge, returns=(tuple, list)),
+                           strict=True):
+        trial.own_memory(f"The {name} of a fresh block", array, *frozen.values())
 
 
 @EXERCISE.test(4, "values", "the state holds the vectors and the seed")
 def _state(trial: Trial) -> None:
-    block, _, vectors = _block(trial)
+    block, _, vectors = _block(trial, fill=False)
+    start = {name: vector.copy() for name, vector in vectors.items()}
+    _fill(trial, vectors)
+    x = trial.normal(ROWS, D, seed=2)
+    trial.call(block.forward, x)
+    trial.call(block.backward, x)  # a state is asked for in the middle of training
+    _block(trial, seed=(other := SEED + 5))  # and there are other blocks
     state = trial.call(block.state, returns=dict)
     if extra := sorted(map(str, set(state) - {"seed", *NAMES})):
         raise Found(STATE_HOLDS, f"state() has the keys {', '.join(extra)}, too.")
     if missing := sorted({"seed", *NAMES} - set(state)):
         raise Found(GENERAL["signature"], f"state() has no {', '.join(missing)}.")
+    if state["seed"] == other:
+        raise Found(GENERAL["shared"], "A second block was made, and state() of the first has its "
+                                       "seed.")
     if not isinstance(state["seed"], (int, np.integer)) or state["seed"] != SEED:
         raise Found(NOT_FROM_SEED, f"state()['seed'] is {state['seed']!r}, the block was made with "
                                    f"seed={SEED}.")
     for name, vector in vectors.items():
-        trial.compare(f"{name} of the state", trial.expect(name, state[name]), vector)
+        trial.compare(f"{name} of the state", trial.expect(name, state[name]), vector, {
+            GENERAL["kept"]: start[name],
+            GENERAL["another"]: trial.arrays(block, NAMES, "gradients")[name]})
         trial.own_memory(f"{name} of the state", state[name], *vectors.values())
 
 
 @EXERCISE.test(4, "values", "from_state makes a block that computes what the saved one did")
 def _again(trial: Trial) -> None:
     for each, F in itertools.product(trial.each_dtype(), WIDTHS):
-        block, frozen, vectors = _block(each, F)
+        block, frozen, vectors = _block(each, F, rank=RANK - 1, seed=SEED + 1)
         x = each.normal(ROWS, D, seed=2)
-        right, state = _right(frozen, vectors, x), each.call(block.state, returns=dict)
+        right, state = _terms(frozen, vectors, x), each.call(block.state, returns=dict)
+        keys = set(state)
         saved = {name: array.copy() for name, array in vectors.items()}
         for array in vectors.values():
             array += 1  # the first one trains on
         again = each.call(each.student.from_state, *_weights(each, F).values(), state, returns=None)
         if again is None or again is ...:
             raise NotYet(f"from_state gave {again}: is a return missing?")
+        if set(state) != keys:
+            raise Found(GENERAL["changes-input"], "from_state changed the keys of the state.")
         for name, array in (each.arrays(again, NAMES) | _matrices(each, again)).items():
             if array.dtype != each.dtype:
                 raise Found(GENERAL["wrong-dtype"], f"In the second block {name} is {array.dtype}.")
             if not np.array_equal(array, (saved | frozen)[name]):
                 raise Found(NOT_THE_SAME, f"In the second block {name} is another array.")
-        each.compare("the output of the second block", each.call(again.forward, x), right)
+        each.measure({"output": each.call(again.forward, x)}, right, when=" of the second block")
         for name, array in each.arrays(again, NAMES).items():
             each.own_memory(f"{name} of the second block", array, *state.values(),
                             *vectors.values())

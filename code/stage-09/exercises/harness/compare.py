@@ -36,8 +36,11 @@ class Comparisons(Calls):
         for diagnosis, twin in (twins or {}).items():
             if twin.shape == value.shape and self.agrees(value, twin):
                 raise Found(diagnosis, f"{what} equals what this mistake gives.")
-        raise Found(GENERAL["values"], f"{what} is off by {_error(value, right):.2g}, relative to "
-                                       "its largest entry.")
+        where = self.on_the_class(value)
+        kind = "shared" if where else "digits" if _error(value, right) < HALF else "values"
+        raise Found(GENERAL[kind],
+                    f"{where} of the class holds it. " * bool(where) + f"{what} is off by "
+                    f"{_error(value, right):.2g}, relative to its largest entry.")
 
     def measure(self, found: dict[str, np.ndarray], terms: Terms,
                 twins: dict[str, list[tuple[Diagnosis, np.ndarray]]] | None = None,
@@ -83,8 +86,9 @@ class Comparisons(Calls):
                 diagnosis = GENERAL["digits"]
                 seen = (f"{_capital(called(*wrong))}{when}: right to three digits, as after "
                         "float16, and no further.")
-            elif ((not story or story.kind == "partly" or story.change == "zero everywhere")
-                  and (where := self.on_the_class())):  # zero as another object's was, perhaps
+            elif where := self.on_the_class(found[first]) or (
+                    not story or story.kind == "partly" or story.change == "zero everywhere"
+                    ) and self.on_the_class():  # zero as another object's was, perhaps
                 diagnosis, seen = GENERAL["shared"], f"{where} of the class holds arrays. {seen}"
             elif not story:
                 diagnosis = GENERAL["values"]
@@ -96,10 +100,13 @@ class Comparisons(Calls):
 
         raise Measured(measured)
 
-    def on_the_class(self) -> str:
-        """The attribute of the student's class in which there are arrays, or ""."""
-        return next((name for cls in getattr(self.student, "__mro__", ()) for name, value in
-                     vars(cls).items() if not name.startswith("__") and _holds_arrays(value)), "")
+    def on_the_class(self, value: np.ndarray | None = None) -> str:
+        """The attribute of the student's class in which there are arrays, or this one; or ""."""
+        things = [self.student] if isinstance(self.student, type) else vars(self.student).values()
+        return next((name for thing in things for cls in getattr(thing, "__mro__", ())
+                     for name, held in vars(cls).items() if not name.startswith("__") and any(
+                         value is None or np.array_equal(array, value)
+                         for array in _arrays_in(held))), "")
 
     def same_bits(self, what: str, array: np.ndarray, copy: np.ndarray,
                   diagnosis: Diagnosis) -> None:
@@ -112,8 +119,10 @@ class Comparisons(Calls):
         """Raise `Found` unless all have the trial's dtype, which was that of the input."""
         for array in arrays:
             if array.dtype != self.dtype:
-                raise Found(GENERAL["wrong-dtype"],
-                            f"{what}: {self.dtype} in gave {array.dtype} out.")
+                where = self.on_the_class(array)
+                raise Found(GENERAL["shared" if where else "wrong-dtype"],
+                            f"{what}: {self.dtype} in gave {array.dtype} out"
+                            + f", an array in {where} of the class" * bool(where) + ".")
 
     def keeps_digits(self, what: str, value: np.ndarray, right: np.ndarray) -> None:
         """Raise `Found` if float64 was narrower on the way: right, but not to float64's digits."""
@@ -142,8 +151,12 @@ def _error(value: np.ndarray, reference: np.ndarray) -> float:
     scale = max(np.abs(reference).max(initial=0.0), 1e-12)
     return float(np.abs(value - reference).max(initial=0.0) / scale)
 
-def _holds_arrays(value: Any) -> bool:
+
+def _arrays_in(value: Any, depth: int = 4) -> list[np.ndarray]:
+    """The arrays in a value, a dictionary or a sequence, some levels down: it may hold itself."""
+    if isinstance(value, np.ndarray):
+        return [value]
     if isinstance(value, dict):
-        value = list(value.values())
-    return isinstance(value, np.ndarray) or (isinstance(value, (list, tuple))
-                                             and any(map(_holds_arrays, value)))
+        value = tuple(value.values())
+    return ([array for part in value for array in _arrays_in(part, depth - 1)]
+            if depth > 0 and isinstance(value, (list, tuple)) else [])

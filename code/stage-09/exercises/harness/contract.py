@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,9 @@ class Trial(Comparisons):
         """
         arrays, earlier, x = self.arrays(thing, names), [], np.empty(0)
         before: tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]] | None = None
+        for one, two in combinations(names, 2):
+            if np.shares_memory(arrays[one], arrays[two]):
+                raise Found(GENERAL["starts-alike"], f"{one} and {two} are one array.")
         for call, shape in enumerate((*shapes, shapes[-1])):
             new = self.normal(*shape, seed=100 * call + 98)
             if call == len(shapes):
@@ -132,11 +136,11 @@ class Trial(Comparisons):
             x = self.normal(*shape, seed=710 + i)
             output = self.call(forward, x)
             data.append((x, self.normal(*output.shape, seed=720 + i)))
+            results.append({"output": output})
         backs = [self.call(thing.backward, G, returns=None)
                  for (thing, *_), (_, G) in zip(pair, data, strict=True)]
-        for (thing, *_), back in zip(pair, backs, strict=True):
-            results.append(self.arrays(thing, names, "gradients")
-                           | ({} if back is None else {"x": back}))
+        for found, (thing, *_), back in zip(results, pair, backs, strict=True):
+            found |= self.arrays(thing, names, "gradients") | ({} if back is None else {"x": back})
         wanted = [right(*given) for (*_, right), given in zip(pair, data, strict=True)]
         good = [all(self.agrees(value, wanted[i][name]) for name, value in results[i].items())
                 for i in range(2)]
@@ -153,6 +157,18 @@ class Trial(Comparisons):
                 "Wrong for both objects")
             when = f"Two objects ran forward, then both backward: in the {('first', 'second')[i]}"
             self._right_but(so_far, when, GENERAL["shared"], results[i], wanted[i], others)
+
+    def notices(self, name: str, array: np.ndarray, function: Callable[[np.ndarray], np.ndarray],
+                x: np.ndarray) -> None:
+        """Raise `Found` if what a function of x gives stays the same when `array` is doubled."""
+        first = function(x)
+        before = first.copy()
+        other = function(x[::-1] / 2)
+        if np.shares_memory(first, other) or self.agrees(other, before) and before.any():
+            raise Found(GENERAL["kept"], "Two inputs gave the same result, or one array for both.")
+        array *= 2
+        if self.agrees(function(x), before):
+            raise Found(GENERAL["dead-parameters"], f"{name} was doubled, and nothing changed.")
 
     def own_memory(self, what: str, array: np.ndarray, *others: np.ndarray) -> None:
         """Raise `Found` if a result is, or is a view of, an array that belongs to somebody else."""

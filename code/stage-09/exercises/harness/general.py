@@ -28,9 +28,10 @@ GENERAL = {d.mistake: d for d in (
               "Functions such as np.random.rand share one hidden state with all other code, so a "
               "run cannot be repeated. Randomness comes from the generator that is passed in.",
               "statement"),
-    Diagnosis("global-numpy", "a function of NumPy that was replaced",
-              "NumPy is shared with all other code, this check included: who replaces one of its "
-              "functions changes everybody's results.", "statement"),
+    Diagnosis("global-numpy", "a function that belongs to everybody, replaced",
+              "NumPy, Python's own functions and the course's modules are shared with all other "
+              "code, this check included: who replaces one of them changes everybody's results.",
+              "statement"),
     Diagnosis("wrong-type", "a result of the wrong type", "Callers expect what the statement says.",
               "statement"),
     Diagnosis("wrong-shape", "a result of the wrong shape",

@@ -100,28 +100,47 @@ class Inner:
                                  if (arrays := self.run(place, other)) is not None]
         return self._made[place]
 
-    def factor(self, place: str, name: str, wanted: np.ndarray) -> tuple[float, np.ndarray]:
+    def factor(self, place: str, name: str, wanted: np.ndarray, plus: bool = False
+               ) -> tuple[float, np.ndarray]:
         """By which number the value in `place` must be multiplied for array `name` to be nearest
-        to what is wanted, and what that gives."""
+        to what is wanted, or which must be added to it; and what that gives."""
         def gives(c: float) -> np.ndarray:
-            return (self.run(place, c * self.values[place]) or self.right)[name]
+            value = self.values[place] + c if plus else c * self.values[place]
+            return (self.run(place, value) or self.right)[name]
 
         def off(array: np.ndarray) -> float:
             return float(np.linalg.norm(array - wanted))
 
+        if plus:
+            return _nearest(gives, wanted, 0.0, self.right[name])
         if place not in self._scaled:
             self._scaled[place] = [(c, arrays) for c in FACTORS if (
                 arrays := self.run(place, c * self.values[place])) is not None]
         c, array = min(((c, arrays[name]) for c, arrays in self._scaled[place]),
                        key=lambda one: off(one[1]), default=(1.0, self.right[name]))
-        for _ in range(STEPS):
-            slope = (gives(c * (1 + 1e-6)) - array) / (c * 1e-6)
-            size = float(np.vdot(slope, slope))
-            step = float(np.vdot(slope, wanted - array)) / size if size else 0.0
-            nearer = gives(c + step) if np.isfinite(step) else array
-            if not off(nearer) < off(array) / 2:  # at the end, or not this value
-                break
-            c, array = c + step, nearer
+        c, array = _nearest(gives, wanted, c, array)
         if c < 0 and off(other := gives(-c)) <= max(2 * off(array), 1e-9 * np.abs(wanted).max()):
             return -c, other  # of a square, say; the plainer one
         return c, array
+
+
+def _nearest(gives: Callable[[float], np.ndarray], wanted: np.ndarray, c: float,
+             array: np.ndarray) -> tuple[float, np.ndarray]:
+    """The number, by Newton's steps from `c`, for which a function is nearest to what is wanted.
+
+    `array` is what it gives of `c`; the number is returned with what it gives of that.
+    """
+    for _ in range(STEPS):
+        h = c * 1e-6 or 1e-6
+        slope = (gives(c + h) - array) / h
+        size = float(np.vdot(slope, slope))
+        step = float(np.vdot(slope, wanted - array)) / size if size else 0.0
+        off = np.linalg.norm(array - wanted)
+        for part in (1, 0.5, 0.25) if np.isfinite(step) else ():  # a long step may go too far
+            nearer = gives(c + part * step)
+            if np.linalg.norm(nearer - wanted) < 0.9 * off:
+                c, array = c + part * step, nearer
+                break
+        else:  # at the end, or not this value
+            break
+    return c, array

@@ -51,7 +51,7 @@ def insisting(seconds: float, error: type[BaseException]) -> Iterator[None]:
         time.sleep(0)  # one that was sent is raised here at the latest; to take it back by sending
         # None would leave Python 3.11 waiting for it in every traced function, for ever
 
-    threading.Thread(target=insist, daemon=True).start()
+    Limit(target=insist, daemon=True).start()
     try:
         yield
     finally:
@@ -63,6 +63,10 @@ def insisting(seconds: float, error: type[BaseException]) -> Iterator[None]:
                 settle()
             except error:
                 settle()
+
+
+class Limit(threading.Thread):
+    """A thread of `insisting`, by which it is told from those that a student's code starts."""
 
 
 class Insisting:

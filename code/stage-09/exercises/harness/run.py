@@ -6,10 +6,7 @@ Where there are such, `outside` ends what gets around the limit.
 
 import linecache
 import os
-import random
-import re
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,20 +19,18 @@ from typing import Any
 import numpy as np
 
 from exercises.harness.general import GENERAL, Found, NotYet
+from exercises.harness.kept import OURS, Kept
 from exercises.harness.outside import APART, apart, insisting
 from exercises.harness.report import Diagnosis, short
 
 STANDARD_LIBRARY = str(Path(linecache.__file__).parent)
-#: The course's modules that may stand between a student's line and an error. By name: a student's
-#: own file may lie beside them, and a reference solution is judged like a student's.
-OURS = re.compile(r"(peft|validation|gradcheck|llama|llama_config|tensorfile|training|names|checks|"
-                  r"exercises\.(harness\..*|\w+\.(checks|levels)))")
-
 #: What `peft.Method` looks for on a class that leaves its arrays in a layer inside.
 METHOD_NAMES = tuple(name + end for name in ("A", "B", "W_down", "W_up", "prompt")
                      for end in ("", "_grad"))
 METHOD_HINT = (". parameters() and gradients() of peft.Method look for these names on the object "
                "itself: where the arrays live in a layer inside, hand both methods on to it")
+SECONDS_TO_SAY = 1.0  # for an error's message
+MOST_NUMBERS = 10_000_000  # of an array; those of the exercises have a thousand
 #: What a name written wrongly raises.
 SLIPS = (NameError, AttributeError, KeyError)
 
@@ -121,11 +116,38 @@ def _slip(error: BaseException) -> bool:
 
 
 def told(error: BaseException) -> str:
-    """The message of an error. A student's error may even have one that raises."""
+    """The message of an error. A student's error may have one that raises, or never ends."""
+    return in_words(lambda: str(error), "its message")
+
+
+def in_words(say: Callable[[], str], what: str) -> str:
+    """What a student's object says of itself, in a second, cut short, and plain text."""
+    said: list[str] = []
+
+    def work() -> None:
+        said.append(short(str.__str__(say())))  # of a kind of str that a student made, a plain copy
+
+    if sys.gettrace() is None:
+        with Kept() as kept:
+            error = _error_in(work, SECONDS_TO_SAY, kept)
+    else:  # inside a test, which has its limit, and keeps what is everybody's
+        error = _error_at_once(work)
+    return said[0] if said else f"{what} can't be shown: {_kind(error)} in its __str__"
+
+
+def _error_at_once(work: Callable[[], None]) -> BaseException | None:
     try:
-        return str(error)
-    except BaseException as second:
-        return f"its message can't be shown: {type(second).__name__} in its __str__"
+        work()
+    except (TooLong, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        return error
+    return None
+
+
+def _kind(thing: object) -> str:
+    """The name of its class, whatever a class of classes may make of that."""
+    return short(type.__dict__["__name__"].__get__(type(thing)), 100)
 
 
 def _name(function: Callable) -> str:
@@ -147,12 +169,19 @@ def _told(args: tuple, kwargs: dict) -> str:
 
 
 def _parameters(thing: Any) -> dict[str, np.ndarray]:
-    """An object's `parameters()`, as far as there are any."""
+    """An object's `parameters()`, as far as there are any and a copy of them takes no gigabytes."""
     try:
         return {name: array for name, array in thing.parameters().items()
-                if isinstance(array, np.ndarray)}
+                if isinstance(array, np.ndarray) and array.size <= MOST_NUMBERS}
     except Exception:  # not written yet, or wrong: other tests say so
         return {}
+
+
+def _no_giant(what: str, result: Any) -> None:
+    """Raise `Found` of an array that no test can read: a view can be of any shape."""
+    if isinstance(result, np.ndarray) and result.size > MOST_NUMBERS:
+        raise Found(GENERAL["wrong-shape"], f"{what} has shape {result.shape}: that is "
+                                            f"{result.size:,} numbers.")
 
 
 class Calls:
@@ -220,6 +249,7 @@ class Calls:
             if name in kept and array.tobytes() != kept[name].tobytes():
                 raise Found(GENERAL["writes-parameters"], f"{_name(function)} changed {name}.")
         if returns is None:
+            _no_giant(_name(function), result)
             return result
         return self.expect(_name(function), result, returns, shape)
 
@@ -237,6 +267,7 @@ class Calls:
             if shape is not None and result.shape != tuple(shape):
                 raise Found(GENERAL["wrong-shape"],
                             f"{what} has shape {result.shape}, expected {tuple(shape)}.")
+            _no_giant(what, result)
             if result.dtype.kind == "f" and not np.isfinite(result).all():
                 raise Found(GENERAL["not-finite"],
                             f"{what} holds {np.sum(~np.isfinite(result))} times NaN or infinity, "
@@ -279,25 +310,6 @@ class Calls:
 
 
 Outcome = tuple[str, str, Diagnosis | None]  # status, note, diagnosis
-#: Where a careless student's code may put a function of its own.
-PATCHED = (np, np.linalg, np.random)
-
-
-@contextmanager
-def _as_it_was() -> Iterator[list[str]]:
-    """Put back what is everybody's: NumPy's functions, which it names, and its error state."""
-    kept = [(module.__name__, vars(module), dict(vars(module))) for module in PATCHED]
-    errors, changed = np.geterr(), []
-    try:
-        yield changed
-    finally:
-        np.seterr(**errors)
-        for module, now, before in kept:
-            other = {name: value for name, value in before.items() if now.get(name) is not value}
-            now.update(other)
-            changed += [f"{module}.{name}" for name in other]
-
-
 def safely(work: Callable[[], None], seconds: float, called: Callable[[], str]) -> Outcome:
     """The outcome of one test. Whatever the student's code does ends here, but for Ctrl+C.
 
@@ -318,60 +330,64 @@ def safely(work: Callable[[], None], seconds: float, called: Callable[[], str]) 
 
 
 def _here(work: Callable[[], None], seconds: float, called: Callable[[], str]) -> Outcome:
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    touched = True  # also by what was interrupted
-    threads = set(threading.enumerate())
-    try:
-        with _as_it_was() as changed:
-            outcome = _outcome(work, seconds, called)
-        touched = (python_state != random.getstate()
-                   or not _same_state(numpy_state) and not _drawn_by_others())
-    finally:
-        if touched:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
-    if touched and outcome[0] != "not yet":
+    with Kept() as kept:
+        error = _error_in(work, seconds, kept)
+    status, note, found = _judged(error, called)
+    if status == "not yet":
+        return status, note, None
+    if kept.drew:
         return "failed", "", GENERAL["global-random"]
-    if outcome[0] == "passed" and changed:
-        return "failed", "", replace(GENERAL["global-numpy"], seen=f"{', '.join(changed)} was "
-                                     "another object after the call. It is put back.")
-    if outcome[0] == "passed" and (left := len(set(threading.enumerate()) - threads)):
-        return "passed", f"It left {left} {'thread' if left == 1 else 'threads'} running.", None
-    return outcome
+    if kept.replaced:  # whatever else was seen may come from that
+        names = ", ".join(kept.replaced)
+        return "failed", "", replace(GENERAL["global-numpy"], seen=short(
+            f"{names} was another object afterwards. It is put back.", 900))
+    return status, _left(kept), found
 
 
-def _outcome(work: Callable[[], None], seconds: float, called: Callable[[], str]) -> Outcome:
+def _left(kept: Kept) -> str:
+    """In words what a test has changed or left that does not make it wrong."""
+    said = []
+    if kept.settings:
+        said.append(f"It changed {', '.join(kept.settings)}: put back.")
+    if count := len(kept.threads):
+        names = ", ".join(in_words(lambda t=thread: t.name, "its name")[:60]
+                          for thread in kept.threads[:3])
+        said.append(f"It left {count} {'thread' if count == 1 else 'threads'} running: {names}"
+                    f"{', ...' if count > 3 else '.'}")
+    return " ".join(said)
+
+
+def _error_in(work: Callable[[], None], seconds: float, kept: Kept) -> BaseException | None:
     try:
         with warnings.catch_warnings(), time_limit(seconds):
             warnings.simplefilter("ignore")
-            work()
-        return "passed", "", None
-    except (NotImplementedError, NotYet) as error:
-        return "not yet", short(told(error)), None
-    except Found as found:
-        return "failed", "", found.diagnosis
-    except TooLong as error:
-        return "failed", "", replace(GENERAL["too-long"],
-                                     seen=f"It was at {_students_line(error)[0]}.")
+            try:
+                work()
+            finally:
+                kept.at_once()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a student's code may raise anything
-        (place, own), message = _students_line(error), f"{type(error).__name__}: {told(error)}"
-        if isinstance(error, AttributeError) and error.name in METHOD_NAMES:
-            message = short(message) + METHOD_HINT
-        elif own and _slip(error):
-            return "failed", "", replace(GENERAL["slip"], seen=f"{short(message)} ({place})")
-        diagnosis, seen = (GENERAL["raised"], f"{short(message)} ({place}; {called()})") if place \
-            else (GENERAL["signature"], f"The call itself failed. {short(message)}")
-        return "failed", "", replace(diagnosis, seen=short(seen, 900))
+        return error
+    return None
 
 
-def _same_state(before: tuple) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(before, np.random.get_state(), strict=True))
-
-
-def _drawn_by_others() -> bool:
-    """Whether the global state changes while we wait: somebody else's thread draws from it."""
-    before = np.random.get_state()
-    time.sleep(0.05)
-    return not _same_state(before)
+def _judged(error: BaseException | None, called: Callable[[], str]) -> Outcome:
+    """What an error says of the work, once all is as it was."""
+    if error is None:
+        return "passed", "", None
+    if isinstance(error, (NotImplementedError, NotYet)):
+        return "not yet", told(error), None
+    if isinstance(error, Found):
+        return "failed", "", error.diagnosis
+    place, own = _students_line(error)
+    if isinstance(error, TooLong):
+        return "failed", "", replace(GENERAL["too-long"], seen=short(f"It was at {place}.", 900))
+    message = f"{_kind(error)}: {told(error)}"
+    if isinstance(error, AttributeError) and AttributeError.name.__get__(error) in METHOD_NAMES:
+        message += METHOD_HINT
+    elif own and _slip(error):
+        return "failed", "", replace(GENERAL["slip"], seen=short(f"{message} ({place})", 900))
+    diagnosis, seen = (GENERAL["raised"], f"{message} ({place}; {called()})") if place \
+        else (GENERAL["signature"], f"The call itself failed. {message}")
+    return "failed", "", replace(diagnosis, seen=short(seen, 900))

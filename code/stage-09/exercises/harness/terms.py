@@ -9,8 +9,8 @@ array exactly, up to rounding, and changes one thing.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations, permutations
 from functools import cached_property
+from itertools import chain, combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -316,10 +316,12 @@ class Terms:
                 told = ((place, next((what for what, arrays in inner.made(place) if _same(
                     value, arrays[name], tolerance)), "")) for place in places)
                 found = [Story("inner", what, about=place) for place, what in told if what]
-                for place in places if not found else ():
-                    c, array = inner.factor(place, name, value)
+                tried = chain(((place, "multiplied by") for place in places),
+                              ((place, "plus") for place in places))
+                for place, how in tried if not found else ():
+                    c, array = inner.factor(place, name, value, how == "plus")
                     if _same(value, array, tolerance):
-                        found.append(Story("inner", f"{place} multiplied by {self._called(c)}",
+                        found.append(Story("inner", f"{place} {how} {self._called(c)}",
                                            about=place))
                 yield from found
                 if found:
@@ -328,6 +330,8 @@ class Terms:
     def _another(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                  ) -> Iterator[Story]:
         """Equal to, or off by, an array that is known."""
+        if value.size >= 3 and not np.ptp(value) and value.flat[0]:
+            yield Story("another", f"{value.flat[0]:.3g} everywhere")
         others = {f"the right {key}": self._flat(self.sums[key][0], array)
                   for key, array in self.right.items() if key != name}
         for other, array in (others | self.nodes | self.known).items():
@@ -418,6 +422,10 @@ def _single(node: str, array: np.ndarray, others: Arrays, all_ways: bool = True
         yield f"each row of {node} {what}", other
     if array.ndim > 1 and array.shape[-1] == array.shape[-2]:
         yield f"{node} transposed", array.swapaxes(-1, -2)
+    elif array.ndim == 2:
+        yield f"{node} reshaped to {array.shape[::-1]} and transposed", array.reshape(
+            array.shape[::-1]).T
+        yield f"{node} transposed and reshaped to {array.shape}", array.T.reshape(array.shape)
     for axis in range(array.ndim):
         which = "the rows of " * (array.ndim == 2 and axis == 0) + (
             "the columns of " * (array.ndim == 2 and axis == 1)) + node

@@ -355,8 +355,10 @@ def bills_of(counts, base, convention, optimizer, **batch):
     for counted, base_of, kept in zip(counts, ("bfloat16", base), (convention, "fp32"),
                                       strict=True):
         states = accounting.memory_bill(counted, base=base, convention=kept, optimizer=optimizer)
-        more = [] if accounting.why_not_estimated(counted.model) else (
-            accounting.activation_estimate(counted, base=base_of, **batch).items)
+        more = []
+        if not accounting.why_not_estimated(counted.model):
+            bill = accounting.activation_estimate(counted, base=base_of, **batch)
+            more = [*bill.items, accounting.overhead(states, bill)]
         frozen = sum(i.bytes for i in states.items if i in accounting.frozen_items(counted, base))
         items = [i for i in states.items if i not in accounting.frozen_items(counted, base)]
         answer.append([frozen, *(item.bytes for item in [*items, *more])])
@@ -394,12 +396,12 @@ def test_page_and_python_agree_on_models_and_settings(memory, tmp_path):
 const byName = new Map(data.records);
 console.log(JSON.stringify(data.cases.map(([name, text, settings, memory]) => {
   const record = byName.get(name) ?? readPasted(text, data.families, data.rules);
-  return memoryBill(record, settings, data.states).map((side) => [
+  return memoryBill(record, settings, data.states, data.overhead).map((side) => [
     side.items.map(([, bytes]) => bytes), record.kept && largestThatFit(side, settings, memory),
     record.why_not]);
 })));
 """, {"records": memory._records, "families": memory._families, "rules": memory._rules,
-      "states": memory._states, "cases": cases})
+      "states": memory._states, "overhead": memory._overhead, "cases": cases})
     for case, answer, (counts, settings, memory_of_card) in zip(
             cases, answers, expected, strict=True):
         for (items, most, why), counted, bill in zip(answer, counts, bills_of(
@@ -407,14 +409,15 @@ console.log(JSON.stringify(data.cases.map(([name, text, settings, memory]) => {
             assert items == bill, case
             assert why == accounting.why_not_estimated(counted.model)
             kept = {key: settings[key] for key in ("length", "batch", "checkpointing")}
-            base = settings["base"] if counted is counts[1] else "bfloat16"
+            lora = counted is counts[1]
+            base, states = settings["base"] if lora else "bfloat16", accounting.memory_bill(
+                counted, base=settings["base"], optimizer=settings["optimizer"],
+                convention="fp32" if lora else settings["convention"])
             for name, value in (most or {}).items():  # one more no longer fits
-                states = sum(bill) - accounting.activation_estimate(
-                    counted, base=base, **kept).bytes
                 for n in range(max(1, value), value + 2):
-                    fits = states + accounting.activation_estimate(
-                        counted, base=base, **{**kept, name: n}).bytes <= memory_of_card
-                    assert fits == (n <= value), (case, name, n)
+                    again = accounting.activation_estimate(counted, base=base, **{**kept, name: n})
+                    needed = states.bytes + again.bytes + accounting.overhead(states, again).bytes
+                    assert (needed <= memory_of_card) == (n <= value), (case, name, n)
     assert {why for answer in answers for _, _, why in answer} >= {"", (
         accounting.why_not_estimated(accounting.read_model(configs["deepseek_v2"])))}
 

@@ -1,6 +1,7 @@
 """The checks' machinery: whatever a student's code does is caught, explained and undone."""
 
 import asyncio
+import builtins
 import contextlib
 import functools
 import gc
@@ -25,8 +26,10 @@ from exercise_tools import ROOMS, ROOT
 import checks
 import peft
 from exercises.harness import checking, progress
+from exercises.harness import run as run_module
 from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Terms
 from exercises.harness.hints import HINTS
+from exercises.harness.kept import Bounded
 from exercises.harness.report import COLOURS, HEADINGS, PAGES, SIGNS, anchor
 from exercises.harness.run import METHOD_HINT, time_limit
 
@@ -280,11 +283,14 @@ def test_what_is_done_apart_changes_nothing_here(monkeypatch):
     assert report.status == "not yet" and "step 1" in str(report)
 
 
-def test_a_thread_that_is_left_is_counted():
+def test_a_thread_that_is_left_is_counted_and_named():
     stop = threading.Event()
-    report = verdict(lambda trial: threading.Thread(target=stop.wait).start())
+    report = verdict(lambda trial: threading.Thread(target=stop.wait, name="mine" * 99).start())
+    more = verdict(lambda trial: [threading.Thread(target=stop.wait).start() for _ in range(5)])
     stop.set()
-    assert report.passed and "1 thread " in str(report)
+    assert report.passed and "1 thread " in str(report) and "minemine" in str(report)
+    assert more.passed and "5 threads " in str(more)
+    assert max(len(str(report)), len(str(more))) < 400
 
 
 def test_a_limit_that_was_replaced_by_another_error_leaves_no_endless_tracing():
@@ -344,6 +350,205 @@ def test_numpy_is_put_back_as_it_was():
     finally:
         np.seterr(**before)
         np.abs, np.linalg.norm = absolute, norm
+
+
+def test_numpy_that_was_replaced_is_named_also_where_it_made_a_wrong_result_or_an_error():
+    add, mean = np.add, np.random.normal
+
+    def spoils(x):
+        np.add = lambda a, b: a
+        del np.random.normal
+        return 1 / x
+    try:
+        for x in (0, 1):
+            report = verdict(lambda trial, x=x: trial.compare("x", spoils(x), np.zeros(1)))
+            assert report.diagnosis.mistake == "global-numpy"
+            assert {"numpy.add", "numpy.random.normal"} <= set(
+                report.diagnosis.seen.replace(",", "").split())
+            assert (np.add, np.random.normal) == (add, mean)
+    finally:
+        np.add, np.random.normal = add, mean
+
+
+def test_numpy_that_a_cell_replaced_before_the_check_is_put_back_too(monkeypatch):
+    add = np.add
+    monkeypatch.setattr(np, "add", lambda a, b: a)
+    report = verdict(lambda trial: None)
+    assert report.diagnosis.mistake == "global-numpy" and "numpy.add" in report.diagnosis.seen
+    assert np.add is add and verdict(lambda trial: None).passed
+
+
+def without_next():
+    builtins.next = builtins.isinstance = builtins.len = None
+
+
+def another_peft():
+    sys.modules["peft"] = sys.modules["math"]
+    del sys.modules["numpy.linalg"]
+
+
+def another_lora():
+    peft.LoRALinear = time.monotonic = print
+
+
+@pytest.mark.parametrize(("spoils", "names"), [
+    (without_next, {"builtins.next", "builtins.isinstance", "builtins.len"}),
+    (another_peft, {"sys.modules peft", "sys.modules numpy.linalg"}),
+    (another_lora, {"peft.LoRALinear", "time.monotonic"})])
+def test_what_is_everybodys_is_put_back_and_named(spoils, names):
+    spaces = [vars(builtins), vars(peft), vars(time), sys.modules]
+    before, left = [dict(space) for space in spaces], []
+    try:
+        report = verdict(lambda trial: spoils())
+    finally:
+        for space, was in zip(spaces, before, strict=True):
+            for name in was:
+                if space.get(name) is not was[name]:
+                    space[name] = was[name]
+                    left.append(name)
+    assert left == [] and report.diagnosis.mistake == "global-numpy"
+    assert set(report.diagnosis.seen.partition(" was ")[0].split(", ")) == names
+
+
+def test_settings_are_put_back_and_named(tmp_path):
+    def now():
+        return (np.geterr(), np.get_printoptions(), sys.getrecursionlimit(), dict(os.environ),
+                os.getcwd(), list(sys.path), sys.stdout, sys.stderr, list(warnings.filters))
+
+    def changes():
+        np.seterr(all="raise")
+        np.set_printoptions(precision=1)
+        sys.setrecursionlimit(12345)
+        os.environ["PEFT_TRIAL"] = "1"
+        os.environ.pop("PATH")
+        os.chdir(tmp_path)
+        sys.path.clear()
+        sys.stdout = sys.stderr = None
+        warnings.filters.clear()
+    before, environ = now(), os.environ
+    report = verdict(lambda trial: changes())
+    assert now() == before and os.environ is environ
+    assert report.passed and all(what in str(report) for what in (
+        "NumPy's error state", "print options", "recursion limit", "os.environ", "working folder",
+        "sys.path"))
+
+    def another_environment():
+        os.environ = dict(os.environ)
+    assert "os.environ" in verdict(lambda trial: another_environment()).diagnosis.seen
+    assert now() == before and os.environ is environ
+
+
+def test_another_generator_in_the_place_of_the_global_one_is_put_back():
+    generator, before = np.random.get_bit_generator(), np.random.get_state()
+    try:
+        report = verdict(lambda t: np.random.set_bit_generator(np.random.PCG64(1)))
+        assert np.random.get_bit_generator() is generator
+    finally:
+        np.random.set_bit_generator(generator)
+    assert report.diagnosis.mistake == "global-random"
+    assert all(np.array_equal(a, b) for a, b in zip(before, np.random.get_state(), strict=True))
+
+
+def test_what_is_printed_is_cut_and_the_streams_stay_open(capsys):
+    def prints():
+        print("first")
+        for _ in range(100):
+            print("x" * 10_000)
+        sys.stderr.writelines(["e"] * 200_000)
+        sys.stdout.close()
+        sys.kept = sys.stdout
+    try:
+        assert verdict(lambda trial: prints()).passed
+        out, err = capsys.readouterr()
+        assert out.startswith("first\nxxx") and len(out) < 10_200 > len(err) > 10_000
+        assert f"{6 + 100 * 10_001 - 10_000:,} further" in out and "190,000 further" in err
+        sys.kept.write("y" * 20_000)  # who keeps it, as logging does, goes on with it
+        print("still open")
+        assert capsys.readouterr().out == "y" * 20_000 + "still open\n"
+    finally:
+        vars(sys).pop("kept", None)
+    with pytest.raises(TypeError):
+        Bounded(sys.stdout).write(5)
+
+
+def test_an_array_without_end_is_refused_and_not_read():
+    def giant(x):
+        return np.broadcast_to(x, (10**6, 10**6, 10**3))
+    thing = type("Thing", (), {"parameters": lambda self: {"A": giant(1.0)},
+                               "forward": lambda self, x: x})()
+    for run in (lambda t: t.call(giant, 1.0), lambda t: t.call(giant, 1.0, returns=None),
+                lambda t: t.arrays(thing, ("A",)), lambda t: t.expect("it", giant(1.0))):
+        says(run, "wrong-shape", "1,000,000,000,000,000 numbers")
+    assert verdict(lambda t: t.call(thing.forward, t.normal(2))).passed
+
+
+def test_a_list_that_holds_itself_is_looked_through():
+    endless = []
+    endless.append(endless)
+    student = type("Student", (), {"kept": endless})
+    found = []
+    for student.kept in (endless, [{"a": [np.zeros(1)]}]):
+        assert verdict(lambda t: found.append(t.on_the_class()), student).passed
+    assert found == ["", "kept"]
+
+
+class Text(str):
+    def __len__(self):
+        return 1 / 0
+
+    __format__ = __getitem__ = __contains__ = __len__
+
+
+class Named(type):
+    @property
+    def __name__(cls):
+        raise ValueError("no name")
+
+
+class Endless(Exception):
+    def __str__(self):
+        while True:
+            pass
+
+
+class Deep(Exception):
+    def __str__(self):
+        return str(self)
+
+
+class Nested(Exception):
+    def __str__(self):
+        sys.setrecursionlimit(10**7)
+        deep = []
+        for _ in range(10**5):
+            deep = [deep]
+        return "nested " * 10**6
+
+
+class Texted(Exception):
+    def __str__(self):
+        return Text("with a text")
+
+
+class Nameless(AttributeError):
+    @property
+    def name(self):
+        raise ValueError("no name")
+
+
+@pytest.mark.parametrize("error", [
+    Endless(), Deep(), Nested(), Texted(), Nameless(), type("x" * 10**7, (Exception,), {})(),
+    Named("Metal", (Exception,), {})()],
+    ids=["endless", "deep", "nested", "text", "nameless", "long", "metal"])
+def test_an_error_that_is_hard_to_tell_becomes_a_short_report(monkeypatch, error):
+    monkeypatch.setattr(run_module, "SECONDS_TO_SAY", 0.1)
+    limit = sys.getrecursionlimit()
+
+    def raises(x):
+        raise error
+    report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), raises)
+    assert report.diagnosis.mistake in ("raised", "slip") and len(str(report)) < 4000
+    assert sys.getrecursionlimit() == limit and sys.gettrace() is None
 
 
 def test_the_random_state_is_put_back_after_an_interrupt():

@@ -9,9 +9,7 @@ import generated
 import pytest
 
 ROOMS = list(generated.ROOMS)
-#: Of those that fail by what they compute, how many are told at least. In exercise 6 a quotient or
-#: a midpoint may be wrong in more ways than the measurement of codes tells.
-TOLD = dict.fromkeys(ROOMS, 0.95) | {"ex6_qlora": 0.6}
+TOLD = 0.9  # of all, those that stop in another line than the changed one among the untold
 EVERY = int(os.environ.get("GENERATED_EVERY", "12"))
 
 
@@ -20,13 +18,12 @@ def test_wrong_answers_fail_and_are_told_as_what_was_done(room):
     found = generated.rates(room, generated.wrong_answers, EVERY)
     counts, other = found.counts, "\n".join(found.other)
     slack = 1 if EVERY > 1 else 0  # one of a dozen is more than a tenth
-    told, ran = counts["told"], counts["told"] + counts["silent"] + counts["another"]
     assert counts["passed"] <= max(1, 0.01 * counts.total()), other
     assert counts["another"] <= 1, other
-    assert told >= TOLD[room] * ran - slack, other
+    assert counts["told"] >= TOLD * counts.total() - slack, other
 
 
-@pytest.mark.parametrize("room", [room for room in ROOMS if room != "ex6_qlora"])
+@pytest.mark.parametrize("room", ROOMS)
 def test_right_answers_in_other_words_pass(room):
     found = generated.rates(room, generated.right_answers, 2 * EVERY - 1)
     assert set(found.counts) == {"passed"}, found.other

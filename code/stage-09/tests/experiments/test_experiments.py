@@ -180,6 +180,17 @@ def test_what_decides_a_run_makes_it_another():
     assert len({small_llama.same(job | change) for change in [{}, *changes, few]}) == 10
 
 
+@pytest.mark.parametrize(("serial", "parallel", "scale"), [
+    ("pfeiffer", "parallel scale=1", 1.0), ("pfeiffer scale=4", "parallel", 4.0)])
+def test_adapters_of_two_places_have_one_scale_size_and_start(serial, parallel, scale):
+    behind, beside = (small_llama.make_model(method, 8, seed=3) for method in (serial, parallel))
+    for one, other in zip(behind.layers, beside.layers, strict=True):
+        assert one.after_mlp.scale == other.parallel_mlp.scale == scale
+        assert one.after_mlp.residual and not other.parallel_mlp.residual
+        for start in ("W_down", "W_up"):
+            assert np.array_equal(getattr(one.after_mlp, start), getattr(other.parallel_mlp, start))
+
+
 def test_a_sweep_of_its_own_goes_on_until_its_minimum_is_inside():
     losses = dict(zip(small_llama.GRID, [9, 8, 7, 6, 5, 4, 3, 2, 3, 4, 5, 6, 7, 8, 9, 10],
                       strict=True))

@@ -357,19 +357,54 @@ COUNTS = {
     "ia3": lambda model, names: accounting.count_ia3(model, names, []),
     "ia3, feed-forward": lambda model, names: accounting.count_ia3(model, names, names),
     "oft": lambda model, names: accounting.count_method(model, "oft", names, oft_block_size=4),
+    "pissa": lambda model, names: accounting.count_lora(model, 2, names,
+                                                        init_lora_weights="pissa"),
 }
+COUNTED = LAYERS | {"pissa": lambda W, b: pissa.PiSSALinear(W, b, 2, 3)}
+
+
+NAMES = ["q_proj", "v_proj", "down_proj"]  # (8, 8), (4, 8), (8, 6)
+
+
+def tiny_llama(case=None):
+    """The Llama of CONFIG, with a case's layer in the place of each of NAMES; those layers."""
+    config = llama.LlamaConfig(11, 8, 6, 2, 2, 1)
+    model = llama.Llama(config, llama.random_weights(config, np.random.default_rng(0)))
+    layers = {name: COUNTED[case](module.weight, None) for name, module in model.modules().items()
+              if case and name.rpartition(".")[2] in NAMES}
+    for name, layer in layers.items():
+        model.replace(name, layer)
+    return model, layers.values()
 
 
 @pytest.mark.parametrize("case", COUNTS)
 def test_counts_are_those_of_the_accounting(case):
-    config = llama.LlamaConfig(11, 8, 6, 2, 2, 1)
-    model = llama.Llama(config, llama.random_weights(config, np.random.default_rng(0)))
-    names = ["q_proj", "v_proj", "down_proj"]  # (8, 8), (4, 8), (8, 6)
-    for name, module in model.modules().items():
-        if name.rpartition(".")[2] in names:
-            model.replace(name, LAYERS[case](module.weight, None))
-    counted = COUNTS[case](accounting.read_model(CONFIG), names)
-    assert model.num_parameters() == counted.trainable
+    counted = COUNTS[case](accounting.read_model(CONFIG), NAMES)
+    assert tiny_llama(case)[0].num_parameters() == counted.trainable
+
+
+def test_pissa_is_stored_as_a_lora_of_twice_the_rank():
+    stored = sum(array.size for layer in tiny_llama("pissa")[1] for array in layer.as_lora())
+    assert stored == accounting.count_lora(accounting.read_model(CONFIG), 4, NAMES).trainable
+
+
+@pytest.mark.parametrize(("width", "rank"), [(6, 2), (8, 1), (64, 16), (5, 5)])
+def test_loreft_has_the_count_of_the_papers_three_arrays(width, rank):
+    """R and W (rank, width), b (rank,), the paper's phi; our V is as large as its R."""
+    method = loreft.LoReFT(width, rank)
+    assert method.num_parameters() == rank * (2 * width + 1)
+    assert sum(array.size for array in method.parameters().values()) == rank * (2 * width + 1)
+    own = sum(expected("loreft")[name].size for name in ("V", "W", "b"))  # (6, 2), by autograd
+    assert own == loreft.LoReFT(6, 2).num_parameters()
+    model, _ = tiny_llama()
+    for layer in model.layers:
+        layer.after_mlp = loreft.LoReFT(8, 2)
+    assert model.num_parameters() == 2 * 2 * (2 * 8 + 1)
+
+
+def test_the_accounting_refuses_loreft_which_peft_does_not_have():
+    with pytest.raises(ValueError, match="method must be one of .*got 'loreft'"):
+        accounting.count_method(accounting.read_model(CONFIG), "loreft")
 
 
 def test_vera_shares_its_matrices():

@@ -424,15 +424,38 @@ MEASURED = {"llama": {**_DECODER, "hidden_size": 256, "intermediate_size": 688,
                      "vocab_size": 101, "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}}
 
 
-def kept_for_backward(family: str, method: str, attention: str) -> int:
+def in_4_bits(model: torch.nn.Module) -> torch.nn.Module:
+    """The same model as QLoRA trains it: quantized, and prepared by PEFT."""
+    import bitsandbytes as bnb
+    from transformers.quantizers.base import get_keys_to_not_convert
+    kept = get_keys_to_not_convert(model)
+    for name, module in [*model.named_modules()]:
+        if isinstance(module, torch.nn.Linear) and not any(key in name for key in kept):
+            layer = bnb.nn.Linear4bit(module.in_features, module.out_features, quant_type="nf4",
+                                      bias=module.bias is not None, compute_dtype=torch.bfloat16)
+            layer.weight = bnb.nn.Params4bit(module.weight.data, requires_grad=False,
+                                             quant_type="nf4")
+            layer.bias = module.bias
+            model.set_submodule(name, layer.to("cpu"))  # which quantizes it
+    model.is_loaded_in_4bit = True
+    return peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+
+
+def kept_for_backward(family: str, method: str, attention: str, base: str) -> int:
     """Bytes that a real forward pass keeps: a bfloat16 model, batch 2, length 128, no dropout."""
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(family, **MEASURED[family])
     model = transformers.AutoModelForCausalLM.from_config(
         config, attn_implementation=attention).to(torch.bfloat16)
-    if method == "lora":
-        model = peft.get_peft_model(model, peft.LoraConfig(r=8), autocast_adapter_dtype=False)
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    if base == "nf4":
+        model = in_4_bits(model)
+    if method != "full":
+        targets = None if method == "lora" else "all-linear"
+        model = peft.get_peft_model(model, peft.LoraConfig(
+            r=8, target_modules=targets, task_type="CAUSAL_LM"))
+    states = (getattr(p, "quant_state", None) for p in model.parameters())
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()} | {
+        state.absmax.untyped_storage().data_ptr() for state in states if state}
     kept = {}
 
     def remember(tensor):  # holding the tensor keeps its memory from being used again
@@ -508,10 +531,12 @@ def main(path: Path) -> None:
                 "versions": {"peft": peft.__version__, "transformers": transformers.__version__,
                              "torch": torch.__version__},
                 "kept": [{"config": {"model_type": family, **MEASURED[family]}, "method": method,
-                          "attention": attention,
-                          "bytes": kept_for_backward(family, method, attention)}
-                         for family in MEASURED for method in ("full", "lora")
-                         for attention in ("sdpa", "eager")],
+                          "attention": attention, "base": base,
+                          "bytes": kept_for_backward(family, method, attention, base)}
+                         for family in MEASURED for method, base in (
+                             ("full", "bfloat16"), ("lora", "bfloat16"), ("lora, all", "bfloat16"),
+                             ("lora", "nf4"), ("lora, all", "nf4"))
+                         for attention in ("sdpa", "eager") if (family, base) != ("gpt2", "nf4")],
                 "families": known_of_families(), "inferred": known_of_inferred(),
                 "default_targets": default_targets(),
                 "sixteen_bits": on_sixteen_bits(),

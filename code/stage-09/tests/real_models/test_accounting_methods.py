@@ -131,7 +131,7 @@ def test_what_cards_divide(sharding, gigabytes):
 
 
 def test_activations_keep_the_input_of_whatever_trains():
-    """Bytes for each token: the input of q and v is one and the same; a norm's, if it trains."""
+    """Bytes for each token: the input of q and v is one, and for LoRA two copies; a norm's."""
     model = ac.read_model(TINY)
 
     def inside(counted):
@@ -142,8 +142,8 @@ def test_activations_keep_the_input_of_whatever_trains():
         counted = ac.count_method(model, method, ["q_proj", "v_proj"], **settings)
         assert inside(counted) - frozen == 3 * 2 * 48, method
         assert f"what {counted.method} computes" in ac.activation_estimate(counted).leaves_out
-    assert inside(ac.count_lora(model, 4, ["q_proj", "v_proj"])) - frozen == 3 * 2 * (48 + 2 * 4)
-    assert inside(ac.count_adalora(model, 4, ["q_proj"])) - frozen == 3 * 2 * (48 + 4)
+    assert inside(ac.count_lora(model, 4, ["q_proj", "v_proj"])) - frozen == 3 * 4 * 2 * (48 + 4)
+    assert inside(ac.count_adalora(model, 4, ["q_proj"])) - frozen == 3 * 4 * (48 + 4)
     assert inside(ac.count_ln_tuning(model, ["input_layernorm"])) - frozen == 3 * 2 * 48
     assert inside(ac.count_lora(model, 4, ["q_proj"], bias="all")) == inside(
         ac.count_lora(model, 4, ["q_proj"]))
