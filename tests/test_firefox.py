@@ -6,8 +6,9 @@ import firefox_tools
 import lite_tools
 import pytest
 from conftest import ROOT, missing, pages
-from test_lite import TOLERANCE
+from test_lite import PRINTED, REACH, TOLERANCE
 
+EXERCISE = "book/exercises/ex2-lora-dropout.ipynb"
 SOLUTION = "book/solutions/sol2-lora-dropout.ipynb"
 
 
@@ -64,3 +65,17 @@ def test_a_solution_passes_its_checks_in_firefox(firefox, site):
                 wrong += lite_tools.differences(lite_tools.text_of(cell["outputs"]), found,
                                                 TOLERANCE)
     assert wrong == [] and "tests passed" in found
+
+
+def test_what_a_cell_runs_reaches_no_other_host_in_firefox(site, tmp_path):
+    """From the first visit on, when the service worker, which brings the policy, is just made."""
+    if not firefox_tools.FIREFOX:
+        missing("no Firefox: install it (Debian: apt-get install firefox-esr) or set FIREFOX")
+    with lite_tools.other_host() as (there, asked), firefox_tools.firefox(tmp_path) as page:
+        reach = REACH.format(there=there, here=f"{site}/objects.inv", scripts=[])
+        for _ in range(2):
+            page.goto(f"{site}/lite/notebooks/index.html?path={EXERCISE}")
+            page.wait_for(lite_tools.IDLE, 180)
+            assert page.evaluate(PRINTED, reach) == "no no 200 200"
+            assert page.evaluate(PRINTED, "print(open('../../code/stage-09/peft.py').read(3))")
+    assert asked == []

@@ -29,8 +29,8 @@ SOURCES = {
 }
 #: Those of JupyterLite's pages, which compile schemas and Python, make workers and show what cells
 #: made. A notebook that somebody sends may run its scripts there, as in any Jupyter; they can ask
-#: or tell no other host anything. Nor can its cells in Chromium, where Python's worker starts in a
-#: blob (early.js). In Firefox its worker is a file, which no policy of a page reaches.
+#: or tell no other host anything. Nor can its cells: Python's worker starts in a blob (early.js),
+#: in Firefox from a file, to which the service worker gives this same policy (under-policy.js).
 JUPYTERLITE = SOURCES | {
     "script-src": "'self' blob: 'unsafe-eval'",
     "style-src": "'self' 'unsafe-inline'",

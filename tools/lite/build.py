@@ -22,7 +22,7 @@ import zipfile
 from pathlib import Path
 
 import node_js
-from content_policy import CHARSET, JUPYTERLITE, with_policy
+from content_policy import CHARSET, JUPYTERLITE, policy, with_policy
 from whole import alone, restore, said, swap, write_whole
 
 from lite.imports import hidden_imports
@@ -351,6 +351,21 @@ def start_workers(folder):
                   OPTIONS=settings["loadPyodideOptions"])
 
 
+def police_files(folder):
+    """Let the service worker give the policy to workers that start from files: under-policy.js."""
+    path, asks = folder / "service-worker.js", r"&&(\w+)\.respondWith\((\w+)\)\}"
+    text = path.read_text("utf-8")
+    found = [*re.finditer(asks, text)]
+    request = re.search(r"async function onFetch\(\w+\)\{const\{request:(\w+)\}", text)
+    if len(found) != 1 or not request:
+        raise RuntimeError("JupyterLite's service worker no longer answers in the one place that "
+                           "police_files() mends: else Firefox's kernels reach every host")
+    event, answer = found[0].groups()
+    text = re.sub(asks, f"&&{event}.respondWith(underPolicy({request[1]},{answer}))}}", text)
+    known = f"\nconst POLICY = {json.dumps(policy('', JUPYTERLITE))};\n"
+    write_whole(path, text + known + (HERE / "under-policy.js").read_text("utf-8"))
+
+
 def run_first(folder, app, script, **constants):
     """Let the page of one of JupyterLite's apps run a script of ours, with these constants."""
     page, charset = folder / app / "index.html", '<meta charset="utf-8" />'
@@ -425,6 +440,7 @@ def make(folder):
     mend(folder)
     distrust(folder)
     start_workers(folder)
+    police_files(folder)
     pages = [path.relative_to(ROOT).as_posix() for path in book_files()
              if path.suffix in (".md", ".ipynb")]
     run_first(folder, "notebooks", "to-book.js", BOOK=pages)

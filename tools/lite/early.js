@@ -4,7 +4,8 @@
    A worker from a file comes under no policy, and what a notebook runs in it reaches any host; one from
    a blob inherits the page's. So each worker of these pages starts in a blob that loads its file.
    That is so where the service worker, through which cells read files, hears a blob: in Chromium. In
-   Firefox a notebook's kernel would wait for its first file for ever; there workers stay files.
+   Firefox a notebook's kernel would wait for its first file for ever; there workers stay files, which
+   get their policy from the service worker (under-policy.js), so none starts here before that is there.
 
    And Python starts while JupyterLite itself still loads: on two cores the two go side by side.
    JupyterLite starts its worker only when the notebook is open. The page of a notebook makes it here
@@ -19,6 +20,7 @@ if (self.document) {
   const blob = (code) => URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
   // With these headers (COOP, COEP) a server asks for the kernel's other worker: not before its time.
   let early = !crossOriginIsolated && location.pathname.includes("/notebooks/")
+    && (HEARD || navigator.serviceWorker?.controller)
     && new URLSearchParams(location.search).get("path")?.endsWith(".ipynb")
     && new Plain(HEARD ? blob(`self.ROOT = ${JSON.stringify(root)}; importScripts(ROOT + "early.js");`)
       : `${root}early.js`);
