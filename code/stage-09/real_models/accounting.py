@@ -1434,13 +1434,8 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
     elementary steps, like GPT-2's, keeps several times what a fused one does: there this is too
     low.
 
-    The loss is where the logits weigh most. At its peak, in the backward pass of transformers'
-    `ForCausalLMLoss`, there are four arrays of their shape: the logits themselves, in 16 bits from
-    a 16-bit head; their log-softmax, its gradient and the gradient of their 32-bit copy, each in
-    32 bits. That is 14 bytes for each logit, and 16 where the head is in 32 bits. Only the logits
-    themselves are still there when the first layer is computed again, if the training loop holds
-    the model's output: so of these two peaks the larger one counts, and the bill has it alone.
-    `measured.py` compares all this with measured runs.
+    With checkpointing the larger of two peaks counts, see `_kept_items`. `measured.py` compares
+    all this with measured runs.
 
     Returns
     -------
@@ -1459,6 +1454,24 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
     tokens = _positive("batch", batch) * _positive("length", length)
     _one_of("attention", attention, ("flash", "eager"))
     _one_of("base", base, BASE_FORMATS)
+    items, other_peak = _kept_items(counted, tokens, length, checkpointing, attention, base)
+    known = f"what {counted.method} computes inside a module, " * (
+        counted.method in {row.name for row in METHODS.values()})
+    return Bill(tuple(items), f"{known}dropout masks, temporary buffers: this is an estimate",
+                other_peak)
+
+
+def _kept_items(counted: Count, tokens: int, length: int, checkpointing: bool, attention: str,
+                base: str) -> tuple[list[Item], int]:
+    """What is kept, item by item, and the bytes of the smaller of two peaks.
+
+    The loss is where the logits weigh most. At its peak, in the backward pass of transformers'
+    `ForCausalLMLoss`, there are four arrays of their shape: the logits themselves, in 16 bits from
+    a 16-bit head; their log-softmax, its gradient and the gradient of their 32-bit copy, each in
+    32 bits. That is 14 bytes for each logit, and 16 where the head is in 32 bits. Only the logits
+    themselves are still there when the first layer is computed again, if the training loop holds
+    the model's output: so of these two peaks the larger one counts, and the bill has it alone.
+    """
     model = counted.model
     layers = sum(model.symbols.get(key, 0) for key in ("layers", "decoder_layers"))
     number, values = KEPT_BYTES["number"][base], _kept_by(counted, base)
@@ -1486,10 +1499,7 @@ def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
     elif model.head:
         items.append(Item("logits and their gradient", loss,
                           f"{model['vocab']:,} per token, {KEPT_BYTES['logit'][base]} bytes each"))
-    known = f"what {counted.method} computes inside a module, " * (
-        counted.method in {row.name for row in METHODS.values()})
-    return Bill(tuple(items), f"{known}dropout masks, temporary buffers: this is an estimate",
-                min(loss, layer))
+    return items, min(loss, layer)
 
 
 #: What a process takes of the card besides its tensors: bytes of the CUDA context, as measured on
@@ -1508,7 +1518,7 @@ def overhead(states: Bill, kept: Bill) -> Item:
     tensors = states.bytes + kept.bytes
     return Item("context and fragments", OVERHEAD["context"] + math.floor(  # as the page does
         OVERHEAD["tensors"] * tensors + OVERHEAD["other peak"] * kept.other_peak),
-        "the CUDA context, and freed blocks that fit nothing: fitted to measured runs")
+        "the CUDA context, and freed blocks not used again: fitted to measured runs")
 
 
 #: By the format of the frozen weights: bytes of a number; of attention for each of eager's scores,
@@ -1760,6 +1770,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
           *[f"on each of {given.cards} cards ({given.sharding})"] * (given.cards > 1), bill, "",
           f"activations of {given.batch} x {given.length} tokens, an estimate",
           activations, "", sep="\n")
+    if isinstance(activations, Bill):
+        more = overhead(bill, activations)
+        print(f"{more.label}, an estimate: {more.bytes / GB:.3f} GB: {more.why}", "", sep="\n")
     half = given.base == "bfloat16"
     print(f"saved file: {saved_bytes(counted, base_dtype='bfloat16' if half else None):,} bytes")
 

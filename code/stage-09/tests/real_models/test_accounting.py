@@ -718,7 +718,8 @@ def test_settings_that_may_count_are_refused_and_others_ignored(name, value):
 
 
 @pytest.mark.parametrize("arguments, lines", [
-    (["--rank", "16"], ["trainable params: 9,216 ", "frozen weights", "saved file: "]),
+    (["--rank", "16"], ["trainable params: 9,216 ", "frozen weights", "saved file: ",
+                        "context and fragments, an estimate: 0.148 GB"]),
     (["--targets", "all-linear", "--base", "nf4+dq"], ["frozen, not quantized", "nothing"]),
     (["--method", "prompt", "--tokens", "7"], ["trainable params: 336 "]),
     (["--method", "full", "--optimizer", "sgd"], ["llama, CAUSAL_LM: "]),
