@@ -139,8 +139,8 @@ def _output(w: Arrays, x: np.ndarray) -> np.ndarray:
 def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray | None
           ) -> Arrays:
     """The output and, if there is G, the gradients; every inner value passes through `at`."""
-    s = float(at("s", np.array(S), {"alpha": np.array(ALPHA_VALUE), "s²": np.array(S * S),
-                                    "s/r": np.array(S / RANK), "s r": np.array(S * RANK)}))
+    s, = at("s", np.array([S]), {"alpha": np.array([ALPHA_VALUE]), "s²": np.array([S * S]),
+                                 "s/r": np.array([S / RANK]), "s r": np.array([S * RANK])})
     w, found = _whole(weights, arrays, s), {}
 
     def back(name: str, g: np.ndarray, inputs: np.ndarray) -> np.ndarray:

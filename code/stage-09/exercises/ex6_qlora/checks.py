@@ -379,13 +379,16 @@ def _quantized(trial: Trial, name: str, *args: Any, **kwargs: Any) -> tuple:
 
 def _own_input(trial: Trial, name: str, one: tuple, two: tuple) -> None:
     """Raise `Found` if a call knows of the one before, or writes into what that returned."""
-    first = trial.call(_function(trial, name), *one, returns=None)
-    parts = [array for array in (first if isinstance(first, (tuple, list)) else [first])
-             if isinstance(array, np.ndarray)]
+    kind = np.ndarray if name.startswith("de") else (tuple, list)
+
+    def arrays(given: tuple) -> list[np.ndarray]:
+        result = trial.call(_function(trial, name), *given, returns=kind)
+        parts = [result] if kind is np.ndarray else result
+        return [array for array in parts if isinstance(array, np.ndarray)]
+
+    parts = arrays(one)
     copies = [array.copy() for array in parts]
-    second = trial.call(_function(trial, name), *two, returns=None)
-    later = [array for array in (second if isinstance(second, (tuple, list)) else [second])
-             if isinstance(array, np.ndarray)]
+    later = arrays(two)
     for array, copy, other in zip(parts, copies, later, strict=False):
         if array.tobytes() != copy.tobytes():
             raise Found(GENERAL["kept"], f"A second call of {name} changed what the first had "

@@ -102,7 +102,9 @@ class Comparisons(Calls):
 
     def on_the_class(self, value: np.ndarray | None = None) -> str:
         """The attribute of the student's class in which there are arrays, or this one; or ""."""
-        things = [self.student] if isinstance(self.student, type) else vars(self.student).values()
+        things = [self.student]
+        if not isinstance(self.student, type):  # what a student has defined
+            things = [*getattr(self.student, "__dict__", {}).values()]
         return next((name for thing in things for cls in getattr(thing, "__mro__", ())
                      for name, held in vars(cls).items() if not name.startswith("__") and any(
                          value is None or np.array_equal(array, value)

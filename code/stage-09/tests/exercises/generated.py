@@ -44,6 +44,7 @@ ALSO = {
         "wrong-rate": "dropout ignored", "stale-mask": ".*cache.*not renewed",
         "no-dropout": "forward .*mask: left"},
     "ex4_prefix_mlp": {"layout": ".*transpose|forward (reversed|rolled|turned|the mean)"},
+    "ex5_prompted_lora": {"prompt-gradient-lost": "the gradient of prompt zero"},
     "ex6_qlora": {  # midpoints times two and quotients by two are the same codes
         "scale": "_scale|(de)?quantize_absmax .*alone|_nearest.*(times|inverted|alone)",
         "levels": "_nearest|dequantize_absmax .*alone|quantize_.*codes zero",
