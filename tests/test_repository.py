@@ -328,8 +328,8 @@ def test_a_cell_that_warns_is_refused(tmp_path, capsys):
 
 
 def test_a_bar_of_progress_is_no_warning(tmp_path):
-    cell = {"cell_type": "code", "id": "bar", "metadata": {}, "execution_count": None, "outputs": [],
-            "source": "from tqdm import tqdm\nprint(sum(tqdm(range(3), 'slowly')))"}
+    cell = {"cell_type": "code", "id": "bar", "metadata": {}, "execution_count": None,
+            "outputs": [], "source": "from tqdm import tqdm\nprint(sum(tqdm(range(3), 'slowly')))"}
     path = tmp_path / "bar.ipynb"
     notebooks.write({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, path)
     assert notebooks.run_all([path], lambda *saved: None, jobs=1) == []
