@@ -323,7 +323,7 @@ def distrust(folder):
 
 
 #: Before a kernel's script. Nobody's cell may start it as a worker of its own, from its file.
-GUARD = ('if (location.protocol !== "blob:" && / Chrome\\//.test(navigator.userAgent)) '
+GUARD = ('if (location.protocol !== "blob:" && /Chrome\\//.test(navigator.userAgent)) '
          'throw new Error("only in a blob: see early.js");\n')
 
 

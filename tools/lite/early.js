@@ -13,7 +13,7 @@
    JupyterLite then asks for its worker, it gets this one; asked for Python, the worker gives the one
    on its way. A kernel that is restarted gets a worker of its own as ever. */
 
-const HEARD = / Chrome\//.test(navigator.userAgent); // as in build.py's GUARD
+const HEARD = /Chrome\//.test(navigator.userAgent); // as in build.py's GUARD
 
 if (self.document) {
   const Plain = Worker, root = new URL(".", document.currentScript.src).href;
