@@ -53,10 +53,10 @@ NOT_THE_SAME = EXERCISE.mistake(
     "The vectors mean something only between the A and B that they were trained with, and the "
     "state is all that the second block knows of the first.", "statement")
 
-D, RANK, SEED, D_INITIAL, ROWS = 6, 3, 11, 0.7, 8  # none of them a default
+D, RANK, SEED, D_INITIAL, ROWS = 6, 5, 11, 0.7, 8  # none of them a default
 #: d_ff above d_model, below, and the same. Each side of A and of B is cut in one of the first two;
 #: in the last both layers have one shape, so what is kept by shape is kept once for both.
-WIDTHS = (9, 5, 6)
+WIDTHS = (9, 4, 6)
 NAMES = ("up_d", "up_beta", "down_d", "down_beta")
 KEYS = ("W", "A", "B", "d", "beta")
 Arrays = dict[str, np.ndarray]
@@ -486,7 +486,7 @@ def _state(trial: Trial) -> None:
 @EXERCISE.test(4, "values", "from_state makes a block that computes what the saved one did")
 def _again(trial: Trial) -> None:
     for each, F in itertools.product(trial.each_dtype(), WIDTHS):
-        block, frozen, vectors = _block(each, F, rank=RANK - 1, seed=SEED + 1)
+        block, frozen, vectors = _block(each, F, rank=RANK - 2, seed=SEED + 1)
         x = each.normal(ROWS, D, seed=2)
         right, state = _terms(frozen, vectors, x), each.call(block.state, returns=dict)
         keys = set(state)

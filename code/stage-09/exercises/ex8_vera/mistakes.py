@@ -20,7 +20,7 @@ MISTAKES = [
     Mistake("TrainsB", "trains-matrices",
             {'trainable = ("up_d",': 'trainable = ("B", "up_d",',
              "self.cache = {}": "self.cache, self.B_grad = {}, None"},
-            seen="parameters() holds B, of shape (9, 3)."),
+            seen="parameters() holds B, of shape (9, 5)."),
     Mistake("CountsWhatIsStored", "trains-matrices",
             method("def num_parameters(self):\n"
                    "    return super().num_parameters() + self.A.size + self.B.size")),
@@ -31,9 +31,9 @@ MISTAKES = [
     Mistake("Exchanged", "exchanged",
             start("self.up_d, self.up_beta = self.up_beta, self.up_d\n"
                   "self.down_d, self.down_beta = self.down_beta, self.down_d"),
-            seen="up_d has shape (9,), up_beta (3,)"),
+            seen="up_d has shape (9,), up_beta (5,)"),
     Mistake("AsWideAsTheModel", "wrong-shape", {"max(up.shape)": "up.shape[1]"},
-            seen="A has shape (3, 6), expected (3, 9)."),
+            seen="A has shape (5, 6), expected (5, 9)."),
     Mistake("DrawnInDouble", "wrong-dtype",
             {"rng.uniform(-1, 1, shape)).astype(up.dtype)": "rng.uniform(-1, 1, shape))"},
             seen="A is float64, the weights are float32."),
@@ -131,8 +131,6 @@ MISTAKES = [
     Mistake("SkipsZeros", "factor", {"(G * u).sum(axis=0)": "(G * u).sum(axis=0) * beta.any()"},
             seen="The gradients of down_beta and up_beta at the start: zero everywhere"),
     "each step goes by the vectors and the input of its own forward",
-    Mistake("OneVectorForBothLayers", "starts-alike", start("self.down_d = self.up_d"),
-            seen="up_d and down_d are one array"),
     Mistake("CornersScaledOnce", "kept",
             {"u = (d * t) @ B.T": 'kept = self.__dict__.setdefault("scaled", {})\n'
              "u = t @ kept.setdefault(W is self.up, d[:, None] * B.T)"}),
