@@ -13,8 +13,8 @@ from test_browser import AFTER_THE_NEXT_FRAME
 
 AXE = next(Path(axe_playwright_python.__file__).parent.rglob("axe.min.js")).read_text("utf-8")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-#: A token of code has the colour of its class, and a drawn formula the colour around it. One of each
-#: is asked; all of them, thousands on a page, took axe four times as long as the rest.
+#: A token of code has the colour of its class, and a drawn formula the colour around it. One of
+#: each is asked; all of them, thousands on a page, took axe four times as long as the rest.
 ONE_OF_EACH = """() => {
   const seen = new Set();
   for (const token of document.querySelectorAll(".highlight span:not(:has(span, a))")) {
