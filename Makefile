@@ -12,6 +12,9 @@ QUIETLY := > >(sed '/already satisfied/d')
 # something else; Python itself says which path it makes no environment in.
 STARTS := case "$$PWD" in *[\"\$$\`\\]*) echo "The path of this folder holds a quotation mark, a dollar sign, a backquote or a backslash. Commands that are installed in it may not start, or start others: give the folder another name." >&2; exit 1;; esac
 
+# Under an ASCII locale, too: folders may have an umlaut in their names.
+export PYTHONUTF8 := 1
+
 .DEFAULT_GOAL := help
 .PHONY: help env oracle hooks book serve notebooks test lint unit nbval site coverage mutants pretrain experiments experiments-family replicate smollm2 experiments-smollm2 distributed bench bench-checkpoints bench-browser zip pdf colab vendor constraints matrix links lab clean
 

@@ -268,6 +268,16 @@ def test_a_documented_pytest_command_has_tests_to_run(command):
                                    for folder in ("book", "tests", "code")), word
 
 
+def test_makes_python_reads_and_names_files_as_utf8_in_any_locale(tmp_path):
+    probe = tmp_path / "probe.mk"
+    probe.write_text("probe:\n\t@$(PYTHON) -c 'import sys; print(sys.getfilesystemencoding())'\n")
+    said = subprocess.run(
+        ["make", "-s", "-f", ROOT / "Makefile", "-f", probe, "probe", f"PYTHON={sys.executable}"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+        env=os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"})
+    assert said.stdout.strip() == "utf-8"
+
+
 def test_the_mark_and_the_card_are_made_again(tmp_path, monkeypatch):
     import mark
 

@@ -14,6 +14,7 @@ import mark
 import notebooks
 import pytest
 import touched
+import zip_book
 from conftest import ROOT
 from tensorfile import write_whole
 from whole import restore
@@ -45,6 +46,16 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
     write_whole(link, b"new")
     assert link.is_symlink() and path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_the_zip_holds_nothing_that_a_link_leads_to(tmp_path):
+    html, other = tmp_path / "html", tmp_path / "other"
+    for folder in (html, other):
+        folder.mkdir()
+        (folder / "page.html").write_bytes(b"page")
+    (html / "link.html").symlink_to(other / "page.html")
+    (html / "folder").symlink_to(other)
+    assert set(zip_book.packed_files(html)) == {"peft-book/page.html"}
 
 
 @pytest.mark.parametrize("writes", [0, 1, 2])
