@@ -427,6 +427,9 @@ def _follows(trial: Trial) -> None:
         return block, block.forward, lambda x, G: _right(weights, arrays, x, G)
 
     trial.keeps_apart(build, KEYS, (4, D))
+    other = {name: -weight for name, weight in _weights(trial).items()}
+    trial.undisturbed(lambda: _block(trial)[0], lambda: trial.make(**other, rank=1, alpha=9.0),
+                      lambda block: trial.call(block.forward, trial.normal(4, D, seed=2)))
 
 
 # ---- Step 4: merging --------------------------------------------------------------------------

@@ -529,6 +529,10 @@ def _follows(trial: Trial) -> None:
     layer, forward, right = build()
     trial.follows(layer, ("A", "B"), ((4, N), (4, N), (2, 3, N)), right, forward)
     trial.keeps_apart(build, ("A", "B"), (4, N))
+    for rate, other in ((0.0, RATE), (RATE, 0.0)):
+        trial.undisturbed(lambda rate=rate: _layer(trial, rate, N, N)[0],
+                          lambda other=other: _layer(trial, other, N, N, 1, 3 * S, seed=2),
+                          lambda layer: trial.call(layer.forward, trial.normal(4, N, seed=2), W))
 
 
 # ---- Step 5: merging --------------------------------------------------------------------------

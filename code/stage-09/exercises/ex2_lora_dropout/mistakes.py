@@ -197,6 +197,7 @@ MISTAKES = [
                        "rows = rows if mask is None else rows * mask.reshape(rows.shape)\n"
                        "Ax = rows @ self.A.T")),
     "gradients are replaced; a wrong grad_output is refused",
+    Mistake("RateOnTheClass", "shared", {"self.dropout = check": "type(self).dropout = check"}),
     Mistake("GradOutputNotChecked", "accepts-nonsense",  # as many rows, in another shape
             backward("grad_output = grad_output.reshape(*shape[:-1], -1)"),
             seen="a grad_output of shape (7, 2, 5) raised no ValueError or TypeError."),

@@ -351,6 +351,9 @@ def _follows(trial: Trial) -> None:
         return adapter, adapter.forward, lambda x, G: _right(sublayer, arrays, x, G)
 
     trial.keeps_apart(build, NAMES, (ROWS, D))
+    trial.undisturbed(lambda: _adapter(trial)[0],
+                      lambda: trial.make(_sublayer(trial, width=D + 1), D + 1, M + 1, SCALE + 1),
+                      lambda adapter: trial.call(adapter.forward, _x(trial)))
 
 
 def check_parallel_adapter(student: type, step: int | None = None, *,

@@ -139,6 +139,7 @@ MISTAKES = [
     Mistake("DoubleGradients", "wrong-dtype", {"rows.T @ D": "(rows.T @ D).astype(np.float64)"},
             seen="the gradient of W_down: float32 in gave float64 out."),
     "each step goes by the arrays and the input of its own forward",
+    Mistake("ScaleOnTheClass", "shared", {"self.scale, dtype": "type(self).scale, dtype"}),
     Mistake("DeadParameters", "dead-parameters",
             {BOTTLENECK: f"self.W_up = self.W_up.copy()\n{BOTTLENECK}"}),
     Mistake("ScaledUpOnce", "kept",  # the array of the first forward pass

@@ -300,6 +300,10 @@ def _again(trial: Trial) -> None:
         trial.call(again.forward), trial.call(again.backward, G, returns=None)))
     trial.follows(mlp, NAMES, (PREFIX, PREFIX), wanted, forward)
     trial.keeps_apart(build, NAMES, PREFIX)
+    for name, size in SIZES.items():
+        trial.undisturbed(lambda: _mlp(trial)[0],
+                          lambda name=name, size=size: trial.make(**SIZES | {name: size + 1}),
+                          lambda mlp: trial.call(mlp.forward))
 
 
 @EXERCISE.test(3, "behaviour", "dtypes stay as they are")

@@ -95,6 +95,7 @@ MISTAKES = [
             seen="The gradients of b2, W2, b1, W1 and E: negated."),
     Mistake("LayoutInBackward", "layout", {LAID_BACK: "grad_prefix"}),
     "backward uses the last forward and replaces the gradients",
+    Mistake("HeadsOnTheClass", "shared", {"self.num_heads =": "type(self).num_heads ="}),
     Mistake("KeepsTheFirstT", "kept", {'= {"x": T}': '= self.cache or {"x": T}'}),
     "dtypes stay as they are",
     Mistake("ForgetsDtype", "wrong-dtype", {RETURN: RETURN + ".astype(np.float64)"},

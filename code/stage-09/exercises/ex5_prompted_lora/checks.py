@@ -461,6 +461,11 @@ def _follows(trial: Trial) -> None:
     trial.follows(layer, NAMES, ((BATCH, T, D), (BATCH, T, D), (P, T, D), (BATCH, T + 3, D),
                                  (BATCH, 2, D)), right)
     trial.keeps_apart(build, NAMES, (BATCH, T, D))
+    trial.undisturbed(
+        lambda: _layer(trial)[0],
+        lambda: trial.make(*(weight[1:, 1:] for weight in _weights(trial)), lora_rank=1,
+                           lora_alpha=3 * ALPHA_VALUE, prompt_length=P + 1),
+        lambda layer: trial.call(layer.forward, trial.normal(BATCH, T, D, seed=2)))
 
 
 @EXERCISE.test(4, "behaviour", "dtypes stay as they are in backward")

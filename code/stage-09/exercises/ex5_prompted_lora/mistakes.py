@@ -159,6 +159,8 @@ MISTAKES = [
             project('K[..., :P, :] = self.__dict__.setdefault("kept", K[0, :P].copy())'),
             seen="the output after a step on prompt is off by"),
     "each step goes by the arrays and the input of its own forward",
+    Mistake("FrozenOnTheClass", "shared",
+            {"self.wk, self.wo = ": "type(self).wk, type(self).wo = "}),
     Mistake("NewArraysInForward", "dead-parameters",  # an optimizer holds the array of before
             remember("self.q.lora.A = self.q.lora.A.copy()"),
             seen="A forward or backward has put another array in the place of q.A."),

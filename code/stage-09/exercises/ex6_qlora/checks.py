@@ -977,6 +977,10 @@ def _replaces(trial: Trial) -> None:
     layer, _, right = build()
     trial.follows(layer, ("A", "B"), ((ROWS, IN), (ROWS, IN), (RANK, IN)), right)
     trial.keeps_apart(build, ("A", "B"), (ROWS, IN))
+    W, b = _weight(trial, OUT, IN), trial.normal(OUT, seed=2)
+    trial.undisturbed(lambda: _layer(trial)[0],
+                      lambda: _function(trial, "QLoRALinear")(-2 * W, -b, RANK + 1, 3 * ALPHA),
+                      lambda layer: trial.call(layer.forward, x))
 
 
 @EXERCISE.test(5, "arguments", "a gradient of another shape than the output is refused")

@@ -395,6 +395,7 @@ MISTAKES = [
     Mistake("QLoRALinearKeepsAfterBackward", "large-array-kept", back(THROUGH),
             seen="After backward the layer holds the dequantized"),
     "backward replaces the gradients, and an optimizer moves the layer",
+    Mistake("BiasOnTheClass", "shared", {"self.bias = bias": "type(self).bias = bias"}),
     Mistake("QLoRALinearDeadParameters", "dead-parameters",  # the optimizer holds the one of before
             {FORWARD: f"self.lora.A = self.lora.A.copy()\n{FORWARD}"}),
     Mistake("QLoRALinearAccumulates", "accumulates",

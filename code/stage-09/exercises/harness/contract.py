@@ -158,6 +158,26 @@ class Trial(Comparisons):
             when = f"Two objects ran forward, then both backward: in the {('first', 'second')[i]}"
             self._right_but(so_far, when, GENERAL["shared"], results[i], wanted[i], others)
 
+    def undisturbed(self, build: Callable[[], Any], other: Callable[[], Any],
+                    use: Callable[[Any], np.ndarray]) -> None:
+        """Raise `Found` if an object of other settings, made later, changes what one computes.
+
+        Parameters
+        ----------
+        build, other : make an object, each time of the same seed, and one of other settings
+        use : what an object of `build` computes
+        """
+        first, second = build(), build()
+        expected = use(first)
+        other()
+        try:
+            same = self.agrees(use(second), expected)
+        except Exception:  # of other sizes, say: then it computes nothing
+            same = False
+        if not same:
+            raise Found(GENERAL["shared"], "An object of other settings was made, and an earlier "
+                                           "one no longer computes what it did.")
+
     def notices(self, name: str, array: np.ndarray, function: Callable[[np.ndarray], np.ndarray],
                 x: np.ndarray) -> None:
         """Raise `Found` if what a function of x gives stays the same when `array` is doubled."""
