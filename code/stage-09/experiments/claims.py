@@ -252,9 +252,11 @@ def q_and_v_come_last_at_equal_size(record: Record) -> str:
     first, second, *rest, last = (record.own(*setting) for setting in EQUAL)
     lag = min(better(entry, last) for entry in (first, second, *rest))
     lead = min(better(first, entry) for entry in rest)
+    gap = apart(first, second)
+    decides = "decides" if abs(gap) >= CLEAR else "does not decide"
     return (f"LoRA on q and v is behind all others, by {_errors(lag)} or more. LoRA on the MLP is "
             f"ahead of all but LoRA on all linear layers, by {_errors(lead)} or more; from that it "
-            f"is {_errors(apart(first, second))} apart, which does not decide")
+            f"is {_errors(abs(gap))} apart, which {decides}")
 
 
 @claim

@@ -130,6 +130,13 @@ MISTAKES = [
             seen="the frozen B after backward is not bit for bit what it was."),
     Mistake("SkipsZeros", "factor", {"(G * u).sum(axis=0)": "(G * u).sum(axis=0) * beta.any()"},
             seen="The gradients of down_beta and up_beta at the start: zero everywhere"),
+    "gradients are replaced, not added up; dtypes stay as they are",
+    Mistake("OtherWhenAskedAgain", "kept",
+            method("def gradients(self):\n"
+                   "    self.asked = not getattr(self, 'asked', False)\n"
+                   "    return {name: gradient if self.asked else 2 * gradient\n"
+                   "            for name, gradient in super().gradients().items()}"),
+            seen="The gradient of up_d is another when it is asked for a second time."),
     "each step goes by the vectors and the input of its own forward",
     Mistake("CornersScaledOnce", "kept",
             {"u = (d * t) @ B.T": 'kept = self.__dict__.setdefault("scaled", {})\n'

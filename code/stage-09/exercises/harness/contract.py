@@ -18,11 +18,16 @@ class Trial(Comparisons):
 
     def replaces_gradients(self, thing: Any, names: tuple | list,
                            again: Callable[[], Any]) -> None:
-        """Raise `Found` if the gradients add up when `again()` does the same once more.
+        """Raise `Found` if the gradients add up when `again()` does the same once more, or when they
+        are only asked for once more.
 
         `again` runs forward, too: backward may forget what it has used.
         """
         first = {name: grad.copy() for name, grad in self.arrays(thing, names, "gradients").items()}
+        for name, grad in self.arrays(thing, names, "gradients").items():
+            if not np.array_equal(grad, first[name]):
+                raise Found(GENERAL["kept"], f"The gradient of {name} is another when it is asked "
+                                             "for a second time.")
         again()
         for name, grad in self.arrays(thing, names, "gradients").items():
             if not self.agrees(grad, first[name]):
