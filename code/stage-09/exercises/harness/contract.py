@@ -18,7 +18,7 @@ class Trial(Comparisons):
 
     def replaces_gradients(self, thing: Any, names: tuple | list,
                            again: Callable[[], Any]) -> None:
-        """Raise `Found` if the gradients add up when `again()` does the same once more, or when they
+        """Raise `Found` if the gradients add up when `again()` does the same, or change when they
         are only asked for once more.
 
         `again` runs forward, too: backward may forget what it has used.
