@@ -182,7 +182,7 @@ def nobody_is_ahead(record: Record) -> str:
 
 
 def vera_forgets_most(record: Record) -> str:
-    """Who forgets most can: it is VeRA."""
+    """Who forgets most can be told: it is VeRA."""
     vera, plain = record("vera"), record("lora")
     others = [record(method) for method in METHODS if method != "vera"]
     nearest = min(others, key=lambda entry: claims.apart(entry, vera, "general"))

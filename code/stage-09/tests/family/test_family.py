@@ -72,6 +72,12 @@ def filled(case, dtype=np.float64):
     return layer, given
 
 
+@pytest.mark.parametrize("path", sorted(Path(dora.__file__).parent.glob("*.py")),
+                         ids=lambda path: path.name)
+def test_a_method_is_read_in_sixty_lines(path):
+    assert len(path.read_text("utf-8").splitlines()) <= 60
+
+
 @each_layer
 def test_layer_agrees_with_hugging_face_or_autograd(case):
     layer, want = filled(case)
