@@ -118,6 +118,7 @@ RUN = {
         "code/stage-09/tests/experiments/test_faults.py::"
         "test_the_runner_resumes_and_records_each_case_once",
     "python -m experiments.family claims": "Makefile:experiments.family claims",
+    "python -m experiments.family_speaking claims": "Makefile:experiments.family_speaking claims",
     "python tools/links.py --outside": ".github/workflows/weekly.yml:make links",
     "python tools/links.py": "Makefile:tools/links.py",
     "python tools/prose.py": "Makefile:tools/prose.py",
@@ -140,7 +141,7 @@ LEFT = {
     "python tools/vendor.py": "likewise",
     "make lab": "opens a browser and stays",
     "make pretrain": "rewrites committed data", "python -m experiments.pretrain": "likewise",
-    "make experiments": "over an hour", "make replicate": "half an hour",
+    "make experiments": "over an hour", "make replicate": "half an hour or more",
     "python -m experiments.replicate": "half an hour",
     "python -m experiments.small_llama timing": "times are a quiet machine's, and are committed",
     "python -m experiments.small_llama table": "rewrites a committed table",

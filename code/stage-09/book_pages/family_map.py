@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from IPython.display import HTML
 
-from book_pages.pages import Formula, table
+from book_pages.pages import Formula, Link, table
 
 
 class InPeft(NamedTuple):
@@ -98,8 +98,8 @@ ROWS = (
     Row("TinyLoRA", "singular parts frozen, P random", (
             r"W = U \Sigma V^\top", r"\Delta W = U_r \Sigma_r \bigl(\textstyle\sum_i v_i P_i\bigr) "
             r"V_r^\top"),
-        "v, down to one number", LINEAR, "v small, random", "one v for many layers", "yes",
-        "2602.04118", InPeft("TinyLoraConfig"), "√Σ on both sides of the sum"),
+        "v, down to one number", LINEAR, "v small, random (paper)", "one v for many layers", "yes",
+        "2602.04118", InPeft("TinyLoraConfig"), "√Σ on both sides of the sum; v = 0 at the start"),
     Row("BitFit", "biases alone", (r"h = x W^\top + b + \Delta b",),
         "biases", "wherever there are some", "as pretrained", "none", "is merged already",
         "2106.10199", None, 'no; bias="all" of LoraConfig trains them beside LoRA'),
@@ -143,9 +143,9 @@ ROWS = (
 )
 
 
-def _source(row: Row) -> str:
-    return f"PEFT, {row.source}; no paper" if row.source.endswith(".py") else (
-        f"arXiv {row.source}")
+def _source(row: Row) -> str | Link:
+    return f"PEFT, {row.source}; no paper" if row.source.endswith(".py") else Link(
+        f"arXiv {row.source}", f"https://arxiv.org/abs/{row.source}")
 
 
 def formulas() -> HTML:

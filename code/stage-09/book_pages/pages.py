@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, NamedTuple
 
 from IPython.display import HTML, Markdown
 
@@ -49,7 +49,16 @@ class Formula(str):
     """A cell of a table that is TeX, each of its lines a formula; pages and JupyterLab draw it."""
 
 
+class Link(NamedTuple):
+    """A cell of a table whose words lead to an address."""
+
+    words: str
+    address: str
+
+
 def _markup(cell: Any) -> str:
+    if isinstance(cell, Link):
+        return f'<a href="{escape(cell.address)}">{escape(cell.words)}</a>'
     if isinstance(cell, Formula):
         return "<br>".join(f'<span class="math">\\({escape(line, quote=False)}\\)</span>'
                            for line in cell.split("\n"))
@@ -57,7 +66,7 @@ def _markup(cell: Any) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> HTML:
-    """Rows under column names; the first cell names its row. Cells are plain text or `Formula`."""
+    """Rows under column names; the first cell names its row. Cells are text, Formula or Link."""
     def cells(tag: str, row: Iterable[Any], more: str = "") -> str:
         return "".join(f"<{tag}{more}>{_markup(cell)}</{tag}>" for cell in row)
 

@@ -2,6 +2,7 @@
 
     python -m experiments.family_speaking run      every run that is not recorded yet
     python -m experiments.family_speaking table    print the means
+    python -m experiments.family_speaking claims   ask what the page claims of these and other seeds
 
 The task, its texts and its measures are those of smollm2.py, at half the steps; the procedure is
 that of family.py. Sweep: rates by factors of about 3 until a worse one stands on each side of the
@@ -14,7 +15,8 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +25,10 @@ if __name__ == "__main__":  # before NumPy loads: seconds are those of one threa
 
 import numpy as np
 
+from experiments import claims
 from experiments import smollm2 as task
 from experiments.family import METHODS as SMALL
-from experiments.family import key, state_bytes, unfinished
+from experiments.family import OTHER_SEEDS, key, state_bytes, unfinished, verdict
 from experiments.records import read_lines, run_claimed, runner, wait_for_others
 from experiments.schedules import load_schedules, same
 from experiments.small_llama import cost
@@ -116,12 +119,11 @@ def load_runs(folder: Path = task.RESULTS, **wanted: Any) -> list[dict]:
     return [row for row in read_lines(folder / FILE) if wanted.items() <= row.items()]
 
 
-def summarise(rows: Sequence[dict]) -> list[dict]:
-    """Per method, in the order of METHODS: mean and sample deviation over the reported seeds."""
-    entries = []
+def summarise(rows: Iterable[dict], seeds: Sequence[int] = SEEDS) -> list[dict]:
+    """Per method, in the order of METHODS: mean and sample deviation over the runs of `seeds`."""
+    entries, rows = [], [row for row in rows if row["kind"] == "report" and row["seed"] in seeds]
     for method in METHODS:
-        runs = [row for row in rows if (row["method"], row["kind"]) == (method, "report")
-                and "diverged" not in row]
+        runs = [row for row in rows if row["method"] == method and "diverged" not in row]
         if not runs:
             continue
         entry = {name: runs[0][name] for name in (
@@ -132,6 +134,81 @@ def summarise(rows: Sequence[dict]) -> list[dict]:
             entry[f"{name}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
         entries.append(entry)
     return entries
+
+
+class Record:
+    """The runs of some seeds, asked by method: `Record(load_runs())("vera")` gives its means.
+
+    A comparison is of all methods. So asking for one raises claims.NotRecorded while any of them
+    lacks a run, and claims.ClaimFails if a run at the rate of the sweep diverged.
+    """
+
+    def __init__(self, rows: Iterable[dict], seeds: Sequence[int] = SEEDS) -> None:
+        self.seeds = seeds
+        self._runs = [row for row in rows if row["kind"] == "report" and row["seed"] in seeds]
+        self._entries = {entry["method"]: entry for entry in summarise(self._runs, seeds)}
+
+    def __call__(self, method: str) -> claims.Entry:
+        there = len({(row["method"], row["seed"]) for row in self._runs})
+        wanted = len(METHODS) * len(self.seeds)
+        if there < wanted:
+            raise claims.NotRecorded(f"{there} of {wanted} runs are there, and `make replicate` "
+                                     "makes the others where the speaking model is")
+        if lost := [f"{METHODS[row['method']].label} with seed {row['seed']}"
+                    for row in self._runs if "diverged" in row]:
+            raise claims.ClaimFails(f"{', '.join(lost)} diverged")
+        return self._entries[method] | {"target": TARGET}
+
+
+def _label(entry: claims.Entry) -> str:
+    return METHODS[entry["method"]].label
+
+
+def nobody_is_ahead(record: Record) -> str:
+    """Who learns best cannot be told."""
+    entries = sorted(map(record, METHODS), key=lambda entry: entry["test_loss"])
+    a, b = max(combinations(entries, 2), key=lambda pair: claims.apart(*pair, "test_loss"))
+    if (furthest := claims.apart(a, b, "test_loss")) >= claims.CLEAR:
+        raise claims.ClaimFails(
+            f"{_label(b)} ({b['test_loss']:.3f}) is behind {_label(a)} ({a['test_loss']:.3f}) by "
+            f"{furthest:.1f} standard errors, and {claims.CLEAR:g} are enough to tell")
+    plain = next(entry for entry in entries if entry["method"] == "lora")
+    behind = claims.apart(entries[0], plain, "test_loss")  # less than CLEAR, as all are
+    return (f"The furthest two losses, of {_label(a)} and {_label(b)}, are {furthest:.1f} standard "
+            f"errors apart, and {claims.CLEAR:g} are what this book asks for. Plain LoRA, with a "
+            f"swept rate, is number {1 + entries.index(plain)} of {len(entries)}, "
+            + (f"{behind:.1f} standard errors behind {_label(entries[0])}, which says nothing"
+               if behind else "behind nobody"))
+
+
+def vera_forgets_most(record: Record) -> str:
+    """Who forgets most can be told: it is VeRA."""
+    vera, plain = record("vera"), record("lora")
+    others = [record(method) for method in METHODS if method != "vera"]
+    nearest = min(others, key=lambda entry: claims.apart(entry, vera, "general"))
+    if not (least := claims.apart(nearest, vera, "general")) >= claims.CLEAR:
+        raise claims.ClaimFails(
+            f"VeRA's loss on what the model said before ({vera['general']:.2f}) is to be above "
+            f"that of {_label(nearest)} ({nearest['general']:.2f}), and is so by {least:.1f} "
+            f"standard errors; {claims.CLEAR:g} are asked for")
+    return (f"VeRA's loss on what the model said before is {vera['general']:.2f}, that of plain "
+            f"LoRA {plain['general']:.2f}; VeRA is {least:.0f} standard errors or more behind each "
+            "of the others")
+
+
+CLAIMS = (nobody_is_ahead, vera_forgets_most)
+
+
+def tell_claims(args: argparse.Namespace) -> None:
+    """Each claim, asked of the page's seeds and of five others; ends with 1 if one falls."""
+    rows, fallen = load_runs(args.output), 0
+    for seeds in (SEEDS, OTHER_SEEDS):
+        for claim in CLAIMS:
+            word, found = verdict(claim, Record(rows, seeds))
+            fallen += word == "falls"
+            print(f"seeds {seeds[0]} to {seeds[-1]}: {claim.__name__}: {word}; {found}")
+    if fallen:
+        sys.exit(f"{fallen} of the speaking model's claims fall")
 
 
 def table(args: argparse.Namespace) -> None:
@@ -149,14 +226,14 @@ def table(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["run", "table"])
+    parser.add_argument("command", choices=["run", "table", "claims"])
     parser.add_argument("--output", type=Path, default=task.RESULTS)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--folder", type=Path, default=smollm2.FOLDER, help="where the model lies")
     args = parser.parse_args()
     try:
-        {"run": run_all, "table": table}[args.command](args)
+        {"run": run_all, "table": table, "claims": tell_claims}[args.command](args)
     except (smollm2.HubError, FileNotFoundError) as error:
         sys.exit(str(error))
 

@@ -29,7 +29,9 @@ class LoRAPlusAdamW:
 
     A starts at random and B at zero, and both are seldom of one size: one rate is too slow for B
     in a wide layer, or too fast for A. `lr` is A's rate and the ratio one more number to tune.
-    Which arrays count as B is decided as in PEFT: what is called B, and every vector.
+    Which arrays count as B is decided as in PEFT: what is called B, and every vector. Two things
+    that PEFT does are not here: a rate of their own for adapters of an embedding (1e-6 unless one
+    is given), and no weight decay for biases.
 
     Other parameters: see AdamW. Source: Hayou et al., arXiv 2402.12354.
     """

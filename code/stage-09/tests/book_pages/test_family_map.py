@@ -44,6 +44,9 @@ def test_both_tables_show_all_rows():
     assert formulas.count('<span class="math">\\(') == formulas.count("\\)</span>") == lines
     assert '<td>init_lora_weights=&quot;olora&quot;</td>' in questions
     assert "no paper" in formulas
+    for row in family_map.ROWS:
+        link = f'<a href="https://arxiv.org/abs/{row.source}">arXiv {row.source}</a>'
+        assert (link in formulas) == bool(ARXIV.fullmatch(row.source))
 
 
 def test_a_formula_is_escaped_for_html_and_keeps_its_tex():
@@ -63,4 +66,5 @@ def test_peft_has_what_the_map_names_and_computes_its_formulas(tmp_path):
     assert set(told["off"]) <= {row.method for row in family_map.ROWS if row.peft}
     assert len(told["off"]) == 9 and max(told["off"].values()) < 1e-5, told["off"]  # float32
     assert told["files"] == [True] * len(files) + [False]
+    assert told["zero starts"] == {"TinyLoRA": True}  # of those whose start the map calls zero
     assert told["version"].startswith("0.21."), "the page says which version it means"

@@ -32,4 +32,6 @@ def test_a_stale_or_ambiguous_slice_is_refused(first, last):
 def test_table_escapes_and_marks_headers():
     html = pages.table(["a", "b"], [["x < y", 1]], caption="c & d").data
     assert '<th scope="row">x &lt; y</th><td>1</td>' in html
+    linked = pages.table(["a"], [["x"], [pages.Link("y & z", "https://a.example/?b&c")]]).data
+    assert '<a href="https://a.example/?b&amp;c">y &amp; z</a>' in linked
     assert "<caption>c &amp; d</caption>" in html and '<th scope="col">b</th>' in html

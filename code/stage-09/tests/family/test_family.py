@@ -26,7 +26,6 @@ RESULTS = dict(np.load(FILE))
 TOLERANCE = 1e-12  # relative to the largest entry; the course claims 1e-9
 
 
-
 def vera_layer(W, b):
     A, B = RESULTS["vera/A"].astype(W.dtype), RESULTS["vera/B"].astype(W.dtype)
     if W.shape != (4, 6):  # in a model of another width
@@ -47,6 +46,7 @@ LAYERS = {
     "vera": vera_layer,
     "oft": oft_layer,
     "oft, the paper": oft_layer,
+    "pissa": lambda W, b: pissa.PiSSALinear(W, b, 2, 3),
     "oft, default": lambda W, b: oft_series.OFTSeriesLinear(W, b, 3 if W.shape[1] == 6 else 4),
     "dora": lambda W, b: dora.DoRALinear(W, b, 2, 3),
     "dora, bias": lambda W, b: dora.DoRALinear(W, b, 2, 3),
@@ -67,7 +67,15 @@ def filled(case, dtype=np.float64):
     for name, array in layer.parameters().items():
         assert array.shape == given[name].squeeze().shape, name
         array[...] = given[name].squeeze()
+    if case == "pissa":
+        layer.weight = given["weight"]  # is PEFT's residual
     return layer, given
+
+
+@pytest.mark.parametrize("path", sorted(Path(dora.__file__).parent.glob("*.py")),
+                         ids=lambda path: path.name)
+def test_a_method_is_read_in_sixty_lines(path):
+    assert len(path.read_text("utf-8").splitlines()) <= 60
 
 
 @each_layer
@@ -360,9 +368,6 @@ COUNTS = {
     "pissa": lambda model, names: accounting.count_lora(model, 2, names,
                                                         init_lora_weights="pissa"),
 }
-COUNTED = LAYERS | {"pissa": lambda W, b: pissa.PiSSALinear(W, b, 2, 3)}
-
-
 NAMES = ["q_proj", "v_proj", "down_proj"]  # (8, 8), (4, 8), (8, 6)
 
 
@@ -370,7 +375,7 @@ def tiny_llama(case=None):
     """The Llama of CONFIG, with a case's layer in the place of each of NAMES; those layers."""
     config = llama.LlamaConfig(11, 8, 6, 2, 2, 1)
     model = llama.Llama(config, llama.random_weights(config, np.random.default_rng(0)))
-    layers = {name: COUNTED[case](module.weight, None) for name, module in model.modules().items()
+    layers = {name: LAYERS[case](module.weight, None) for name, module in model.modules().items()
               if case and name.rpartition(".")[2] in NAMES}
     for name, layer in layers.items():
         model.replace(name, layer)

@@ -123,6 +123,11 @@ def of_tokens() -> float:
     return max(first, off(model(torch.arange(7)), E))
 
 
+def tinylora_starts_at_zero() -> bool:
+    _, _, p = wrapped(peft.TinyLoraConfig(r=3, target_modules=["linear"]), fill=False)
+    return bool((p["v"] == 0).all())
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
@@ -131,5 +136,6 @@ if __name__ == "__main__":
     print(json.dumps({"version": peft.__version__,
                       "off": of_layers(torch.randn(5, 8)) | of_starts() | {
                           "trainable tokens": of_tokens()},
+                      "zero starts": {"TinyLoRA": tinylora_starts_at_zero()},
                       "claims": [missing(*claim) for claim in asked["claims"]],
                       "files": [(home / file).is_file() for file in asked["files"]]}))

@@ -1,9 +1,10 @@
-"""Ask PyTorch and Hugging Face PEFT what the family's methods compute, for test_family_parity.py.
+"""Ask PyTorch and Hugging Face PEFT what the family computes, for tests/family/test_family.py.
 
     .venv-oracle/bin/python code/stage-09/tests/oracle/make_family_fixtures.py [file]
 
 Each case is one linear layer in float64, (2, 5, 6) in and (2, 5, 4) out, with random values in all
-arrays: nothing starts at zero. Written into one file are, as <case>/<array>,
+arrays: nothing starts at zero. PiSSA alone is asked at its start, where no array is zero. Written
+into one file are, as <case>/<array>,
 
     weight, bias, x, g     the frozen layer, its input and dLoss/d(output)
     h, x_grad              what comes out; the gradient of the input
@@ -58,16 +59,23 @@ def run_peft(config, own, *, bias: bool = False) -> dict[str, np.ndarray]:
         getattr(layer.base_layer, name).data.copy_(given[name])
     for array in arrays.values():
         array.data.copy_(0.5 * draw(rng, *array.shape))
+    found = asked(layer, given, arrays)
+    if isinstance(config, peft.VeraConfig):
+        found |= {"A": layer.vera_A["default"].numpy(), "B": layer.vera_B["default"].numpy()}
+    return found
+
+
+def asked(layer, given: dict[str, torch.Tensor], arrays: dict[str, nn.Parameter]
+          ) -> dict[str, np.ndarray]:
+    """Output, every gradient and the merge of PEFT's layer, beside what it was given."""
     given["h"] = layer(given["x"])
     given["h"].backward(given["g"])
     found = numbers(given | arrays | {"x_grad": given["x"].grad})
     found |= numbers({f"{name}_grad": array.grad for name, array in arrays.items()})
-    if isinstance(config, peft.VeraConfig):
-        found |= {"A": layer.vera_A["default"].numpy(), "B": layer.vera_B["default"].numpy()}
     layer.merge()
     return found | numbers({f"merged_{name}" if name == "bias" else "merged": array
                             for name, array in layer.base_layer.named_parameters()
-                            if name in ("weight", "bias")[:1 + bias]})
+                            if name in given})
 
 
 def run_formula(formula, given: dict[str, torch.Tensor], own: dict[str, torch.Tensor]
@@ -135,6 +143,17 @@ def loreft_paper(given, own):
     Q, U = torch.linalg.qr(own["V"])
     R, h = (Q * U.diagonal().sign()).T, given["x"]
     return h + (h @ own["W"].T + own["b"] - h @ R.T) @ R
+
+
+def run_pissa() -> dict[str, np.ndarray]:
+    """PEFT's layer at PEFT's start, made in float32 and cast; `weight` is PEFT's residual."""
+    given, linear = frozen(np.random.default_rng(5), True), nn.Linear(6, 4)
+    for name, array in linear.named_parameters():
+        array.data.copy_(given[name])
+    layer = peft.inject_adapter_in_model(
+        lora_config(init_lora_weights="pissa"), nn.ModuleDict({"linear": linear})
+    ).double()["linear"]
+    return asked(layer, given | dict(layer.base_layer.named_parameters()), lora_arrays(layer))
 
 
 def run_pissa_start() -> dict[str, np.ndarray]:
@@ -217,6 +236,7 @@ def main(file: Path) -> None:
         "oft, the paper": run_formula(oft_paper, frozen(rng, False), {"q": draw(rng, 2, 3)}),
         "loreft": run_formula(loreft_paper, {"x": draw(rng, 2, 5, 6), "g": draw(rng, 2, 5, 6)}, {
             "V": draw(rng, 6, 2), "W": draw(rng, 2, 6), "b": draw(rng, 2)}),
+        "pissa": run_pissa(),
         "pissa, start": run_pissa_start(),
         "loraplus": run_loraplus(),
         "galore": run_galore(),
