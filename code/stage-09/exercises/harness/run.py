@@ -340,7 +340,7 @@ def _here(work: Callable[[], None], seconds: float, called: Callable[[], str]) -
     if kept.replaced:  # whatever else was seen may come from that
         names = ", ".join(kept.replaced)
         return "failed", "", replace(GENERAL["global-numpy"], seen=short(
-            f"{names} was another object afterwards. It is put back.", 900))
+            f"{names} was not afterwards what it had been. It is put back.", 900))
     return status, _left(kept), found
 
 
@@ -358,13 +358,14 @@ def _left(kept: Kept) -> str:
 
 
 def _error_in(work: Callable[[], None], seconds: float, kept: Kept) -> BaseException | None:
+    at_once = kept.at_once  # asked for now: a student's code might replace it
     try:
         with warnings.catch_warnings(), time_limit(seconds):
             warnings.simplefilter("ignore")
             try:
                 work()
             finally:
-                kept.at_once()
+                at_once()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a student's code may raise anything
