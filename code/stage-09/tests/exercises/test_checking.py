@@ -1,6 +1,7 @@
 """The checks' machinery: whatever a student's code does is caught, explained and undone."""
 
 import asyncio
+import bdb
 import builtins
 import contextlib
 import copy
@@ -1277,18 +1278,48 @@ def test_results_that_are_no_numbers_and_arguments_by_name_are_watched():
 
 
 def test_a_debuggers_tracer_is_left_in_place():
+    vendored = {}  # as an editor brings it: not where packages are
+    exec(compile("def trace(frame, event, arg): return None", "/ide/pydevd/trace.py", "exec"),
+         vendored)
+    before, debugger = sys.gettrace(), bdb.Bdb()
+    debugger.reset()
+    for tracer in (debugger.trace_dispatch, vendored["trace"]):
+        try:
+            sys.settrace(tracer)
+            with time_limit(1e9):
+                inside = sys.gettrace()
+            after = sys.gettrace()
+        finally:
+            sys.settrace(before)
+        assert inside == after == tracer
+
+
+class Mute(Exception):
+    def __str__(self):
+        while True:
+            pass
+
+
+def mute(x):
+    raise Mute
+
+
+@pytest.mark.parametrize("endless", [endless_loop, endless_untraced, mute])
+def test_a_tracer_that_a_cell_left_behind_switches_no_limit_off_endlessly(monkeypatch, endless):
+    """In a process apart, which ends where there is no limit."""
     def tracer(frame, event, arg):
         return None
 
-    before = sys.gettrace()
-    try:
+    def work():
         sys.settrace(tracer)
-        with time_limit(1e9):
-            inside = sys.gettrace()
-        after = sys.gettrace()
-    finally:
-        sys.settrace(before)
-    assert inside is after is tracer
+        report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), endless)
+        left = sys.gettrace()
+        sys.settrace(None)
+        return report.diagnosis.mistake, str(left is tracer), None
+
+    monkeypatch.setattr(checking, "TIME_LIMIT", 0.2)
+    monkeypatch.setattr(run_module, "SECONDS_TO_SAY", 0.2)
+    assert apart(work, 20) == ("raised" if endless is mute else "too-long", "True", None)
 
 
 # ------------------------------------------------------------------------ what a reader sees of it
