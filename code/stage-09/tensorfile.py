@@ -254,14 +254,14 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     tensors, spans = {}, []
     for name, entry in header.items():
-        kind, shape, (start, stop) = _check_entry(f"{path}: {name!r}", entry)
+        kind, shape, (start, stop) = _check_entry(f"{path}: {short(name)}", entry)
         spans.append((start, stop, name))
         tensors[name] = Tensor(path, kind, shape, 8 + length + start)
     end = 0
     for start, stop, name in sorted(spans):
         if start != end:
-            raise HubError(f"{path}: {name!r} begins at byte {start:,} of the data, where byte "
-                           f"{end:,} was due: arrays overlap, or there is a hole")
+            raise HubError(f"{path}: {short(name)} begins at byte {start:,} of the data, where "
+                           f"byte {end:,} was due: arrays overlap, or there is a hole")
         end = stop
     if end != size - 8 - length:
         raise HubError(f"{path}: the arrays take {end:,} bytes, but {size - 8 - length:,} follow "

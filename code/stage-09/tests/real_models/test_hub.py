@@ -969,6 +969,16 @@ def test_a_setting_is_refused_by_its_name(case, tmp_path):
         hub.load_adapter(base(), tmp_path)
 
 
+@pytest.mark.parametrize("entry", [
+    {"dtype": "I4", "shape": [1], "data_offsets": [0, 4]}, 3,
+    {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}])
+def test_an_arrays_endless_name_is_shortened(entry, tmp_path):
+    write_raw(tmp_path / "x", {"n" * 200_000: entry}, bytes(8))
+    with pytest.raises(HubError, match="nnn") as error:
+        tensorfile.read_header(tmp_path / "x")
+    assert len(str(error.value)) < 1000
+
+
 LONG = {  # within the limits of JSON, and would be compared for hours
     "ranks": {"rank_pattern": {f"layers.{i}.x_proj": 2 for i in range(200_000)}},
     "alphas": {"alpha_pattern": {f"layers.{i}.x_proj": 2 for i in range(200_000)}},
