@@ -16,6 +16,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 import warnings
 from collections import Counter
@@ -518,9 +519,16 @@ def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float
 
 @contextmanager
 def replacing(*paths: Path) -> Iterator[list[Path]]:
-    """New files beside the old; when all are complete they take the old ones' names, in order."""
-    new = [path.with_name(f".{path.name}.{os.getpid()}.new") for path in paths]
+    """New files beside the old; when all are complete they take the old ones' names, in order.
+
+    They are made here, empty: where a stranger's link has such a name, it is not followed.
+    """
+    new = [path.with_name(f".{path.name}.{secrets.token_hex(8)}.new") for path in paths]
+    made = []
     try:
+        for file in new:
+            file.touch(exist_ok=False)
+            made.append(file)
         yield new
         for file in new:
             with file.open("rb+") as handle:
@@ -528,7 +536,7 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
         for file, path in zip(new, paths, strict=True):
             os.replace(file, path)
     finally:
-        for file in new:
+        for file in made:
             file.unlink(missing_ok=True)
     if os.name == "posix":  # the new names, too, must be on the disk
         folder = os.open(paths[0].parent, os.O_RDONLY)
