@@ -23,6 +23,7 @@ import build_book
 import notebooks
 import pdf
 import pytest
+import tensorfile
 import whole
 import zip_book
 from conftest import ROOT
@@ -357,6 +358,21 @@ def test_on_a_read_only_disk_it_is_an_error_and_the_old_state_stays(writer, smal
     finally:
         subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
     assert writer.state(small_disk) == "old"
+
+
+def test_a_new_file_has_a_name_that_nobody_knows_and_follows_no_link(tmp_path, monkeypatch):
+    path, others = tmp_path / "a", tmp_path / "others"
+    others.write_text("theirs")
+    monkeypatch.setattr(os, "getpid", lambda: 7)  # the same in two containers
+    with tensorfile.replacing(path) as [one], tensorfile.replacing(path) as [two]:
+        assert one != two
+    monkeypatch.setattr(tensorfile.secrets, "token_hex", lambda count: "7")
+    links = [tmp_path / f".{name}.7.new" for name in "ab"]
+    links[1].symlink_to(others)
+    with pytest.raises(FileExistsError), tensorfile.replacing(path, tmp_path / "b") as new:
+        new[1].write_text("ours")
+    assert others.read_text() == "theirs"
+    assert links[1].is_symlink() and not links[0].exists()
 
 
 @pytest.mark.parametrize("name", ["a file", "a notebook", "a whole record"])

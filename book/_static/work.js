@@ -5,7 +5,7 @@
    of it is sent anywhere. */
 
 (() => {
-  const KEYS = /^peft-book(-progress|-progress-taken|-questions|-faults| edits [\w/-]+\.ipynb)$/;
+  const KEYS = /^peft-book(-progress|-progress-taken|-questions|-faults| edits (?:[\w-]+\/)*[\w-]+\.ipynb)$/; // no "//host"
   const EDITS = "peft-book edits ";
   const FORM = "peft-book work 1"; // the file's first entry: what it is
   const DAY = 24 * 60 * 60 * 1000;
@@ -57,7 +57,7 @@
   function questions(kept) {
     const answers = kept["peft-book-questions"]?.answers;
     return Object.entries(isRecord(answers) ? answers : {}).filter(([, one]) => isRecord(one)
-      && typeof one.right === "boolean" && /^[\w/-]+\.html$/.test(one.page) && Number.isFinite(Date.parse(one.day)));
+      && typeof one.right === "boolean" && /^([\w-]+\/)*[\w-]+\.html$/.test(one.page) && Number.isFinite(Date.parse(one.day)));
   }
 
   const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;

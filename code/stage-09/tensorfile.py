@@ -16,6 +16,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 import warnings
 from collections import Counter
@@ -254,14 +255,14 @@ def read_header(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     tensors, spans = {}, []
     for name, entry in header.items():
-        kind, shape, (start, stop) = _check_entry(f"{path}: {name!r}", entry)
+        kind, shape, (start, stop) = _check_entry(f"{path}: {short(name)}", entry)
         spans.append((start, stop, name))
         tensors[name] = Tensor(path, kind, shape, 8 + length + start)
     end = 0
     for start, stop, name in sorted(spans):
         if start != end:
-            raise HubError(f"{path}: {name!r} begins at byte {start:,} of the data, where byte "
-                           f"{end:,} was due: arrays overlap, or there is a hole")
+            raise HubError(f"{path}: {short(name)} begins at byte {start:,} of the data, where "
+                           f"byte {end:,} was due: arrays overlap, or there is a hole")
         end = stop
     if end != size - 8 - length:
         raise HubError(f"{path}: the arrays take {end:,} bytes, but {size - 8 - length:,} follow "
@@ -518,9 +519,16 @@ def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float
 
 @contextmanager
 def replacing(*paths: Path) -> Iterator[list[Path]]:
-    """New files beside the old; when all are complete they take the old ones' names, in order."""
-    new = [path.with_name(f".{path.name}.{os.getpid()}.new") for path in paths]
+    """New files beside the old; when all are complete they take the old ones' names, in order.
+
+    They are made here, empty: where a stranger's link has such a name, it is not followed.
+    """
+    new = [path.with_name(f".{path.name}.{secrets.token_hex(8)}.new") for path in paths]
+    made = []
     try:
+        for file in new:
+            file.touch(exist_ok=False)
+            made.append(file)
         yield new
         for file in new:
             with file.open("rb+") as handle:
@@ -528,7 +536,7 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
         for file, path in zip(new, paths, strict=True):
             os.replace(file, path)
     finally:
-        for file in new:
+        for file in made:
             file.unlink(missing_ok=True)
     if os.name == "posix":  # the new names, too, must be on the disk
         folder = os.open(paths[0].parent, os.O_RDONLY)

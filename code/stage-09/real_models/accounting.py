@@ -291,6 +291,9 @@ def _listed(rule: Mapping[str, Any], layers: int, config: Mapping[str, Any],
     if kinds is None and "every" in rule:
         name, usual, most, some = rule["every"]
         interval = _positive(f"config.json: {name}", config.get(name, usual))
+        if layers > _MOST_MODULES:
+            raise ValueError(f"config.json: num_hidden_layers is larger than {_MOST_MODULES:,}, "
+                             "which no model has; correct the file")
         kinds = [most if (i + 1) % interval else some for i in range(layers)]
     if not isinstance(kinds, list) or len(kinds) != layers or not all(
             kind in rule["kinds"] for kind in kinds):

@@ -257,6 +257,7 @@ WHY = {"init_lora_weights": "; other starts change the base model",
 MERGE = (". PEFT's merge_and_unload() and save_pretrained() make a checkpoint of both, which "
          "load_llama reads")
 NO_MERGE = ("alora_invocation_tokens", "arrow_config", "layer_replication", "lora_bias")  # in PEFT
+MOST_ENTRIES = 1_000  # of a list or table of names or patterns: each is compared with each module
 SCALES = (1e-6, 1e6)  # of alpha and the like; far beyond them lie zero and infinity
 
 
@@ -277,6 +278,15 @@ def _check_settings(config: dict[str, Any]) -> str:
             raise ValueError(f"{short(key)} is {short(value)}, which this code does not compute; "
                              f"what it changes would be missing{MERGE * merge}")
     return kind
+
+
+def _check_lengths(settings: dict[str, Any], modules: int) -> None:
+    """ValueError if a setting has so many entries that comparing them would take hours."""
+    most = max(MOST_ENTRIES, modules)
+    for key, value in settings.items():
+        if isinstance(value, list | dict) and len(value) > most:
+            raise ValueError(f"{key} has {len(value):,} entries, each of which is compared with "
+                             f"each of this model's {modules} modules; at most {most:,} are read")
 
 
 def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = None) -> None:
@@ -315,6 +325,7 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
                 if config.get(key) != value:
                     raise HubError(f"{where}: {key[:80]} is {short(config.get(key))}, but the "
                                    f"arrays were saved with {short(value)}: restore it")
+        _check_lengths({key: config.get(key) for key in READ[kind]}, len(model.modules()))
         plan = PLANS[kind](model, config)
         if "target_modules" in READ[kind]:
             _drop_base_weights(model, path, tensors)
@@ -365,10 +376,12 @@ def _plan_lora(model: Llama, config: dict[str, Any]) -> Plan:
     rank, alpha = check_count("r", config.get("r")), config.get("lora_alpha")
     check_between("lora_alpha", alpha, *SCALES)
     layer, modules = family_files.lora_class(config), model.modules()
-    plan: Plan = {}
-    for name in _targets(model, config):
-        r = check_count("rank_pattern", _own(config, "rank_pattern", name, rank))
-        a = check_between("alpha_pattern", _own(config, "alpha_pattern", name, alpha), *SCALES)
+    plan, targets = {}, _targets(model, config)
+    ranks = _own(config, "rank_pattern", targets, rank)
+    alphas = _own(config, "alpha_pattern", targets, alpha)
+    for name in targets:
+        r = check_count("rank_pattern", ranks[name])
+        a = check_between("alpha_pattern", alphas[name], *SCALES)
         old = modules[name]
         if isinstance(old, Embedding):
             if config.get("use_rslora"):
@@ -384,13 +397,16 @@ def _plan_lora(model: Llama, config: dict[str, Any]) -> Plan:
     return plan
 
 
-def _own(config: dict[str, Any], key: str, name: str, default: Any) -> Any:
-    """What a module has of its own: the first pattern counts that is the end of its path."""
+def _own(config: dict[str, Any], key: str, names: list[str], default: Any) -> dict[str, Any]:
+    """What modules have of their own: the first pattern counts that is the end of a path."""
     patterns = config.get(key) or {}
     if not isinstance(patterns, dict):
         raise ValueError(f"{key} must map names to numbers, got {short(patterns)}")
-    return next((value for pattern, value in patterns.items()
-                 if fullmatch(rf"(?:.*\.)?({pattern})", name)), default)
+    found: dict[str, Any] = {}
+    for pattern, value in patterns.items():  # outside: each is read once
+        end = rf"(?:.*\.)?({pattern})"
+        found |= {name: value for name in names if name not in found and fullmatch(end, name)}
+    return {name: found.get(name, default) for name in names}
 
 
 def _targets(model: Llama, config: dict[str, Any]) -> list[str]:

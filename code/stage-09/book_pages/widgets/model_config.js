@@ -6,6 +6,8 @@
 // only. Notebooks are stored with sorted keys, so what has an order comes as a list of pairs.
 
 const LONGEST_CONFIG = 100_000;
+const LARGEST_SIZE = 100_000_000; // of one dimension, and
+const MOST_MODULES = 100_000; // layers among them; both as in accounting.py
 
 class ConfigError extends Error {}
 
@@ -74,6 +76,10 @@ function resolve(rule, symbols, config, table, family, assumed) {
         throw new ConfigError(`config.json: ${key} must be a positive integer, got `
           + shown(value));
       }
+      if (value > LARGEST_SIZE) {
+        throw new ConfigError(`config.json: ${key} is larger than ${formatCount(LARGEST_SIZE)}, `
+          + "which no model is; correct the file");
+      }
       return value;
     }
     if (!given && Object.hasOwn(table.defaults, key)) {
@@ -100,6 +106,10 @@ function listed(rule, layers, config, family) {
     if (!Number.isSafeInteger(interval) || interval < 1) {
       throw new ConfigError(`config.json: ${name} must be a positive integer, got `
         + shown(interval));
+    }
+    if (layers > MOST_MODULES) { // a list of them all would fill the memory
+      throw new ConfigError(`config.json: num_hidden_layers is larger than ${
+        formatCount(MOST_MODULES)}, which no model has; correct the file`);
     }
     kinds = Array.from({ length: layers }, (_, i) => ((i + 1) % interval ? most : some));
   }
@@ -395,8 +405,9 @@ function keptOf(rows, targets, symbols, top, { number, attended, logit, gated })
 function parseConfig(text) {
   const python = { True: "true", False: "false", None: "null" };
   const json = text.replace(/^\ufeff/, "").trim().replace(/^[A-Za-z]\w*Config\s*(?={)/, "")
-    .replace(/"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|,(?=\s*[}\]])|\b[A-Za-z]+\b/g, (token) => {
-      if (token[0] === "'") {
+    // A text without its end reaches to the end: else each quote in it would be tried in its turn.
+    .replace(/(["'])(?:(?!\1)[^\\]|\\[^]?)*(?:\1|$)|,(?=\s*[}\]])|\b[A-Za-z]+\b/g, (token) => {
+      if (token[0] === "'" && token.length > 1 && token.endsWith("'")) {
         const inner = token.slice(1, -1).replaceAll("\\'", "'");
         return `"${inner.replace(/(?<!\\)"/g, '\\"')}"`;
       }
@@ -421,8 +432,14 @@ function readPasted(text, families, rules) {
     throw new ConfigError(`That is ${formatCount(text.length)} characters; a config.json has at `
       + `most ${formatCount(LONGEST_CONFIG)}.`);
   }
-  const config = parseConfig(text);
-  const record = readConfig(config, families, rules);
+  let config, record;
+  try {
+    config = parseConfig(text);
+    record = readConfig(config, families, rules);
+  } catch (error) {
+    if (!(error instanceof RangeError) && error.name !== "InternalError") throw error; // Firefox's
+    throw new ConfigError("config.json has braces inside braces, too deep for any model");
+  }
   const given = typeof config._name_or_path === "string" ? config._name_or_path.slice(0, 60) : "";
   return { ...record, name: `Pasted: ${given || config.model_type}` };
 }

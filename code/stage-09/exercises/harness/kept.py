@@ -3,18 +3,22 @@
 `checks` imports this before it needs it, so that NumPy is known as it was before a student's cells.
 """
 
+import builtins
 import os
 import random
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
+from operator import is_
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+import numpy.random  # noqa: F401  NumPy itself loads it late
 
 from exercises.harness.outside import Limit
 
@@ -23,9 +27,16 @@ from exercises.harness.outside import Limit
 OURS = re.compile(r"(peft|validation|gradcheck|llama|llama_config|tensorfile|training|names|checks|"
                   r"exercises\.(harness\..*|\w+\.(checks|levels)))")
 NUMPY = ("numpy", "numpy.linalg", "numpy.random", "numpy.fft")
-#: Other modules that all code calls; of these and of the course's what can be called is kept, and
+#: What these call in their turn is kept as it was at first.
+NUMPY_INSIDE = re.compile(r"numpy(\.(_core|lib|linalg|random|fft)(\..*)?)?")
+#: Other modules that all code calls; of these what can be called is kept, and
 COMMON = ("builtins", "math", "os", "random", "sys", "threading", "time", "warnings")
-OBJECTS = ("os.environ", "sys.modules", "sys.path")
+OBJECTS = {"os": ("environ",), "sys": ("modules", "path")}
+#: A name that is new in a module is harmless, unless its functions take it for Python's own.
+SHADOWS = frozenset(name for name in vars(builtins) if not name.startswith("__"))
+#: What Python itself writes into modules and classes, at any time.
+PYTHONS = ("__annotations__", "__annotations_cache__", "__annotate_func__", "__warningregistry__",
+           "__builtins__")
 MOST_PRINTED = 10_000  # characters of one stream in one test
 
 
@@ -95,14 +106,66 @@ class Bounded:
         return getattr(self.stream, name)
 
 
+class Space(NamedTuple):
+    """A module, a class or the table of modules: its names now, and all that it held."""
+
+    prefix: str
+    now: Mapping[str, Any]
+    names: list[str]
+    values: list
+    put: Callable[[str, Any], None]
+    remove: Callable[[str], None]
+    watched: Callable[[str, Any], bool]
+    unwanted: Callable[[str], bool]  # whether a name may not be new
+
+
+class Held(NamedTuple):
+    """A list, set or dictionary of a module, its copy, and what was in it."""
+
+    name: str
+    held: Any
+    copy: Any
+    parts: list
+
+
+def _parts(held: Any, dict: type = dict, type: type = type) -> list:
+    """What is in a list or set; of a dictionary its keys, then its values."""
+    return [*held, *held.values()] if type(held) is dict else [*held]
+
+
+def _put_back(replaced: dict[str, None], spaces: list[Space], containers: list[Held] = [], *,
+              all: Any = all, map: Any = map, len: Any = len, zip: Any = zip, is_: Any = is_,
+              none: Any = object(), parts_of: Any = _parts, list: Any = list, type: Any = type
+              ) -> None:  # defaults: in Python's and our own names may be what was replaced
+    """Put back what was replaced, and note it. What is as it was is passed over in C."""
+    for prefix, now, names, values, put, remove, watched, unwanted in spaces:
+        if [*now] == names and all(map(is_, now.values(), values)):
+            continue
+        for name, value in zip(names, values):
+            if now.get(name, none) is not value and watched(name, value):
+                replaced[prefix + name] = None  # first: an interrupt may come between
+                put(name, value)
+        known = {*names}
+        for name in [*now]:
+            if name not in known and unwanted(name):
+                replaced[prefix + name] = None
+                remove(name)
+    for name, held, copy, parts in containers:
+        found = parts_of(held)
+        if len(found) != len(parts) or not all(map(is_, found, parts)):
+            replaced[name] = None
+            held.clear()
+            (held.extend if type(held) is list else held.update)(copy)
+
+
 class Kept:
     """Around a student's code: afterwards all that is everybody's is as it was.
 
-    No generator, and in `put_back` no function of Python's: those may be what was replaced.
+    No generator: functions of Python's may be what was replaced.
 
     Attributes
     ----------
-    replaced : names of the functions, classes and modules that were others afterwards
+    replaced : names in modules and classes, and of lists and the like, that were not as before
     settings : names of the `SETTINGS` that were
     drew : whether the global random state was used
     threads : those that were left running
@@ -115,8 +178,8 @@ class Kept:
         self.drew = False
 
     def __enter__(self) -> Self:
-        self.put_back(NUMPY_AT_FIRST)
-        self._spaces = _spaces()
+        _put_back(self.replaced, NUMPY_AT_FIRST)
+        self._spaces, self._containers = _watched()
         self._settings = [(what, ask, put, ask()) for what, ask, put in SETTINGS]
         self._threads = {id(thread) for thread in threading.enumerate()}
         self._random = random.getstate()
@@ -127,21 +190,14 @@ class Kept:
         sys.stdout, sys.stderr = self._bounded
         return self
 
-    def put_back(self, spaces: list[tuple[str, dict, dict]]) -> None:
-        """Put back what was replaced."""
-        for prefix, now, before in spaces:
-            for name in before:
-                if name not in now or now[name] is not before[name]:
-                    self.replaced[prefix + name] = None  # first: an interrupt may come between
-                    now[name] = before[name]
-
-    def at_once(self) -> None:
+    def at_once(self, put_back: Callable[..., None] = _put_back) -> None:
         """Put back the functions, right after the student's code: all that follows calls them."""
-        self.put_back(self._spaces)
+        put_back(self.replaced, self._spaces, self._containers)
 
     def __exit__(self, kind: type | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self.at_once()
+                 trace: TracebackType | None,
+                 at_once: Callable[["Kept"], None] = at_once) -> None:
+        at_once(self)
         sys.stdout, sys.stderr = self._streams
         for stream in filter(None, self._bounded):
             with suppress(OSError, ValueError):  # the stream itself is closed or full
@@ -166,22 +222,52 @@ class Kept:
             random.setstate(self._random)
 
 
-def _spaces() -> list[tuple[str, dict, dict]]:
-    """Of each module that is watched, and of the table of modules: prefix, names, names now."""
-    found = [("sys.modules ", sys.modules, dict(sys.modules))]
-    for name, module in found[0][2].items():
+def _not_pythons(name: str, value: Any = None, pythons: tuple[str, ...] = PYTHONS) -> bool:
+    return name not in pythons
+
+
+def _can_be_called(name: str, value: Any, also: tuple[str, ...] = (), callable: Any = callable
+                   ) -> bool:
+    return callable(value) or name in also
+
+
+def _module(name: str, watched: Callable[[str, Any], bool]) -> Space:
+    now = vars(sys.modules[name])
+    return Space(f"{name}.", now, [*now], [*now.values()], now.__setitem__, now.__delitem__,
+                 watched, SHADOWS.__contains__)
+
+
+def _class(prefix: str, cls: type) -> Space:
+    now = vars(cls)
+    return Space(prefix, now, [*now], [*now.values()], partial(type.__setattr__, cls),
+                 partial(type.__delattr__, cls), _not_pythons, _not_pythons)
+
+
+def _watched() -> tuple[list[Space], list[Held]]:
+    """All that is watched, as it is now: modules, classes of the course, their containers."""
+    table = sys.modules
+    found = [*(space for space in NUMPY_AT_FIRST if space.prefix[:-1] not in NUMPY),
+             Space("sys.modules ", table, [*table], [*table.values()], table.__setitem__,
+                   table.__delitem__, lambda name, value: True, ().__contains__)]
+    containers = []
+    for name in found[-1].names:
         if name in NUMPY:
-            found.append((f"{name}.", vars(module), dict(vars(module))))
-        elif name in COMMON or OURS.fullmatch(name):
-            found.append((f"{name}.", vars(module), {
-                key: value for key, value in vars(module).items()
-                if callable(value) or f"{name}.{key}" in OBJECTS}))
-    return found
+            found.append(_module(name, _not_pythons))
+        elif name in COMMON:
+            found.append(_module(name, partial(_can_be_called, also=OBJECTS.get(name, ()))))
+        elif OURS.fullmatch(name):
+            found.append(_module(name, _not_pythons))
+            for key, value in vars(table[name]).items():
+                if isinstance(value, type) and value.__module__ == name:
+                    found.append(_class(f"{name}.{key}.", value))
+                elif type(value) in (dict, list, set) and _not_pythons(key):
+                    containers.append(Held(f"{name}.{key}", value, value.copy(), _parts(value)))
+    return found, containers
 
 
 #: NumPy as it was when this was imported: a student's cell may replace a function before a check.
-NUMPY_AT_FIRST = [(prefix, now, {name: value for name, value in before.items() if callable(value)})
-                  for prefix, now, before in _spaces() if prefix[:-1] in NUMPY]
+NUMPY_AT_FIRST = [_module(name, _can_be_called)
+                  for name in [*sys.modules] if NUMPY_INSIDE.fullmatch(name)]
 
 
 def _same(one: Any, two: Any) -> bool:

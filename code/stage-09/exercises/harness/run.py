@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -58,10 +58,12 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Raise `TooLong` in Python code that runs longer. A single call into NumPy can't be stopped.
 
     A trace function needs neither threads nor signals, so this works in the browser. Where a
-    debugger traces already, there is no limit. Half a second later a thread, where there is one,
+    debugger traces already, there is no limit: a reader may stand in it. One that a student's code
+    has left behind is no debugger. Half a second later a thread, where there is one,
     takes over from a limit that was switched off or caught for good.
     """
-    if sys.gettrace() is not None:
+    before = sys.gettrace()
+    if not _untraced():
         yield
         return
     end, inside = time.monotonic() + seconds, True
@@ -88,14 +90,27 @@ def time_limit(seconds: float) -> Iterator[None]:
             yield
         finally:
             inside = False
-            sys.settrace(None)
+            sys.settrace(before)
+
+
+def _untraced() -> bool:
+    """Whether nothing traces but, perhaps, a function of the student's own."""
+    trace = sys.gettrace()
+    trace = getattr(trace, "__func__", trace)
+    return trace is None or isinstance(trace, FunctionType) and (  # a debugger's can be anywhere
+        "pydev" not in trace.__code__.co_filename
+        and _students(trace.__code__, trace.__globals__))
 
 
 def _is_students(frame: FrameType) -> bool:
+    return _students(frame.f_code, frame.f_globals)
+
+
+def _students(code: CodeType, names: dict[str, Any]) -> bool:
     """Whether code is neither the course's nor a library's."""
-    name = frame.f_code.co_filename
+    name = code.co_filename
     return not ("site-packages" in name or name[:2] == "<_" or name.startswith(STANDARD_LIBRARY)
-                or OURS.fullmatch(str(frame.f_globals.get("__name__", ""))))
+                or OURS.fullmatch(str(names.get("__name__", ""))))
 
 
 def _students_line(error: BaseException) -> tuple[str, bool]:
@@ -127,7 +142,7 @@ def in_words(say: Callable[[], str], what: str) -> str:
     def work() -> None:
         said.append(short(str.__str__(say())))  # of a kind of str that a student made, a plain copy
 
-    if sys.gettrace() is None:
+    if _untraced():
         with Kept() as kept:
             error = _error_in(work, SECONDS_TO_SAY, kept)
     else:  # inside a test, which has its limit, and keeps what is everybody's
@@ -340,7 +355,7 @@ def _here(work: Callable[[], None], seconds: float, called: Callable[[], str]) -
     if kept.replaced:  # whatever else was seen may come from that
         names = ", ".join(kept.replaced)
         return "failed", "", replace(GENERAL["global-numpy"], seen=short(
-            f"{names} was another object afterwards. It is put back.", 900))
+            f"{names} was not afterwards what it had been. It is put back.", 900))
     return status, _left(kept), found
 
 
@@ -358,13 +373,14 @@ def _left(kept: Kept) -> str:
 
 
 def _error_in(work: Callable[[], None], seconds: float, kept: Kept) -> BaseException | None:
+    at_once = kept.at_once  # asked for now: a student's code might replace it
     try:
         with warnings.catch_warnings(), time_limit(seconds):
             warnings.simplefilter("ignore")
             try:
                 work()
             finally:
-                kept.at_once()
+                at_once()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a student's code may raise anything

@@ -5,6 +5,7 @@ The same is tested with real clicks in a browser by the book's widget tests.
 
 import json
 import subprocess
+import time
 from itertools import product
 from pathlib import Path
 
@@ -332,6 +333,41 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
             assert config["architectures"][0] in answer and config in CASES_OF_CLASSES
             continue
         assert answer | {"name": ""} == expected | {"name": ""}
+
+
+def test_a_pasted_text_cannot_freeze_the_page(memory, tmp_path):
+    texts = ['{"' + 49_000 * '\\"', "{'" + 49_000 * "\\'" + "\\", '{"' + 49_000 * '\\"' + "\\\n",
+             '{"a": \'it', "'"]
+    begun = time.monotonic()
+    answers = paste(tmp_path, memory, texts)
+    assert time.monotonic() - begun < 20
+    assert all("That is not JSON" in answer for answer in answers)
+
+
+def test_pasted_brackets_in_brackets_are_refused_in_words(memory, tmp_path):
+    deep = 40_000 * "[" + 40_000 * "]"
+    for answer in paste(tmp_path, memory, [
+            deep, f'{{"model_type": {deep}}}',
+            f'{{"model_type": "llama", "architectures": {deep}}}']):
+        assert isinstance(answer, str)
+
+
+def test_pasted_sizes_have_the_bounds_that_python_sets(memory, tmp_path):
+    llama = accounting.known_models()["Llama-2-7B"]["config"]
+    largest, interval = accounting._LARGEST_SIZE, next(
+        {"model_type": family, **dict.fromkeys(("hidden_size", "num_attention_heads"), 64)}
+        for family, table in accounting.FAMILIES.items()
+        if "parts" not in table
+        and any(rule.get("every") for rule in table.get("lists", {}).values()))
+    configs = [llama | {"vocab_size": largest}, llama | {"vocab_size": largest + 1},
+               llama | {"num_hidden_layers": 4 * largest},
+               interval | {"num_hidden_layers": accounting._MOST_MODULES + 1}]
+    answers = paste(tmp_path, memory, [json.dumps(config) for config in configs])
+    assert not isinstance(answers[0], str)
+    for config, answer in zip(configs[1:], answers[1:], strict=True):
+        with pytest.raises(ValueError, match="is larger than") as error:
+            accounting.read_model(config)
+        assert answer == str(error.value)
 
 
 @pytest.mark.parametrize("name", ["BERT-base (cased)", "RoBERTa-base"])

@@ -1,8 +1,10 @@
 """The checks' machinery: whatever a student's code does is caught, explained and undone."""
 
 import asyncio
+import bdb
 import builtins
 import contextlib
+import copy
 import functools
 import gc
 import importlib
@@ -25,11 +27,13 @@ from exercise_tools import ROOMS, ROOT
 
 import checks
 import peft
-from exercises.harness import checking, progress
+from exercises.ex6_qlora import checks as qlora_checks
+from exercises.harness import checking, compare, kept, progress
 from exercises.harness import run as run_module
 from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Terms
 from exercises.harness.hints import HINTS
 from exercises.harness.kept import Bounded
+from exercises.harness.outside import apart
 from exercises.harness.report import COLOURS, HEADINGS, PAGES, SIGNS, anchor
 from exercises.harness.run import METHOD_HINT, time_limit
 
@@ -408,6 +412,82 @@ def test_what_is_everybodys_is_put_back_and_named(spoils, names):
                     left.append(name)
     assert left == [] and report.diagnosis.mistake == "global-numpy"
     assert set(report.diagnosis.seen.partition(" was ")[0].split(", ")) == names
+
+
+def always_agrees():
+    compare.Comparisons.agrees = lambda *arrays: True
+    compare.Comparisons.__getattribute__ = object.__getattribute__
+    del compare.Comparisons.measure
+
+
+def wide_tolerance():
+    compare.TOLERANCE.update({2: 9e9, 4: 9e9, 8: 9e9})
+    compare.HALF = 9e9
+    checking.__all__.append("mine")
+    qlora_checks.TABLES.clear()
+
+
+def another_forward():
+    peft.LoRALinear.forward = lambda self, x: x
+
+
+def inside_numpy():
+    np._core.numeric.asarray = lambda *args, **kwargs: np.zeros(1)
+
+
+def another_float():
+    compare.float = compare.max = lambda *args: 0.0
+    compare.mine = 1  # which nobody asks for
+
+
+def no_putting_back():
+    kept.Kept.at_once = kept._put_back = kept.is_ = lambda *args: True
+    builtins.all = builtins.zip = None
+    compare.HALF = 1.0
+
+
+HARNESS = "exercises.harness."
+INSIDE = {
+    always_agrees: {f"{HARNESS}compare.Comparisons.{name}"
+                    for name in ("agrees", "__getattribute__", "measure")},
+    wide_tolerance: {f"{HARNESS}compare.TOLERANCE", f"{HARNESS}compare.HALF",
+                     f"{HARNESS}checking.__all__", "exercises.ex6_qlora.checks.TABLES"},
+    another_forward: {"peft.LoRALinear.forward"},
+    inside_numpy: {"numpy._core.numeric.asarray"},
+    another_float: {f"{HARNESS}compare.float", f"{HARNESS}compare.max"},
+    no_putting_back: {f"{HARNESS}kept.Kept.at_once", f"{HARNESS}kept._put_back",
+                      f"{HARNESS}kept.is_", f"{HARNESS}compare.HALF", "builtins.all",
+                      "builtins.zip"}}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to be apart in")
+@pytest.mark.parametrize("spoils", INSIDE, ids=lambda spoils: spoils.__name__)
+def test_what_the_courses_and_numpys_modules_hold_is_put_back_and_named(spoils):
+    """In a process apart: what stays would spoil every later test."""
+    def state():
+        return (compare.Comparisons.agrees, compare.Comparisons.measure, compare.TOLERANCE,
+                compare.HALF, checking.__all__, qlora_checks.TABLES, peft.LoRALinear.forward,
+                np._core.numeric.asarray, kept.Kept.at_once, kept._put_back, all, zip,
+                vars(compare).get("float"), vars(compare).get("max"))
+
+    def work():
+        before = copy.deepcopy(state())
+        seen = verdict(lambda trial: spoils()).diagnosis.seen
+        honest = verdict(lambda trial: trial.compare("x", np.zeros(2), np.ones(2))).diagnosis
+        assert state() == before and verdict(lambda trial: None).passed
+        return honest.mistake, seen.partition(" was ")[0], None
+
+    mistake, names, _ = apart(work, 20)
+    assert (mistake, {*names.split(", ")}) == ("values", INSIDE[spoils])
+
+
+def test_what_python_itself_writes_into_modules_and_classes_is_nobodys_mistake():
+    def harmless():
+        compare.Comparisons.__annotations__
+        peft.Method.__annotations__
+        compare.__warningregistry__ = {}
+        np.polynomial  # noqa: B018  a new name in numpy
+    assert verdict(lambda trial: harmless()).passed
 
 
 def test_settings_are_put_back_and_named(tmp_path):
@@ -1198,18 +1278,48 @@ def test_results_that_are_no_numbers_and_arguments_by_name_are_watched():
 
 
 def test_a_debuggers_tracer_is_left_in_place():
+    vendored = {}  # as an editor brings it: not where packages are
+    exec(compile("def trace(frame, event, arg): return None", "/ide/pydevd/trace.py", "exec"),
+         vendored)
+    before, debugger = sys.gettrace(), bdb.Bdb()
+    debugger.reset()
+    for tracer in (debugger.trace_dispatch, vendored["trace"]):
+        try:
+            sys.settrace(tracer)
+            with time_limit(1e9):
+                inside = sys.gettrace()
+            after = sys.gettrace()
+        finally:
+            sys.settrace(before)
+        assert inside == after == tracer
+
+
+class Mute(Exception):
+    def __str__(self):
+        while True:
+            pass
+
+
+def mute(x):
+    raise Mute
+
+
+@pytest.mark.parametrize("endless", [endless_loop, endless_untraced, mute])
+def test_a_tracer_that_a_cell_left_behind_switches_no_limit_off_endlessly(monkeypatch, endless):
+    """In a process apart, which ends where there is no limit."""
     def tracer(frame, event, arg):
         return None
 
-    before = sys.gettrace()
-    try:
+    def work():
         sys.settrace(tracer)
-        with time_limit(1e9):
-            inside = sys.gettrace()
-        after = sys.gettrace()
-    finally:
-        sys.settrace(before)
-    assert inside is after is tracer
+        report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), endless)
+        left = sys.gettrace()
+        sys.settrace(None)
+        return report.diagnosis.mistake, str(left is tracer), None
+
+    monkeypatch.setattr(checking, "TIME_LIMIT", 0.2)
+    monkeypatch.setattr(run_module, "SECONDS_TO_SAY", 0.2)
+    assert apart(work, 20) == ("raised" if endless is mute else "too-long", "True", None)
 
 
 # ------------------------------------------------------------------------ what a reader sees of it

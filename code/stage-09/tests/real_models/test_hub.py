@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -966,6 +967,45 @@ def test_a_setting_is_refused_by_its_name(case, tmp_path):
     edit(tmp_path / CONFIG, **changes)
     with pytest.raises(HubError, match=f"{CONFIG}: {message}"):
         hub.load_adapter(base(), tmp_path)
+
+
+@pytest.mark.parametrize("entry", [
+    {"dtype": "I4", "shape": [1], "data_offsets": [0, 4]}, 3,
+    {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}])
+def test_an_arrays_endless_name_is_shortened(entry, tmp_path):
+    write_raw(tmp_path / "x", {"n" * 200_000: entry}, bytes(8))
+    with pytest.raises(HubError, match="nnn") as error:
+        tensorfile.read_header(tmp_path / "x")
+    assert len(str(error.value)) < 1000
+
+
+LONG = {  # within the limits of JSON, and would be compared for hours
+    "ranks": {"rank_pattern": {f"layers.{i}.x_proj": 2 for i in range(200_000)}},
+    "alphas": {"alpha_pattern": {f"layers.{i}.x_proj": 2 for i in range(200_000)}},
+    "targets": {"target_modules": ["q_proj"] * 200_000},
+    "excluded": {"exclude_modules": ["k_proj"] * 200_000},
+    "layers": {"layers_to_transform": [10 ** 12] * 200_000},
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_so_many_entries_that_comparing_them_takes_hours_are_refused_at_once(case, tmp_path):
+    hub.save_adapter(with_method("lora"), tmp_path)
+    save_file(load_file(tmp_path / ARRAYS), tmp_path / ARRAYS)
+    edit(tmp_path / CONFIG, **LONG[case])
+    begun, (key,) = time.process_time(), LONG[case]
+    with pytest.raises(HubError, match=f"{CONFIG}: {key} has 200,000 entries"):
+        hub.load_adapter(base(), tmp_path)
+    assert time.process_time() - begun < 10
+
+
+def test_as_many_patterns_as_are_read_take_no_time(tmp_path):
+    hub.save_adapter(with_method("lora"), tmp_path)
+    save_file(load_file(tmp_path / ARRAYS), tmp_path / ARRAYS)
+    edit(tmp_path / CONFIG, rank_pattern={f"layers.{i}.x_proj": 3 for i in range(hub.MOST_ENTRIES)})
+    begun = time.process_time()
+    hub.load_adapter(base(), tmp_path)
+    assert time.process_time() - begun < 5
 
 
 HARMLESS = {  # fields that PEFT fills in, with what stands in published adapters
