@@ -268,6 +268,26 @@ def test_a_notebook_that_calls_itself_trusted_runs_nothing_and_reaches_no_other_
         assert page.evaluate("localStorage.getItem('ran')") is None, "a stored script ran"
 
 
+def test_no_notebook_brings_widgets(tmp_path):
+    scripts = "extensions/@jupyter-widgets/jupyterlab-manager/static"
+    call = "i&&await this._loadFromNotebook(e),"
+    (tmp_path / scripts).mkdir(parents=True)
+    file = tmp_path / scripts / "1.a.js"
+    file.write_text(f"try{{{call}this.done()}}catch(e){{}}")
+    lite.distrust_widgets(tmp_path)
+    assert file.read_text() == "try{this.done()}catch(e){}"
+    for text in (file.read_text(), call + call):
+        file.write_text(text)
+        with pytest.raises(RuntimeError, match="distrust_widgets"):
+            lite.distrust_widgets(tmp_path)
+
+
+def test_the_built_widget_manager_loads_none_from_a_notebook(site):
+    scripts = HTML / "lite/extensions/@jupyter-widgets/jupyterlab-manager/static"
+    text = "".join(path.read_text("utf-8") for path in scripts.glob("*.js"))
+    assert text.count("_loadFromNotebook(") == 1, "beside its definition, a call of it"
+
+
 def test_from_disk_the_menu_says_what_to_do(chromium, html):
     page = chromium.new_page()
     page.goto(f"{html.as_uri()}/{EXERCISE.replace('.ipynb', '.html')}")
