@@ -371,12 +371,17 @@ def start_workers(folder):
 
 
 def police_files(folder):
-    """Let the service worker give the policy to workers that start from files: under-policy.js."""
+    """Let the service worker give the policy to workers that start from files: under-policy.js.
+
+    Those below /api/ too, which it leaves to the server: an address may lead out of there again.
+    """
     path, asks = folder / "service-worker.js", r"&&(\w+)\.respondWith\((\w+)\)\}"
     text = path.read_text("utf-8")
     found = [*re.finditer(asks, text)]
     request = re.search(r"async function onFetch\(\w+\)\{const\{request:(\w+)\}", text)
-    if len(found) != 1 or not request:
+    text, left = re.subn(r'(function shouldDrop\((\w+),\w+\)\{[^{}]*\.includes\("/api/"\))\}',
+                         r"\1&&!fromFile(\2)}", text)
+    if len(found) != 1 or not request or left != 1:
         raise RuntimeError("JupyterLite's service worker no longer answers in the one place that "
                            "police_files() mends: else Firefox's kernels reach every host")
     event, answer = found[0].groups()
