@@ -9,6 +9,22 @@ from conftest import ROOT
 from in_page import build as in_page
 from test_in_page import EXERCISE, Cell
 
+#: What of a cell's HTML must not reach the page, and around it what must.
+RAN = "parent.document.title = document.title = 'ran'"
+MARKUP = f"""<table class="table"><caption>Kept</caption><tr><th scope="col"
+  style="text-align: left" onclick="{RAN}" tabindex="7">head</th></tr></table>
+<details open><summary>more</summary><a href="../02-lora.html">page</a></details>
+<img alt="dot" src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" onerror="{RAN}">
+<img src="x.png" srcset="x.png 2x" onerror="{RAN}"><a href=" java&#10;script:{RAN}">bad</a>
+<iframe srcdoc="<script src='BLOB'></script>"></iframe><a href="https://[">none</a>
+<iframe src="javascript:{RAN}"></iframe><object data="x"></object><embed src="x">
+<meta http-equiv="refresh" content="0; url=elsewhere.html"><base href="https://evil.example/">
+<link rel="stylesheet" href="x.css"><style>body {{ display: none }}</style>
+<form action="elsewhere.html"><button>send</button></form><template><b>in</b></template>
+<svg onload="{RAN}"><a href="javascript:{RAN}"><text>s</text></a><style><img></style></svg>
+<math><mtext><table><mglyph><style><img src=x onerror="{RAN}"></style></mglyph></table></math>
+<p id="over" class="over" style="position: fixed; inset: 0; width: 200vw">over</p>"""
+
 #: In the worker's place: it says what the cell's text names.
 HOSTILE = """const say = (output) => postMessage({ type: "output", output });
 const show = (data, more) => say({ output_type: "display_data", data, ...more });
@@ -39,6 +55,8 @@ const acts = {
     },
     failure: () => postMessage({ type: "done", failure: { name: { a: 1 }, message: "m".repeat(1e6),
         line: 1e9, text: 7, traceback: "t".repeat(1e6) } }),
+    html: () => show({ "text/html": MARKUP.replace("BLOB",
+        URL.createObjectURL(new Blob([RAN], { type: "text/javascript" }))) }),
     flood: () => times(300000, () => say({ output_type: "clear" })),
 };
 onmessage = ({ data }) => {
@@ -63,7 +81,8 @@ def cell(chromium, tmp_path):
         '<div class="cell docutils"><div class="cell_input"><pre>code</pre></div></div>'))
     in_page.add(tmp_path)
     [place] = (tmp_path / in_page.PLACE).iterdir()
-    (place / "worker.js").write_text(HOSTILE)
+    (place / "worker.js").write_text(
+        f"const RAN = {json.dumps(RAN)}, MARKUP = {json.dumps(MARKUP)};\n{HOSTILE}")
     with lite_tools.served(tmp_path) as address, chromium.new_context() as context:
         shown = context.new_page()
         faults = []
@@ -99,6 +118,36 @@ def test_what_is_no_output_is_not_shown(cell):
     shown = cell.run("odd", says="broken down")
     assert "shown" in shown and "nothing" not in shown and "[object" not in shown
     assert "x" in cell.run("text")  # in another worker
+
+
+def test_of_a_cells_html_the_page_takes_what_shows_and_nothing_that_acts(cell):
+    page, asked = cell.box.page, []
+    before = page.title()
+    page.on("request", lambda request: asked.append(request.url))
+    cell.text.fill("html")
+    cell.press("Run")
+    cell.says("Done")
+    page.wait_for_timeout(500)
+    own = ("data:", f"blob:{page.evaluate('location.origin')}/")
+    assert [url for url in asked if "/in-page/" not in url and not url.startswith(own)] == []
+    assert page.title() == before, "a script ran"
+    html = cell.output.locator(".text_html")
+    assert html.evaluate("box => [...new Set([...box.querySelectorAll('*')]"
+                         ".map(({ localName }) => localName))].sort().join(' ')") == (
+        "a caption details img p summary table tbody th tr")
+    assert html.evaluate("box => [...new Set([...box.querySelectorAll('*')]"
+                         ".flatMap((one) => one.getAttributeNames()))].sort().join(' ')") == (
+        "alt class href open scope src style")
+    for kept in ("Kept", "head", "more", "page", "over", "<iframe> is left out"):
+        assert kept in html.text_content()
+    assert html.evaluate("box => [...box.querySelectorAll('[href]')].map((a) => a.pathname)") == [
+        "/book/02-lora.html"]
+    assert html.locator("img[src]").count() == 1
+    assert html.evaluate("""box => {
+        const [all, over] = [box, box.querySelector(".over")].map((one) =>
+            one.getBoundingClientRect());
+        return over.top >= all.top && over.bottom <= all.bottom && over.left >= all.left;
+    }"""), "what is fixed lies over the page"
 
 
 def test_of_a_progress_only_days_of_exercises_are_kept(cell):

@@ -6,11 +6,14 @@ NumPy 2.0 there), so numbers may differ in their last printed digits, and nothin
 
 import hashlib
 import io
+import json
 import os
+import subprocess
 import zipfile
 from urllib.parse import urlsplit
 
 import lite_tools
+import node_js
 import notebooks
 import numpy as np
 import pytest
@@ -266,6 +269,39 @@ def test_a_notebook_that_calls_itself_trusted_runs_nothing_and_reaches_no_other_
         page.wait_for_timeout(1000)
         assert [url for url in asked if url.startswith(elsewhere)] == []
         assert page.evaluate("localStorage.getItem('ran')") is None, "a stored script ran"
+
+
+@pytest.mark.parametrize(("destination", "left_to_the_server"), [
+    ("worker", False), ("sharedworker", False), ("", True), ("script", True)])
+def test_no_worker_gets_its_file_past_the_service_worker(site, destination, left_to_the_server):
+    """Some servers read `api/..%2f` as the folder above; without the policy it reaches any host."""
+    text = (HTML / "lite/service-worker.js").read_text("utf-8")
+    asks = json.dumps({"method": "GET", "destination": destination})
+    script = ("const self = { addEventListener() {} }, BroadcastChannel = class {};"
+              f"{text}\nconst to = new URL('http://a/lite/api/..%2fextensions/x.js');"
+              f"console.log(shouldDrop({asks}, to))")
+    done = subprocess.run([node_js.path(), "-e", script], capture_output=True, check=True)
+    assert json.loads(done.stdout) == left_to_the_server
+
+
+def test_no_notebook_brings_widgets(tmp_path):
+    scripts = "extensions/@jupyter-widgets/jupyterlab-manager/static"
+    call = "i&&await this._loadFromNotebook(e),"
+    (tmp_path / scripts).mkdir(parents=True)
+    file = tmp_path / scripts / "1.a.js"
+    file.write_text(f"try{{{call}this.done()}}catch(e){{}}")
+    lite.distrust_widgets(tmp_path)
+    assert file.read_text() == "try{this.done()}catch(e){}"
+    for text in (file.read_text(), call + call):
+        file.write_text(text)
+        with pytest.raises(RuntimeError, match="distrust_widgets"):
+            lite.distrust_widgets(tmp_path)
+
+
+def test_the_built_widget_manager_loads_none_from_a_notebook(site):
+    scripts = HTML / "lite/extensions/@jupyter-widgets/jupyterlab-manager/static"
+    text = "".join(path.read_text("utf-8") for path in scripts.glob("*.js"))
+    assert text.count("_loadFromNotebook(") == 1, "beside its definition, a call of it"
 
 
 def test_from_disk_the_menu_says_what_to_do(chromium, html):

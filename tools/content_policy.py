@@ -28,8 +28,10 @@ SOURCES = {
     "base-uri": "'none'",
 }
 #: Those of JupyterLite's pages, which compile schemas and Python, make workers and show what cells
-#: made. A notebook that somebody sends may run its scripts there, as in any Jupyter; they can ask
-#: or tell no other host anything. Nor can its cells: Python's worker starts in a blob (early.js),
+#: made. A notebook that somebody sends may run its scripts there, once the reader runs its cells,
+#: as in any Jupyter. They can fetch from no other host, but a policy does not close every way out:
+#: such a script can lead the page to another address, and write into it what it has read. The
+#: cells' Python itself can fetch from no other host either: its worker starts in a blob (early.js),
 #: in Firefox from a file, to which the service worker gives this same policy (under-policy.js).
 JUPYTERLITE = SOURCES | {
     "script-src": "'self' blob: 'unsafe-eval'",

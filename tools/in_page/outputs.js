@@ -9,6 +9,45 @@ function element(name, className = "", text = "") {
 
 const WIDGET = "application/vnd.jupyter.widget-view+json";
 
+function typeset(box) {
+  for (const formula of box.querySelectorAll(".math")) {
+    window.renderMathInElement?.(formula, {
+      delimiters: [{ left: "\\(", right: "\\)", display: false }], throwOnError: false });
+  }
+}
+
+const TAGS = new Set(`a b br caption code col colgroup dd details div dl dt em h1 h2 h3 h4 h5 h6 hr i img
+  kbd li ol p pre s small span strong sub summary sup table tbody td tfoot th thead tr u ul`.split(/\s+/));
+const ATTRIBUTES = new Set(`alt class colspan dir height lang open role rowspan scope start style title
+  width`.split(/\s+/));
+
+/** Whether an attribute of a cell's HTML runs nothing, and leads, where a reader clicks, to a page. */
+function harmless({ localName }, { name, value }) {
+  if (localName === "a" && name === "href") {
+    const to = URL.canParse(value, document.baseURI) && new URL(value, document.baseURI);
+    return ["http:", "https:"].includes(to.protocol);
+  }
+  if (localName === "img" && name === "src") return /^data:image\//i.test(value);
+  return ATTRIBUTES.has(name) || name.startsWith("aria-");
+}
+
+/**
+ * A cell's HTML, of which all is left out that runs, frames, asks, or leads away by itself: the cell may
+ * be a stranger's, in a file of edits, and run because the reader ran one below it.
+ */
+function markup(text) {
+  const { content } = Object.assign(document.createElement("template"), { innerHTML: text });
+  for (const node of content.querySelectorAll("*")) {
+    const { localName } = node;
+    if (!TAGS.has(localName) || !(node instanceof HTMLElement)) {
+      node.replaceWith(["script", "style"].includes(localName) ? "" : `[<${localName}> is left out]`);
+    } else {
+      for (const one of [...node.attributes]) if (!harmless(node, one)) node.removeAttributeNode(one);
+    }
+  }
+  return content;
+}
+
 /** The little Markdown that the course's cells make: paragraphs, code, emphasis, formulas. */
 function markdown(text) {
   const box = element("div", "text_markdown");
@@ -25,10 +64,7 @@ function markdown(text) {
       }
     }
   }
-  for (const formula of box.querySelectorAll(".math")) {
-    window.renderMathInElement?.(formula, {
-      delimiters: [{ left: "\\(", right: "\\)", display: false }], throwOnError: false });
-  }
+  typeset(box);
   return box;
 }
 
@@ -49,7 +85,8 @@ function shown({ data, metadata }, printedAlt) {
     box.append(picture(`data:image/svg+xml,${svg}`, null, printedAlt));
   } else if (data["text/html"]) {
     box.classList.add("text_html");
-    box.innerHTML = data["text/html"];
+    box.append(markup(data["text/html"]));
+    typeset(box);
   } else if (data["text/markdown"]) {
     box.append(markdown(data["text/markdown"]));
   } else {

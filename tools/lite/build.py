@@ -322,6 +322,25 @@ def distrust(folder):
                            "distrust() expects one: look whether it can go, or must be mended")
 
 
+def distrust_widgets(folder):
+    """Let no notebook bring widgets: only what was run here makes one here.
+
+    A stored widget of anywidget carries its script, and ipywidgets 8 restores what a notebook
+    stores whether it is trusted or not. The course's notebooks have none here (`for_browser`).
+    """
+    asks = r"\w&&await this\._loadFromNotebook\(\w\),"
+    count = 0
+    scripts = folder / "extensions/@jupyter-widgets/jupyterlab-manager/static"
+    for path in scripts.glob("*.js"):
+        text, found = re.subn(asks, "", path.read_text("utf-8"))
+        if found:
+            write_whole(path, text)
+            count += found
+    if count != 1:
+        raise RuntimeError(f"ipywidgets loads a notebook's widgets in {count} places; "
+                           "distrust_widgets() expects one: else a stranger's scripts run")
+
+
 #: Before a kernel's script. Nobody's cell may start it as a worker of its own, from its file.
 GUARD = ('if (location.protocol !== "blob:" && /Chrome\\//.test(navigator.userAgent)) '
          'throw new Error("only in a blob: see early.js");\n')
@@ -352,12 +371,17 @@ def start_workers(folder):
 
 
 def police_files(folder):
-    """Let the service worker give the policy to workers that start from files: under-policy.js."""
+    """Let the service worker give the policy to workers that start from files: under-policy.js.
+
+    Those below /api/ too, which it leaves to the server: an address may lead out of there again.
+    """
     path, asks = folder / "service-worker.js", r"&&(\w+)\.respondWith\((\w+)\)\}"
     text = path.read_text("utf-8")
     found = [*re.finditer(asks, text)]
     request = re.search(r"async function onFetch\(\w+\)\{const\{request:(\w+)\}", text)
-    if len(found) != 1 or not request:
+    text, left = re.subn(r'(function shouldDrop\((\w+),\w+\)\{[^{}]*\.includes\("/api/"\))\}',
+                         r"\1&&!fromFile(\2)}", text)
+    if len(found) != 1 or not request or left != 1:
         raise RuntimeError("JupyterLite's service worker no longer answers in the one place that "
                            "police_files() mends: else Firefox's kernels reach every host")
     event, answer = found[0].groups()
@@ -439,6 +463,7 @@ def make(folder):
             raise RuntimeError(f"JupyterLite failed:\n{(done.stdout + done.stderr)[-3000:]}")
     mend(folder)
     distrust(folder)
+    distrust_widgets(folder)
     start_workers(folder)
     police_files(folder)
     pages = [path.relative_to(ROOT).as_posix() for path in book_files()

@@ -3,9 +3,11 @@
    from a file comes under no page's policy, but under that of its file's answer. So do the kernels of
    Firefox, which early.js leaves files; here each gets the policy, and may start workers of its own
    only from this folder, where they get it too. */
-async function underPolicy({ destination }, answer) {
+const fromFile = ({ destination }) => /worker$/.test(destination);
+
+async function underPolicy(request, answer) {
   const found = await answer;
-  if (!/worker$/.test(destination)) return found;
+  if (!fromFile(request)) return found;
   const headers = new Headers(found.headers), { status, statusText } = found;
   headers.set("Content-Security-Policy",
     POLICY.replace("worker-src 'self'", `worker-src ${registration.scope}`));
