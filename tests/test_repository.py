@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import subprocess
+import sys
 import tomllib
 import zipfile
 
@@ -119,6 +120,19 @@ def test_a_vendored_file_that_changed_under_its_version_is_refused(tmp_path, mon
     with pytest.raises(SystemExit, match="x.js"):
         vendor.refresh(manifest)
     assert not (tmp_path / "x.js").exists()
+
+
+def test_a_vendored_file_changed_with_its_hash_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(vendor, "VENDOR", tmp_path)
+    monkeypatch.setattr(vendor, "MANIFEST", tmp_path / "vendor.json")
+    monkeypatch.setattr(sys, "argv", ["vendor.py", "--fresh"])
+    (tmp_path / "x.js").write_text("theirs")
+    file = {"path": "anywidget/__init__.py", "sha256": vendor.sha256(tmp_path / "x.js")}
+    vendor.MANIFEST.write_text(json.dumps({"anywidget": {
+        "version": vendor.metadata.version("anywidget"), "from": "pypi", "files": {"x.js": file}}}))
+    vendor.main()
+    assert "theirs" not in (tmp_path / "x.js").read_text("utf-8")
+    assert file["sha256"] not in vendor.MANIFEST.read_text("utf-8")
 
 
 def test_vendored_files_are_as_pinned():

@@ -1,6 +1,7 @@
 """Re-make vendor/ from the packages that its files come from, or verify it against their hashes.
 
     python tools/vendor.py            fetch the pinned packages and copy their files anew
+    python tools/vendor.py --fresh    likewise, and trust no hash there: then see git diff vendor
     python tools/vendor.py --check    compare the committed files with vendor/vendor.json, offline
 
 The built book loads no script or font from another host, so what a browser needs is kept here:
@@ -132,6 +133,13 @@ def refresh(manifest):
     write_whole(MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
+def without_hashes(manifest):
+    """Trust none: who changes a file and its hash together has the packages against them."""
+    for entry in manifest.values():
+        for file in entry["files"].values():
+            file.pop("sha256", None)
+
+
 def problems(manifest):
     """One line for each vendored file that is missing, changed or not listed."""
     listed = {target: file["sha256"] for entry in manifest.values()
@@ -150,9 +158,14 @@ def problems(manifest):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="only compare hashes, offline")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true", help="only compare hashes, offline")
+    what.add_argument("--fresh", action="store_true", help="take no hash from vendor.json")
+    chosen = parser.parse_args()
     manifest = json.loads(MANIFEST.read_text("utf-8"))
-    if not parser.parse_args().check:
+    if chosen.fresh:
+        without_hashes(manifest)
+    if not chosen.check:
         refresh(manifest)
     found = list(problems(manifest))
     if found:
