@@ -82,8 +82,8 @@ ROWS = (
         "four thin matrices", CONVOLUTION, "one of them zero", "none", "yes", "2108.06098",
         InPeft("LoHaConfig")),
     Row("LoKr", "a Kronecker product", (r"\Delta W = s\,C \otimes (B A)",),
-        "C, B, A", CONVOLUTION, "C = 0", "C repeats over all blocks", "yes", "2309.14859",
-        InPeft("LoKrConfig")),
+        "C, B, A", CONVOLUTION, "C = 0", "BA stands in every block, times an entry of C", "yes",
+        "2309.14859", InPeft("LoKrConfig")),
     Row("BOFT", "OFT as a product of sparse rotations, as in a fast Fourier transform", (
             r"W' = \operatorname{diag}(c)\,W R^\top",
             r"R = R_m \cdots R_1,\ R_i = P_i D_i P_i^\top",
@@ -102,7 +102,8 @@ ROWS = (
         "2602.04118", InPeft("TinyLoraConfig"), "√Σ on both sides of the sum; v = 0 at the start"),
     Row("BitFit", "biases alone", (r"h = x W^\top + b + \Delta b",),
         "biases", "wherever there are some", "as pretrained", "none", "is merged already",
-        "2106.10199", None, 'no; bias="all" of LoraConfig trains them beside LoRA'),
+        "2106.10199", InPeft("BeftConfig"),
+        'on chosen layers; bias="all" of LoraConfig trains them beside LoRA'),
     Row("LISA", "full fine-tuning of γ layers, drawn anew every K steps", (
             r"W_\ell \leftarrow W_\ell - \eta\,[\ell \in S]\,u_\ell",
             r"S \subset \{1, \dots, L\},\ |S| = \gamma", r"u_\ell \text{: AdamW's step}"),

@@ -431,7 +431,7 @@ def a_step_of_the_rate_does_more(record: Record) -> str:
             f"the gain is {clear:.1f} standard errors, and {claims.CLEAR:g} are asked for")
     other, doubt = against(high)
     return (f"With the rate {tried[at - 1]:g} instead of {rate:g}, LoRA's test loss is {cost:.3f} "
-            f"higher. The best method of its size gains {gap:.3f}, which is less by {clear:.0f} "
+            f"higher. The best method of its size gains {gap:.3f}, which is less by {clear:.1f} "
             f"standard errors. On the other side, at {tried[at + 1]:g}, the loss is {other:.3f} "
             f"higher, which is {doubt:.1f} standard errors more than the gain"
             + " and decides nothing" * (abs(doubt) < claims.CLEAR))
@@ -446,7 +446,7 @@ def few_numbers_learn_less(record: Record) -> str:
         raise claims.ClaimFails("LoReFT is to be no better than VeRA, and is better")
     return (f"VeRA with {few[0]['trainable']:,} numbers reaches {few[0]['best_test']:.3f} and "
             f"(IA)³ with {few[1]['trainable']:,} {few[1]['best_test']:.3f}; the methods of LoRA's "
-            f"size that change weights are ahead, by {lead:.0f} standard errors or more. But "
+            f"size that change weights are ahead, by {lead:.1f} standard errors or more. But "
             f"numbers are not all: LoReFT, which edits activations, has {few[2]['trainable']:,} "
             f"and reaches {few[2]['best_test']:.3f}, no better than VeRA")
 

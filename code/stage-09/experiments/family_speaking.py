@@ -192,7 +192,7 @@ def vera_forgets_most(record: Record) -> str:
             f"that of {_label(nearest)} ({nearest['general']:.2f}), and is so by {least:.1f} "
             f"standard errors; {claims.CLEAR:g} are asked for")
     return (f"VeRA's loss on what the model said before is {vera['general']:.2f}, that of plain "
-            f"LoRA {plain['general']:.2f}; VeRA is {least:.0f} standard errors or more behind each "
+            f"LoRA {plain['general']:.2f}; VeRA is {least:.1f} standard errors or more behind each "
             "of the others")
 
 
