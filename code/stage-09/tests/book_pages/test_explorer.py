@@ -507,13 +507,13 @@ def test_hostile_configs_are_refused_in_plain_words(memory, tmp_path):
             ("hidden_size", 4096.5, "must be a positive integer"),
             ("hidden_size", 10**400, "must be a positive integer"),
             ("num_attention_heads", 33, "must be a whole number"),
-            ("num_hidden_layers", 10**9, "too large"),
-            ("vocab_size", 2**53 - 1, "whole number|too large"),
+            ("num_hidden_layers", 10**9, "larger than"),
+            ("vocab_size", 2**53 - 1, "larger than"),
         ]},
     }
     for text in cases:  # Python refuses the same
         with pytest.raises((ValueError, TypeError, AttributeError, OverflowError)):
-            if len(text) > 100_000 or "too large" in cases[text]:
+            if len(text) > 100_000:
                 raise ValueError("only the page has a limit")
             accounting.read_model(json.loads(text))
     answers = paste(tmp_path, memory, list(cases))

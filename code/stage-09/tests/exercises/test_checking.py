@@ -152,6 +152,7 @@ def test_an_endless_loop_ends(monkeypatch, endless):
     assert report.diagnosis.mistake == "too-long" and "in endless" in report.diagnosis.seen
     assert report.status == "failed"
     assert sys.gettrace() is None
+    monkeypatch.undo()  # a busy machine may take longer for what does end
     assert verdict(lambda trial: trial.call(trial.student, trial.normal(2)), lambda x: x).passed
 
 
@@ -248,6 +249,7 @@ def test_a_loop_that_gets_around_the_limit_ends(monkeypatch, endless):
         assert report.diagnosis.mistake == "too-long" and report.status == "failed"
         assert sys.gettrace() is None
     before = threading.active_count()
+    monkeypatch.undo()  # a busy machine may take longer for what does end
     assert verdict(lambda trial: trial.call(trial.student, trial.normal(2)), lambda x: x).passed
     assert threading.active_count() == before
 
