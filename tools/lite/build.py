@@ -277,6 +277,17 @@ def compiled(files):
     return folder
 
 
+def replaced(paths, asks, new):
+    """Replace a pattern in files that then change whole; in how many places it stood."""
+    count = 0
+    for path in paths:
+        text, found = re.subn(asks, new, path.read_text("utf-8"))
+        if found:
+            write_whole(path, text)
+            count += found
+    return count
+
+
 def mend(folder):
     """Let Python read and write .json files as the text that they are.
 
@@ -287,13 +298,7 @@ def mend(folder):
     asks = (r"""\w+\.hasFormat\(\w+,"json"\)\|\|"""
             r"""-1!==\(null==(\w+)\?void 0:\1\.indexOf\("json"\)\)\|\|"""
             r"""(\w+)\.match\(/\\\.\(ipynb\|\[\^/\]\*json\[\^/\]\*\)\$/\)""")
-    count = 0
-    for path in folder.rglob("*.js"):
-        text, found = re.subn(asks, r'\2.endsWith(".ipynb")', path.read_text("utf-8"))
-        if found:
-            write_whole(path, text)
-            count += found
-    if not count:
+    if not replaced(folder.rglob("*.js"), asks, r'\2.endsWith(".ipynb")'):
         raise RuntimeError("JupyterLite no longer has the test for JSON files that mend() mends: "
                            "can a .json file be written twice now? Then mend() can go")
     path = folder / "jupyter-lite.json"
@@ -311,12 +316,7 @@ def distrust(folder):
     JupyterLite 0.6.4 has no server, and believes the file.
     """
     asks = r"""this\.trusted=!!this\.getMetadata\("trusted"\)\|\|!!(\w+)\.trusted"""
-    count = 0
-    for path in (folder / "build").glob("*.js"):
-        text, found = re.subn(asks, r"this.trusted=!!\1.trusted", path.read_text("utf-8"))
-        if found:
-            write_whole(path, text)
-            count += found
+    count = replaced((folder / "build").glob("*.js"), asks, r"this.trusted=!!\1.trusted")
     if count != 1:
         raise RuntimeError(f"JupyterLite reads in {count} places what a cell says of its trust; "
                            "distrust() expects one: look whether it can go, or must be mended")
@@ -329,14 +329,8 @@ def distrust_widgets(folder):
     stores whether it is trusted or not. The course's notebooks have none here (`for_browser`).
     """
     asks = r"\w&&await this\._loadFromNotebook\(\w\),"
-    count = 0
     scripts = folder / "extensions/@jupyter-widgets/jupyterlab-manager/static"
-    for path in scripts.glob("*.js"):
-        text, found = re.subn(asks, "", path.read_text("utf-8"))
-        if found:
-            write_whole(path, text)
-            count += found
-    if count != 1:
+    if (count := replaced(scripts.glob("*.js"), asks, "")) != 1:
         raise RuntimeError(f"ipywidgets loads a notebook's widgets in {count} places; "
                            "distrust_widgets() expects one: else a stranger's scripts run")
 

@@ -206,14 +206,16 @@ def _errors(distance: float) -> str:
     return f"{distance:.1f} standard errors"
 
 
-def _losses(*entries: Entry, key: str = "best_test") -> str:
-    words = [f"{entry[key]:.2f}" for entry in entries]
+def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _losses(*entries: Entry, key: str = "best_test") -> str:
+    return _listed([f"{entry[key]:.2f}" for entry in entries])
 
 
 def _counts(entries: Sequence[Entry]) -> str:
-    words = [f"{entry['trainable']:,}" for entry in entries]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return _listed([f"{entry['trainable']:,}" for entry in entries])
 
 
 MIDDLE = {method: size for method, (_, _, size, _) in METHODS.items()}

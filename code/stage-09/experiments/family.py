@@ -369,6 +369,11 @@ def _label(entry: claims.Entry) -> str:
     return METHODS[entry["method"]].label
 
 
+def _best(record: Record) -> claims.Entry:
+    """The method of LoRA's size with the lowest loss."""
+    return min((record(method) for method in EQUAL), key=lambda entry: entry["best_test"])
+
+
 def _error(*entries: claims.Entry) -> float:
     """Standard error of a sum or difference of these means."""
     return hypot(*(entry["best_test_sd"] / sqrt(entry["seeds"]) for entry in entries))
@@ -376,8 +381,7 @@ def _error(*entries: claims.Entry) -> float:
 
 def tuned_lora_is_close(record: Record) -> str:
     """Tuned plain LoRA is within 2 % of the best method of its size."""
-    plain = record("lora")
-    best = min((record(method) for method in EQUAL), key=lambda entry: entry["best_test"])
+    plain, best = record("lora"), _best(record)
     gap, limit = plain["best_test"] - best["best_test"], CLOSE * best["best_test"]
     error = _error(plain, best)
     if not limit - gap >= claims.CLEAR * error:
@@ -410,8 +414,7 @@ def a_step_of_the_rate_does_more(record: Record) -> str:
 
     Both are of test losses. The cost is that of the sweep's three seeds, whichever seeds are asked.
     """
-    plain = record("lora")
-    best = min((record(method) for method in EQUAL), key=lambda entry: entry["best_test"])
+    plain, best = record("lora"), _best(record)
     gap = plain["best_test"] - best["best_test"]
     rate = chosen_rate(record.rows, record.target, "lora")  # a worse one on each side
     tried = [lr for lr in GRID if lr in swept(record.rows, record.target, "lora")]
