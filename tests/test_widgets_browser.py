@@ -15,8 +15,9 @@ from playwright.sync_api import expect
 
 import peft
 from book_pages import clues
-from book_pages.widgets import answers, explorer, faults, outlier, seeds, update
+from book_pages.widgets import answers, explorer, faults, outlier, parsons, seeds, update
 from exercises.ex6_qlora.levels import NF4
+from exercises.parsons import Puzzle
 from experiments.update import load_update
 from real_models import accounting
 
@@ -26,6 +27,11 @@ TOLERATED = {"[anywidget] Failed to initialize model."}
 LEVELS = {"NF4": NF4, "even levels": np.arange(-7, 8) / 7}
 LOSSES = {"lora": [1.701, 1.722, 1.744, 1.713], "dora": [1.71, 1.7, 1.7573, 1.7021],
           "ia3": [2.00, 2.10, 2.05, 2.20]}
+PUZZLES = [Puzzle("room", "Layer.forward", "def forward(self, x):",
+                  ["a = x + 1", "b = x * 2", "c = a <b> b", "return c"],
+                  [(0, 2, "a"), (1, 2, "b"), (0, 3, ""), (1, 3, ""), (2, 3, "c")],
+                  [(1, "b = x / 2", "<i>half</i> of it.")]),
+           Puzzle("room", "Layer.backward", "def backward(self, G):", ["return G"], [], [])]
 LOOKS = list(product(["light", "dark"], SIZES))
 
 
@@ -69,7 +75,8 @@ def widgets():
             "runs": recorded_runs(), "memory": explorer.memory_explorer(),
             "answers": speaking_answers(), "outlier": outlier.OutlierExplorer(LEVELS),
             "seeds": seeds.SeedExplorer(LOSSES), "update": update.UpdateExplorer(load_update()),
-            "faults": faults.fault_finder()}
+            "faults": faults.fault_finder(),
+            "parsons": parsons.ParsonsProblem(PUZZLES)}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +127,7 @@ def open_page(chromium, address):
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or trouble.append(request.url))
         page.goto(address)
-        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 11")
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 12")
         return page
 
     yield open_
@@ -561,6 +568,54 @@ def test_each_draw_of_seeds_is_shown_in_its_order(open_page):
             page.evaluate("frame()")
 
 
+# ------------------------------------------------------------------------------------ parsons
+
+
+def test_lines_are_put_in_order_by_keyboard_and_each_fault_is_told_at_its_line(open_page):
+    page = open_page("light", "phone")
+
+    def press(name, line):
+        page.locator(f"#parsons [data-name={name}][data-line='{line}']").press("Enter")
+        page.evaluate("frame()")
+
+    def said():
+        page.locator("#parsons [data-name=check]").press("Enter")
+        reply = page.locator("#parsons .pw-reply").text_content()
+        wrong = page.locator("#parsons .pw-wrong").all()
+        assert [f"Line {1 + int(item.evaluate('i => [...i.parentNode.children].indexOf(i)'))}."
+                for item in wrong] == re.findall(r"^Line \d\.", reply)
+        return reply
+
+    expect(page.locator("#parsons [data-name=check]")).to_be_disabled()
+    press("take", 2)
+    assert "it uses a" in said()
+    press("take", 0)
+    press("up", 0)
+    assert "it uses b" in said()
+    press("take", 4)  # the wrong line
+    press("up", 4)
+    assert page.evaluate("document.activeElement.dataset.line") == "4"  # the focus went along
+    assert said().startswith("Line 2. ") and "<i>half</i> of it." in said()
+    press("back", 4)
+    press("take", 3)
+    press("take", 1)
+    assert "Too early: the method ends here" not in said() and "it uses b" in said()
+    press("up", 1)
+    press("up", 1)
+    press("up", 1)  # now the first: as good as the solution's own order
+    assert said().startswith("Right") and "<b>" in page.locator("#parsons").text_content()
+    page.locator("#parsons label", has_text="backward").click()
+    page.evaluate("frame()")
+    press("take", 0)
+    assert said().startswith("Right")
+    page.locator("#parsons label", has_text="forward").click()
+    page.evaluate("frame()")
+    assert page.locator("#parsons ol").first.locator("li").count() == 4  # what was done is kept
+    page.locator("#parsons [data-name=again]").click()
+    page.evaluate("frame()")
+    assert page.locator("#parsons ol").first.locator("li").count() == 0
+
+
 # ------------------------------------------------------------------------------------- update
 
 
@@ -668,12 +723,12 @@ def test_first_answers_are_kept_and_the_next_case_is_a_new_one(open_page, widget
     pick(page, first["fault"])
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 11")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 12")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 2 of")
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.evaluate("localStorage.setItem('peft-book-faults', '[damaged')")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 11")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 12")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 1 of")
 
 
