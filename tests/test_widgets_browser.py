@@ -610,10 +610,10 @@ def test_lines_are_put_in_order_by_keyboard_and_each_fault_is_told_at_its_line(o
     assert said().startswith("Right")
     page.locator("#parsons label", has_text="forward").click()
     page.evaluate("frame()")
-    assert page.locator("#parsons ol").first.locator("li").count() == 4  # what was done is kept
+    assert page.locator("#parsons ol").last.locator("li").count() == 4  # what was done is kept
     page.locator("#parsons [data-name=again]").click()
     page.evaluate("frame()")
-    assert page.locator("#parsons ol").first.locator("li").count() == 0
+    assert page.locator("#parsons ol").last.locator("li").count() == 0
 
 
 # ------------------------------------------------------------------------------------- update

@@ -49,7 +49,7 @@ function render({ model, el }) {
 
   function line(index, tools) {
     return h("li", { "data-line": index },
-      h("pre", {}, puzzles[get("puzzle")].lines[index]), ...tools);
+      h("pre", {}, puzzles[get("puzzle")].lines[index]), h("span", {}, tools));
   }
 
   function moved(at, to) {
@@ -90,9 +90,10 @@ function render({ model, el }) {
 
   const root = widgetRoot("Put the lines in order", which,
     h("div", { class: "pw-lines" },
-      h("div", {}, h("p", { id: `${prefix}-yours` }, "Your method"), head, taken,
-        h("div", { class: "pw-row" }, check, again), reply),
-      h("div", {}, h("p", { id: `${prefix}-pool` }, "Lines to take, some of them wrong"), pool)));
+      h("div", {}, h("p", { id: `${prefix}-pool`, class: "pw-title" },
+        "Lines to take, some of them wrong"), pool),
+      h("div", {}, h("p", { id: `${prefix}-yours`, class: "pw-title" }, "Your method"), head, taken,
+        h("div", { class: "pw-row" }, check, again), reply)));
   el.append(root);
   draw();
   const redraw = oncePerFrame(draw);

@@ -11,7 +11,7 @@ from book_pages.widgets import explorer
 _STYLE = """
 .peft-widget .pw-lines { display: grid; gap: 0.9rem 1.5rem; margin-top: 1rem; }
 .peft-widget .pw-lines > div { min-width: 0; }
-.peft-widget .pw-lines p { margin: 0 0 0.3rem; font-size: 0.875rem; font-weight: 600;
+.peft-widget .pw-lines .pw-title { margin: 0 0 0.3rem; font-size: 0.875rem; font-weight: 600;
   color: var(--ink); }
 .peft-widget .pw-lines ol { list-style: none; margin: 0; padding: 0; }
 .peft-widget .pw-lines li { display: flex; flex-wrap: wrap; align-items: center; gap: 0.25rem;
@@ -21,6 +21,8 @@ _STYLE = """
 .peft-widget .pw-lines pre { flex: 1 1 14rem; min-width: 0; margin: 0; padding: 0; border: 0;
   background: none; color: var(--ink); font-size: 0.8125rem; line-height: 1.35;
   white-space: pre-wrap; overflow-wrap: anywhere; }
+.peft-widget .pw-lines .pw-head { margin: 0 0 0.35rem; }
+.peft-widget .pw-lines li > span { display: flex; gap: 0.25rem; margin-left: auto; }
 .peft-widget .pw-lines .pw-button { padding: 0.1rem 0.55rem; min-width: 2rem; }
 .peft-widget .pw-reply { margin-top: 0.8rem; min-height: 4.5rem; }
 @container (min-width: 46rem) { .peft-widget .pw-lines { grid-template-columns: 1fr 1fr; } }
