@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 
 import peft
 from book_pages import clues
-from book_pages.widgets import answers, explorer, faults, outlier, parsons, seeds, update
+from book_pages.widgets import answers, explorer, faults, outlier, parsons, seeds, signal, update
 from exercises.ex6_qlora.levels import NF4
 from exercises.parsons import Puzzle
 from experiments.update import load_update
@@ -76,7 +76,7 @@ def widgets():
             "answers": speaking_answers(), "outlier": outlier.OutlierExplorer(LEVELS),
             "seeds": seeds.SeedExplorer(LOSSES), "update": update.UpdateExplorer(load_update()),
             "faults": faults.fault_finder(),
-            "parsons": parsons.ParsonsProblem(PUZZLES)}
+            "parsons": parsons.ParsonsProblem(PUZZLES), "signal": signal.SignalExplorer()}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def open_page(chromium, address):
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or trouble.append(request.url))
         page.goto(address)
-        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 12")
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 13")
         return page
 
     yield open_
@@ -616,6 +616,38 @@ def test_lines_are_put_in_order_by_keyboard_and_each_fault_is_told_at_its_line(o
     assert page.locator("#parsons ol").last.locator("li").count() == 0
 
 
+# ------------------------------------------------------------------------------------- signal
+
+
+def test_what_passes_the_bottleneck_is_what_the_adapter_computes(open_page):
+    widget = signal.SignalExplorer()
+    adapters = {}
+    for m in (1, 4, 8):
+        adapters[m] = peft.Adapter(signal.WIDTH, m, dtype=np.float64, rng=0)
+        adapters[m].W_down[...] = widget.arrays["down"][:, :m]
+        adapters[m].W_up[...] = widget.arrays["up"][:m]
+    page = open_page("dark", "phone")
+    page.locator("#signal summary").click()
+    for m, token, offset in product((1, 4, 8), (1, 32), (0, 0.5, 16)):
+        move(page, "signal", "units", m - 1)
+        move(page, "signal", "token", token - 1)
+        page.locator("#signal label", has_text=re.compile(f"^{offset}$")).click()
+        page.evaluate("frame()")
+        x = widget.arrays["noise"] + offset * widget.arrays["common"]  # (tokens, d)
+        h = adapters[m].forward(x)
+        active = adapters[m].cache["activated"] > 0  # (tokens, m)
+        words = page.locator("#signal .pw-headline").text_content().replace("\u00a0", " ")
+        assert words.startswith(f"{active[token - 1].sum()} of {m}units"), words
+        share = np.linalg.norm((h - x)[token - 1]) / np.linalg.norm(x[token - 1])
+        assert float(re.search(r"is ([\d.]+) %", words)[1]) == pytest.approx(100 * share, rel=6e-3)
+        dead = int((~active.any(axis=0)).sum())
+        assert page.locator("#signal .pw-never", has_text="dead").count() == dead
+        assert (f". {dead} of {m}" in words) == bool(dead)
+        rows = page.locator("#signal tbody tr").all()
+        assert [int(row.locator("td").last.text_content().split()[0]) for row in rows] \
+            == active.sum(axis=0).tolist()
+
+
 # ------------------------------------------------------------------------------------- update
 
 
@@ -723,12 +755,12 @@ def test_first_answers_are_kept_and_the_next_case_is_a_new_one(open_page, widget
     pick(page, first["fault"])
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 12")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 13")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 2 of")
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.evaluate("localStorage.setItem('peft-book-faults', '[damaged')")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 12")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 13")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 1 of")
 
 
