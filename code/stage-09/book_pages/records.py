@@ -40,7 +40,8 @@ def same_model(*settings: tuple[str, int], names: int = 6) -> HTML:
         ["model", "trained numbers", "loss on new Icelandic names", "names that it makes up"],
         [[who, f"{trained:,}", f"{loss:.2f}", ", ".join(made[:names])]
          for who, trained, loss, made in rows],
-        caption="The same model, the same task; losses in nats per character, means of five seeds")
+        caption="The same model, the same task; losses in nats per character, means of five seeds, "
+                "each at the rate that was swept for its method")
 
 
 def rates(methods: Iterable[str]) -> HTML:
