@@ -15,8 +15,19 @@ from playwright.sync_api import expect
 
 import peft
 from book_pages import clues
-from book_pages.widgets import answers, explorer, faults, outlier, seeds, update
+from book_pages.widgets import (
+    answers,
+    explorer,
+    faults,
+    mass,
+    outlier,
+    parsons,
+    seeds,
+    signal,
+    update,
+)
 from exercises.ex6_qlora.levels import NF4
+from exercises.parsons import Puzzle
 from experiments.update import load_update
 from real_models import accounting
 
@@ -26,6 +37,11 @@ TOLERATED = {"[anywidget] Failed to initialize model."}
 LEVELS = {"NF4": NF4, "even levels": np.arange(-7, 8) / 7}
 LOSSES = {"lora": [1.701, 1.722, 1.744, 1.713], "dora": [1.71, 1.7, 1.7573, 1.7021],
           "ia3": [2.00, 2.10, 2.05, 2.20]}
+PUZZLES = [Puzzle("room", "Layer.forward", "def forward(self, x):",
+                  ["a = x + 1", "b = x * 2", "c = a <b> b", "return c"],
+                  [(0, 2, "a"), (1, 2, "b"), (0, 3, ""), (1, 3, ""), (2, 3, "c")],
+                  [(1, "b = x / 2", "<i>half</i> of it.")]),
+           Puzzle("room", "Layer.backward", "def backward(self, G):", ["return G"], [], [])]
 LOOKS = list(product(["light", "dark"], SIZES))
 
 
@@ -69,7 +85,9 @@ def widgets():
             "runs": recorded_runs(), "memory": explorer.memory_explorer(),
             "answers": speaking_answers(), "outlier": outlier.OutlierExplorer(LEVELS),
             "seeds": seeds.SeedExplorer(LOSSES), "update": update.UpdateExplorer(load_update()),
-            "faults": faults.fault_finder()}
+            "faults": faults.fault_finder(),
+            "parsons": parsons.ParsonsProblem(PUZZLES), "signal": signal.SignalExplorer(),
+            "mass": mass.MassExplorer()}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +138,7 @@ def open_page(chromium, address):
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or trouble.append(request.url))
         page.goto(address)
-        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 11")
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 14")
         return page
 
     yield open_
@@ -561,6 +579,112 @@ def test_each_draw_of_seeds_is_shown_in_its_order(open_page):
             page.evaluate("frame()")
 
 
+# ------------------------------------------------------------------------------------ parsons
+
+
+def test_lines_are_put_in_order_by_keyboard_and_each_fault_is_told_at_its_line(open_page):
+    page = open_page("light", "phone")
+
+    def press(name, line):
+        page.locator(f"#parsons [data-name={name}][data-line='{line}']").press("Enter")
+        page.evaluate("frame()")
+
+    def said():
+        page.locator("#parsons [data-name=check]").press("Enter")
+        reply = page.locator("#parsons .pw-reply").text_content()
+        wrong = page.locator("#parsons .pw-wrong").all()
+        assert [f"Line {1 + int(item.evaluate('i => [...i.parentNode.children].indexOf(i)'))}."
+                for item in wrong] == re.findall(r"^Line \d\.", reply)
+        return reply
+
+    expect(page.locator("#parsons [data-name=check]")).to_be_disabled()
+    press("take", 2)
+    assert "it uses a" in said()
+    press("take", 0)
+    press("up", 0)
+    assert "it uses b" in said()
+    press("take", 4)  # the wrong line
+    press("up", 4)
+    assert page.evaluate("document.activeElement.dataset.line") == "4"  # the focus went along
+    assert said().startswith("Line 2. ") and "<i>half</i> of it." in said()
+    press("back", 4)
+    press("take", 3)
+    press("take", 1)
+    assert "Too early: the method ends here" not in said() and "it uses b" in said()
+    press("up", 1)
+    press("up", 1)
+    press("up", 1)  # now the first: as good as the solution's own order
+    assert said().startswith("Right") and "<b>" in page.locator("#parsons").text_content()
+    page.locator("#parsons label", has_text="backward").click()
+    page.evaluate("frame()")
+    press("take", 0)
+    assert said().startswith("Right")
+    page.locator("#parsons label", has_text="forward").click()
+    page.evaluate("frame()")
+    assert page.locator("#parsons ol").last.locator("li").count() == 4  # what was done is kept
+    page.locator("#parsons [data-name=again]").click()
+    page.evaluate("frame()")
+    assert page.locator("#parsons ol").last.locator("li").count() == 0
+
+
+# ------------------------------------------------------------------------------------- signal
+
+
+def test_what_passes_the_bottleneck_is_what_the_adapter_computes(open_page):
+    widget = signal.SignalExplorer()
+    adapters = {}
+    for m in (1, 4, 8):
+        adapters[m] = peft.Adapter(signal.WIDTH, m, dtype=np.float64, rng=0)
+        adapters[m].W_down[...] = widget.arrays["down"][:, :m]
+        adapters[m].W_up[...] = widget.arrays["up"][:m]
+    page = open_page("dark", "phone")
+    page.locator("#signal summary").click()
+    for m, token, offset in product((1, 4, 8), (1, 32), (0, 0.5, 16)):
+        move(page, "signal", "units", m - 1)
+        move(page, "signal", "token", token - 1)
+        page.locator("#signal label", has_text=re.compile(f"^{offset}$")).click()
+        page.evaluate("frame()")
+        x = widget.arrays["noise"] + offset * widget.arrays["common"]  # (tokens, d)
+        h = adapters[m].forward(x)
+        active = adapters[m].cache["activated"] > 0  # (tokens, m)
+        words = page.locator("#signal .pw-headline").text_content().replace("\u00a0", " ")
+        assert words.startswith(f"{active[token - 1].sum()} of {m}units"), words
+        share = np.linalg.norm((h - x)[token - 1]) / np.linalg.norm(x[token - 1])
+        assert float(re.search(r"is ([\d.]+) %", words)[1]) == pytest.approx(100 * share, rel=6e-3)
+        dead = int((~active.any(axis=0)).sum())
+        assert page.locator("#signal .pw-never", has_text="dead").count() == dead
+        assert (f". {dead} of {m}" in words) == bool(dead)
+        rows = page.locator("#signal tbody tr").all()
+        assert [int(row.locator("td").last.text_content().split()[0]) for row in rows] \
+            == active.sum(axis=0).tolist()
+
+
+# --------------------------------------------------------------------------------------- mass
+
+
+def test_the_map_with_a_prefix_is_the_split_softmax(open_page):
+    widget = mass.MassExplorer()
+    page = open_page("light", "phone")
+    page.locator("#mass summary").click()
+    for layer, head, length, score in ((1, 1, 4, 0), (3, 4, 20, -8), (2, 3, 1, 8), (1, 2, 0, 3.5)):
+        for name, place in (("layer", layer), ("head", head)):
+            page.locator(f"#mass [data-name={name}][value='{place}'] + label").click()
+        for name, value in (("length", length), ("score", score)):
+            page.locator(f"#mass input[data-name={name}]").fill(str(value))
+        page.evaluate("frame()")
+        share = widget.mass(length, score)[layer - 1, head - 1]  # (T,)
+        rows = page.locator("#mass tbody tr").all()
+        shown = [float(row.locator("td").first.text_content().split()[0]) for row in rows]
+        assert shown == pytest.approx(100 * share, rel=6e-3, abs=1e-6)
+        opacity = page.locator("#mass svg rect:not(.pw-hidden)").evaluate_all(
+            "all => all.map((one) => Number(one.getAttribute('fill-opacity')))")
+        weights = (1 - share)[:, None] * widget.weights[layer - 1, head - 1]
+        seen = [value for t, row in enumerate(weights) for value in (share[t], *row[:t + 1])]
+        assert opacity == pytest.approx(seen, abs=1e-3)
+        words = page.locator("#mass .pw-headline").text_content()
+        assert ("keys of zeros" in words) == (score == 0)
+
+
 # ------------------------------------------------------------------------------------- update
 
 
@@ -668,12 +792,12 @@ def test_first_answers_are_kept_and_the_next_case_is_a_new_one(open_page, widget
     pick(page, first["fault"])
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 11")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 14")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 2 of")
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.evaluate("localStorage.setItem('peft-book-faults', '[damaged')")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 11")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 14")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 1 of")
 
 

@@ -40,8 +40,8 @@ def listed(mistakes: list[str | Mistake]) -> Iterator[tuple[str, Mistake]]:
             yield test, entry
 
 
-def patched(room: str, mistake: Mistake) -> dict[str, Any]:
-    """The namespace of the room's solution.py with the edits made, each on what the last one left.
+def source_of(room: str, mistake: Mistake | None = None) -> str:
+    """The text of the room's solution.py with the edits made, each on what the last one left.
 
     Raises
     ------
@@ -49,14 +49,19 @@ def patched(room: str, mistake: Mistake) -> dict[str, Any]:
         A text to be replaced does not stand there exactly once.
     """
     source = (Path(__file__).parent / room / "solution.py").read_text("utf-8")
-    for old, new in mistake.edits.items():
+    for old, new in (mistake.edits if mistake else {}).items():
         if (times := source.count(old)) != 1:
             raise ValueError(f"{mistake.name} in {room}/mistakes.py replaces {old!r}, which stands "
                              f"{times} times in solution.py; give a text that stands there once")
         line = source[:source.index(old)].rpartition("\n")[2]
         indent = line[:len(line) - len(line.lstrip())]
         source = source.replace(old, new.replace("\n", "\n" + indent))
-    file = f"{room}/solution.py with {mistake.name}"
+    return source
+
+
+def patched(room: str, mistake: Mistake) -> dict[str, Any]:
+    """The namespace of `source_of` the room and the mistake. ValueError as there."""
+    source, file = source_of(room, mistake), f"{room}/solution.py with {mistake.name}"
     linecache.cache[file] = len(source), None, source.splitlines(True), file  # reports show lines
     namespace = {"__name__": f"exercises.{room}.solution"}
     exec(compile(source, file, "exec"), namespace)
