@@ -92,8 +92,9 @@ def latency_words(record: dict[str, Any]) -> str:
             f"{more(small, 'adapters')} more than the merged model; at {last} it is "
             f"{more(large, 'lora')} and {more(large, 'adapters')}. In PEFT the same LoRA costs "
             f"{more(small, 'lora', 'theirs')} and {more(large, 'lora', 'theirs')}. Of arithmetic "
-            "both add about 2 %, whatever the batch; what stands above that are hundreds of small "
-            "products and calls more for each token. So one task on one model is merged. Many "
+            "both add about 2 %, whatever the batch. Both also add hundreds of small products and "
+            "calls for each token, LoRA more than adapters; what of the rest is theirs, no run "
+            "tells apart. So one task on one model is merged. Many "
             "tasks on one base pay for the memory that they save "
             "([section 9.8](08-from-numpy-to-hugging-face.ipynb)).")
 

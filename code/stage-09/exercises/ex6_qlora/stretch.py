@@ -18,7 +18,7 @@ import training
 from book_pages import figures
 from exercises.ex6_qlora.levels import NF4
 from exercises.stretch_goals import Goal, folded, pretrained, told, train
-from experiments.claims import apart, better, level
+from experiments.claims import apart, better, level, undecided
 
 
 def _projections(model: llama.Llama) -> dict[str, Any]:
@@ -179,9 +179,10 @@ def closing(opened: bool = False) -> Markdown:
         f"apart. One large weight per matrix ruins a scale for the whole tensor: "
         f"{whole[0]['best_test']:.2f} with NF4, {whole[1]['best_test']:.2f} with even levels: "
         "nearly all weights fall on the few levels around zero. In blocks of 64 the damage stays "
-        f"in one block: {told(rough[0])} with NF4, {told(rough[1])} with even levels. If your "
-        f"figure had even levels ahead there, it was luck, as in {lucky} of our "
-        f"{len(ROUNDED.seeds)} draws.\n\nFine-tuning does not mind the four bits: {told(lora)} "
+        f"in one block: {told(rough[0])} with NF4, {told(rough[1])} with even levels. That is "
+        f"{undecided(*rough):.1f} standard errors and does not decide; even levels were ahead in "
+        f"{lucky} of our {len(ROUNDED.seeds)} draws, and perhaps in your figure."
+        f"\n\nFine-tuning does not mind the four bits: {told(lora)} "
         f"beside full weights, {told(qlora)} beside NF4, {tie:.1f} standard errors apart, each at "
         "its best of four rates.",
         "What four bits cost a large model, whose weights have outliers that training put there; "
