@@ -17,6 +17,7 @@ import peft
 from book_pages import clues
 from book_pages.widgets import (
     answers,
+    bill,
     explorer,
     faults,
     mass,
@@ -87,7 +88,7 @@ def widgets():
             "seeds": seeds.SeedExplorer(LOSSES), "update": update.UpdateExplorer(load_update()),
             "faults": faults.fault_finder(),
             "parsons": parsons.ParsonsProblem(PUZZLES), "signal": signal.SignalExplorer(),
-            "mass": mass.MassExplorer()}
+            "mass": mass.MassExplorer(), "bill": bill.BillExplorer()}
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def open_page(chromium, address):
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or trouble.append(request.url))
         page.goto(address)
-        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 14")
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 15")
         return page
 
     yield open_
@@ -685,6 +686,40 @@ def test_the_map_with_a_prefix_is_the_split_softmax(open_page):
         assert ("keys of zeros" in words) == (score == 0)
 
 
+# --------------------------------------------------------------------------------------- bill
+
+
+def test_the_card_fills_item_by_item_and_says_where_it_is_full(open_page):
+    widget = bill.BillExplorer()
+    page = open_page("dark", "phone")
+
+    def words():
+        page.evaluate("frame()")
+        return page.locator("#bill .pw-headline").text_content().replace("\u00a0", " ")
+
+    def gigabytes(text):
+        number, unit = re.match(r"([\d.]+) ([MGT]?B)", text).groups()
+        return float(number) * {"MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
+
+    for model, way, card in product(bill.MODELS, ("Full fine-tuning", "LoRA", "QLoRA"), (8, 80)):
+        page.locator("#bill select").select_option(model)
+        page.locator("#bill label", has_text=re.compile(f"^{way}$")).click()
+        page.locator("#bill label", has_text=re.compile(f"^{card}$")).click()
+        sizes = [size for *_, size in widget.bills[model][way]]
+        said = words()
+        assert gigabytes(said) == pytest.approx(sum(sizes), rel=6e-3)
+        assert ("is full at" in said) == (sum(sizes) > card * 1e9), said
+        assert page.locator("#bill .pw-over").count() == (sum(sizes) > card * 1e9)
+        wide = page.locator("#bill .pw-item").evaluate_all(
+            "all => all.map((one) => Number(one.getAttribute('width')))")
+        assert [w / sum(wide) for w in wide] == pytest.approx([s / sum(sizes) for s in sizes])
+    page.locator("#bill [data-name=play]").click()  # from the first item on
+    first = widget.bills[bill.MODELS[-1]]["QLoRA"][0][2]
+    assert gigabytes(words()) == pytest.approx(first, rel=6e-3)
+    expect(page.locator("#bill .pw-item")).to_have_count(4, timeout=20_000)
+    expect(page.locator("#bill [data-name=play]")).to_have_text("Fill the card")
+
+
 # ------------------------------------------------------------------------------------- update
 
 
@@ -792,12 +827,12 @@ def test_first_answers_are_kept_and_the_next_case_is_a_new_one(open_page, widget
     pick(page, first["fault"])
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 14")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 15")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 2 of")
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.evaluate("localStorage.setItem('peft-book-faults', '[damaged')")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 14")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 15")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 1 of")
 
 
