@@ -1,4 +1,4 @@
-"""What the recorded runs of section 9.7 say, as tables for the sections before it."""
+"""What recorded runs say, as tables and sentences for the pages that point to them."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from IPython.display import HTML
 
 from book_pages import pages
 from book_pages.widgets.explorer import RUN_METHODS
-from experiments import small_llama
+from experiments import claims, family, family_speaking, small_llama
 
 TASK = "icelandic"  # the task that goes through sections 9.1 to 9.4
 
@@ -59,3 +59,31 @@ def rates(methods: Iterable[str]) -> HTML:
             rows.append([f"{_label(method, found[best]['size'])}: {target.capitalize()}", *cells])
     return pages.table(["peak learning rate", *(f"{rate:g}" for rate in columns)], rows,
                        caption="Validation loss of the small Llama at the best step, one run each")
+
+
+def against_lora(method: str) -> str:
+    """Whether a method of the family is better than plain LoRA, race by race, and what it costs.
+
+    Small races count all seeds that every method has, the speaking model's the five of its page.
+    """
+    rows = family.load_runs()
+    races = [(f"{target.capitalize()} names", family.Record(
+        rows, family.common_seeds(rows, target), target), "best_test") for target in
+        family.TARGETS[::-1]]
+    races += [("the speaking model's schedules",
+               family_speaking.Record(family_speaking.load_runs()), "test_loss")]
+    found, costs = [], []
+    for race, record, loss in races:
+        its, plain = record(method), record("lora")
+        found.append((*claims.standing(its, plain, loss), race, its["seeds"]))
+        costs.append([its[what] / plain[what] for what in ("seconds", "trainable", "memory_bytes")])
+    told = [f"{word} on {race} (its mean loss is {'lower' if errors > 0 else 'higher'} by "
+            f"{abs(errors):.1f} standard errors, {seeds} seeds)"
+            for word, errors, race, seeds in found]
+    clear = [sum(word == side for word, *_ in found) for side in ("ahead", "behind")]
+    time, numbers, memory = (f"{min(of):.2f} to {max(of):.2f}" for of in zip(*costs, strict=True))
+    return (f"Is {family.METHODS[method].label} better than LoRA? With a rate of its own for each, "
+            f"it is {', '.join(told[:-1])} and {told[-1]}: clearly better in {clear[0]} of "
+            f"{len(found)} races, clearly worse in {clear[1]}. For this it takes {time} times "
+            f"LoRA's processor time, {numbers} times its trained numbers and {memory} times its "
+            "memory, activations not counted.")

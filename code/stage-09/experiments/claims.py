@@ -193,6 +193,16 @@ def undecided(a: Entry, b: Entry) -> float:
     return abs(distance)
 
 
+def standing(a: Entry, b: Entry, key: str = "best_test") -> tuple[str, float]:
+    """How `a` stands to `b`: "ahead", "behind", "level" or "undecided"; by how many errors ahead.
+
+    A lower number is ahead. The distance in standard errors is below zero where `a` is behind.
+    """
+    if abs(distance := apart(a, b, key)) >= CLEAR:
+        return "ahead" if distance > 0 else "behind", distance
+    return "level" if abs(distance) <= LEVEL else "undecided", distance
+
+
 CLAIMS: list[Callable[[Record], str]] = []
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from book_pages import records
-from experiments import small_llama
+from experiments import claims, family, small_llama
 
 
 def cells(table):
@@ -35,3 +35,15 @@ def test_the_best_rate_is_the_one_with_the_lowest_loss():
                  if loss}
         [best] = [float(rate) for rate, loss in zip(head[1:], losses) if "best" in loss]
         assert found[best] == min(found.values()), name
+
+
+def test_a_method_beside_lora_is_judged_by_the_claims_rule():
+    said = records.against_lora("dora")
+    rows = family.load_runs()
+    for target in family.TARGETS:
+        record = family.Record(rows, family.common_seeds(rows, target), target)
+        word, errors = claims.standing(record("dora"), record("lora"))
+        told = re.search(rf"(\w+) on {target.capitalize()} names \((.*?)\)", said)
+        assert told[1] == word and f"{abs(errors):.1f} standard errors" in told[2]
+        assert f"{len(record.seeds)} seeds" in told[2]
+    assert "speaking model" in said

@@ -86,6 +86,16 @@ def test_undecided_means_less_than_three_standard_errors():
             claims.undecided(entry(1.0), entry(other))
 
 
+def test_standing_names_the_side_and_the_distance():
+    def entry(mean):
+        return {"seeds": 4, "best_test": mean, "best_test_sd": 1.0}  # an error of sqrt(1/2)
+
+    for mean, word in ((0.5, "level"), (1.5, "undecided"), (2.2, "ahead"), (-2.2, "behind")):
+        found, errors = claims.standing(entry(0.0), entry(mean))
+        assert found == word
+        assert errors == pytest.approx(mean * 2 ** 0.5)
+
+
 def test_without_any_spread_only_equal_means_are_level():
     claims.level(entry(1.0, sd=0.0), entry(1.0, sd=0.0))
     assert claims.better(entry(1.0, sd=0.0), entry(1.1, sd=0.0)) == float("inf")
