@@ -65,7 +65,7 @@ def rates(methods: Iterable[str]) -> HTML:
 def against_lora(method: str) -> str:
     """Whether a method of the family is better than plain LoRA, race by race, and what it costs.
 
-    Small races count all seeds that every method has, the speaking model's the five of its page.
+    Small races count all seeds that every method has, the speaking model's those of its page.
     """
     rows = family.load_runs()
     races = [(f"{target.capitalize()} names", family.Record(

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from book_pages import figures, pages
+from llama import PROJECTIONS
 
 RECORDS = Path(__file__).parents[1] / "data" / "benchmarks"
 NAMES = {"adapter": "adapter, bottleneck 64", "prefix": "attention with a prefix of 10",
@@ -92,10 +93,10 @@ def latency_words(record: dict[str, Any]) -> str:
             f"{more(small, 'adapters')} more than the merged model; at {last} it is "
             f"{more(large, 'lora')} and {more(large, 'adapters')}. In PEFT the same LoRA costs "
             f"{more(small, 'lora', 'theirs')} and {more(large, 'lora', 'theirs')}. Of arithmetic "
-            "both add about 2 %, whatever the batch. Both also add hundreds of small products and "
-            "calls for each token, LoRA more than adapters; what of the rest is theirs, no run "
-            "tells apart. So one task on one model is merged. Many "
-            "tasks on one base pay for the memory that they save "
+            "both add about 2 %, whatever the batch. What stands above that was not taken apart; "
+            f"one reason may be the number of small products, {2 * len(PROJECTIONS)} more a layer "
+            "with LoRA beside the weights and 4 with the adapters. So one task on one model is "
+            "merged. Many tasks on one base pay for the memory that they save "
             "([section 9.8](08-from-numpy-to-hugging-face.ipynb)).")
 
 

@@ -130,9 +130,10 @@ def closing(opened: bool = False) -> Markdown:
         f"MLP's numbers reaches {told(own[started])}, but at {low} it is still at "
         f"{told(slow[started])}, so the start is not what makes small rates work. *The tanh*: "
         f"without it the MLP has {told(slow[linear])} at {low}, so it isn't the tanh either; but "
-        f"at 0.1 it has {told(fast[linear])} where the tanh has {told(fast[mlp])}. What makes "
-        "small rates work is the detour itself, many weights that move one prefix together; the "
-        "tanh keeps larger rates from breaking it.",
+        f"at 0.1 it has {told(fast[linear])} where the tanh has {told(fast[mlp])}. The "
+        "tanh keeps larger rates from breaking it. What is left for the small rates is the detour "
+        "itself, many weights that move one prefix together. That is a guess: no run here changes "
+        "how many they are.",
         "That an MLP makes training *more stable*: each range goes on to an end of our sweep, so "
         "which one is wider stays open. Nor anything about training for longer than 60 steps, or "
         "about prefixes of other lengths than 10.", opened)

@@ -66,6 +66,9 @@ def quantized_losses(quantize: Callable, dequantize: Callable, outlier: float = 
     return found
 
 
+#: Where the trained update of a QLoRA layer goes.
+BESIDE, IN_FULL = "LoRA beside the 4-bit weight", "merged into the dequantized weight"
+UNROUNDED, AGAIN = "merged into the weight before rounding", "merged and quantized again"
 LAYERS = {"LoRA, 32 bits": False, "QLoRA, 4 bits": True}
 
 
@@ -92,7 +95,19 @@ GOAL = Goal("ex6", trained, {kind: (four,) for kind, four in LAYERS.items()},
             rates=(3e-3, 1e-2, 3e-2, 1e-1))
 ROUNDED = Goal("ex6 rounded", rounded, {"as it is": (1.0,), "with outliers": (8.0,)}, rates=(0.0,),
                seeds=tuple(range(10)))
-GOALS = (GOAL, ROUNDED)
+
+
+def merged(layer: type, lr: float, seed: int = 0) -> dict[str, Any]:
+    """For the record: the trained update beside, and merged into, other weights than its own."""
+    from exercises.ex6_qlora import solution
+
+    run = trained(layer, True, lr, seed)
+    return run | {"more": requantized({"QLoRA, 4 bits": run}, solution.quantize_nf4,
+                                      solution.dequantize_nf4)}
+
+
+MERGED = Goal("ex6 merged", merged, {"QLoRA, 4 bits": ()}, rates=(1e-2,), seeds=(0, 1, 2, 3, 4))
+GOALS = (GOAL, ROUNDED, MERGED)
 
 
 def qlora_runs(layer: type, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -102,19 +117,29 @@ def qlora_runs(layer: type, seed: int = 0) -> dict[str, dict[str, Any]]:
 
 def requantized(runs: dict[str, dict[str, Any]], quantize: Callable, dequantize: Callable
                 ) -> dict[str, float]:
-    """Loss of the trained QLoRA model: LoRA beside, merged, and merged then quantized again."""
+    """Loss of the trained QLoRA model, with LoRA beside its weight or merged, in four ways."""
     new_names, kept = names.load_names("turkish", "validation"), runs["QLoRA, 4 bits"]["layers"]
-    found = {"LoRA beside the 4-bit weight": runs["QLoRA, 4 bits"]["loss"][-1]}
-    for label, again in (("merged into full precision", False),
-                         ("merged and quantized again", True)):
+    found = {BESIDE: runs["QLoRA, 4 bits"]["loss"][-1]}
+    for label in (IN_FULL, UNROUNDED, AGAIN):
         model = pretrained()
         for name, module in _projections(model).items():
+            layer = kept[name]
             # on the unit matrix a layer without bias shows its weight
-            W = kept[name].forward(np.eye(module.weight.shape[1], dtype=np.float32)).T
+            W = layer.forward(np.eye(module.weight.shape[1], dtype=np.float32)).T
+            if label == UNROUNDED:  # alpha is twice the rank
+                W = module.weight + 2.0 * layer.parameters()["B"] @ layer.parameters()["A"]
             W = np.ascontiguousarray(W)
-            module.weight = dequantize(*quantize(W), W.shape) if again else W
+            module.weight = dequantize(*quantize(W), W.shape) if label == AGAIN else W
         found[label] = training.evaluate(model, new_names)
     return found
+
+
+def loss_in_merging(way: str) -> str:
+    """What the record says that a way of merging costs, seed by seed, for a sentence."""
+    costs = np.array([row[way] - row[BESIDE] for row in MERGED.rows("QLoRA, 4 bits")])
+    error = costs.std(ddof=1) / np.sqrt(costs.size)
+    return (f"{costs.mean():+.4f} ± {error:.4f} nats (mean and standard error of the difference, "
+            f"{costs.size} seeds)").replace("-", "−")
 
 
 def draw_qlora(losses: dict[str, dict[str, float]], runs: dict[str, dict[str, Any]]) -> None:
@@ -169,7 +194,8 @@ def closing(opened: bool = False) -> Markdown:
     plain, rough = ([cost(setting, way) for way in (nf4, even)] for setting in ROUNDED.settings)
     whole = [cost("with outliers", way) for way in ("NF4, per tensor", "even levels, per tensor")]
     better(*plain)
-    lucky = sum(row[even] < row[nf4] for row in ROUNDED.rows("with outliers"))
+    ahead = sum(row[even] < row[nf4] for row in ROUNDED.rows("with outliers"))
+    undecided(*rough)
     lora, qlora = (GOAL.entry(kind) for kind in GOAL.settings)
     tie = level(lora, qlora)
     return folded(
@@ -179,9 +205,9 @@ def closing(opened: bool = False) -> Markdown:
         f"apart. One large weight per matrix ruins a scale for the whole tensor: "
         f"{whole[0]['best_test']:.2f} with NF4, {whole[1]['best_test']:.2f} with even levels: "
         "nearly all weights fall on the few levels around zero. In blocks of 64 the damage stays "
-        f"in one block: {told(rough[0])} with NF4, {told(rough[1])} with even levels. That is "
-        f"{undecided(*rough):.1f} standard errors and does not decide; even levels were ahead in "
-        f"{lucky} of our {len(ROUNDED.seeds)} draws, and perhaps in your figure."
+        f"in one block: {told(rough[0])} with NF4, {told(rough[1])} with even levels. Which of the "
+        f"two is ahead there these draws do not decide: the means are {apart(*rough):.1f} standard "
+        f"errors apart, and in {ahead} of the {len(ROUNDED.seeds)} draws even levels cost less."
         f"\n\nFine-tuning does not mind the four bits: {told(lora)} "
         f"beside full weights, {told(qlora)} beside NF4, {tie:.1f} standard errors apart, each at "
         "its best of four rates.",
