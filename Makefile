@@ -143,7 +143,7 @@ replicate: env  ## ask the claims of section 9.7 and of the family's page of fiv
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.replicate
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family run --seeds 5 6 7 8 9
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family claims
-	@if [ -e .cache/smollm2/SmolLM2-135M-Instruct/config.json ]; then cd code/stage-09 && ../../$(BIN)/python -m experiments.family_speaking run --seeds 5 6 7 8 9; else echo "The speaking model is not here (make smollm2): its claims are asked of the runs that are recorded"; fi
+	@if [ -e .cache/smollm2/SmolLM2-135M-Instruct/config.json ]; then cd code/stage-09 && ../../$(BIN)/python -m experiments.family_speaking run --seeds 10 11 12 13 14; else echo "The speaking model is not here (make smollm2): its claims are asked of the runs that are recorded"; fi
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family_speaking claims
 
 distributed: env oracle  ## train on 1, 2 and 4 processes (DDP, FSDP2), killed and resumed too

@@ -159,6 +159,9 @@ def test_notebooks_are_committed_in_one_form_with_outputs(path):
         assert set(cell["metadata"].get("tags", [])) <= TAGS
     text = path.read_text("utf-8")
     assert "interact(" not in text and "IntSlider" not in text  # dead sliders in a saved page
+    for output in (output for cell in cells for output in cell["outputs"]):
+        printed = "".join(output.get("data", {}).get("text/markdown", ""))
+        assert "$" not in printed, "the page reads no formula in what a cell prints as Markdown"
 
 
 @pytest.mark.parametrize(("remote", "expected"), [

@@ -15,7 +15,18 @@ from playwright.sync_api import expect
 
 import peft
 from book_pages import clues
-from book_pages.widgets import answers, explorer, faults, outlier, parsons, seeds, signal, update
+from book_pages.widgets import (
+    answers,
+    bill,
+    explorer,
+    faults,
+    mass,
+    outlier,
+    parsons,
+    seeds,
+    signal,
+    update,
+)
 from exercises.ex6_qlora.levels import NF4
 from exercises.parsons import Puzzle
 from experiments.update import load_update
@@ -76,7 +87,8 @@ def widgets():
             "answers": speaking_answers(), "outlier": outlier.OutlierExplorer(LEVELS),
             "seeds": seeds.SeedExplorer(LOSSES), "update": update.UpdateExplorer(load_update()),
             "faults": faults.fault_finder(),
-            "parsons": parsons.ParsonsProblem(PUZZLES), "signal": signal.SignalExplorer()}
+            "parsons": parsons.ParsonsProblem(PUZZLES), "signal": signal.SignalExplorer(),
+            "mass": mass.MassExplorer(), "bill": bill.BillExplorer()}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +139,7 @@ def open_page(chromium, address):
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or trouble.append(request.url))
         page.goto(address)
-        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 13")
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 15")
         return page
 
     yield open_
@@ -648,6 +660,66 @@ def test_what_passes_the_bottleneck_is_what_the_adapter_computes(open_page):
             == active.sum(axis=0).tolist()
 
 
+# --------------------------------------------------------------------------------------- mass
+
+
+def test_the_map_with_a_prefix_is_the_split_softmax(open_page):
+    widget = mass.MassExplorer()
+    page = open_page("light", "phone")
+    page.locator("#mass summary").click()
+    for layer, head, length, score in ((1, 1, 4, 0), (3, 4, 20, -8), (2, 3, 1, 8), (1, 2, 0, 3.5)):
+        for name, place in (("layer", layer), ("head", head)):
+            page.locator(f"#mass [data-name={name}][value='{place}'] + label").click()
+        for name, value in (("length", length), ("score", score)):
+            page.locator(f"#mass input[data-name={name}]").fill(str(value))
+        page.evaluate("frame()")
+        share = widget.mass(length, score)[layer - 1, head - 1]  # (T,)
+        rows = page.locator("#mass tbody tr").all()
+        shown = [float(row.locator("td").first.text_content().split()[0]) for row in rows]
+        assert shown == pytest.approx(100 * share, rel=6e-3, abs=1e-6)
+        opacity = page.locator("#mass svg rect:not(.pw-hidden)").evaluate_all(
+            "all => all.map((one) => Number(one.getAttribute('fill-opacity')))")
+        weights = (1 - share)[:, None] * widget.weights[layer - 1, head - 1]
+        seen = [value for t, row in enumerate(weights) for value in (share[t], *row[:t + 1])]
+        assert opacity == pytest.approx(seen, abs=1e-3)
+        words = page.locator("#mass .pw-headline").text_content()
+        assert ("keys of zeros" in words) == (score == 0)
+
+
+# --------------------------------------------------------------------------------------- bill
+
+
+def test_the_card_fills_item_by_item_and_says_where_it_is_full(open_page):
+    widget = bill.BillExplorer()
+    page = open_page("dark", "phone")
+
+    def words():
+        page.evaluate("frame()")
+        return page.locator("#bill .pw-headline").text_content().replace("\u00a0", " ")
+
+    def gigabytes(text):
+        number, unit = re.match(r"([\d.]+) ([MGT]?B)", text).groups()
+        return float(number) * {"MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
+
+    for model, way, card in product(bill.MODELS, ("Full fine-tuning", "LoRA", "QLoRA"), (8, 80)):
+        page.locator("#bill select").select_option(model)
+        page.locator("#bill label", has_text=re.compile(f"^{way}$")).click()
+        page.locator("#bill label", has_text=re.compile(f"^{card}$")).click()
+        sizes = [size for *_, size in widget.bills[model][way]]
+        said = words()
+        assert gigabytes(said) == pytest.approx(sum(sizes), rel=6e-3)
+        assert ("is full at" in said) == (sum(sizes) > card * 1e9), said
+        assert page.locator("#bill .pw-over").count() == (sum(sizes) > card * 1e9)
+        wide = page.locator("#bill .pw-item").evaluate_all(
+            "all => all.map((one) => Number(one.getAttribute('width')))")
+        assert [w / sum(wide) for w in wide] == pytest.approx([s / sum(sizes) for s in sizes])
+    page.locator("#bill [data-name=play]").click()  # from the first item on
+    first = widget.bills[bill.MODELS[-1]]["QLoRA"][0][2]
+    assert gigabytes(words()) == pytest.approx(first, rel=6e-3)
+    expect(page.locator("#bill .pw-item")).to_have_count(4, timeout=20_000)
+    expect(page.locator("#bill [data-name=play]")).to_have_text("Fill the card")
+
+
 # ------------------------------------------------------------------------------------- update
 
 
@@ -755,12 +827,12 @@ def test_first_answers_are_kept_and_the_next_case_is_a_new_one(open_page, widget
     pick(page, first["fault"])
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 13")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 15")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 2 of")
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.evaluate("localStorage.setItem('peft-book-faults', '[damaged')")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 13")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 15")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 1 of")
 
 

@@ -134,8 +134,8 @@ STEADILY = Mark(lambda r: jump(r) < 0.5,
 AT_ONCE = Mark(lambda r: jump(r) > 0.5,
                lambda r: "the frozen weights would move at a single moment", STEADILY.here)
 SMALL_STEPS = Mark(
-    lambda r: largest(r, "step") < 0.2 * RATES[r["method"]],
-    lambda r: "every step would be about a tenth of a sound one",
+    lambda r: largest(r, "step") < 0.3 * RATES[r["method"]],
+    lambda r: "every step would be less than half of a sound one",
     lambda r: f"the largest step changes an entry by {largest(r, 'step'):.2g}, root mean square; "
               f"the rate of a sound run is {RATES[r['method']]:g}")
 WORSE_ELSEWHERE = Mark(

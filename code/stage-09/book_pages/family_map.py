@@ -62,7 +62,7 @@ ROWS = (
             r"r \text{ by } \sigma_i^2 / \textstyle\sum_j \sigma_j^2"),
         "A, B", LINEAR, "A from data, B = 0", "one budget of ranks", "yes", "2410.07170",
         _init("eva"), "it takes the mean off X"),
-    Row("LoRA-GA", "A, B from the singular vectors of the first gradient", (
+    Row("LoRA-GA", "A, B from the singular vectors of the first gradient; γ is chosen", (
             r"\nabla_W \mathcal{L} = U \Sigma V^\top",
             r"A = c\,V_{1:r}^\top,\ B = c\,U_{r+1:2r}",
             r"c = d_\text{out}^{1/4} / \sqrt{\gamma},\ W_\text{res} = W - s\,B A"),
@@ -95,7 +95,7 @@ ROWS = (
             r"x = (x_{[1]}, x_{[2]}, \dots),\ x_{[j]} \in \mathbb{R}^r"),
         "D, (r, out)", LINEAR, "D = 0", "a row of D serves many inputs", "yes", "2409.15371",
         InPeft("MissConfig")),
-    Row("TinyLoRA", "singular parts frozen, P random", (
+    Row("TinyLoRA", "singular parts frozen, P random, the numbers v train", (
             r"W = U \Sigma V^\top", r"\Delta W = U_r \Sigma_r \bigl(\textstyle\sum_i v_i P_i\bigr) "
             r"V_r^\top"),
         "v, down to one number", LINEAR, "v small, random (paper)", "one v for many layers", "yes",

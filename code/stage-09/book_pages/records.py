@@ -40,7 +40,8 @@ def same_model(*settings: tuple[str, int], names: int = 6) -> HTML:
         ["model", "trained numbers", "loss on new Icelandic names", "names that it makes up"],
         [[who, f"{trained:,}", f"{loss:.2f}", ", ".join(made[:names])]
          for who, trained, loss, made in rows],
-        caption="The same model, the same task; losses in nats per character, means of five seeds")
+        caption="The same model, the same task; losses in nats per character, means of five seeds, "
+                "each at the rate that was swept for its method")
 
 
 def rates(methods: Iterable[str]) -> HTML:
@@ -64,7 +65,7 @@ def rates(methods: Iterable[str]) -> HTML:
 def against_lora(method: str) -> str:
     """Whether a method of the family is better than plain LoRA, race by race, and what it costs.
 
-    Small races count all seeds that every method has, the speaking model's the five of its page.
+    Small races count all seeds that every method has, the speaking model's those of its page.
     """
     rows = family.load_runs()
     races = [(f"{target.capitalize()} names", family.Record(

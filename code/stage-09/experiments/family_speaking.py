@@ -16,7 +16,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ import numpy as np
 from experiments import claims
 from experiments import smollm2 as task
 from experiments.family import METHODS as SMALL
-from experiments.family import OTHER_SEEDS, key, state_bytes, unfinished, verdict
+from experiments.family import key, state_bytes, unfinished, verdict
 from experiments.records import read_lines, run_claimed, runner, wait_for_others
 from experiments.schedules import load_schedules, same
 from experiments.small_llama import cost
@@ -41,7 +40,8 @@ if TYPE_CHECKING:
 
 FILE = "family.jsonl"
 TARGET, STEPS = "schedules", 60
-SWEEP_SEEDS, SEEDS = (100,), (0, 1, 2, 3, 4)
+SWEEP_SEEDS, SEEDS = (100,), tuple(range(10))
+OTHER_SEEDS = (10, 11, 12, 13, 14)  # the claims were made after a look at all of SEEDS
 NUMBERS = ("test_loss", "general", "seconds")
 #: Methods of family.py, with the size and the first rate for this model. LoRA, LoRA+ and DoRA have
 #: about one number of parameters; VeRA and (IA)³ are made to have few.
@@ -164,39 +164,31 @@ def _label(entry: claims.Entry) -> str:
     return METHODS[entry["method"]].label
 
 
-def nobody_is_ahead(record: Record) -> str:
-    """Who learns best cannot be told."""
-    entries = sorted(map(record, METHODS), key=lambda entry: entry["test_loss"])
-    a, b = max(combinations(entries, 2), key=lambda pair: claims.apart(*pair, "test_loss"))
-    if (furthest := claims.apart(a, b, "test_loss")) >= claims.CLEAR:
-        raise claims.ClaimFails(
-            f"{_label(b)} ({b['test_loss']:.3f}) is behind {_label(a)} ({a['test_loss']:.3f}) by "
-            f"{furthest:.1f} standard errors, and {claims.CLEAR:g} are enough to tell")
-    plain = next(entry for entry in entries if entry["method"] == "lora")
-    behind = claims.apart(entries[0], plain, "test_loss")  # less than CLEAR, as all are
-    return (f"The furthest two losses, of {_label(a)} and {_label(b)}, are {furthest:.1f} standard "
-            f"errors apart, and {claims.CLEAR:g} are what this book asks for. Plain LoRA, with a "
-            f"swept rate, is number {1 + entries.index(plain)} of {len(entries)}, "
-            + (f"{behind:.1f} standard errors behind {_label(entries[0])}, which says nothing"
-               if behind else "behind nobody"))
+def nobody_beats_plain_lora(record: Record) -> str:
+    """None of the four is clearly ahead of tuned plain LoRA."""
+    plain, *others = map(record, METHODS)
+    best = max(others, key=lambda entry: claims.apart(entry, plain, "test_loss"))
+    lead = claims.apart(best, plain, "test_loss")
+    both = f"{_label(best)} reaches {best['test_loss']:.3f}, plain LoRA {plain['test_loss']:.3f}"
+    if lead >= claims.CLEAR:
+        raise claims.ClaimFails(f"{both}: it is {lead:.1f} standard errors ahead, and "
+                                f"{claims.CLEAR:g} are enough to tell")
+    return (f"{both}. That is {abs(lead):.1f} standard errors {'ahead' if lead > 0 else 'behind'}, "
+            f"and counted so, the others are further back; {claims.CLEAR:g} ahead are asked for")
 
 
-def vera_forgets_most(record: Record) -> str:
-    """Who forgets most can be told: it is VeRA."""
+def vera_moves_further(record: Record) -> str:
+    """VeRA moves further from the model's old answers than plain LoRA."""
     vera, plain = record("vera"), record("lora")
-    others = [record(method) for method in METHODS if method != "vera"]
-    nearest = min(others, key=lambda entry: claims.apart(entry, vera, "general"))
-    if not (least := claims.apart(nearest, vera, "general")) >= claims.CLEAR:
-        raise claims.ClaimFails(
-            f"VeRA's loss on what the model said before ({vera['general']:.2f}) is to be above "
-            f"that of {_label(nearest)} ({nearest['general']:.2f}), and is so by {least:.1f} "
-            f"standard errors; {claims.CLEAR:g} are asked for")
-    return (f"VeRA's loss on what the model said before is {vera['general']:.2f}, that of plain "
-            f"LoRA {plain['general']:.2f}; VeRA is {least:.1f} standard errors or more behind each "
-            "of the others")
+    distance = claims.apart(plain, vera, "general")
+    both = f"The loss on them is {vera['general']:.2f} and {plain['general']:.2f}"
+    if not distance >= claims.CLEAR:
+        raise claims.ClaimFails(f"{both}, VeRA's higher by {distance:.1f} standard errors; "
+                                f"{claims.CLEAR:g} are asked for")
+    return f"{both}, {distance:.1f} standard errors apart"
 
 
-CLAIMS = (nobody_is_ahead, vera_forgets_most)
+CLAIMS = (nobody_beats_plain_lora, vera_moves_further)
 
 
 def tell_claims(args: argparse.Namespace) -> None:
