@@ -212,6 +212,9 @@ def no_better(a: Entry, b: Entry, key: str = "best_test") -> float:
 
 
 CLAIMS: list[Callable[[Record], str]] = []
+#: Reworded after seeds 5 to 9 had brought a first version down: for these, those are no test.
+REWORDED = ("rank_16_on_q_and_v_is_not_ahead_of_rank_1_everywhere",
+            "alpha_is_not_what_rank_16_lacked", "a_larger_alpha_is_ahead_on_all_layers")
 
 
 def claim(function: Callable[[Record], str]) -> Callable[[Record], str]:

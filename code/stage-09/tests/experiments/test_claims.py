@@ -119,3 +119,7 @@ def test_swept_rates_have_their_minimum_inside():
         for size in sizes:
             rate = small_llama.chosen_rate(rows, "icelandic", method, size)
             assert min(small_llama.WIDE) < rate < max(small_llama.WIDE)
+
+
+def test_a_claim_that_was_reworded_is_there():
+    assert {*claims.REWORDED} < {claim.__name__ for claim in claims.CLAIMS}
