@@ -8,21 +8,20 @@ import {
 const MODULE = /^[ \t]*import[ \t]+([\w.]+)(?:[ \t]+as[ \t]+(\w+))?/gm;
 const MEMBER = /(?<![\w.])(\w+)\.(\w*)$/;
 const FROM = /^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]+[(\w\s,]*?(\w*)$/;
+const IMPORT = /^[ \t]*(?:from|import)[ \t]+([\w.]*)$/;
 const IDENTIFIER = /^\w*$/;
 const FEWEST = 2; // characters before names are offered unasked
 const PATIENCE = 100; // milliseconds to read a cell
 
-/** The module that a name of the code stands for, or undefined. */
-function moduleNamed(name, code) {
-  let module;
-  for (const [, imported, alias] of code.matchAll(MODULE)) if ((alias ?? imported) === name) module = imported;
-  return module;
+/** The modules that names of the code stand for. */
+function modules(code) {
+  return new Map([...code.matchAll(MODULE)].map(([, module, alias]) => [alias ?? module, module]));
 }
 
-/** Options for the names of one of the course's modules. */
-function options(course, module, boost = 0) {
-  return Object.entries(course[module] ?? {}).map(([label, type]) =>
-    ({ label, type, detail: `${type} of ${module}`, boost }));
+/** Options for the names of one of the course's modules, as they are written behind `owner`. */
+function options(course, module, owner = "") {
+  return Object.entries(course[module] ?? {}).map(([name, type]) =>
+    ({ label: owner + name, type, detail: `${type} of ${module}`, boost: owner ? -10 : 0 }));
 }
 
 /** The place in `code`, all of it parsed if there is time, as CodeMirror asks about it. */
@@ -64,9 +63,15 @@ export function completions(above, course) {
     const before = above(), known = await course;
     const [, module, part] = line.match(FROM) ?? [];
     if (known[module]) return { from: pos - part.length, options: options(known, module), validFor: IDENTIFIER };
+    const [, path] = line.match(IMPORT) ?? [];
+    if (path !== undefined && (path || explicit)) {
+      return { from: pos - path.length, validFor: /^[\w.]*$/,
+        options: Object.keys(known).map((label) => ({ label, type: "namespace" })) };
+    }
     const [, owner, member] = line.match(MEMBER) ?? [];
+    const imported = modules(`${before}\n${state.sliceDoc()}`);
     if (owner) {
-      const found = options(known, moduleNamed(owner, `${before}\n${state.sliceDoc()}`));
+      const found = options(known, imported.get(owner));
       return found.length ? { from: pos - member.length, options: found, validFor: IDENTIFIER } : null;
     }
     const own = place(state.sliceDoc(), pos, explicit), here = localCompletionSource(own);
@@ -74,8 +79,8 @@ export function completions(above, course) {
     const typed = state.sliceDoc(here.from, pos);
     const seen = new Set();
     return { from: here.from, validFor: IDENTIFIER, options: [...here.options, ...defined(before),
-      ...Object.keys(known).flatMap((one) => options(known, one, -20)),
-      ...(globalCompletion(own)?.options ?? []).map((one) => ({ ...one, boost: -10 })),
+      ...[...imported].flatMap(([name, module]) => options(known, module, `${name}.`)),
+      ...(globalCompletion(own)?.options ?? []).map((one) => ({ ...one, boost: -20 })),
     ].filter(({ label }) => label !== typed && !seen.has(label) && seen.add(label)) };
   };
 }

@@ -37,6 +37,10 @@ const LOOKS = EditorView.theme({
     color: "var(--pst-color-background)" },
 });
 
+/** Undo takes back an indentation by itself, and not with it what was typed just before. */
+const STEPS = { joinToEvent: (change, adjacent) =>
+  adjacent && !["input.indent", "delete.dedent"].some((kind) => change.isUserEvent(kind)) };
+
 /** What the keys do. Escape, then Tab leaves, however slowly: to most readers Tab is the way out. */
 function keys(run) {
   let last = "", escaped = false;
@@ -51,7 +55,7 @@ function keys(run) {
     if (!main.empty) return indentMore(view);
     const column = main.head - view.state.doc.lineAt(main.head).from;
     view.dispatch(view.state.replaceSelection(" ".repeat(INDENT - column % INDENT)),
-      { scrollIntoView: true, userEvent: "input" });
+      { scrollIntoView: true, userEvent: "input.indent" });
     return true;
   };
   const runs = ["Ctrl-Enter", "Mod-Enter", "Shift-Enter"].map((key) => ({ key, run: () => run() || true }));
@@ -66,7 +70,7 @@ export class Editor {
     const { text, label, help, changed, run, above } = settings;
     this.view = new EditorView({ parent, doc: text, extensions: [
       new LanguageSupport(pythonLanguage), indentUnit.of(" ".repeat(INDENT)), EditorState.tabSize.of(INDENT),
-      indentOnInput(), bracketMatching(), closeBrackets(), history(), syntaxHighlighting(COLOURS), LOOKS,
+      indentOnInput(), bracketMatching(), closeBrackets(), history(STEPS), syntaxHighlighting(COLOURS), LOOKS,
       // Nothing is chosen until an arrow key chooses it: Enter stays a new line to those who just type.
       autocompletion({ override: [completions(above, course)], icons: false, selectOnOpen: false }),
       keys(run), EditorView.editorAttributes.of({ class: "highlight" }),
