@@ -54,7 +54,8 @@ def offered(tmp_path_factory):
 
 def test_names_come_from_the_cells_the_course_and_python(offered):
     above = ("import numpy as np\nimport training as tr\n"
-             "from peft import (LoRALayer,\n    merge as join)\nrank, scale = 4, 2\ndef shrink(inner):\n    hidden = inner\nwidth: int = 8\n")
+             "from peft import (LoRALayer,\n    merge as join)\n"
+             "rank, scale = 4, 2\ndef shrink(inner):\n    hidden = inner\nwidth: int = 8\n")
     start, names = offered("def f(alpha):\n    beta = ra|", above)
     assert start == "def f(alpha):\n    beta = "
     assert {"np", "join", "rank", "scale", "shrink", "width", "alpha", "f", "LoRALayer",
