@@ -53,8 +53,10 @@ class Page:
                   viewport={"width": width, "height": height})
 
     def before_scripts(self, statements):
-        """What is to run in each page from now on, before the page's own first script."""
-        self.send("script.addPreloadScript", functionDeclaration=f"() => {{ {statements} }}")
+        """What is to run in each page from now on, before its own first script; how to end that."""
+        script = self.send("script.addPreloadScript",
+                           functionDeclaration=f"() => {{ {statements} }}")
+        return lambda: self.send("script.removePreloadScript", **script)
 
     def type(self, text, held=()):
         """Press the keys of a text, one after the other, while others are held; see KEYS."""
