@@ -282,6 +282,7 @@ def test_the_keyboard_alone_is_enough(served_page, plain):
     assert cell.text.value().endswith("        x = 1"), "undo is lost"
     page.keyboard.press("Control+Shift+z")
     page.keyboard.press("Escape")
+    page.wait_for_timeout(2500)  # CodeMirror itself forgets it after two seconds
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.tagName") == "BUTTON", "no way out of the editor"
 
