@@ -1,7 +1,6 @@
 """Time Python in the page, beside JupyterLite with the same notebook. A server on this machine.
 
-    python benchmarks/cells.py            print the table (three minutes)
-    python benchmarks/cells.py --record   and keep it for the page on speed
+    python benchmarks/cells.py    print the table (three minutes on a quiet machine)
 
 Cold is a browser that has never seen the book, warm the same browser with the page opened again.
 In the page the clock runs from the click on "Edit and run" until the first cell has run, then
@@ -22,7 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / folder) for folder in
                 ("tests", "tools", "code/stage-09", "code/stage-09/tests")]
 import lite_tools  # noqa: E402
-import sides  # noqa: E402
 from chromium import launched  # noqa: E402
 from conftest import HTML  # noqa: E402
 from in_page import build as in_page  # noqa: E402
@@ -81,7 +79,7 @@ def loads(page, address):
     page.goto(f"{address}/{NAME.replace('ipynb', 'html')}", wait_until="load")
     page.get_by_role("button", name="Edit and run").first.click()
     page.locator(".cm-content").first.wait_for()
-    return sum(len(answer.body()) for url, answer in sizes.items()
+    return sum(len(answer.body()) for url, answer in [*sizes.items()]
                if re.search(r"/(codemirror|editor|completion|text-box)\.js|/names\.json", url))
 
 
@@ -99,16 +97,13 @@ def measure():
                         took["check"][side].append(check)
                         page.close()
         editor = loads(browser.new_page(), address)
-        version = browser.version
-    return {"versions": {"Chromium": version}, "goals": GOALS, "bytes": growth(), "editor": editor,
+    return {"bytes": growth(), "editor": editor,
             "seconds": {kind: {side: round(median(times), 2) for side, times in both.items()}
                         for kind, both in took.items()}}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="keep it for the page on speed")
-    arguments = parser.parse_args()
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     if not (HTML / "lite" / "index.html").exists():
         sys.exit("The built book has no Python in the browser: run make book with a network")
     result = measure()
@@ -117,8 +112,6 @@ def main():
               f"{both['theirs']:.1f} s in JupyterLite: ratio {both['ours'] / both['theirs']:.2f}")
     print(f"a page that nobody runs grows by {result['bytes']:,} bytes (goal {GOALS['bytes']:,}); "
           f"the editor is {result['editor']:,}")
-    if arguments.record:
-        sides.record("cells", **result)
 
 
 if __name__ == "__main__":

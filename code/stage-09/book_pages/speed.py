@@ -206,18 +206,6 @@ def page_rows(browser: dict[str, Any], commands: dict[str, Any]) -> list[list[st
     return [[what, f"{value:,.1f}", _goal(value, goal)] for what, value, goal in rows]
 
 
-def cell_rows(record: dict[str, Any]) -> list[list[str]]:
-    """Python in the page: seconds, the ratio to JupyterLite's, what an unrun page grows by."""
-    goals, names = record["goals"], {
-        "cold": "first cell in its page, cold", "warm": "first cell in its page, warm",
-        "check": "then the first check of an exercise"}
-    rows = [[f"{names[kind]}, s (JupyterLite's, times as long)",
-             f"{both['ours']:,.1f} ({both['theirs'] / both['ours']:.1f})",
-             _goal(both["ours"], goals[kind])] for kind, both in record["seconds"].items()]
-    grown, limit = record["bytes"] / 1e3, goals["bytes"] / 1e3
-    return [*rows, ["a page that nobody runs grows by, kB", f"{grown:.1f}", _goal(grown, limit)]]
-
-
 def table(columns: list[str], rows: list[list[str]], record: dict[str, Any]) -> Any:
     """A table with the machine that it was measured on below it."""
     return pages.table(columns, rows, caption=machine(record))
