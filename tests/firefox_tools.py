@@ -20,6 +20,10 @@ PREFERENCES = {
 }
 
 
+#: Keys that are no signs, as WebDriver names them.
+KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Control": "\ue009", "Escape": "\ue00c"}
+
+
 class Page:
     """One tab. `faults` collects exceptions and errors of the console."""
 
@@ -47,6 +51,22 @@ class Page:
     def resize(self, width, height):
         self.send("browsingContext.setViewport", context=self.context,
                   viewport={"width": width, "height": height})
+
+    def before_scripts(self, statements):
+        """What is to run in each page from now on, before its own first script; how to end that."""
+        script = self.send("script.addPreloadScript",
+                           functionDeclaration=f"() => {{ {statements} }}")
+        return lambda: self.send("script.removePreloadScript", **script)
+
+    def type(self, text, held=()):
+        """Press the keys of a text, one after the other, while others are held; see KEYS."""
+        def each(kind, keys):
+            return [{"type": kind, "value": key} for key in keys]
+
+        presses = [one for key in text for one in (*each("keyDown", key), *each("keyUp", key))]
+        self.send("input.performActions", context=self.context, actions=[
+            {"type": "key", "id": "keys",
+             "actions": [*each("keyDown", held), *presses, *each("keyUp", held)]}])
 
     def evaluate(self, function, *values):
         """The value of a JavaScript function (a promise is awaited), by way of JSON."""

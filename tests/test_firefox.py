@@ -5,11 +5,23 @@ from pathlib import Path
 import firefox_tools
 import lite_tools
 import pytest
-from conftest import ROOT, missing, pages
+from conftest import LISTEN, ROOT, UNCOVERED, missing, pages
+from firefox_tools import KEYS
+from test_in_page import REACH as REACH_FROM_PAGE
+from test_in_page import code_cells, differing, outputs_by_source
 from test_lite import PRINTED, REACH, TOLERANCE
 
 EXERCISE = "book/exercises/ex2-lora-dropout.ipynb"
 SOLUTION = "book/solutions/sol2-lora-dropout.ipynb"
+#: Pages whose cells run here, too: an exercise, and a chapter with figures and a widget.
+SAMPLE = [EXERCISE, "book/03-adapters.ipynb"]
+#: Press a cell's button that is to be seen.
+PRESS = """(number, name) => [...document.querySelectorAll("div.cell")[number]
+    .querySelectorAll("button")].find((one) => one.textContent === name && !one.hidden).click()"""
+SAYS = """() => / s\\.$|error|fails|broken|Stopped/.test(document.querySelectorAll("div.cell")[%d]
+    .querySelector("[role=status]")?.textContent)"""
+OUTPUT = """(number) => document.querySelectorAll("div.cell")[number]
+    .querySelector(".in-page-output").textContent"""
 
 
 @pytest.fixture(scope="module")
@@ -78,4 +90,60 @@ def test_what_a_cell_runs_reaches_no_other_host_in_firefox(site, tmp_path):
             page.wait_for(lite_tools.IDLE, 180)
             assert page.evaluate(PRINTED, reach) == "no no 200 200"
             assert page.evaluate(PRINTED, "print(open('../../code/stage-09/peft.py').read(3))")
+    assert asked == []
+
+
+@pytest.fixture
+def in_page(firefox, site):
+    """Opens the page of a notebook, and a cell's editor in it."""
+    ends = [firefox.before_scripts(f"if (location.protocol === 'http:') {{ {statements} }}")
+            for statements in (LISTEN, UNCOVERED)]
+
+    def edit(name, number):
+        firefox.resize(1280, 900)
+        firefox.faults.clear()
+        firefox.goto(f"{site}/{name.replace('ipynb', 'html')}")
+        firefox.wait_for("() => document.querySelector('.in-page-edit')", 30)
+        firefox.evaluate(PRESS, number, "Edit and run")
+        firefox.wait_for("() => document.activeElement.matches('.cm-content')", 60)
+
+    yield edit
+    for end in ends:
+        end()
+    firefox.goto("about:blank")
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_pages_cells_give_the_committed_outputs_in_firefox(firefox, in_page, name):
+    cells, shown = code_cells(name)
+    in_page(name, shown[-1])
+    firefox.evaluate(PRESS, shown[-1], "Run")
+    firefox.wait_for(SAYS % shown[-1], 300)
+    runs = outputs_by_source(firefox.evaluate("() => said"))
+    assert differing(cells[:shown[-1] + 1], runs) == []
+    # Firefox would fetch the next page ahead, which no page's policy allows.
+    assert [fault for fault in firefox.faults if "default-src" not in fault] == []
+
+
+def test_a_cell_is_written_and_run_with_the_keyboard_in_firefox(firefox, in_page):
+    in_page(EXERCISE, 0)
+    firefox.type("a", held=KEYS["Control"])
+    firefox.type(f"for i in range(2):{KEYS['Enter']}print(6 * (7 + i")  # closes what it opens
+    firefox.type(KEYS["Enter"], held=KEYS["Control"])
+    firefox.wait_for(SAYS % 0, 180)
+    assert firefox.evaluate(OUTPUT, 0) == "42\n48\n"
+    firefox.type(KEYS["Escape"] + KEYS["Tab"])
+    assert firefox.evaluate("() => document.activeElement.tagName") == "BUTTON"
+
+
+def test_what_a_pages_cell_runs_reaches_no_other_host_in_firefox(firefox, in_page, site):
+    with lite_tools.other_host() as (there, asked):
+        in_page(EXERCISE, 0)
+        firefox.type("a", held=KEYS["Control"])
+        reach = REACH_FROM_PAGE.format(there=there, here=f"{site}/objects.inv")
+        firefox.evaluate("(text) => document.execCommand('insertText', false, text)", reach)
+        firefox.type(KEYS["Enter"], held=KEYS["Control"])
+        firefox.wait_for(SAYS % 0, 180)
+        shown = firefox.evaluate(OUTPUT, 0)
+    assert shown.split() == ["refused"] * 2 + ["asked", "200", "answered", "200", "refused"]
     assert asked == []

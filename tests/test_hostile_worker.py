@@ -160,7 +160,7 @@ def test_of_a_progress_only_days_of_exercises_are_kept(cell):
 def test_an_error_is_told_in_bounds(cell):
     assert len(cell.run("failure", says="error")) < 30_000
     cell.press("Go to line 1000000000")
-    assert cell.text.input_value() == "failure"
+    assert cell.text.value() == "failure"
 
 
 def test_a_worker_that_floods_the_page_is_ended(cell):

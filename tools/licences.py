@@ -31,6 +31,7 @@ IN_LITE = {"JupyterLite": "jupyterlite-core", "@jupyterlite/": "jupyterlite-core
            "@jupyter-widgets/jupyterlab-manager": "ipywidgets"}
 #: Whose a file is that vendor.json has under the package that it was taken from.
 OTHERS = {"icons/LICENSE.txt": "Font Awesome Free",
+          "editor/codemirror.LICENSES.txt": "CodeMirror and what it is made with",
           "widgets/embed-amd.LICENSES.txt": "what is in @jupyter-widgets/html-manager"}
 #: What else brings none: SPDX's name of the licence, and who holds the copyright by its own words.
 STANDARD = {"requirejs": ("MIT", "Copyright jQuery Foundation and other contributors"),

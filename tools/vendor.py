@@ -5,11 +5,13 @@
     python tools/vendor.py --check    compare the committed files with vendor/vendor.json, offline
 
 The built book loads no script or font from another host, so what a browser needs is kept here:
-RequireJS and the Jupyter widget manager (live sliders without a kernel), anywidget's front end and
-KaTeX. Packages from npm are fetched with `npm pack`; anywidget's file is the one that its Python
-package installs, so that page and kernel always speak the same protocol. The theme's icons are cut
-down to those that occur and written into one style sheet, font included: a browser refuses a font
-file to a page that is opened straight from disk.
+RequireJS and the Jupyter widget manager (live sliders without a kernel), anywidget's front end,
+KaTeX and CodeMirror. Packages from npm are fetched with `npm pack`; anywidget's file is the one
+that its Python package installs, so that page and kernel always speak the same protocol. The
+theme's icons are cut down to those that occur and written into one style sheet, font included: a
+browser refuses a font file to a page that is opened straight from disk. CodeMirror comes in many
+small packages: those of tools/in_page/editor/package-lock.json, by their hashes there, become one
+file by its `npm run bundle`.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -32,6 +35,9 @@ ROOT = Path(__file__).resolve().parent.parent
 VENDOR = ROOT / "vendor"
 MANIFEST = VENDOR / "vendor.json"
 ICONS = "icons/icons.css"
+RECIPE = ROOT / "tools" / "in_page" / "editor"  # of CodeMirror's bundle
+BUNDLED = "npm, bundled"
+PACKAGE = re.compile(r"node_modules/((?:@[^/]+/)?[^/]+)/")
 #: Every icon that the two themes put on a page, by Font Awesome's names.
 ICON_NAMES = """
     angle-left angle-right arrow-up bars chevron-down circle-half-stroke code download ellipsis
@@ -53,6 +59,30 @@ def fetch_npm(package, version, folder):
     with tarfile.open(Path(folder) / made.stdout.split()[-1]) as archive:
         archive.extractall(folder, filter="data")
     return Path(folder) / "package"
+
+
+def recipe_digest():
+    """Hash of all that decides what the bundle holds."""
+    total = hashlib.sha256()
+    for path in sorted(RECIPE.iterdir()):
+        total.update(path.name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
+    return total.hexdigest()
+
+
+def bundle(folder):
+    """Make CodeMirror's bundle in a folder, and beside it the licences of all that is in it."""
+    for path in RECIPE.iterdir():
+        shutil.copy(path, folder)
+    for command in (["ci", "--ignore-scripts", "--no-audit", "--no-fund"], ["run", "bundle"]):
+        subprocess.run(["npm", *command], cwd=folder, check=True, capture_output=True)
+    parts = json.loads(Path(folder, "parts.json").read_text("utf-8"))["inputs"]
+    texts = []
+    for name in sorted({found[1] for part in parts if (found := PACKAGE.match(part))}):
+        package = Path(folder, "node_modules", name)
+        version = json.loads((package / "package.json").read_text("utf-8"))["version"]
+        texts.append(f"{name} {version}\n\n{(package / 'LICENSE').read_text('utf-8').strip()}\n")
+    write_whole(Path(folder, "codemirror.LICENSES.txt"), "\n\n".join(texts))
+    return Path(folder)
 
 
 def installed(package, version):
@@ -117,6 +147,9 @@ def refresh(manifest):
             if entry["from"] == "npm":
                 source = fetch_npm(name, entry["version"], folder)
                 locate = source.joinpath
+            elif entry["from"] == BUNDLED:
+                locate = bundle(folder).joinpath
+                entry["recipe"] = recipe_digest()
             else:
                 distribution = installed(name, entry["version"])
                 locate = distribution.locate_file
@@ -152,6 +185,9 @@ def problems(manifest):
             yield f"{target} is missing: run make vendor"
         elif sha256(VENDOR / target) != expected:
             yield f"{target} differs from its sha256 in vendor.json: run make vendor"
+    for name, entry in manifest.items():
+        if entry.get("recipe", recipe_digest()) != recipe_digest():
+            yield f"{name} was made by another {RECIPE.relative_to(ROOT)}: run make vendor"
     for target in sorted(present - set(listed) - own):
         yield f"{target} is not listed in vendor.json: list it with its package, or remove it"
 

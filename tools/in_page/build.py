@@ -7,6 +7,7 @@ is loaded at the first click. The Python is the one that lite/ carries. It runs 
 server needs no special headers, and an address in a classroom no certificate.
 """
 
+import ast
 import hashlib
 import io
 import json
@@ -24,11 +25,15 @@ HERE = Path(__file__).resolve().parent
 PLACE = "in-page"  # the folder in the built book
 TAGS = re.compile(rf'<link[^>]* href="[./]*{PLACE}/[^>]*>\n'
                   rf'<script src="[./]*{PLACE}/[^>]*></script>\n')
-SCRIPTS = ("start.js", "cells.js", "outputs.js", "python.js", "bounds.js", "worker.js",
-           "in-page.css")
+SCRIPTS = ("start.js", "cells.js", "editor.js", "completion.js", "text-box.js", "outputs.js",
+           "python.js", "bounds.js", "worker.js", "in-page.css")
+#: CodeMirror as the scripts here import it; a built book has it beside this folder, see below.
+CODEMIRROR = "../../vendor/editor/codemirror.js"
 #: The part of the exercises' page that says what an entry of the progress is.
 DAYS = re.compile(r"// From here [^\n]*\n(.*\bfunction days\(.*)// To here", re.DOTALL)
 PLAYGROUND = "book/playground"  # the page on which book_pages/playground.py trains
+#: Folders of the course's code whose names a reader does not call.
+BESIDE = {"book_pages", "data", "exercises", "experiments", "huggingface", "tests"}
 #: The worker's own modules, in the archive beside the course's code.
 READER = {"in-page/reader.py": HERE / "reader.py",
           "in-page/imports.py": lite.HERE / "imports.py"}
@@ -53,6 +58,31 @@ def code_archive():
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, path.read_bytes())
     return made.getvalue()
+
+
+def course_names():
+    """What the editor offers of the course's modules: the kind of each public name of each."""
+    kinds = {ast.ClassDef: "class", ast.FunctionDef: "function"}
+    found, root = {}, lite.ROOT / lite.CODE
+    for path in lite.code_files():
+        if path.suffix == ".py" and root in path.parents:
+            module = path.relative_to(root).with_suffix("")
+            names = {node.name: kinds[type(node)] for node in
+                     ast.parse(path.read_text("utf-8")).body
+                     if type(node) in kinds and not node.name.startswith("_")}
+            if names and not {*module.parts} & BESIDE:
+                found[".".join(module.parts)] = names
+    return found
+
+
+def script(name):
+    """One of the page's scripts, with the address that CodeMirror's file has in a built book.
+
+    The address names the file's content, so that no browser takes another edition's.
+    """
+    content = (HERE / name).read_bytes()
+    version = hashlib.sha256((HERE / CODEMIRROR).read_bytes()).hexdigest()[:12]
+    return content.replace(CODEMIRROR.encode(), f"../../editor/codemirror.js?{version}".encode())
 
 
 def cells_of(path):
@@ -120,8 +150,8 @@ def add(folder):
     """
     known = {name: cells_of(path) for name, path in notebooks().items()
              if (folder / name.replace(".ipynb", ".html")).exists()}  # else no contents name it
-    files = {script: (HERE / script).read_bytes() for script in SCRIPTS}
-    files["code.zip"] = code_archive()
+    files = {name: script(name) for name in SCRIPTS}
+    files |= {"code.zip": code_archive(), "names.json": json.dumps(course_names()).encode()}
     files |= playground() | {"days.js": days_module()}
     files |= {f"cells/{name.replace('.ipynb', '.json')}":
               json.dumps(cells, ensure_ascii=False).encode() for name, cells in known.items()}

@@ -2,6 +2,7 @@
 
 import { Outputs } from "./outputs.js";
 import { BASE, Python, STOPPED } from "./python.js";
+import * as plain from "./text-box.js";
 
 function button(parent, text, act) {
   const made = parent.appendChild(document.createElement("button"));
@@ -22,12 +23,12 @@ class Cell {
   }
 
   get isOpen() {
-    return Boolean(this.editor && !this.editor.hidden);
+    return Boolean(this.editor && !this.box.hidden);
   }
 
   /** The text that a run takes: the reader's while it is open, else the printed one. */
   get text() {
-    return this.isOpen ? this.area.value : this.known.source;
+    return this.isOpen ? this.editor.text : this.known.source;
   }
 
   makeTools() {
@@ -48,90 +49,40 @@ class Cell {
 
   makeEditor() {
     if (this.editor) return;
-    this.editor = document.createElement("div");
-    this.editor.className = "in-page-editor";
-    this.editor.hidden = true;
-    const help = this.editor.appendChild(document.createElement("p"));
+    const { Editor, HELP } = this.page.kit;
+    this.box = document.createElement("div");
+    this.box.className = "in-page-editor";
+    this.box.hidden = true;
+    const help = this.box.appendChild(document.createElement("p"));
     help.id = `in-page-help-${this.number}`;
     help.className = "in-page-note";
-    help.textContent = "Ctrl+Enter runs. Tab indents; press Escape first to leave with Tab.";
-    this.area = this.editor.appendChild(document.createElement("textarea"));
-    Object.assign(this.area, { spellcheck: false, autocapitalize: "off", autocomplete: "off", wrap: "off" });
-    this.area.setAttribute("aria-label", `Code of cell ${this.number}`);
-    this.area.setAttribute("aria-describedby", help.id);
-    this.area.value = this.page.kept(this) ?? this.known.source;
-    this.area.addEventListener("input", () => this.changed());
-    this.area.addEventListener("keydown", (event) => this.key(event));
-    this.code.after(this.editor);
-    this.size();
+    help.textContent = HELP;
+    this.editor = new Editor(this.box, {
+      text: this.page.kept(this) ?? this.known.source, label: `Code of cell ${this.number}`, help: help.id,
+      changed: () => this.changed(), run: () => this.page.run(this), above: () => this.page.above(this) });
+    this.code.after(this.box);
   }
 
   open() {
     this.makeTools();
     this.makeEditor();
-    this.editor.hidden = false;
+    this.box.hidden = false;
     this.code.hidden = true;
-    this.size();
+    this.editor.shown();
     this.show();
   }
 
   /** What a click on "Edit and run" does: the editor is there, and Python on its way. */
   edit() {
     this.open();
-    this.area.focus();
+    this.editor.focus();
     this.page.warmUp(this);
   }
 
-  size() {
-    this.area.rows = Math.max(2, this.area.value.split("\n").length);
-  }
-
   changed() {
-    this.size();
-    this.page.keep(this, this.area.value);
+    this.page.keep(this, this.editor.text);
     if (this.ran !== null && this.ran !== this.text) this.say("Changed since it ran.");
     this.show();
-  }
-
-  /** Insert as typing does, so that the browser's own undo knows of it. */
-  insert(text) {
-    if (!document.execCommand("insertText", false, text)) {
-      this.area.setRangeText(text, this.area.selectionStart, this.area.selectionEnd, "end");
-      this.changed();
-    }
-  }
-
-  key(event) {
-    const { area } = this, leaving = this.leaving;
-    if (event.key !== "Shift") this.leaving = event.key === "Escape";
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey || event.shiftKey)) {
-      event.preventDefault();
-      this.page.run(this);
-    } else if (event.key === "Enter") {
-      event.preventDefault();
-      const line = area.value.slice(0, area.selectionStart).split("\n").pop();
-      this.insert(`\n${line.match(/^ */)[0]}${/:\s*(#.*)?$/.test(line) ? "    " : ""}`);
-    } else if (event.key === "Tab" && !leaving) {
-      event.preventDefault();
-      const start = area.value.lastIndexOf("\n", area.selectionStart - 1) + 1;
-      const lines = area.value.slice(start, area.selectionEnd);
-      if (!event.shiftKey && area.selectionStart === area.selectionEnd) {
-        this.insert(" ".repeat(4 - (area.selectionStart - start) % 4));
-      } else {
-        const moved = lines.replace(/^.*/gm, event.shiftKey
-          ? (line) => line.replace(/^ {1,4}/, "") : (line) => line && `    ${line}`);
-        area.setSelectionRange(start, area.selectionEnd);
-        if (moved !== lines) this.insert(moved);
-        area.setSelectionRange(start, start + moved.length);
-      }
-    }
-  }
-
-  goTo(line) {
-    const lines = this.area.value.split("\n");
-    const start = lines.slice(0, line - 1).join("\n").length + (line > 1);
-    this.area.focus();
-    this.area.setSelectionRange(start, start + (lines[line - 1] ?? "").length);
   }
 
   /** Run in the page's Python; resolves with whether the cells below may run. */
@@ -143,7 +94,7 @@ class Cell {
       this.outputs = outputs;
       this.element.append(outputs.box);
       const failure = await this.page.python.run(text, outputs);
-      if (failure) outputs.fail(failure, this.isOpen && ((line) => this.goTo(line)));
+      if (failure) outputs.fail(failure, this.isOpen && ((line) => this.editor.goTo(line)));
       this.ran = failure && !this.known.raises ? null : text;
       return this.ran !== null;
     } finally {
@@ -157,7 +108,7 @@ class Cell {
   }
 
   back() {
-    if (this.editor) this.editor.hidden = true;
+    if (this.editor) this.box.hidden = true;
     if (this.code) this.code.hidden = false;
     if (this.printed) this.printed.hidden = false;
     this.outputs?.box.remove();
@@ -169,7 +120,7 @@ class Cell {
 
   forget() {
     this.page.keep(this, null);
-    this.area.value = this.known.source;
+    this.editor.text = this.known.source;
     this.back();
     this.say("Your edit is forgotten.");
   }
@@ -190,7 +141,9 @@ class Cell {
 }
 
 class Page {
-  constructor(notebook, elements, known) {
+  /** `kit` makes the cells' editors: the module editor.js or, where it does not load, text-box.js. */
+  constructor(notebook, elements, known, kit) {
+    this.kit = kit;
     this.key = `peft-book edits ${notebook}`;
     this.python = new Python(notebook.replace(/[^/]*$/, ""));
     this.edits = this.read();
@@ -279,6 +232,11 @@ class Page {
     }
   }
 
+  /** The code that has run before a cell runs, as it stands. */
+  above(cell) {
+    return this.cells.slice(0, this.cells.indexOf(cell)).map(({ text }) => text).join("\n");
+  }
+
   forgetRuns() {
     for (const cell of this.cells) cell.ran = null;
   }
@@ -290,6 +248,8 @@ class Page {
 
 /** The page's cells in their order, each ready to be edited. */
 export async function take(notebook) {
-  const answer = await fetch(new URL(`cells/${notebook.replace(/ipynb$/, "json")}`, BASE));
-  return new Page(notebook, [...document.querySelectorAll("div.cell")], await answer.json()).cells;
+  const known = fetch(new URL(`cells/${notebook.replace(/ipynb$/, "json")}`, BASE)).then((answer) => answer.json());
+  const kit = import("./editor.js").then(({ Editor, HELP }) => ({ Editor, HELP }),
+    () => ({ Editor: plain.TextBox, HELP: plain.HELP }));
+  return new Page(notebook, [...document.querySelectorAll("div.cell")], await known, await kit).cells;
 }
