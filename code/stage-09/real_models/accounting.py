@@ -45,15 +45,28 @@ _SAVED_HEADS = {"SEQ_CLS": ["classifier", "score"], "TOKEN_CLS": ["classifier", 
 
 
 # A text's tokens, and what is no JSON in it: single quotes, Python's names, a comma at the end.
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|,(?=\s*[}\]])|\b[A-Za-z]+\b')
-_PYTHON_NAMES = {"True": "true", "False": "false", "None": "null"}
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|,(?=\s*[}\]])|-?\b[A-Za-z][\w.]*')
+_NAMES = {"True": "true", "False": "false", "None": "null"} | dict.fromkeys(
+    ("NaN", "Infinity", "-Infinity", "nan", "inf", "-inf"), '"not finite"')  # so it is no size
+_BLANK = re.compile("[\u00a0\u200b-\u200d\u2028\u2029\u2060\ufeff]")  # what pages copy besides
+# What a file is instead, by a key that it has, where model_type is missing.
+_OTHER_FILES = [
+    ("weight_map", "the index of a checkpoint's weights"),
+    ("tokenizer_class", "a tokenizer's configuration"),
+    ("siblings", "what the hub's interface says of a model, with a part of its config.json"),
+    ("general.architecture", "the metadata of a GGUF file"),
+    ("n_layers", "the params.json of an original release, with other names"),
+    ("_from_model_config", "a generation_config.json"),
+    ("config", "an object around a configuration"),
+]
 
 
 def parse_config(text: str | bytes) -> dict[str, Any]:
     """A configuration as people have it: the file, or what Python printed.
 
     Read are UTF-8 and UTF-16, with or without a byte-order mark; a comma before a closing brace;
-    `LlamaConfig {…}`, as transformers prints it; a dict as Python prints it.
+    `LlamaConfig {…}`, as transformers prints it; a dict as Python prints it. What stands before
+    the first brace and after the last, a code fence or a prompt, is left out.
 
     Raises
     ------
@@ -68,17 +81,22 @@ def parse_config(text: str | bytes) -> dict[str, Any]:
             text = text.decode(wide if utf16 else "utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(f"config.json is no text in UTF-8 or UTF-16: {error}") from None
-    text = text.removeprefix("\ufeff").strip()
+    text = _BLANK.sub(" ", text).strip()
     if re.match(r"https?://\S+$", text):
         raise ValueError(f"{text:.80} is an address; pass the content of the file that is there")
-    text = re.sub(r"^[A-Za-z]\w*Config\s*(?={)", "", text)  # as transformers prints it
+    if text.find("{") < text.rfind("}"):
+        text = text[text.find("{"):text.rfind("}") + 1]
+    if '"' not in text:
+        text = re.sub("[\u201c\u201d]", '"', text)
 
     def to_json(match: re.Match[str]) -> str:
         token = match[0]
         if token[0] == "'":
             inner = token[1:-1].replace("\\'", "'")
             return '"' + re.sub(r'(?<!\\)"', r'\"', inner) + '"'
-        return "" if token == "," else _PYTHON_NAMES.get(token, token)
+        if token.startswith("torch."):
+            return f'"{token}"'
+        return "" if token == "," else _NAMES.get(token, token)
 
     try:
         config = json.loads(_TOKENS.sub(to_json, text))
@@ -328,6 +346,9 @@ def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
             "modules of the same names in the other parts"
             + ("; pass config['text_config'] to count its language model without them" * alone))
     if not known:
+        what = next((what for key, what in _OTHER_FILES if key in config), "")
+        if what and family is None:
+            raise ValueError(f"this is {what}, and no config.json: model_type is missing")
         missing = "config.json: model_type is missing" if family is None else (
             f"config.json: model_type {family!r:.60} is not a family this module knows")
         raise ValueError(f"{missing}. It knows {', '.join(FAMILIES)}")
@@ -381,6 +402,7 @@ def reading_rules() -> dict[str, Any]:
     """What the memory explorer needs besides the table to read a configuration as we do here."""
     return {"towers": list(_TOWERS), "vocabulary": list(_VOCABULARY_TASKS), "saved": _SAVED_HEADS,
             "notes": _NOTES, "not_estimated": _NOT_ESTIMATED, "reads": _READS.pattern,
+            "other_files": [list(each) for each in _OTHER_FILES],
             "kept": KEPT_BYTES, "nf4": [_NF4_BLOCK, _NF4_SECOND_BLOCK]}
 
 
@@ -1787,7 +1809,7 @@ def _options(given: argparse.Namespace, parser: argparse.ArgumentParser) -> dict
         if not equals or given.method not in METHODS:
             parser.error(f"--set takes NAME=VALUE, of {', '.join(METHODS)}; got {setting!r}")
         try:
-            options[key] = json.loads(_PYTHON_NAMES.get(value, value))
+            options[key] = json.loads(_NAMES.get(value, value))
         except ValueError:
             options[key] = value
     if given.targets:

@@ -195,6 +195,10 @@ function tableOf(config, families, rules) {
       + `modules of the same names in the other parts.${alone
         ? " To count its language model without them, paste the content of text_config." : ""}`);
   }
+  const [, what] = rules.other_files.find(([key]) => has(key)) ?? [];
+  if (family === null && what) {
+    throw new ConfigError(`This is ${what}, and no config.json: model_type is missing.`);
+  }
   if (typeof family !== "string" || !Object.hasOwn(families, family)) {
     throw new ConfigError((family === null ? "config.json: model_type is missing."
       : `config.json: model_type ${shown(family)} is not a family that is known here.`)
@@ -437,15 +441,23 @@ function keptOf(rows, targets, symbols, top, { number, attended, logit, gated })
 
 /** JSON as people have it: a comma before a closing brace, or as Python prints a configuration. */
 function parseConfig(text) {
-  const python = { True: "true", False: "false", None: "null" };
-  const json = text.replace(/^\ufeff/, "").trim().replace(/^[A-Za-z]\w*Config\s*(?={)/, "")
-    // A text without its end reaches to the end: else each quote in it would be tried in its turn.
-    .replace(/(["'])(?:(?!\1)[^\\]|\\[^]?)*(?:\1|$)|,(?=\s*[}\]])|\b[A-Za-z]+\b/g, (token) => {
+  const names = { True: "true", False: "false", None: "null" };
+  for (const name of ["NaN", "Infinity", "nan", "inf"]) { // text, and so no size
+    names[name] = names[`-${name}`] = '"not finite"';
+  }
+  let inner = text.replace(/[\u00a0\u200b-\u200d\u2028\u2029\u2060\ufeff]/g, " ").trim();
+  const [from, to] = [inner.indexOf("{"), inner.lastIndexOf("}")];
+  if (from < to) inner = inner.slice(Math.max(0, from), to + 1); // no code fence, no prompt
+  if (!inner.includes('"')) inner = inner.replace(/[\u201c\u201d]/g, '"');
+  // A text without its end reaches to the end: else each quote in it would be tried in its turn.
+  const json = inner.replace(
+    /(["'])(?:(?!\1)[^\\]|\\[^]?)*(?:\1|$)|,(?=\s*[}\]])|-?\b[A-Za-z][\w.]*/g, (token) => {
       if (token[0] === "'" && token.length > 1 && token.endsWith("'")) {
-        const inner = token.slice(1, -1).replaceAll("\\'", "'");
-        return `"${inner.replace(/(?<!\\)"/g, '\\"')}"`;
+        const inside = token.slice(1, -1).replaceAll("\\'", "'");
+        return `"${inside.replace(/(?<!\\)"/g, '\\"')}"`;
       }
-      return token === "," ? "" : python[token] ?? token;
+      if (token.startsWith("torch.")) return `"${token}"`;
+      return token === "," ? "" : names[token] ?? token;
     });
   try {
     return JSON.parse(json);

@@ -436,6 +436,7 @@ def test_page_and_python_agree_on_models_and_settings(memory, tmp_path):
     configs |= {family: {"model_type": family, "architectures": sorted(table["classes"])[-1:],
                          **small, **({"text_config": small} if "parts" in table else {})}
                 for family, table in accounting.FAMILIES.items() if family != "phi-msft"}
+    configs["glm4_moe"]["head_dim"] = 128  # by default its heads do not divide its width
     cases, expected = [], []
     for name, config in configs.items():
         model = accounting.read_model(config)
@@ -501,7 +502,39 @@ def test_a_config_is_read_as_people_paste_it(memory, tmp_path, how):
     assert accounting.parse_config(text.encode("utf-8")) == config
 
 
+LLAMA = json.dumps(accounting.known_models()["Llama-3.2-1B"]["config"], indent=1)
+
+
+@pytest.mark.parametrize("text", [
+    f"```json\n{LLAMA}\n```", f">>> print(model.config)\nLlamaConfig {LLAMA}", f"config = {LLAMA};",
+    LLAMA.replace("\n ", "\n\u00a0"), f"\u200b{LLAMA}",
+    LLAMA.replace("{", '{"a": -Infinity, "b": NaN,'),
+    repr(json.loads(LLAMA) | {"a": float("-inf"), "b": float("nan")}),
+    repr(json.loads(LLAMA))[:-1] + ", 'dtype': torch.bfloat16}",
+    LLAMA.replace('"', "\u201d"),
+], ids=["fence", "prompt", "assigned", "hard spaces", "no width", "not finite",
+        "printed, not finite", "a dtype", "curly quotes"])
+def test_what_stands_around_and_between_is_no_matter(memory, tmp_path, text):
+    [answer] = paste(tmp_path, memory, [text])
+    assert answer["total"] == 1_235_814_400
+    assert accounting.read_model(accounting.parse_config(text)).num_parameters == answer["total"]
+
+
+@pytest.mark.parametrize("text", [
+    LLAMA + LLAMA, f"[{LLAMA}, {LLAMA}]", LLAMA.replace("2048", "NaN"), LLAMA.replace("{", "{//\n"),
+    LLAMA.replace('"', "\u201c", 1), LLAMA.replace(": ", "\uff1a"), json.dumps(LLAMA)])
+def test_what_may_mean_another_model_is_refused(memory, tmp_path, text):
+    [answer] = paste(tmp_path, memory, [text])
+    assert isinstance(answer, str)
+    with pytest.raises(ValueError):
+        accounting.read_model(accounting.parse_config(text))
+
+
 @pytest.mark.parametrize("text, said", [
+    ('{"id": "org/model", "siblings": [], "config": {"model_type": "llama"}}', "interface"),
+    ('{"metadata": {}, "weight_map": {"a.weight": "b"}}', "index"),
+    ('{"tokenizer_class": "LlamaTokenizer"}', "tokenizer"), ('{"config": {}}', "around"),
+    ('{"dim": 4096, "n_layers": 32}', "params.json"),
     ("https://huggingface.co/gpt2/blob/main/config.json", "address"),
     ('{"model_type": "llama", "rope": {"a": 1}', "closing brace"),
     ('{"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.30"}', "diffusers"),
