@@ -389,7 +389,8 @@ def memory_shown(page):
     return {**totals, "trainable": int(body.get_attribute("data-trainable"))}
 
 
-def memory_expected(config, rank, targets, base, convention, optimizer, cards, sharding, **batch):
+def memory_expected(config, rank, targets, base, convention, optimizer, cards=1, sharding="ddp",
+                    **batch):
     model = accounting.read_model(config)
     lora, full = accounting.count_lora(model, rank, targets), accounting.count_full(model)
     expected = {"trainable": lora.trainable}
