@@ -202,7 +202,7 @@ function render({ model, el }) {
     say: (value) => `${formatCount(value)} tokens`, onMove: (value) => change({ length: value }),
   });
   const batch = slider({
-    id: `${prefix}-batch`, name: "batch", label: "Sequences per batch", values: get("_batches"),
+    id: `${prefix}-batch`, name: "batch", label: "Sequences on each card", values: get("_batches"),
     say: (value) => `${formatCount(value)} sequences`, onMove: (value) => change({ batch: value }),
   });
   const again = choice({
@@ -376,7 +376,7 @@ function render({ model, el }) {
     body.dataset.trainable = lora.params;
     body.dataset.total = now.total;
     const parts = get("_frozen_labels")[get("base")];
-    setText(detail, `${parts.map((label, index) =>
+    setText(detail, `${many ? "Before cards divide them: " : ""}${parts.map((label, index) =>
       `${label}: ${gigabytes(now.frozen[get("base")][index])}`).join("; ")}. `
       + [...now.notes, get("_note")].join(" "));
     return `${figure.textContent} ${rest}`;
