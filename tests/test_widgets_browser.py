@@ -408,16 +408,19 @@ def memory_shown(page):
     return {**totals, "trainable": int(body.get_attribute("data-trainable"))}
 
 
-def memory_expected(config, rank, targets, base, convention, optimizer, **batch):
+def memory_expected(config, rank, targets, base, convention, optimizer, cards=1, sharding="ddp",
+                    **batch):
     model = accounting.read_model(config)
     lora, full = accounting.count_lora(model, rank, targets), accounting.count_full(model)
-    return {"trainable": lora.trainable, **{
-        side: states.bytes + kept.bytes + accounting.overhead(states, kept).bytes
-        for side, (states, kept) in {
+    expected = {"trainable": lora.trainable}
+    for side, (states, kept) in {
         "full": [accounting.memory_bill(full, convention=convention, optimizer=optimizer),
                  accounting.activation_estimate(full, **batch)],
         "lora": [accounting.memory_bill(lora, base=base, optimizer=optimizer),
-                 accounting.activation_estimate(lora, base=base, **batch)]}.items()}}
+                 accounting.activation_estimate(lora, base=base, **batch)]}.items():
+        states = accounting.bill_per_card(states, cards, sharding)
+        expected[side] = states.bytes + kept.bytes + accounting.overhead(states, kept).bytes
+    return expected
 
 
 def set_targets(page, targets):
@@ -443,7 +446,8 @@ def test_memory_is_what_accounting_says_over_a_grid(open_page):
         picked = {}
         for field, options in (("base", accounting.BASE_FORMATS),
                                ("convention", list(accounting.CONVENTIONS)),
-                               ("optimizer", accounting.OPTIMIZERS)):
+                               ("optimizer", list(accounting.OPTIMIZERS)),
+                               ("cards", ["1", "2", "8"])):
             picked[field] = str(rng.choice(options))
             page.select_option(f"#memory select[data-name={field}]", picked[field])
         for field, values in (("rank", explorer.RANKS), ("length", explorer.LENGTHS),
@@ -453,6 +457,10 @@ def test_memory_is_what_accounting_says_over_a_grid(open_page):
             picked[field] = values[position]
         picked["checkpointing"] = bool(rng.integers(2))
         page.locator("#memory .pw-choice label").nth(int(picked["checkpointing"])).click()
+        picked["cards"], picked["sharding"] = int(picked["cards"]), "ddp"
+        if picked["cards"] > 1:
+            picked["sharding"] = str(rng.choice(list(accounting.SHARDINGS)))
+            page.select_option("#memory select[data-name=sharding]", picked["sharding"])
         expected = memory_expected(config, targets=targets, **picked)
         assert memory_shown(page) == expected, (name, targets, picked)
 
@@ -472,7 +480,7 @@ def test_what_fits_a_card_is_told_and_what_is_not_estimated_says_why(open_page):
         for n, fits in ((most, True), (most + 1, False)):
             again = accounting.activation_estimate(tuned, **{**kept, name: n}, checkpointing=True)
             needed = states.bytes + again.bytes + accounting.overhead(states, again).bytes
-            assert fits == (needed <= 24 * accounting.GB), (name, n)
+            assert fits == (needed <= explorer.GPU_BYTES[24]), (name, n)
     page.get_by_text("Use your own model").click()
     page.get_by_label("Paste its config.json").fill(json.dumps(
         {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"],

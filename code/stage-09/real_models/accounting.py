@@ -32,6 +32,7 @@ from typing import Any
 
 from real_models.families import FAMILIES
 from real_models.methods import LN_TARGETS, LORA_ELSEWHERE, METHODS, NOT_COVERED, Method
+from real_models.optimizers import OPTIMIZERS, Optimizer, by_shape, state_bytes
 
 _VOCABULARY_TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "MASKED_LM", "PRE_TRAINING", "IMAGE_TEXT",
                      "SPEECH_TEXT")
@@ -44,15 +45,28 @@ _SAVED_HEADS = {"SEQ_CLS": ["classifier", "score"], "TOKEN_CLS": ["classifier", 
 
 
 # A text's tokens, and what is no JSON in it: single quotes, Python's names, a comma at the end.
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|,(?=\s*[}\]])|\b[A-Za-z]+\b')
-_PYTHON_NAMES = {"True": "true", "False": "false", "None": "null"}
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|,(?=\s*[}\]])|-?\b[A-Za-z][\w.]*')
+_NAMES = {"True": "true", "False": "false", "None": "null"} | dict.fromkeys(
+    ("NaN", "Infinity", "-Infinity", "nan", "inf", "-inf"), '"not finite"')  # so it is no size
+_BLANK = re.compile("[\u00a0\u200b-\u200d\u2028\u2029\u2060\ufeff]")  # what pages copy besides
+# What a file is instead, by a key that it has, where model_type is missing.
+_OTHER_FILES = [
+    ("weight_map", "the index of a checkpoint's weights"),
+    ("tokenizer_class", "a tokenizer's configuration"),
+    ("siblings", "what the hub's interface says of a model, with a part of its config.json"),
+    ("general.architecture", "the metadata of a GGUF file"),
+    ("n_layers", "the params.json of an original release, with other names"),
+    ("_from_model_config", "a generation_config.json"),
+    ("config", "an object around a configuration"),
+]
 
 
 def parse_config(text: str | bytes) -> dict[str, Any]:
     """A configuration as people have it: the file, or what Python printed.
 
     Read are UTF-8 and UTF-16, with or without a byte-order mark; a comma before a closing brace;
-    `LlamaConfig {…}`, as transformers prints it; a dict as Python prints it.
+    `LlamaConfig {…}`, as transformers prints it; a dict as Python prints it. What stands before
+    the first brace and after the last, a code fence or a prompt, is left out.
 
     Raises
     ------
@@ -67,17 +81,22 @@ def parse_config(text: str | bytes) -> dict[str, Any]:
             text = text.decode(wide if utf16 else "utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(f"config.json is no text in UTF-8 or UTF-16: {error}") from None
-    text = text.removeprefix("\ufeff").strip()
+    text = _BLANK.sub(" ", text).strip()
     if re.match(r"https?://\S+$", text):
         raise ValueError(f"{text:.80} is an address; pass the content of the file that is there")
-    text = re.sub(r"^[A-Za-z]\w*Config\s*(?={)", "", text)  # as transformers prints it
+    if text.find("{") < text.rfind("}"):
+        text = text[text.find("{"):text.rfind("}") + 1]
+    if '"' not in text:
+        text = re.sub("[\u201c\u201d]", '"', text)
 
     def to_json(match: re.Match[str]) -> str:
         token = match[0]
         if token[0] == "'":
             inner = token[1:-1].replace("\\'", "'")
             return '"' + re.sub(r'(?<!\\)"', r'\"', inner) + '"'
-        return "" if token == "," else _PYTHON_NAMES.get(token, token)
+        if token.startswith("torch."):
+            return f'"{token}"'
+        return "" if token == "," else _NAMES.get(token, token)
 
     try:
         config = json.loads(_TOKENS.sub(to_json, text))
@@ -327,6 +346,9 @@ def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
             "modules of the same names in the other parts"
             + ("; pass config['text_config'] to count its language model without them" * alone))
     if not known:
+        what = next((what for key, what in _OTHER_FILES if key in config), "")
+        if what and family is None:
+            raise ValueError(f"this is {what}, and no config.json: model_type is missing")
         missing = "config.json: model_type is missing" if family is None else (
             f"config.json: model_type {family!r:.60} is not a family this module knows")
         raise ValueError(f"{missing}. It knows {', '.join(FAMILIES)}")
@@ -338,9 +360,8 @@ def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
         if part == "text_config" and not found:
             raise ValueError(f"config.json: a {family} model needs text_config, and it is missing")
         config = {**config, **{f"{part}.{key}": value for key, value in found.items()}}
-    own = config.get("auto_map") or {}
-    foreign = [str(entry) for entry in (own.values() if isinstance(own, Mapping) else [own])
-               if str(entry).split("--")[-1] not in table.get("own_code", [])]
+    foreign = [entry for entry in _own_code(config)
+               if entry.split("--")[-1] not in table.get("own_code", [])]
     if foreign:
         raise ValueError("config.json: auto_map names code of its own "
                          f"({', '.join(foreign):.160}); what that builds is not known here. "
@@ -352,6 +373,14 @@ def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
     return config, table
 
 
+def _own_code(config: Mapping[str, Any]) -> list[str]:
+    """The entries of auto_map that build the model; those that read texts and pictures do not."""
+    own = config.get("auto_map") or {}
+    return [str(own)] if not isinstance(own, Mapping) else [
+        str(entry) for key, entry in own.items() if not _READS.search(str(key))]
+
+
+_READS = re.compile("Tokenizer|Processor|FeatureExtractor")
 _TOWERS = ("text_config", "vision_config", "audio_config", "speech_config", "encoder", "decoder",
            "mm_vision_tower")
 
@@ -372,7 +401,8 @@ _NOT_ESTIMATED = {
 def reading_rules() -> dict[str, Any]:
     """What the memory explorer needs besides the table to read a configuration as we do here."""
     return {"towers": list(_TOWERS), "vocabulary": list(_VOCABULARY_TASKS), "saved": _SAVED_HEADS,
-            "notes": _NOTES, "not_estimated": _NOT_ESTIMATED,
+            "notes": _NOTES, "not_estimated": _NOT_ESTIMATED, "reads": _READS.pattern,
+            "other_files": [list(each) for each in _OTHER_FILES],
             "kept": KEPT_BYTES, "nf4": [_NF4_BLOCK, _NF4_SECOND_BLOCK]}
 
 
@@ -383,8 +413,9 @@ def _notes(config: Mapping[str, Any], table: Mapping[str, Any],
     if assumed:
         taken = ", ".join(f"{key} = {value}" for key, value in assumed.items())
         notes.append(_NOTES["assumed"].format(family=config["model_type"], taken=taken))
-    return (*notes, *(_NOTES[key] for key in ("quantization_config", "auto_map")
-                      if config.get(key)))
+    found = {"quantization_config": config.get("quantization_config"),
+             "auto_map": _own_code(config)}
+    return (*notes, *(_NOTES[key] for key, there in found.items() if there))
 
 
 def _task_of(config: Mapping[str, Any], table: Mapping[str, Any]) -> str:
@@ -644,7 +675,9 @@ class Count:
     base_tensors : set of str
         Those of `tensors` that have the base model's dtype.
     integer_tensors : set of str
-        Those of `tensors` that hold 32-bit whole numbers, and are not trained.
+        Those of `tensors` that hold 32-bit whole numbers.
+    frozen_tensors : set of str
+        Those of `tensors` that are not trained, these among them.
     """
 
     method: str
@@ -657,6 +690,7 @@ class Count:
     copied: int = 0
     base_tensors: frozenset[str] = field(default=frozenset(), repr=False)
     integer_tensors: frozenset[str] = field(default=frozenset(), repr=False)
+    frozen_tensors: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def percent(self) -> float:
@@ -951,7 +985,8 @@ def count_method(model: Model, method: str, target_modules: Targets = None, *,
              + ", again for every module" * row.repeated + ", unless save_projection=False."
              ] * bool(shared)
     return replace(counted, tensors=counted.tensors | also | indices,
-                   notes=(*counted.notes, *notes), integer_tensors=frozenset(indices))
+                   notes=(*counted.notes, *notes), integer_tensors=frozenset(indices),
+                   frozen_tensors=counted.frozen_tensors | also.keys() | indices.keys())
 
 
 def _checked_setting(row: Method, name: str, value: Any) -> None:
@@ -1081,6 +1116,8 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
                     file[f"base_model.model.{m.name}.base_layer.bias"] = (m.bias_size,)
                 notes.append(f"PEFT saves the {math.prod(m.sizes):,} frozen weights of {m.name} "
                              "with the adapter, unless save_embedding_layers=False.")
+    untrained = {name for name in file.keys() - tensors.keys()
+                 if bias == "none" or name.endswith("weight")}
     whole, unknown = _whole_modules(model, saved)
     whole_names = {m.name for m in whole}
     biased = [] if bias == "none" else [
@@ -1115,7 +1152,8 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
     total = model.num_parameters + added + frozen + copies * (0 if head == "in place" else 1)
     unknown = [name for name in unknown if name not in saved_heads(model)]
     return Count(method, model, trainable, total, file, (*unmatched, *unknown), tuple(notes),
-                 trainable - added, frozenset(file.keys() - tensors.keys()))
+                 trainable - added, frozenset(file.keys() - tensors.keys()),
+                 frozen_tensors=frozenset(untrained))
 
 
 # --------------------------------------------------------- virtual tokens: prefix, prompt, P-tuning
@@ -1255,7 +1293,6 @@ CONVENTIONS: dict[str, tuple[float, float, float, float, str]] = {
     "no-master": (2, 2, 8, 0, "16-bit weights and gradients, 32-bit Adam, no master copy"),
     "bf16": (2, 2, 4, 0, "everything in 16 bits"),
 }
-OPTIMIZERS = ("adamw", "adamw-8bit", "sgd")
 BASE_FORMATS = ("float32", "bfloat16", "int8", "nf4", "nf4+dq")
 GB = 10**9
 
@@ -1306,17 +1343,19 @@ def memory_bill(counted: Count, *, convention: str = "fp32", base: str = "bfloat
         "nf4+dq" is NF4 with double quantization [Dettmers et al., 2023].
     prepared : bool
         Whether PEFT's `prepare_model_for_kbit_training` has run, see :func:`frozen_items`.
-    optimizer : {"adamw", "adamw-8bit", "sgd"}
-        8-bit AdamW keeps two bytes per parameter, plain SGD keeps nothing.
+    optimizer : str
+        One of `optimizers.OPTIMIZERS`. Each number that it remembers has the convention's bytes,
+        but for what it keeps in 8 bits.
+
+    Raises
+    ------
+    ValueError
+        An unknown convention, base or optimizer; one that needs to know the shapes of the trained
+        tensors, for a method that trains others than it saves.
     """
     _one_of("convention", convention, CONVENTIONS)
     _one_of("optimizer", optimizer, OPTIMIZERS)
     weight, gradient, states, copy, how = CONVENTIONS[convention]
-    states, optimizer_how = {
-        "adamw": (states, f"AdamW's two running averages, {states} bytes"),
-        "adamw-8bit": (2, "AdamW's two running averages in 8 bits, 2 bytes"),
-        "sgd": (0, "plain SGD remembers nothing"),
-    }[optimizer]
     n = counted.trainable
     items = [*frozen_items(counted, base, prepared=prepared)]
     # Copies of a 16-bit base stay in 16 bits, and so do their gradients and averages.
@@ -1330,12 +1369,41 @@ def memory_bill(counted: Count, *, convention: str = "fp32", base: str = "bfloat
         items.append(Item(label, n * copy, f"{copy} bytes for each trainable parameter"))
     items.append(Item("gradients", n * gradient - 2 * halved,
                       f"{gradient} bytes for each trainable parameter{few}"))
-    few, halved = (few, halved) if optimizer == "adamw" else ("", 0)
-    items.append(Item("optimizer state", n * states - 4 * halved,
-                      f"{optimizer_how} for each trainable parameter{few}"))
-    return Bill(tuple(items), "activations, temporary buffers, fragmentation, the CUDA context"
-                + ("; 8-bit AdamW's scales and its small tensors, which stay in 32 bits"
-                   if optimizer == "adamw-8bit" else ""))
+    items.append(_optimizer_item(counted, OPTIMIZERS[optimizer], states / 2, halved, few))
+    return Bill(tuple(items), "activations, temporary buffers, fragmentation, the CUDA context")
+
+
+def _optimizer_item(counted: Count, optimizer: Optimizer, width: float, halved: int,
+                    few: str) -> Item:
+    """What the optimizer keeps, each number in `width` bytes, of `halved` ones in half of them."""
+    width = int(width)
+    if not by_shape(optimizer):
+        each = optimizer.moments * width
+        more = f", {each} bytes for each trainable parameter{few}" * bool(each)
+        return Item("optimizer state", each * counted.trainable - each * halved // 2,
+                    optimizer.how + more)
+    tensors = trained_tensors(counted)
+    if sum(math.prod(shape) for shape, _, _ in tensors) != counted.trainable:
+        raise ValueError(f"what {optimizer.label} keeps depends on the shapes of what is trained, "
+                         f"and {counted.method} trains others than it saves, which are not known "
+                         "here; take AdamW, Lion or SGD")
+    return Item("optimizer state", sum(
+        state_bytes(optimizer, shape, width // 2 if copied and halved else width, hidden)
+        for shape, hidden, copied in tensors), optimizer.how)
+
+
+def trained_tensors(counted: Count) -> list[tuple[tuple[int, ...], bool, bool]]:
+    """Of each trained tensor: its shape, whether it may be a hidden layer's, whether it was the
+    base model's.
+
+    Embeddings and heads are no hidden layers. Only what is saved is known here.
+    """
+    model, prefix = counted.model, "" if counted.method == "full" else "base_model.model."
+    outer = {prefix + m.weight_name for m in model.modules
+             if m.kind == "embedding" or m.name == model.head or _is_inside(m, saved_heads(model))}
+    return [(tuple(shape), name not in outer and "embedding" not in name.rpartition(".")[2],
+             name in counted.base_tensors)
+            for name, shape in counted.tensors.items() if name not in counted.frozen_tensors]
 
 
 #: What several cards divide among them; all else each of them has whole.
@@ -1741,7 +1809,7 @@ def _options(given: argparse.Namespace, parser: argparse.ArgumentParser) -> dict
         if not equals or given.method not in METHODS:
             parser.error(f"--set takes NAME=VALUE, of {', '.join(METHODS)}; got {setting!r}")
         try:
-            options[key] = json.loads(_PYTHON_NAMES.get(value, value))
+            options[key] = json.loads(_NAMES.get(value, value))
         except ValueError:
             options[key] = value
     if given.targets:

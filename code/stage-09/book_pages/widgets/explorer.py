@@ -13,6 +13,8 @@ setting, so Python asks `peft.compare_peft_methods` once per model shape what on
 slider also works in a saved HTML page, with no kernel behind it.
 """
 
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import anywidget
@@ -24,7 +26,7 @@ import peft
 from book_pages import pages
 from book_pages.figures import COLORS
 from experiments import small_llama
-from real_models import accounting
+from real_models import accounting, optimizers
 
 FRONT_END = Path(__file__).parent
 
@@ -419,19 +421,47 @@ def _short(values):
 # --------------------------------------------------------------------- memory of real models
 
 RANKS = SETTINGS["lora_rank"]
-#: Memory in GB (10**9 bytes) and what has it.
-GPUS = [(8, "8 GB"), (12, "12 GB"), (16, "16 GB (T4)"), (24, "24 GB (RTX 4090)"),
-        (40, "40 GB (A100)"), (48, "48 GB (L40S)"), (80, "80 GB (A100, H100)"), (96, "96 GB"),
-        (141, "141 GB (H200)")]
+#: The GB in a GPU's name -> a card that is sold so, and the GiB of it that CUDA gives to programs,
+#: the least that the thread named beside it or our measured runs show; None: no report known.
+GPUS = {
+    8: ("RTX 4060", 7.72),  # github.com/longxiang-ai/TSGS/issues/6
+    12: ("RTX 3060", 11.75),  # github.com/smy20011/dreambooth-gui/issues/78
+    16: ("T4", 14_912 / 1024),  # data/memory_runs.json
+    24: ("RTX 4090", 23.52),  # github.com/Soul-AILab/SoulX-FlashTalk/issues/5
+    40: ("A100", 39.50),  # github.com/TianheWu/CoSeR/issues/10
+    48: ("L40S", 44.42),  # github.com/stepfun-ai/Step-Video-T2V/issues/8
+    80: ("A100, H100", 79.11),  # github.com/vllm-project/vllm/issues/27508
+    96: ("RTX PRO 6000", 94.97),  # github.com/antirez/ds4/issues/431
+    141: ("H200", None),
+}
+GPU_BYTES = {size: round((gib or 0) * 2**30) or size * accounting.GB
+             for size, (_, gib) in GPUS.items()}
 BASE_NAMES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "8 bits (int8)",
               "nf4": "4 bits (NF4)", "nf4+dq": "4 bits (NF4, double quantization: QLoRA)"}
-OPTIMIZER_NAMES = {"adamw": "AdamW", "adamw-8bit": "AdamW, 8-bit states", "sgd": "SGD"}
+SHARDING_NAMES = {"ddp": "nothing (DDP)", "zero1": "optimizer states (ZeRO 1)",
+                  "zero2": "gradients, too (ZeRO 2)", "zero3": "everything (ZeRO 3)",
+                  "fsdp": "everything (FSDP)"}
+CARDS = [1, 2, 4, 8, 16, 32, 64]
 ITEM_COLORS = {"frozen weights": "#8a94a3", "trainable weights": "#0072b2",
                "32-bit master copy": "#56b4e9", "16-bit working copy": "#56b4e9",
                "gradients": "#e69f00", "optimizer state": "#d55e00",
                **dict.fromkeys(("inside the layers", "layer inputs"), "#009e73"),
                "one layer, recomputed": "#7fcdb4", "logits and their gradient": "#cc79a7",
                "context and fragments": "#f0e442"}
+MEMORY_NOTE = (
+    "Activations are for training without autocast, attention that never writes out its weights, "
+    "and a loss over all positions; a model whose activation function is written out in steps, "
+    "like GPT-2's, keeps more. Context and fragments are what a process takes besides its "
+    "tensors: fitted to runs with LoRA and checkpointing on one T4, see Numbers in the wild. No "
+    "measured run covers other cards, full fine-tuning, 8 bits, or training without "
+    "checkpointing. What a card holds is what CUDA was seen to report: its name counts in GiB, of "
+    "2\u00b3\u2070 bytes, and the driver keeps some. Of several cards, what they exchange is not "
+    "counted. Pages of a paged optimizer may move to the computer's memory; here they stay on the "
+    "card. The longest text is what memory allows, whatever the model was trained for. Not "
+    "included: dropout masks, temporary buffers. LoRA's own parameters are in 32 bits, as PEFT "
+    "keeps them, but for a classification head that is copied from a base in 16. A base in 4 or 8 "
+    "bits is prepared with prepare_model_for_kbit_training. Every model has the head of the class "
+    "that its config.json names.")
 #: Tokens of a sequence, and sequences, that the sliders offer.
 LENGTHS = [2**n for n in range(6, 18)]
 BATCHES = [2**n for n in range(10)]
@@ -448,7 +478,9 @@ def memory_record(model):
         head. `frozen`: format -> bytes of the frozen weights, part by part. `head`: the
         language-model head, which all-linear leaves out. `targets`: PEFT's default target modules.
         `notes`: what one must know to read the numbers. `kept`: see :func:`_kept_record`; or none,
-        and `why_not`, the reason for that.
+        and `why_not`, the reason for that. `trained`: what an optimizer's state is counted from:
+        `full` and `saved`, of every tensor its shape, whether it may be a hidden layer's, and how
+        many there are; `lora`, for each target module its inputs and outputs, and how many.
     """
     fused = [*accounting.FAMILIES[model.family].get("fused", []),
              *(m.name.split(".")[-2] for m in model.modules  # convolutions are not counted
@@ -470,7 +502,21 @@ def memory_record(model):
         or [leaf for leaf in leaves if leaf != head],
         "why_not": (why_not := accounting.why_not_estimated(model)),
         "kept": None if why_not else _kept_record(model, one),
+        "trained": {
+            "full": _shapes(accounting.trained_tensors(accounting.count_full(model))),
+            "saved": _shapes(tensor for tensor in accounting.trained_tensors(one[leaves[0]])
+                             if tensor[2]),
+            "lora": {leaf: [[*sizes, count] for sizes, count in Counter(
+                m.sizes for m in found if m.name.split(".")[-1] == leaf).items()]
+                for leaf in leaves},
+        },
     }
+
+
+def _shapes(tensors):
+    """Those alike counted together, in the order of their first."""
+    alike = Counter((shape, hidden) for shape, hidden, _ in tensors)
+    return [[list(shape), hidden, count] for (shape, hidden), count in alike.items()]
 
 
 def _kept_record(model, one):
@@ -538,9 +584,13 @@ class MemoryExplorer(Widget):
     optimizer : str
         One of `accounting.OPTIMIZERS`.
     gpu : int
-        Memory of the GPU in GB.
+        The GB in the GPU's name, one of `GPUS`.
+    cards : int
+        How many of these train together, one of `CARDS`.
+    sharding : str
+        What they divide among them, one of `accounting.SHARDINGS`.
     length, batch : int
-        Tokens of each sequence, and sequences, of which activations are kept.
+        Tokens of each sequence, and sequences on each card, of which activations are kept.
     checkpointing : bool
         Whether layers keep their inputs alone and are computed again in the backward pass.
 
@@ -557,28 +607,37 @@ class MemoryExplorer(Widget):
     rank = traitlets.Int(8, min=1).tag(sync=True)
     base = traitlets.Enum(accounting.BASE_FORMATS, "bfloat16").tag(sync=True)
     convention = traitlets.Enum(list(accounting.CONVENTIONS), "mixed").tag(sync=True)
-    optimizer = traitlets.Enum(accounting.OPTIMIZERS, "adamw").tag(sync=True)
-    gpu = traitlets.Enum([size for size, _ in GPUS], 24).tag(sync=True)
+    optimizer = traitlets.Enum(list(accounting.OPTIMIZERS), "adamw").tag(sync=True)
+    gpu = traitlets.Enum(list(GPUS), 24).tag(sync=True)
+    cards = traitlets.Enum(CARDS, 1).tag(sync=True)
+    sharding = traitlets.Enum(list(accounting.SHARDINGS), "ddp").tag(sync=True)
     length = traitlets.Int(512, min=1).tag(sync=True)
     batch = traitlets.Int(1, min=1).tag(sync=True)
     checkpointing = traitlets.Bool(False).tag(sync=True)
 
     _records = traitlets.List().tag(sync=True)  # pairs of name and record, in order
-    _states = traitlets.Dict().tag(sync=True)  # convention -> optimizer -> bytes per parameter
+    _states = traitlets.Dict().tag(sync=True)  # see _states_record
     _overhead = traitlets.Dict(accounting.OVERHEAD).tag(sync=True)
     _families = traitlets.Dict().tag(sync=True)  # the table that reads a pasted config.json
     _rules = traitlets.Dict().tag(sync=True)  # what else reading one takes
     _ranks = traitlets.List(RANKS).tag(sync=True)
     _lengths = traitlets.List(LENGTHS).tag(sync=True)
     _batches = traitlets.List(BATCHES).tag(sync=True)
-    _gpus = traitlets.List([[str(size), text] for size, text in GPUS]).tag(sync=True)
+    _gpus = traitlets.List([
+        [str(size), f"{size} GB ({card})" + (
+            f": holds {GPU_BYTES[size] / accounting.GB:.1f} GB" if gib else "")]
+        for size, (card, gib) in GPUS.items()]).tag(sync=True)
+    _gpu_bytes = traitlets.Dict({str(size): n for size, n in GPU_BYTES.items()}).tag(sync=True)
+    _cards = traitlets.List([[str(n), f"{n}" if n > 1 else "1 card"] for n in CARDS]).tag(sync=True)
+    _shardings = traitlets.List([[key, SHARDING_NAMES[key]] for key in accounting.SHARDINGS]).tag(
+        sync=True)
     _bases = traitlets.List().tag(sync=True)
     _conventions = traitlets.List().tag(sync=True)
     _optimizers = traitlets.List().tag(sync=True)
     _frozen_labels = traitlets.Dict().tag(sync=True)
     _colors = traitlets.Dict(ITEM_COLORS).tag(sync=True)
     _lora_color = traitlets.Unicode(COLORS["lora"]).tag(sync=True)
-    _note = traitlets.Unicode().tag(sync=True)
+    _note = traitlets.Unicode(MEMORY_NOTE).tag(sync=True)
 
     def __init__(self, model="Llama-2-7B", **settings):
         known = accounting.known_models()
@@ -591,35 +650,21 @@ class MemoryExplorer(Widget):
         if missing := set(settings["targets"]) - set(leaves):
             raise ValueError(f"{model} has no modules {sorted(missing)}; its linear layers are "
                              f"{leaves}")
-        full = accounting.count_full(models[model])
         lora = accounting.count_lora(models["Llama-2-7B"], 1, ["q_proj"])
         super().__init__(
             model=model, **settings,
             _records=[[name, record] for name, record in records.items()],
-            _states={name: {optimizer: _per_parameter(full, name, optimizer)
-                            for optimizer in accounting.OPTIMIZERS}
-                     for name in accounting.CONVENTIONS},
+            _states=_states_record(accounting.count_full(models[model])),
             _families=accounting.FAMILIES,
             _rules=accounting.reading_rules(),
             _bases=[[base, BASE_NAMES[base]] for base in accounting.BASE_FORMATS],
             _conventions=[[name, f"{sum(sizes):g} bytes: {how.split(' (')[0]}"]
                           for name, (*sizes, how) in accounting.CONVENTIONS.items()],
-            _optimizers=[[name, OPTIMIZER_NAMES[name]] for name in accounting.OPTIMIZERS],
+            _optimizers=[[name, row.label] for name, row in accounting.OPTIMIZERS.items()],
             _frozen_labels={base: [item.label[0].upper() + item.label[1:]
                                    for item in accounting.frozen_items(lora, base)]
                             for base in accounting.BASE_FORMATS},
-            _note="Activations are for training without autocast, attention that never writes "
-                  "out its weights, and a loss over all positions; a model whose activation "
-                  "function is written out in steps, like GPT-2's, keeps more. Context and "
-                  "fragments are what a process takes besides its tensors: fitted to runs with "
-                  "LoRA and checkpointing on one T4, see Numbers in the wild. No measured run "
-                  "covers other cards, full fine-tuning, 8 bits, or training without "
-                  "checkpointing. The longest text is what memory allows, whatever the model was "
-                  "trained for. Not included: dropout masks, temporary buffers. LoRA's own "
-                  "parameters are in 32 bits, as PEFT keeps them, but for a classification head "
-                  "that is copied from a base in 16. A base in 4 or 8 bits is prepared with "
-                  "prepare_model_for_kbit_training. Every model has the head of the class that its "
-                  "config.json names.")
+        )
 
     @traitlets.observe("model")
     def _keep_targets_fitting(self, change):
@@ -630,17 +675,19 @@ class MemoryExplorer(Widget):
             self.targets = kept or record["targets"]
 
     def bills(self):
-        """`accounting.memory_bill` at the current settings, for full fine-tuning and for LoRA.
+        """`accounting.memory_bill` on each card at the current settings, full and LoRA.
 
         Only for the listed models: a configuration pasted into the page is not known here.
         """
         model = accounting.load_model(self.model)
         lora = accounting.count_lora(model, self.rank, self.targets)
-        return {
+        bills = {
             "full": accounting.memory_bill(accounting.count_full(model), optimizer=self.optimizer,
                                            convention=self.convention),
             "lora": accounting.memory_bill(lora, base=self.base, optimizer=self.optimizer),
         }
+        return {side: accounting.bill_per_card(bill, self.cards, self.sharding)
+                for side, bill in bills.items()}
 
     def activations(self):
         """`accounting.activation_estimate` at the current settings, as :meth:`bills`."""
@@ -672,10 +719,26 @@ def memory_explorer(model="Llama-2-7B", **settings):
     return MemoryExplorer(model, **settings)
 
 
-def _per_parameter(full, convention, optimizer):
-    """Label and bytes per trainable parameter of every line of a bill without frozen weights."""
-    bill = accounting.memory_bill(full, convention=convention, optimizer=optimizer)
-    return [[item.label, item.bytes / full.trainable] for item in bill.items]
+def _states_record(full):
+    """What the front end counts states from.
+
+    Returns
+    -------
+    dict
+        `conventions`: name -> label and bytes per trainable parameter of every line of a bill
+        without frozen weights and optimizer's state, and the `width` of each number of that state.
+        `optimizers`: the table. `eight_bits`: the size of a block, and of the smallest tensor, of
+        those that keep 8 bits. `divided`: sharding -> the lines that cards divide.
+    """
+    def one(convention):
+        *lines, _ = accounting.memory_bill(full, convention=convention).items
+        return {"lines": [[item.label, item.bytes / full.trainable] for item in lines],
+                "width": accounting.CONVENTIONS[convention][2] / 2}
+
+    return {"conventions": {name: one(name) for name in accounting.CONVENTIONS},
+            "optimizers": {name: asdict(row) for name, row in accounting.OPTIMIZERS.items()},
+            "eight_bits": [optimizers.EIGHT_BIT_BLOCK, optimizers.EIGHT_BIT_SMALLEST],
+            "divided": {name: list(lines) for name, lines in accounting.SHARDINGS.items()}}
 
 
 # ----------------------------------------------------------------------------------- helpers

@@ -3,25 +3,50 @@
 // Python counted everything that is multiplied and added here (accounting.py); for a configuration
 // that a reader pastes, model_config.js did.
 
-const SETTINGS = ["rank", "base", "convention", "optimizer", "length", "batch", "checkpointing"];
+const SETTINGS = ["rank", "base", "convention", "optimizer", "length", "batch", "checkpointing",
+  "cards", "sharding"];
 
-/** Bytes of every item, for full fine-tuning and for LoRA. */
+/** Bytes that an optimizer keeps of one tensor, as `optimizers.state_bytes` counts them. */
+function stateBytes(row, [block, smallest], shape, width, hidden) {
+  const size = shape.reduce((product, n) => product * n, 1);
+  if (row.eight_bits && size >= smallest) return row.moments * (size + 4 * Math.ceil(size / block));
+  const each = row.eight_bits ? 4 : width;
+  if (row.factored && shape.length > 1) return each * (size / shape.at(-1) + size / shape.at(-2));
+  const plain = row.others !== null && !(hidden && shape.length === 2);
+  return each * size * (plain ? row.others : row.moments);
+}
+
+/** Bytes of every item on each card, for full fine-tuning and for LoRA. */
 function memoryBill(record, settings, states, overhead) {
-  const { rank, targets, base, convention, optimizer } = settings;
+  const { rank, targets, base, convention, optimizer, cards, sharding } = settings;
   const units = new Map(record.units);
   const trained = targets.reduce((sum, leaf) => sum + units.get(leaf) * rank, 0);
+  const kept = states.conventions[convention];
+  const own = states.conventions.fp32;
   // A head that PEFT copies from a base in 16 bits stays in 16 bits.
-  const copies = states[base === "bfloat16" ? "bf16" : "fp32"][optimizer];
+  const copies = base === "bfloat16" ? states.conventions.bf16 : own;
   const saved = targets.length ? record.saved : 0;
+  const state = (tensors, width) => tensors.reduce((sum, [shape, hidden, count]) => sum + count
+    * stateBytes(states.optimizers[optimizer], states.eight_bits, shape, width, hidden), 0);
+  const loras = targets.flatMap((leaf) => record.trained.lora[leaf]).flatMap(
+    ([from, to, count]) => [[[rank, from], true, count], [[to, rank], true, count]]);
+  const divided = states.divided[sharding];
+  /** What a card has of it. */
+  const share = (label, bytes) => (cards > 1 && (divided.includes("") || divided.includes(label))
+    ? Math.ceil(bytes / cards) : bytes);
   const sides = [{
     key: "full", params: record.total, keeps: (each) => keptFor(record.kept, each, "bfloat16", null),
     items: [["frozen weights", 0],
-      ...states[convention][optimizer].map(([label, bytes]) => [label, record.total * bytes])],
+      ...kept.lines.map(([label, bytes]) => [label, share(label, record.total * bytes)]),
+      ["optimizer state", share("optimizer state", state(record.trained.full, kept.width))]],
   }, {
     key: "lora", params: trained + saved, keeps: (each) => keptFor(record.kept, each, base, targets),
-    items: [["frozen weights", record.frozen[base].reduce((sum, bytes) => sum + bytes, 0)],
-      ...states.fp32[optimizer].map(([label, bytes], index) =>
-        [label, trained * bytes + saved * copies[index][1]])],
+    items: [["frozen weights",
+      record.frozen[base].reduce((sum, bytes) => sum + share("", bytes), 0)],
+    ...own.lines.map(([label, bytes], index) =>
+      [label, share(label, trained * bytes + saved * copies.lines[index][1])]),
+    ["optimizer state", share("optimizer state", state(loras, own.width)
+      + (saved ? state(record.trained.saved, copies.width) : 0))]],
   }];
   for (const one of sides) {
     const own = one.items;
@@ -159,12 +184,14 @@ function render({ model, el }) {
   });
   const listOf = (name, label, options) => dropDown({
     id: `${prefix}-${name}`, name, label, options,
-    onPick: (value) => change({ [name]: name === "gpu" ? Number(value) : value }),
+    onPick: (value) => change({ [name]: ["gpu", "cards"].includes(name) ? Number(value) : value }),
   });
   const base = listOf("base", "Frozen weights, LoRA", get("_bases"));
   const convention = listOf("convention", "Kept as, full fine-tuning", get("_conventions"));
   const optimizer = listOf("optimizer", "Optimizer", get("_optimizers"));
   const gpu = listOf("gpu", "GPU", get("_gpus"));
+  const cards = listOf("cards", "How many of them", get("_cards"));
+  const sharding = listOf("sharding", "They divide", get("_shardings"));
   const rank = colour(slider({
     id: `${prefix}-rank`, name: "rank", label: "LoRA rank", values: get("_ranks"),
     say: (value) => `rank ${value}`, onMove: (value) => change({ rank: value }),
@@ -175,7 +202,7 @@ function render({ model, el }) {
     say: (value) => `${formatCount(value)} tokens`, onMove: (value) => change({ length: value }),
   });
   const batch = slider({
-    id: `${prefix}-batch`, name: "batch", label: "Sequences per batch", values: get("_batches"),
+    id: `${prefix}-batch`, name: "batch", label: "Sequences on each card", values: get("_batches"),
     say: (value) => `${formatCount(value)} sequences`, onMove: (value) => change({ batch: value }),
   });
   const again = choice({
@@ -287,15 +314,19 @@ function render({ model, el }) {
     settings.targets = chosen;
     const sides = memoryBill(now, settings, states, overhead);
     const [full, lora] = sides;
-    const memory = get("gpu") * 1e9;
+    const memory = get("_gpu_bytes")[get("gpu")];
 
     which.show(records.has(get("model")) ? get("model") : records.keys().next().value);
     base.show(get("base"));
     convention.show(get("convention"));
     optimizer.show(get("optimizer"));
     gpu.show(String(get("gpu")));
+    cards.show(String(get("cards")));
+    sharding.show(get("sharding"));
+    sharding.select.disabled = get("cards") === 1;
     rank.show(get("rank"), `${formatCount(lora.params)} parameters`);
     const tokens = settings.batch * settings.length;
+    const many = settings.cards > 1;
     length.show(settings.length);
     batch.show(settings.batch, now.kept ? `${formatCount(tokens)} tokens` : "not estimated");
     again.show(settings.checkpointing ? "on" : "off");
@@ -310,7 +341,7 @@ function render({ model, el }) {
     setText(figure, chosen.length ? `${formatCount(lora.params)} of ${formatCount(all)}` : "none");
     const rest = chosen.length
       ? `parameters are trained by LoRA: ${percent}. ${now.kept
-        ? `With ${formatCount(tokens)} tokens in a batch, LoRA needs about `
+        ? `With ${formatCount(tokens)} tokens ${many ? "on each card" : "in a batch"}, LoRA needs about `
         : `Activations are not estimated: ${now.why_not}. Before them, LoRA needs `}`
         + `${formatBytes(lora.bytes)} and ${fits(lora)} into ${formatBytes(memory)}; full `
         + `fine-tuning needs ${formatBytes(full.bytes)} and ${fits(full)}.`
@@ -319,7 +350,8 @@ function render({ model, el }) {
     bars.hidden = false;
     bars.show(sides, memory);
     setText(caption, `${which.select.selectedOptions[0]?.textContent ?? ""} parameters; GB = 10⁹ bytes${
-      now.kept ? "; activations are an estimate" : ""}`);
+      now.kept ? "; activations are an estimate" : ""}${many
+      ? `; on each of ${settings.cards} cards` : ""}`);
     const names = [...new Set(sides.flatMap(({ items }) => items.map(([label]) => label)))];
     const kept = new Set(lora.activations.map(([label]) => label));
     const row = (label, cells, swatch) => h("tr", { "data-item": label },
@@ -344,7 +376,7 @@ function render({ model, el }) {
     body.dataset.trainable = lora.params;
     body.dataset.total = now.total;
     const parts = get("_frozen_labels")[get("base")];
-    setText(detail, `${parts.map((label, index) =>
+    setText(detail, `${many ? "Before cards divide them: " : ""}${parts.map((label, index) =>
       `${label}: ${gigabytes(now.frozen[get("base")][index])}`).join("; ")}. `
       + [...now.notes, get("_note")].join(" "));
     return `${figure.textContent} ${rest}`;
@@ -352,7 +384,7 @@ function render({ model, el }) {
 
   const root = widgetRoot("Memory explorer",
     h("div", { class: "pw-controls" },
-      h("div", { class: "pw-group" }, which, gpu, rank, targets),
+      h("div", { class: "pw-group" }, which, gpu, cards, sharding, rank, targets),
       h("div", { class: "pw-group" }, base, convention, optimizer, length, batch, again)),
     paste, headline, spoken, bars, table, detail);
   draw();

@@ -153,12 +153,20 @@ function expand(table, symbols, lists) {
     const linear = kind === "linear" || kind === "conv1d";
     rows.push({
       path, leaf: path.split(".").pop(), kind, linear, count, size, sizes,
-      out: sizes[sizes.length - 1], biased: flag("bias"),
+      out: sizes[sizes.length - 1], biased: flag("bias"), tied: flag("tied"),
       unit: linear ? sizes[0] + sizes[1] : 0,
       own: (flag("tied") ? 0 : size) + (flag("bias") ? sizes[sizes.length - 1] : 0),
     });
   }
   return rows;
+}
+
+/** The entries of auto_map that build the model; those that read texts and pictures do not. */
+function ownCode(config, rules) {
+  const own = config.auto_map || {};
+  if (typeof own !== "object" || Array.isArray(own)) return [String(own)];
+  const reads = new RegExp(rules.reads);
+  return Object.entries(own).filter(([key]) => !reads.test(key)).map(([, entry]) => String(entry));
 }
 
 /** The table of a configuration's family, if it covers all that the file describes, and the file
@@ -187,6 +195,10 @@ function tableOf(config, families, rules) {
       + `modules of the same names in the other parts.${alone
         ? " To count its language model without them, paste the content of text_config." : ""}`);
   }
+  const [, what] = rules.other_files.find(([key]) => has(key)) ?? [];
+  if (family === null && what) {
+    throw new ConfigError(`This is ${what}, and no config.json: model_type is missing.`);
+  }
   if (typeof family !== "string" || !Object.hasOwn(families, family)) {
     throw new ConfigError((family === null ? "config.json: model_type is missing."
       : `config.json: model_type ${shown(family)} is not a family that is known here.`)
@@ -204,8 +216,7 @@ function tableOf(config, families, rules) {
     config = { ...config, ...Object.fromEntries(Object.entries(found)
       .map(([key, value]) => [`${part}.${key}`, value])) };
   }
-  const own = config.auto_map ?? {};
-  const foreign = (typeof own === "object" ? Object.values(own) : [own]).map(String)
+  const foreign = ownCode(config, rules)
     .filter((entry) => !(table.own_code ?? []).includes(entry.split("--").pop()));
   if (foreign.length) {
     throw new ConfigError("config.json: auto_map names code of its own "
@@ -320,13 +331,40 @@ function readConfig(given, families, rules) {
     assumed.size ? rules.notes.assumed.replace("{family}", family)
       .replace("{taken}", [...assumed].map((pair) => pair.join(" = ")).join(", ")) : "",
     config.quantization_config ? rules.notes.quantization_config : "",
-    config.auto_map ? rules.notes.auto_map : "",
+    ownCode(config, rules).length ? rules.notes.auto_map : "",
   ].filter(Boolean);
   const whyNot = whyNotEstimated(table, rows, symbols, rules.not_estimated);
   return {
     total, saved, units, frozen, notes, head: top?.leaf ?? null,
     targets: table.lora ?? everything, why_not: whyNot,
     kept: whyNot ? null : keptOf(rows, linear.filter(counted), symbols, top, rules.kept),
+    trained: trainedOf(rows, linear.filter(counted), rows.filter(copied),
+      (row) => row.kind === "embedding" || row === top || inside(row, whole)),
+  };
+}
+
+/** What an optimizer's state is counted from, as `explorer.memory_record` has it. */
+function trainedOf(rows, targets, copies, isOuter) {
+  const alike = (tensors) => {
+    const found = new Map();
+    for (const [shape, hidden, count] of tensors) {
+      const key = `${shape} ${hidden}`;
+      found.set(key, [shape, hidden, (found.get(key)?.[2] ?? 0) + count]);
+    }
+    return [...found.values()];
+  };
+  const tensors = (row, weight) => [
+    ...weight ? [[row.kind === "linear" ? row.sizes.toReversed() : row.sizes, !isOuter(row)
+      && !(row.kind === "stack" && row.leaf.includes("embedding")), row.count]] : [],
+    ...row.biased ? [[[row.out], true, row.count]] : [],
+  ];
+  const lora = {};
+  for (const { leaf, sizes, count } of targets) (lora[leaf] ??= []).push([sizes, true, count]);
+  return {
+    full: alike(rows.flatMap((row) => tensors(row, !row.tied))),
+    saved: alike(copies.flatMap((row) => tensors(row, true))),
+    lora: Object.fromEntries(Object.entries(lora).map(([leaf, each]) =>
+      [leaf, alike(each).map(([sizes, , count]) => [...sizes, count])])),
   };
 }
 
@@ -403,15 +441,23 @@ function keptOf(rows, targets, symbols, top, { number, attended, logit, gated })
 
 /** JSON as people have it: a comma before a closing brace, or as Python prints a configuration. */
 function parseConfig(text) {
-  const python = { True: "true", False: "false", None: "null" };
-  const json = text.replace(/^\ufeff/, "").trim().replace(/^[A-Za-z]\w*Config\s*(?={)/, "")
-    // A text without its end reaches to the end: else each quote in it would be tried in its turn.
-    .replace(/(["'])(?:(?!\1)[^\\]|\\[^]?)*(?:\1|$)|,(?=\s*[}\]])|\b[A-Za-z]+\b/g, (token) => {
+  const names = { True: "true", False: "false", None: "null" };
+  for (const name of ["NaN", "Infinity", "nan", "inf"]) { // text, and so no size
+    names[name] = names[`-${name}`] = '"not finite"';
+  }
+  let inner = text.replace(/[\u00a0\u200b-\u200d\u2028\u2029\u2060\ufeff]/g, " ").trim();
+  const [from, to] = [inner.indexOf("{"), inner.lastIndexOf("}")];
+  if (from < to) inner = inner.slice(Math.max(0, from), to + 1); // no code fence, no prompt
+  if (!inner.includes('"')) inner = inner.replace(/[\u201c\u201d]/g, '"');
+  // A text without its end reaches to the end: else each quote in it would be tried in its turn.
+  const json = inner.replace(
+    /(["'])(?:(?!\1)[^\\]|\\[^]?)*(?:\1|$)|,(?=\s*[}\]])|-?\b[A-Za-z][\w.]*/g, (token) => {
       if (token[0] === "'" && token.length > 1 && token.endsWith("'")) {
-        const inner = token.slice(1, -1).replaceAll("\\'", "'");
-        return `"${inner.replace(/(?<!\\)"/g, '\\"')}"`;
+        const inside = token.slice(1, -1).replaceAll("\\'", "'");
+        return `"${inside.replace(/(?<!\\)"/g, '\\"')}"`;
       }
-      return token === "," ? "" : python[token] ?? token;
+      if (token.startsWith("torch.")) return `"${token}"`;
+      return token === "," ? "" : names[token] ?? token;
     });
   try {
     return JSON.parse(json);

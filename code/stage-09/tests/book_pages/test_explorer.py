@@ -6,6 +6,7 @@ The same is tested with real clicks in a browser by the book's widget tests.
 import json
 import subprocess
 import time
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import peft
 from book_pages.widgets import explorer
 from book_pages.widgets.explorer import ParameterExplorer
 from experiments import small_llama
-from real_models import accounting
+from real_models import accounting, measured
 
 
 def multiplied(widget, width, layers, **settings):
@@ -241,16 +242,37 @@ def test_multiplied_memory_is_the_bill(memory, name):
     for targets, rank in ((record["targets"], 8), (leaves, 512), (leaves[-1:], 1)):
         lora = accounting.count_lora(model, rank, targets)
         assert sum(units[leaf] for leaf in targets) * rank == lora.trainable
-        for base, optimizer in product(accounting.BASE_FORMATS, accounting.OPTIMIZERS):
-            bill = accounting.memory_bill(lora, base=base, optimizer=optimizer)
-            states = sum(size for _, size in memory._states["fp32"][optimizer])
-            assert sum(record["frozen"][base]) + lora.trainable * states == bill.bytes
-    for convention, optimizer in product(accounting.CONVENTIONS, accounting.OPTIMIZERS):
-        bill = accounting.memory_bill(accounting.count_full(model), convention=convention,
-                                      optimizer=optimizer)
-        states = memory._states[convention][optimizer]
-        assert [size * record["total"] for _, size in states] == [i.bytes for i in bill.items]
-        assert {label for label, _ in states} <= explorer.ITEM_COLORS.keys()
+        shapes = [(tuple(shape), count) for leaf in targets
+                  for n_in, n_out, count in record["trained"]["lora"][leaf]
+                  for shape in ((rank, n_in), (n_out, rank))]
+        for base in accounting.BASE_FORMATS:
+            bill = accounting.memory_bill(lora, base=base)
+            states = sum(size for _, size in memory._states["conventions"]["fp32"]["lines"])
+            assert sum(record["frozen"][base]) + lora.trainable * (states + 8) == bill.bytes
+        assert Counter(dict.fromkeys(shapes, 0)) <= Counter(
+            shape for shape, *_ in accounting.trained_tensors(lora))
+        assert sum(count for _, count in shapes) == len(accounting.trained_tensors(lora))
+    full = accounting.count_full(model)
+    for convention in accounting.CONVENTIONS:
+        *lines, state = accounting.memory_bill(full, convention=convention).items
+        kept = memory._states["conventions"][convention]
+        assert [size * record["total"] for _, size in kept["lines"]] == [i.bytes for i in lines]
+        assert 2 * kept["width"] * record["total"] == state.bytes
+        assert {label for label, _ in kept["lines"]} <= explorer.ITEM_COLORS.keys()
+    assert sum(count for *_, count in record["trained"]["full"]) == len(
+        accounting.trained_tensors(full))
+
+
+def test_a_card_holds_what_its_report_says(memory):
+    """Our measured runs say it of the T4; where nobody was found to say it, its name's GB count."""
+    name, mib = measured.document()["all"]["card"].removesuffix(" MiB").split(", ")
+    assert name == "Tesla T4" and explorer.GPU_BYTES[16] == int(mib.replace(",", "")) * 2**20
+    for size, (_, gib) in explorer.GPUS.items():
+        held = explorer.GPU_BYTES[size]
+        assert held == (size * accounting.GB if gib is None else round(gib * 2**30))
+        assert 0.9 * size * 2**30 < held < size * 2**30  # never more than the name, read as GiB
+    holds = dict(memory._gpus)
+    assert holds["24"].endswith("holds 25.3 GB") and "holds" not in holds["141"]
 
 
 def test_settings_from_python_keep_to_each_other():
@@ -321,6 +343,7 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
     phi3 = accounting.known_models()["Phi-3-mini"]["config"]
     configs.append(phi3 | {"auto_map": {"AutoModel": "modeling_phi3.Phi3ForCausalLM"},
                            "quantization_config": {"bits": 4}})
+    configs.append(phi3 | {"auto_map": {"AutoTokenizer": ["someone/gpt-4o", None]}})
     odd = {"hidden_size": 1_236, "intermediate_size": 3_001, "num_attention_heads": 12,
            "num_key_value_heads": 4}  # no size is a multiple of NF4's blocks
     configs.append(accounting.known_models()["Llama-2-7B"]["config"] | odd)
@@ -385,18 +408,20 @@ def test_what_a_stored_notebook_sorts_has_no_order(memory):
         assert all(len(pair) == 2 for pair in record["units"])
 
 
-def bills_of(counts, base, convention, optimizer, **batch):
+def bills_of(counts, base, convention, optimizer, cards, sharding, **batch):
     """Python's answer to what the page shows: bytes of full fine-tuning and of LoRA, by item."""
     answer = []
     for counted, base_of, kept in zip(counts, ("bfloat16", base), (convention, "fp32"),
                                       strict=True):
-        states = accounting.memory_bill(counted, base=base, convention=kept, optimizer=optimizer)
+        states = accounting.bill_per_card(accounting.memory_bill(
+            counted, base=base, convention=kept, optimizer=optimizer), cards, sharding)
         more = []
         if not accounting.why_not_estimated(counted.model):
             bill = accounting.activation_estimate(counted, base=base_of, **batch)
             more = [*bill.items, accounting.overhead(states, bill)]
-        frozen = sum(i.bytes for i in states.items if i in accounting.frozen_items(counted, base))
-        items = [i for i in states.items if i not in accounting.frozen_items(counted, base)]
+        labels = [item.label for item in accounting.frozen_items(counted, base)]
+        frozen = sum(item.bytes for item in states.items if item.label in labels)
+        items = [item for item in states.items if item.label not in labels]
         answer.append([frozen, *(item.bytes for item in [*items, *more])])
     return answer
 
@@ -411,6 +436,7 @@ def test_page_and_python_agree_on_models_and_settings(memory, tmp_path):
     configs |= {family: {"model_type": family, "architectures": sorted(table["classes"])[-1:],
                          **small, **({"text_config": small} if "parts" in table else {})}
                 for family, table in accounting.FAMILIES.items() if family != "phi-msft"}
+    configs["glm4_moe"]["head_dim"] = 128  # by default its heads do not divide its width
     cases, expected = [], []
     for name, config in configs.items():
         model = accounting.read_model(config)
@@ -420,7 +446,9 @@ def test_page_and_python_agree_on_models_and_settings(memory, tmp_path):
             targets = [leaf for leaf in leaves if rng.random() < 0.5] or leaves[:1]
             settings = {"base": str(rng.choice(accounting.BASE_FORMATS)),
                         "convention": str(rng.choice(list(accounting.CONVENTIONS))),
-                        "optimizer": str(rng.choice(accounting.OPTIMIZERS)),
+                        "optimizer": str(rng.choice(list(accounting.OPTIMIZERS))),
+                        "cards": int(rng.choice(explorer.CARDS)),
+                        "sharding": str(rng.choice(list(accounting.SHARDINGS))),
                         "length": int(rng.integers(1, 5000)), "batch": int(rng.integers(1, 40)),
                         "checkpointing": bool(rng.integers(2))}
             rank, memory_of_card = int(rng.choice(explorer.RANKS)), 10**9 * int(rng.integers(200))
@@ -446,9 +474,11 @@ console.log(JSON.stringify(data.cases.map(([name, text, settings, memory]) => {
             assert why == accounting.why_not_estimated(counted.model)
             kept = {key: settings[key] for key in ("length", "batch", "checkpointing")}
             lora = counted is counts[1]
-            base, states = settings["base"] if lora else "bfloat16", accounting.memory_bill(
-                counted, base=settings["base"], optimizer=settings["optimizer"],
-                convention="fp32" if lora else settings["convention"])
+            base, states = settings["base"] if lora else "bfloat16", accounting.bill_per_card(
+                accounting.memory_bill(
+                    counted, base=settings["base"], optimizer=settings["optimizer"],
+                    convention="fp32" if lora else settings["convention"]),
+                settings["cards"], settings["sharding"])
             for name, value in (most or {}).items():  # one more no longer fits
                 for n in range(max(1, value), value + 2):
                     again = accounting.activation_estimate(counted, base=base, **{**kept, name: n})
@@ -472,7 +502,39 @@ def test_a_config_is_read_as_people_paste_it(memory, tmp_path, how):
     assert accounting.parse_config(text.encode("utf-8")) == config
 
 
+LLAMA = json.dumps(accounting.known_models()["Llama-3.2-1B"]["config"], indent=1)
+
+
+@pytest.mark.parametrize("text", [
+    f"```json\n{LLAMA}\n```", f">>> print(model.config)\nLlamaConfig {LLAMA}", f"config = {LLAMA};",
+    LLAMA.replace("\n ", "\n\u00a0"), f"\u200b{LLAMA}",
+    LLAMA.replace("{", '{"a": -Infinity, "b": NaN,'),
+    repr(json.loads(LLAMA) | {"a": float("-inf"), "b": float("nan")}),
+    repr(json.loads(LLAMA))[:-1] + ", 'dtype': torch.bfloat16}",
+    LLAMA.replace('"', "\u201d"),
+], ids=["fence", "prompt", "assigned", "hard spaces", "no width", "not finite",
+        "printed, not finite", "a dtype", "curly quotes"])
+def test_what_stands_around_and_between_is_no_matter(memory, tmp_path, text):
+    [answer] = paste(tmp_path, memory, [text])
+    assert answer["total"] == 1_235_814_400
+    assert accounting.read_model(accounting.parse_config(text)).num_parameters == answer["total"]
+
+
+@pytest.mark.parametrize("text", [
+    LLAMA + LLAMA, f"[{LLAMA}, {LLAMA}]", LLAMA.replace("2048", "NaN"), LLAMA.replace("{", "{//\n"),
+    LLAMA.replace('"', "\u201c", 1), LLAMA.replace(": ", "\uff1a"), json.dumps(LLAMA)])
+def test_what_may_mean_another_model_is_refused(memory, tmp_path, text):
+    [answer] = paste(tmp_path, memory, [text])
+    assert isinstance(answer, str)
+    with pytest.raises(ValueError):
+        accounting.read_model(accounting.parse_config(text))
+
+
 @pytest.mark.parametrize("text, said", [
+    ('{"id": "org/model", "siblings": [], "config": {"model_type": "llama"}}', "interface"),
+    ('{"metadata": {}, "weight_map": {"a.weight": "b"}}', "index"),
+    ('{"tokenizer_class": "LlamaTokenizer"}', "tokenizer"), ('{"config": {}}', "around"),
+    ('{"dim": 4096, "n_layers": 32}', "params.json"),
     ("https://huggingface.co/gpt2/blob/main/config.json", "address"),
     ('{"model_type": "llama", "rope": {"a": 1}', "closing brace"),
     ('{"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.30"}', "diffusers"),

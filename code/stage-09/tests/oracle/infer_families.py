@@ -85,6 +85,9 @@ HINTS = {
     "gemma3": {"not_quantized": ["head.attention.out_proj"]},  # MultiheadAttention's own
     "phimoe": {"not_quantized": ["router"]},  # a class of its own, which bitsandbytes skips
     "opt": {"only": {"_remove_final_layer_norm": [False]}},
+    # How a classifier pools has no parameters, nor has which three layers are tapped.
+    "modernbert": {"only": {"classifier_pooling": ["cls", "mean"]}},
+    "qwen3_vl": {"only": {"vision_config.deepstack_visual_indexes": [[8, 16, 24], [5, 11, 17]]}},
     "mixtral": {"lora": None, "vera": None},  # PEFT's own defaults fail on transformers 5
 }
 
@@ -279,9 +282,21 @@ class Family:
         """The symbol of a key."""
         return self.symbol.get(key, key.replace("_config.", "_").replace(".", "_"))
 
+    def built(self, task: str, values: dict) -> dict[str, tuple]:
+        """The tensors of one class; with two labels where it refuses others (question answering).
+
+        Else two is all that its family is ever tried with, and looks like a fixed size.
+        """
+        try:
+            return tensors(self.classes[task], values)
+        except ValueError:
+            if values.get("num_labels", 2) == 2:
+                raise
+            return tensors(self.classes[task], values | {"num_labels": 2})
+
     def all_tensors(self, values: dict, tasks=None) -> dict | None:
         try:
-            return {task: tensors(self.classes[task], values) for task in tasks or self.classes}
+            return {task: self.built(task, values) for task in tasks or self.classes}
         except Exception as error:
             self.refusal = f"{type(error).__name__}: {error}"[:200]
             return None

@@ -22,6 +22,7 @@ MAPPINGS = ("CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "IMAGE_TEXT_TO_TEX
 def verdict(model_type: str, class_name: str) -> str:
     try:
         config = AutoConfig.for_model(model_type)
+        config.num_labels = 3  # not what a classifier has by default
     except Exception as error:
         return f"refused: transformers builds no default, {type(error).__name__}"
     cls = getattr(inferring.transformers, class_name)
