@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.random  # noqa: F401  NumPy itself loads it late
 
-from exercises.harness.outside import Limit
+from exercises.harness.outside import LEFT_OUT, Limit, Streams
 
 #: The course's modules that may stand between a student's line and an error. By name: a student's
 #: own file may lie beside them, and a reference solution is judged like a student's.
@@ -72,14 +72,17 @@ SETTINGS: tuple[tuple[str, Callable[[], Any], Callable[[Any], Any]], ...] = (
 class Bounded:
     """A stream that passes on the first characters of a test, and counts the others.
 
-    Nobody closes it: it is everybody's.
+    Nobody closes it: it is everybody's. `plain` makes of what is written what the stream takes.
     """
 
-    def __init__(self, stream: Any, most: float = MOST_PRINTED):
-        self.stream, self.most, self.seen = stream, most, 0
+    def __init__(self, stream: Any, most: float = MOST_PRINTED,
+                 plain: Callable[[Any], Any] = str.__str__):
+        self.stream, self.most, self.seen, self.plain = stream, most, 0, plain
+        below = getattr(stream, "buffer", None)
+        self.buffer = below and Bounded(below, most, bytes)
 
-    def write(self, text: str) -> int:
-        text = str.__str__(text)
+    def write(self, text: Any) -> int:
+        text = self.plain(text)
         room = max(0, self.most - self.seen)
         self.seen += len(text)
         if room:
@@ -99,8 +102,11 @@ class Bounded:
         """Say how much was left out. Whoever has kept the stream can go on with it."""
         left, self.most = self.seen - self.most, float("inf")
         if left > 0:
-            self.stream.write("\n[The check shows no more of this test: "
-                              f"{left:,} further characters are left out.]\n")
+            what = "characters" if self.plain is str.__str__ else "bytes"
+            said = LEFT_OUT.format(left, what)
+            self.stream.write(said if what == "characters" else said.encode())
+        if self.buffer:
+            self.buffer.end()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -185,6 +191,8 @@ class Kept:
         self._random = random.getstate()
         self._generator = np.random.get_bit_generator()
         self._numpy = np.random.get_state(legacy=False)
+        self._own_streams = Streams()
+        self._own_streams.begin()
         self._streams = sys.stdout, sys.stderr
         self._bounded = [stream and Bounded(stream) for stream in self._streams]
         sys.stdout, sys.stderr = self._bounded
@@ -202,6 +210,7 @@ class Kept:
         for stream in filter(None, self._bounded):
             with suppress(OSError, ValueError):  # the stream itself is closed or full
                 stream.end()
+        self._own_streams.end()
         for what, ask, put, was in self._settings:
             if not _same(ask(), was):
                 self.settings.append(what)

@@ -14,6 +14,7 @@ import os
 import random
 import re
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -28,7 +29,7 @@ from exercise_tools import ROOMS, ROOT
 import checks
 import peft
 from exercises.ex6_qlora import checks as qlora_checks
-from exercises.harness import checking, compare, kept, progress
+from exercises.harness import checking, compare, kept, outside, progress
 from exercises.harness import run as run_module
 from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Terms
 from exercises.harness.hints import HINTS
@@ -224,12 +225,10 @@ def closes_the_pipe(x):
 
 
 def answers_by_half(x):
-    pipes = []
     for file in range(3, 200):
         with contextlib.suppress(OSError):
             if stat.S_ISFIFO(os.fstat(file).st_mode):
-                pipes.append(file)
-    os.write(pipes[-1], b'["passed"')
+                os.write(file, b'["passed"')
     return endless_call(x)
 
 
@@ -238,6 +237,162 @@ def leaves_a_process(x):
         time.sleep(30)
         os._exit(0)
     return 1 / 0
+
+
+def session_of_its_own(then):
+    """A student's work that leaves a process which nobody's group or session holds."""
+    def student(x):
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.setsid()
+                os.closerange(0, 200)
+                with contextlib.suppress(BaseException):
+                    Path(then).write_text(str(os.getpid()))
+                    while True:
+                        time.sleep(0.01)
+            os._exit(0)
+        while not (Path(then).exists() and Path(then).read_text()):
+            time.sleep(0.01)
+        return x
+    return student
+
+
+def children_without_end(then):
+    """Each makes the next and ends, so that none has a parent."""
+    def student(x):
+        os.setpgrp() if os.fork() == 0 else os._exit(0)
+        while True:
+            Path(then).write_text(str(os.getpid()))
+            if os.fork():
+                os._exit(0)
+    return student
+
+
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the guard inherits orphans on Linux")
+
+
+@linux
+@pytest.mark.parametrize("made", [session_of_its_own, children_without_end])
+def test_no_orphan_of_a_test_apart_stays_whatever_its_group(monkeypatch, tmp_path, made):
+    monkeypatch.setattr(checking, "TIME_LIMIT", 0.5)
+    monkeypatch.setenv("PEFT_CHECKS_APART", "1")
+    monkeypatch.setattr(run_module, "time_limit", lambda seconds: contextlib.nullcontext())
+    verdict(lambda trial: made(tmp_path / "pid")(1))
+    pid = (tmp_path / "pid").read_text()
+    assert not runs(pid)
+    time.sleep(0.1)
+    assert (tmp_path / "pid").read_text() == pid, "they go on"
+
+
+@linux
+def test_no_test_apart_outlives_a_grader_that_is_killed(tmp_path):
+    script = ("import os, sys\nos.environ['PEFT_CHECKS_APART'] = '1'\n"
+              "import test_checking as t\n"
+              "t.verdict(lambda trial: (t.session_of_its_own(sys.argv[1])(1), t.endless_call(1)))")
+    grader = subprocess.Popen([sys.executable, "-c", script, tmp_path / "pid"], cwd=ROOT, env={
+        **os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(Path.is_dir, map(Path,
+                                                                                 sys.path))))})
+    end = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() or not (pid := (tmp_path / "pid").read_text()):
+        assert time.monotonic() < end and grader.poll() is None
+        time.sleep(0.05)
+    [guard] = Path(f"/proc/{grader.pid}/task/{grader.pid}/children").read_text().split()
+    [test] = Path(f"/proc/{guard}/task/{guard}/children").read_text().replace(pid, "").split()
+    assert all(map(runs, (pid, guard, test)))
+    grader.kill()
+    grader.wait()
+    while any(map(runs, (pid, guard, test))):
+        assert time.monotonic() < end, "an orphan stays"
+        time.sleep(0.05)
+
+
+@linux
+def test_a_test_whose_guard_it_kills_ends_too(monkeypatch, tmp_path):
+    monkeypatch.setenv("PEFT_CHECKS_APART", "1")
+
+    def student():
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        os.kill(os.getppid(), 9)
+        time.sleep(60)
+    start = time.monotonic()
+    assert "code -9" in verdict(lambda trial: student()).diagnosis.seen
+    time.sleep(0.2)
+    assert not runs((tmp_path / "pid").read_text()) and time.monotonic() - start < 20
+
+
+@linux
+def test_a_test_apart_has_limits_of_the_system(monkeypatch, tmp_path):
+    import resource
+    monkeypatch.setenv("PEFT_CHECKS_APART", "1")
+    monkeypatch.setattr(outside, "FILE", 5000)
+    monkeypatch.setattr(outside, "MEMORY", 2 ** 28)
+
+    def writes():
+        with open(tmp_path / "large", "wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+    assert "OSError" in verdict(lambda trial: writes()).diagnosis.seen
+    assert (tmp_path / "large").stat().st_size == 5000
+    large = verdict(lambda trial: np.ones(2 ** 28)).diagnosis.seen
+    assert "MemoryError" in large, large
+    names = ("RLIMIT_NPROC", "RLIMIT_CPU", "RLIMIT_CORE")
+    here = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+
+    def tells():
+        raise ValueError([resource.getrlimit(getattr(resource, name)) for name in names])
+    seen = verdict(lambda trial: tells()).diagnosis.seen
+    found = [int(number) for number in re.findall(r"-?\d+", seen.split("[")[1].split("]")[0])]
+    assert found[0] == found[1] > outside.PROCESSES or here < outside.PROCESSES
+    assert found[2] == found[3] > 20 and found[4] == 0, seen
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to be apart in")
+def test_what_is_written_past_pythons_streams_is_bounded_apart_too(monkeypatch, capsys):
+    monkeypatch.setenv("PEFT_CHECKS_APART", "1")
+
+    def prints():
+        print("first", flush=True)
+        sys.stdout.buffer.write(b"b" * 300_000)
+        os.write(1, b"one")
+        for _ in range(100):
+            os.write(2, b"x" * 10_000)
+    monkeypatch.setattr(outside.Streams, "begin", lambda self: None)  # which holds this, too
+    assert verdict(lambda trial: prints()).passed
+    out, err = capsys.readouterr()
+    assert out.startswith("first\n") and "one" in out and len(out) < 10_300
+    assert err.startswith(outside.PRINTED * "x") and len(err) < outside.PRINTED + 200
+    assert "290,000 further bytes" in out and "950,000 further bytes" in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="streams that cannot be waited for")
+def test_what_is_written_past_pythons_streams_is_bounded_here_too(capfd):
+    def prints():
+        print("first")
+        sys.stdout.buffer.write(b"b" * 20_000)
+        with open(1, "wb", buffering=0, closefd=False) as raw:
+            raw.write(b"r" * 60_000)
+        for _ in range(100):
+            os.write(2, b"x" * 10_000)
+    assert verdict(lambda trial: prints()).passed
+    os.write(1, b"after")
+    out, err = capfd.readouterr()
+    assert "first" in out and out.count("b") < 10_100 and out.endswith("after")
+    assert out.count("r") < outside.PRINTED + 100 and out.count("further bytes") == 2
+    assert err.startswith(outside.PRINTED * "x") and "950,000 further bytes" in err
+
+    def closes():
+        os.closerange(1, 3)
+    assert verdict(lambda trial: closes()).passed
+    os.write(1, b"still open")
+    assert "still open" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("endless", [endless_untraced, endless_kept, endless_unmarked,
