@@ -122,11 +122,23 @@ def apart(work: Callable[[], tuple], seconds: float) -> tuple[str, str, Diagnosi
     if status is None:
         return f"It was ended after {seconds:.0f} seconds: a single call that takes so long, or " \
                "code that catches every interruption."
+    return _outcome(heard[0].data) or ("It ended the process of the check, with code "
+                                       f"{os.waitstatus_to_exitcode(status)}.")
+
+
+def _outcome(answer: bytes) -> tuple[str, str, Diagnosis | None] | None:
+    """What an answer says; None if it is none, as a student's code may write one."""
     try:
-        outcome, note, found = json.loads(heard[0].data)
-        return outcome, note, found and Diagnosis(**found)
-    except (ValueError, TypeError):
-        return f"It ended the process of the check, with code {os.waitstatus_to_exitcode(status)}."
+        status, note, found = json.loads(answer)
+        diagnosis = Diagnosis(**found) if found is not None else None
+        measured = [text for pair in diagnosis.measured for text in pair] if found else []
+        texts = [status, note, *measured,
+                 *(value for key, value in (found or {}).items() if key != "measured")]
+        pairs = not found or all(len(pair) == 2 for pair in diagnosis.measured)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    fits = pairs and all(isinstance(text, str) for text in texts)
+    return (status, note, diagnosis) if fits else None
 
 
 def _flush() -> None:

@@ -29,6 +29,7 @@ from exercise_tools import ROOMS, ROOT
 import checks
 import peft
 from exercises.ex6_qlora import checks as qlora_checks
+from exercises.ex6_qlora import levels
 from exercises.harness import checking, compare, kept, outside, progress
 from exercises.harness import run as run_module
 from exercises.harness.checking import GENERAL, Diagnosis, Exercise, Found, Terms
@@ -354,6 +355,55 @@ def test_a_test_apart_has_limits_of_the_system(monkeypatch, tmp_path):
     assert found[2] == found[3] > 20 and found[4] == 0, seen
 
 
+FORGED = {"states of their own": ["fine", "", None], "no diagnosis": ["failed", "", None],
+          "no text": ["passed", [9], None], "no list": 7, "no JSON that ends": "[" * 90_000,
+          "a page that is none": ["failed", "", dict.fromkeys(("mistake", "name", "why", "read"),
+                                                              "x")],
+          "numbers": ["failed", "", dict.fromkeys(("mistake", "name", "why", "read"), 3)],
+          "measured": ["failed", "", {"mistake": "raised", "name": "", "why": "", "read":
+                                      next(iter(PAGES)), "measured": [["a", "b", "c"]]}]}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to be apart in")
+@pytest.mark.parametrize("answer", FORGED.values(), ids=FORGED)
+def test_an_answer_that_a_students_code_writes_breaks_no_grader(monkeypatch, answer):
+    """That it may lie is said; a grader goes on with the next student's work."""
+    monkeypatch.setenv("PEFT_CHECKS_APART", "1")
+    text = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+    before = set(range(3, 200)) - {file for file in range(3, 200) if not is_open(file)}
+
+    def forges():
+        for file in set(range(3, 200)) - before:
+            with contextlib.suppress(OSError):
+                os.write(file, text)
+        os._exit(0)
+    report = verdict(lambda trial: forges())
+    assert not report.passed and report.diagnosis.mistake == "raised"
+    assert len(str(report)) < 4000 > len(report._repr_html_())
+
+
+def is_open(file):
+    try:
+        os.fstat(file)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "pipe", "large"])
+def test_a_students_line_is_looked_for_in_files_that_end(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_text("x" * 1_100_000)
+    code = compile("def work():\n    raise ValueError('seen')", tmp_path / name, "exec")
+
+    def work():
+        names = {}
+        exec(code, names)
+        names["work"]()
+    seen, _, _ = apart(lambda: (verdict(lambda trial: work()).diagnosis.seen, "", None), 20)
+    assert "ValueError: seen" in seen and "line 2" in seen and len(seen) < 900
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to be apart in")
 def test_what_is_written_past_pythons_streams_is_bounded_apart_too(monkeypatch, capsys):
     monkeypatch.setenv("PEFT_CHECKS_APART", "1")
@@ -424,7 +474,8 @@ def test_a_destructor_that_loops_ends(monkeypatch):
     (endless_call, "too-long"), (leaves, "raised"), (lambda x: 1 / 0, "raised"),
     (closes_the_pipe, "too-long"), (answers_by_half, "too-long"), (leaves_a_process, "raised")])
 def test_in_a_process_apart_everything_ends(monkeypatch, student, mistake):
-    monkeypatch.setattr(checking, "TIME_LIMIT", 0.2)
+    if mistake == "too-long":  # a busy machine may take longer for what does end
+        monkeypatch.setattr(checking, "TIME_LIMIT", 0.2)
     monkeypatch.setenv("PEFT_CHECKS_APART", "1")
     start = time.monotonic()
     report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), student)
@@ -598,9 +649,29 @@ def another_float():
 
 
 def no_putting_back():
-    kept.Kept.at_once = kept._put_back = kept.is_ = lambda *args: True
+    kept.Kept.__exit__ = kept._put_back = kept.is_ = lambda *args: True
+    kept._parts.__code__ = kept._changed.__code__ = (lambda *args, **words: []).__code__
+    kept.MEMORY.last = None
     builtins.all = builtins.zip = None
     compare.HALF = 1.0
+
+
+def in_place():
+    """Functions replaced where they stand: nobody's name for one changes."""
+    peft.LoRALinear.forward.__code__ = (lambda self, x: x).__code__
+    compare.Comparisons.agrees.__defaults__ = (9.0,)
+    np.linalg.norm.__wrapped__.__code__ = (lambda *args, **words: 0.0).__code__
+    np.array_repr.__wrapped__.__defaults__ = (1, 1, True)
+    contextlib.suppress.__exit__.__code__ = (lambda self, *args: True).__code__
+
+
+def keywords_in_place():
+    words = checking.Exercise.check.__kwdefaults__
+    words["dtype"] = np.float16
+    np.stack.__wrapped__.__kwdefaults__ = None
+    kept._put_back.__kwdefaults__["zip"] = None
+    np.errstate.__enter__ = None
+    threading.Thread.start = None
 
 
 HARNESS = "exercises.harness."
@@ -612,9 +683,16 @@ INSIDE = {
     another_forward: {"peft.LoRALinear.forward"},
     inside_numpy: {"numpy._core.numeric.asarray"},
     another_float: {f"{HARNESS}compare.float", f"{HARNESS}compare.max"},
-    no_putting_back: {f"{HARNESS}kept.Kept.at_once", f"{HARNESS}kept._put_back",
+    no_putting_back: {f"{HARNESS}kept.Kept.__exit__", f"{HARNESS}kept._put_back",
+                      f"{HARNESS}kept._parts.__code__", f"{HARNESS}kept._changed.__code__",
                       f"{HARNESS}kept.is_", f"{HARNESS}compare.HALF", "builtins.all",
-                      "builtins.zip"}}
+                      "builtins.zip"},
+    in_place: {"peft.LoRALinear.forward.__code__",
+               f"{HARNESS}compare.Comparisons.agrees.__defaults__", "numpy.linalg.norm.__code__",
+               "numpy.array_repr.__defaults__", "contextlib.suppress.__exit__.__code__"},
+    keywords_in_place: {f"{HARNESS}checking.Exercise.check.__kwdefaults__",
+                        "numpy.stack.__kwdefaults__", f"{HARNESS}kept._put_back.__kwdefaults__",
+                        "numpy.errstate.__enter__", "threading.Thread.start"}}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to be apart in")
@@ -624,7 +702,7 @@ def test_what_the_courses_and_numpys_modules_hold_is_put_back_and_named(spoils):
     def state():
         return (compare.Comparisons.agrees, compare.Comparisons.measure, compare.TOLERANCE,
                 compare.HALF, checking.__all__, qlora_checks.TABLES, peft.LoRALinear.forward,
-                np._core.numeric.asarray, kept.Kept.at_once, kept._put_back, all, zip,
+                np._core.numeric.asarray, kept.Kept.__exit__, kept._put_back, all, zip,
                 vars(compare).get("float"), vars(compare).get("max"))
 
     def work():
@@ -636,6 +714,61 @@ def test_what_the_courses_and_numpys_modules_hold_is_put_back_and_named(spoils):
 
     mistake, names, _ = apart(work, 20)
     assert (mistake, {*names.split(", ")}) == ("values", INSIDE[spoils])
+
+
+def test_what_is_inside_of_what_the_courses_modules_hold_is_put_back_and_named():
+    """In lists in dictionaries, in objects, in classes in classes, in closures, in arrays."""
+    value = [1]
+    home = qlora_checks.EXERCISE
+    made = {"Outer": type("Outer", (), {"__module__": "peft", "Inner": type(
+                "Inner", (), {"__module__": "peft", "value": 1})}),
+            "nested": {"a": [({"b": [1]},)]}, "closed": lambda: value,
+            "table": np.arange(6.0).reshape(2, 3)}
+    made["table"].setflags(write=False)
+
+    def state():
+        return (home.tests[:], GENERAL["raised"].name, vars(GENERAL["raised"]), HEADINGS,
+                peft.Outer.Inner.value, peft.nested, peft.closed(), peft.table.tolist(),
+                peft.table.flags.writeable, levels.NF4.tolist())
+
+    def spoils():
+        home.tests[:] = home.tests[:1]
+        object.__setattr__(GENERAL["raised"], "name", "nothing")
+        vars(GENERAL["raised"])["mine"] = 1
+        HEADINGS[next(iter(HEADINGS))].clear()
+        peft.Outer.Inner.value = 2
+        peft.nested["a"][0][0]["b"].append(3)
+        peft.closed.__closure__[0].cell_contents = 9
+        for table in (peft.table, levels.NF4):
+            table.setflags(write=True)
+            table[:] = 0
+        peft.table.shape = 6
+
+    def work():
+        vars(peft).update(made)
+        before = copy.deepcopy(state())
+        seen = verdict(lambda trial: spoils()).diagnosis.seen
+        assert state() == before
+        assert verdict(lambda trial: None).passed
+        return "", seen.partition(" was ")[0], None
+
+    _, names, _ = apart(work, 20)
+    assert {*names.split(", ")} == {
+        "exercises.ex6_qlora.checks.EXERCISE", f"{HARNESS}general.GENERAL",
+        f"{HARNESS}report.HEADINGS", "peft.Outer.Inner.value", "peft.nested",
+        "peft.closed.__closure__", "peft.table", "exercises.ex6_qlora.levels.NF4"}
+
+
+def test_what_a_cell_changes_between_two_checks_stays():
+    def work():
+        compare.HALF = 7
+        qlora_checks.TABLES.add("mine")
+        fine = verdict(lambda trial: None).passed
+        compare.Comparisons.agrees.__defaults__ = (1,)
+        fine &= verdict(lambda trial: None).passed
+        kept_all = compare.HALF == 7 and "mine" in qlora_checks.TABLES
+        return str(fine and kept_all and compare.Comparisons.agrees.__defaults__ == (1,)), "", None
+    assert apart(work, 20)[0] == "True"
 
 
 def test_what_python_itself_writes_into_modules_and_classes_is_nobodys_mistake():
