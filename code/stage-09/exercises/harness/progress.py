@@ -52,7 +52,10 @@ def _read(path: Path | None) -> dict[str, str]:
     """
     if path is None or not path.exists():
         return {}
-    done = json.loads(path.read_text("utf-8"))
+    try:
+        done = json.loads(path.read_text("utf-8"))
+    except RecursionError:
+        raise ValueError("brackets in brackets without end") from None
     if not isinstance(done, dict):
         raise ValueError("it holds no list of exercises")
     return {number: day for number, day in done.items() if _is_entry(number, day)}

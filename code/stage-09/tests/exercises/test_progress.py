@@ -41,11 +41,14 @@ def test_six_processes_at_once_are_all_noted(file):
     assert names(file) == {file.name, LOCK}
 
 
-def test_a_damaged_file_is_kept_aside_and_named(file, capsys):
-    file.write_text('{"1": "2026-01-0')
+@pytest.mark.parametrize("damaged", ['{"1": "2026-01-0', "[" * 100_000],
+                         ids=["cut", "endless"])
+def test_a_damaged_file_is_kept_aside_and_named(file, capsys, damaged):
+    file.write_text(damaged)
+    assert progress.progress().done == {}
     progress.remember(passed(2))
     [aside] = [path for path in file.parent.iterdir() if path.name not in (file.name, LOCK)]
-    assert aside.read_text() == '{"1": "2026-01-0' and aside.name in capsys.readouterr().err
+    assert aside.read_text() == damaged and aside.name in capsys.readouterr().err
     assert list(progress.progress().done) == ["2"]
 
 
