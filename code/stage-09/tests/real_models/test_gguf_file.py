@@ -1,4 +1,4 @@
-"""A GGUF file's lists cost no more memory than a model's need; the rest is in test_smollm2.py."""
+"""A model's files cost no more memory than a model's need; the rest is in test_smollm2.py."""
 
 import struct
 import tracemalloc
@@ -6,7 +6,7 @@ import tracemalloc
 import needs
 import pytest
 
-from real_models import gguf_file
+from real_models import gguf_file, smollm2
 from tensorfile import HubError
 
 
@@ -69,3 +69,11 @@ def test_lists_of_every_kind_are_read_as_they_are(tmp_path):
     assert arrays == {} and list(fields.values()) == [[1, 0, 1]] * len(numbers)
     assert [type(value[0]) for value in fields.values()] == [
         {"f": float, "d": float, "?": bool}.get(letter, int) for letter in numbers.values()]
+
+
+def test_a_tokenizer_that_would_fill_the_memory_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    with path.open("wb") as file:
+        file.truncate(smollm2.LARGEST_TOKENIZER + 1)
+    with pytest.raises(HubError, match="tokenizer.json has 100,000,001 bytes"):
+        smollm2.read_tokenizer(path)
