@@ -315,9 +315,6 @@ def convert(gguf: str | Path, folder: str | Path, licence: str = "", **source: s
         raise HubError(f"{gguf}: name, license and chat_template must be texts, got "
                        f"{short(odd[0])}")
     arrays = gguf_arrays(stored, config, gguf)
-    largest = max(prod(packed.shape) for packed in arrays.values())
-    check_memory("unpacking the model", 4 * (sum(prod(packed.shape) for packed in arrays.values())
-                                             + 3 * largest))
     heads = {"q_proj.weight": config.num_attention_heads,
              "k_proj.weight": config.num_key_value_heads}
     weights = {}
@@ -346,8 +343,8 @@ def convert(gguf: str | Path, folder: str | Path, licence: str = "", **source: s
             "note": "The weights were rounded to 4 bits (the embedding to 8) by whoever made the "
                     "file, and are unpacked to float32 here: near the original's, not equal.",
             "sha256": {file.name: sha256(file) for file in sorted(new.iterdir())}})
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists():  # at once, where removing its files takes a while
+            os.replace(folder, Path(name) / "old")
         os.replace(new, folder)
 
 
@@ -374,13 +371,18 @@ def gguf_config(fields: dict[str, Any], arrays: dict[str, Any], where: Any) -> L
 
 
 def gguf_arrays(stored: dict[str, Packed], config: LlamaConfig, where: Any) -> dict[str, Packed]:
-    """The arrays by their names in Hugging Face's layout: those that the model needs, no other."""
+    """The arrays by their names in Hugging Face's layout: those that the model needs, no other.
+
+    HubError, too, if the memory does not suffice for them in float32.
+    """
     arrays: dict[str, Packed] = {}
     for name, packed in stored.items():
         if (ours := our_name(name)) in arrays:
             raise HubError(f"{where}: {short(name)} is {ours}, which stands there twice")
         arrays[ours] = packed
     check_fit(where, arrays, config.weight_shapes())
+    sizes = [prod(packed.shape) for packed in arrays.values()]
+    check_memory("unpacking the model", 4 * (sum(sizes) + 3 * max(sizes)))
     return arrays
 
 

@@ -2,6 +2,7 @@
 
 import struct
 import tracemalloc
+from types import SimpleNamespace
 
 import needs
 import pytest
@@ -77,3 +78,10 @@ def test_a_tokenizer_that_would_fill_the_memory_is_refused_before_it_is_read(tmp
         file.truncate(smollm2.LARGEST_TOKENIZER + 1)
     with pytest.raises(HubError, match="tokenizer.json has 100,000,001 bytes"):
         smollm2.read_tokenizer(path)
+
+
+def test_a_model_that_is_too_large_in_float32_is_refused_before_it_is_unpacked(monkeypatch):
+    monkeypatch.setattr(smollm2, "check_fit", lambda *_: None)
+    stored = {"output.weight": gguf_file.Packed(None, "Q4_1", (10 ** 6, 10 ** 6), 0, 0)}
+    with pytest.raises(HubError, match="unpacking the model needs 16,?000"):
+        smollm2.gguf_arrays(stored, SimpleNamespace(weight_shapes=dict), "a.gguf")
