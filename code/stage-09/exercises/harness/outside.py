@@ -149,11 +149,10 @@ def _flush() -> None:
 
 def _listen(guard: int, held: int, heard: list["Heard"], seconds: float) -> int | None:
     """Hear all pipes until the guard has ended; its status, None if it had to be told to end."""
-    import select
     ended, late, end = 0, False, time.monotonic() + seconds
     try:
         while not ended and time.monotonic() < end + GRACE * late:
-            select.select([pipe.file for pipe in heard if not pipe.over], [], [], 0.01)
+            _ready([pipe.file for pipe in heard if not pipe.over], 0.01)
             ended, status = os.waitpid(guard, os.WNOHANG)
             for pipe in heard:
                 pipe.listen(20 if ended else 1)  # what was written, was written before
@@ -166,6 +165,15 @@ def _listen(guard: int, held: int, heard: list["Heard"], seconds: float) -> int 
         if not ended:
             _wait(guard)
     return None if late or not ended else status
+
+
+def _ready(files: list[int], seconds: float | None = None) -> list[int]:
+    """Those of which something can be read, or the end. Any number of a file is taken."""
+    import select
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    return [file for file, _ in poll.poll(None if seconds is None else 1000 * seconds)]
 
 
 class Heard:
@@ -229,28 +237,30 @@ class Streams:
             return
         _flush()
         for number, copy, _ in self.pipes:
-            os.dup2(copy, number)
+            with suppress(OSError):  # a student's code can close every file
+                os.dup2(copy, number)
         self.over = True
-        os.write(self.stop, b"end")
-        self.thread.join()
+        with suppress(OSError):
+            os.write(self.stop, b"end")
+        self.thread.join(GRACE)
         for file in (self.wake, self.stop, *(file for _, copy, pipe in self.pipes
-                                  for file in (copy, pipe.file))):
-            os.close(file)
+                                             for file in (copy, pipe.file))):
+            with suppress(OSError):
+                os.close(file)
         self.thread = None
 
     def _pass_on(self) -> None:
-        import select
         os.read(self.wake, 5)
         over = False
-        while not over:
-            files = [pipe.file for _, _, pipe in self.pipes if not pipe.over]
-            if self.wake in select.select([self.wake, *files], [], [])[0]:
-                os.read(self.wake, 5)
-            over = self.over  # not the pipe's end, which a process that was left may hold
-            for _, copy, pipe in self.pipes:
-                had = len(pipe.data)
-                pipe.listen(20 if over else 1)
-                with suppress(OSError):  # nobody reads it
+        with suppress(OSError):  # these files were closed
+            while not over:
+                if self.wake in _ready([self.wake, *(pipe.file for _, _, pipe in self.pipes
+                                                     if not pipe.over)]):
+                    os.read(self.wake, 5)
+                over = self.over  # not the pipe's end, which a process that was left may hold
+                for _, copy, pipe in self.pipes:
+                    had = len(pipe.data)
+                    pipe.listen(20 if over else 1)
                     os.write(copy, pipe.data[had:] + (pipe.note().encode() if over else b""))
 
 
@@ -278,7 +288,6 @@ def _guard(work: Callable[[], tuple], seconds: float, leash: int, parent: int, f
 
     The leash is a pipe that nobody writes to: it has an end when `parent` lets go, or is gone.
     """
-    import select
     os.setsid()  # Ctrl+C is for the parent
     _prctl(SUBREAPER, 1)
     here = os.getpid()
@@ -291,9 +300,9 @@ def _guard(work: Callable[[], tuple], seconds: float, leash: int, parent: int, f
     for file in files:
         os.close(file)
     status = None
-    while status is None and os.getppid() == parent and not select.select([leash], [], [], 5e-3)[0]:
+    while status is None and os.getppid() == parent and not _ready([leash], 5e-3):
         status = _reap(pid)
-    for end_of in (os.killpg, os.kill):
+    for end_of in (os.killpg, os.kill)[:1 if status is not None else 2]:  # its number may be new
         with suppress(OSError):
             end_of(pid, signal.SIGKILL)
     _end_children(time.monotonic() + GRACE - 1)
