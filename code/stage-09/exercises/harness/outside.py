@@ -261,7 +261,8 @@ class Streams:
                 for _, copy, pipe in self.pipes:
                     had = len(pipe.data)
                     pipe.listen(20 if over else 1)
-                    os.write(copy, pipe.data[had:] + (pipe.note().encode() if over else b""))
+                    with suppress(OSError):  # nobody reads it any more; the others wait for this
+                        os.write(copy, pipe.data[had:] + (pipe.note().encode() if over else b""))
 
 
 def _wait(guard: int) -> None:
