@@ -1,5 +1,6 @@
 """What must hold when a tool is stopped, fails, or meets a full disk; and what FAST=1 chooses."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -114,6 +115,58 @@ def test_a_stopped_run_leaves_no_process_and_ends_its_pipe(tmp_path, sign):
     assert run.wait() == -sign
     until(lambda: not Path(f"/proc/{pid.read_text()}").exists())
     assert path.read_bytes() == before
+
+
+def killed_build(tmp_path, more=""):
+    """A build that is killed while its Jupyter Book writes, and that one's number."""
+    program = tmp_path / "jupyter-book"
+    write_whole(program, f"#!{sys.executable}\nimport os, pathlib, time\n"
+                f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
+                f"while True:\n    time.sleep(0.01); pathlib.Path({str(tmp_path / 'page')!r})"
+                ".write_text(str(time.time()))\n")
+    program.chmod(0o755)
+    script = (f"import sys, signal, build_book, whole, pathlib\n{more}\n"
+              f"build_book.BUILD = here = pathlib.Path({str(tmp_path)!r})\n"
+              f"sys.executable = {str(tmp_path / 'python')!r}\n"
+              "build_book.build = build_book.make_pages\nbuild_book.main()")
+    builder = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT / "tools")
+    until(lambda: (tmp_path / "page").exists())
+    builder.kill()
+    builder.wait()
+    return int((tmp_path / "pid").read_text())
+
+
+def runs(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it goes on, see the next test")
+def test_jupyter_books_own_process_ends_with_a_build_that_is_killed(tmp_path):
+    pid = killed_build(tmp_path)
+    try:
+        until(lambda: not runs(pid), 10)
+    finally:
+        if runs(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_build_waits_for_what_a_killed_one_has_left_behind(tmp_path):
+    """Where a process can't be told to end with another."""
+    pid = killed_build(tmp_path, "whole.sys = type('', (), {'platform': 'darwin'})")
+    script = ("import build_book, pathlib\n"
+              f"build_book.BUILD = here = pathlib.Path({str(tmp_path)!r})\n"
+              "build_book.build = lambda: print('begins', flush=True)\nbuild_book.main()")
+    try:
+        assert runs(pid)
+        second = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT / "tools", text=True,
+                                  stdout=subprocess.PIPE)
+        assert "waiting" in second.stdout.readline()
+        assert runs(pid) and second.poll() is None
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    assert "begins" in second.stdout.read() and second.wait() == 0
 
 
 def until(true, seconds=60):

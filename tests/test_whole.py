@@ -5,8 +5,11 @@ the old state or the new one.
 """
 
 import ast
+import builtins
 import contextlib
+import errno
 import fcntl
+import io
 import json
 import os
 import re
@@ -15,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -320,44 +324,163 @@ def test_stopped_at_any_byte_a_file_stays_as_it_was(writer, tmp_path, room, how)
     assert ended or room, "nothing was written at all"
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own, of 64 kB; where the tests may not mount one there is no test."""
+class Pretended:
+    """A disk that is full after so many bytes, or takes nothing, as Python's own calls meet it.
+
+    Nobody needs a right for it, so this is tested everywhere. Where a test may mount a file system,
+    a real one is filled, too: `Mounted`.
+    """
+
+    now = None  # the one that all of this process writes to
+
+    def __init__(self, place):
+        self.place, self.left, self.shut = place, 0, False
+
+    def __enter__(self):
+        self.own = builtins.open, io.open
+        builtins.open = io.open = self.open
+        Pretended.now = self
+        return self
+
+    def __exit__(self, *_):
+        Pretended.now = None
+        builtins.open, io.open = self.own
+
+    def full(self, after=0):
+        self.left, self.shut = after, False
+        return self
+
+    def read_only(self):
+        self.left, self.shut = 10 ** 9, True
+        return self
+
+    def open(self, file, mode="r", buffering=-1, encoding=None, errors=None, newline=None,
+             closefd=True, opener=None):
+        if not set(mode) & set("wax+"):
+            return self.own[0](file, mode, buffering, encoding, errors, newline, closefd, opener)
+        made = OnDisk(file, mode.replace("b", "").replace("t", ""), closefd, opener)
+        if buffering:
+            made = (io.BufferedRandom if "+" in mode else io.BufferedWriter)(made)
+        return made if "b" in mode else io.TextIOWrapper(made, encoding, errors, newline)
+
+    def refuse(self, event, arguments):
+        """Raise what the system would of a call that changes a folder."""
+        changes = event in ("os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink",
+                            "os.chmod", "os.truncate", "os.utime")
+        makes = event == "os.mkdir" or event == "open" and arguments[2] & (
+            os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_RDWR)
+        if not (changes or makes) or not isinstance(arguments[0], (str, os.PathLike)):
+            return
+        if not Path(arguments[0]).absolute().is_relative_to(self.place):
+            return
+        if self.shut:
+            raise OSError(errno.EROFS, "Read-only file system")
+        if makes and not self.left and not os.path.lexists(arguments[0]):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class OnDisk(io.FileIO):
+    def write(self, data):
+        data, disk = memoryview(data).cast("B"), Pretended.now
+        part = data[:disk.left] if disk else data
+        if data and not part:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if disk:
+            disk.left -= len(part)
+        return super().write(part)
+
+
+def ask_disk(event, arguments):
+    if Pretended.now and event.startswith(("open", "os.")):
+        Pretended.now.refuse(event, arguments)
+
+
+sys.addaudithook(ask_disk)  # which nobody can take away again
+
+
+class Mounted:
+    """A file system of its own, of 64 kB, which is really full, or really read-only."""
+
+    def __init__(self, place):
+        self.place = place
+        subprocess.run(MOUNT + [place], check=True)
+
+    @contextlib.contextmanager
+    def full(self):
+        filler = self.place / "filler"
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+            while True:
+                file.write(bytes(512))
+        yield
+        filler.unlink()
+
+    @contextlib.contextmanager
+    def read_only(self):
+        subprocess.run(["mount", "-o", "remount,ro", self.place], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["mount", "-o", "remount,rw", self.place], check=True)
+
+
+MOUNT = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"]
+
+
+def disks():
+    """The kinds of disks that there are here; nothing is skipped, since the first kind says all."""
+    with tempfile.TemporaryDirectory() as place:
+        if sys.platform == "linux" and shutil.which("mount") and not subprocess.run(
+                [*MOUNT, place], capture_output=True).returncode:
+            subprocess.run(["umount", place], check=True)
+            return [Pretended, Mounted]
+    return [Pretended]
+
+
+@pytest.fixture(params=disks())
+def disk(request, tmp_path, monkeypatch):
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = sys.platform == "linux" and shutil.which("mount") and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True).returncode
-    if not mounted:
-        pytest.skip("a small file system cannot be mounted here")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    monkeypatch.setattr(shutil, "_USE_CP_SENDFILE", False, raising=False)  # which no open() sees
+    monkeypatch.setattr(shutil, "_USE_CP_COPY_FILE_RANGE", False, raising=False)
+    yield request.param(place)
+    if request.param is Mounted:
+        subprocess.run(["umount", place], check=True)
 
 
-def test_on_a_full_disk_the_old_state_stays(writer, small_disk):
-    writer.begin(small_disk)
-    filler = small_disk / "filler"
-    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
-        while True:
-            file.write(bytes(512))
-    before = writer.state(small_disk)
-    assert before == "old"
-    how = child(lambda: writer.write(small_disk))
-    assert (how, writer.state(small_disk)) in ((1, "old"), (0, "new"))
-    filler.unlink()
-    writer.write(small_disk)
-    assert writer.state(small_disk) == "new", "what the full disk left is in the way"
+def test_on_a_full_disk_the_old_state_stays(writer, disk):
+    writer.begin(disk.place)
+    assert writer.state(disk.place) == "old"
+    with disk.full():
+        how = child(lambda: writer.write(disk.place))
+    assert (how, writer.state(disk.place)) in ((1, "old"), (0, "new"))
+    writer.write(disk.place)
+    assert writer.state(disk.place) == "new", "what the full disk left is in the way"
 
 
-def test_on_a_read_only_disk_it_is_an_error_and_the_old_state_stays(writer, small_disk):
-    writer.begin(small_disk)
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    try:
-        assert child(lambda: writer.write(small_disk)) == 1
+@pytest.mark.parametrize("disk", [Pretended], indirect=True)
+def test_on_a_disk_that_is_full_at_any_byte_the_old_state_stays(writer, disk, monkeypatch):
+    """After each byte in turn that is written, of short texts, and each eleventh of a long one."""
+    monkeypatch.setitem(globals(), "OLD", "old ")
+    monkeypatch.setitem(globals(), "NEW", "new ")
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # the pretended disk loses nothing
+    writer.begin(disk.place)
+    room, states = 0, []
+    while not states or states[-1] == "old":
+        with disk.full(room), contextlib.suppress(OSError):
+            writer.write(disk.place)
+        states.append(writer.state(disk.place))
+        room += 1 if room < 400 else 11  # the archive of the pages takes 5,000
+        assert room < 9000
+    assert states[-1] == "new" and len(states) > len("new ")
+
+
+def test_on_a_read_only_disk_it_is_an_error_and_the_old_state_stays(writer, disk):
+    writer.begin(disk.place)
+    with disk.read_only():
+        assert child(lambda: writer.write(disk.place)) == 1
         if writer is not WRITES["the book"]:  # whose state is read by mending what a kill left
-            assert writer.state(small_disk) == "old"
-    finally:
-        subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
-    assert writer.state(small_disk) == "old"
+            assert writer.state(disk.place) == "old"
+    assert writer.state(disk.place) == "old"
 
 
 def test_a_new_file_has_a_name_that_nobody_knows_and_follows_no_link(tmp_path, monkeypatch):
@@ -438,10 +561,41 @@ def test_who_packs_or_prints_the_book_waits_for_its_build_and_says_what_is_left(
     assert "waiting" in capsys.readouterr().out
 
 
-def test_a_pass_that_cannot_be_noted_is_said_in_a_sentence(small_disk, capsys, monkeypatch):
-    monkeypatch.setenv("PEFT_BOOK_PROGRESS", str(small_disk / "progress.json"))
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+def test_a_row_that_lacks_only_the_end_of_its_line_is_counted_and_stays(tmp_path):
+    """Whoever found it there has not made its run again."""
+    path = tmp_path / "runs.jsonl"
+    for end, kept in ((b'{"a":1}\n{"a":2}', [1, 2, 3]), (b'{"a":1}\n{"a":2', [1, 3])):
+        path.write_bytes(end)
+        found = [row["a"] for row in records.read_lines(path)]
+        records.append(path, {"a": 3})
+        assert [row["a"] for row in records.read_lines(path)] == [*found, 3] == kept
+
+
+def test_a_pass_that_cannot_be_noted_is_said_in_a_sentence(disk, capsys, monkeypatch):
+    monkeypatch.setenv("PEFT_BOOK_PROGRESS", str(disk.place / "progress.json"))
     report = SimpleNamespace(passed=True, step=None, exercise=1)
-    assert progress.remember(report) is report
-    assert str(small_disk / "progress.json") in capsys.readouterr().err
-    assert not Path(small_disk, "progress.json").exists()
+    with disk.read_only():
+        assert progress.remember(report) is report
+    assert str(disk.place / "progress.json") in capsys.readouterr().err
+    assert not (disk.place / "progress.json").exists()
+
+
+def write_in_place(path, text):
+    path.write_text(text)
+
+
+def test_the_pretended_disk_finds_a_writer_that_is_not_whole(tmp_path):
+    disk, path = Pretended(tmp_path), tmp_path / "a"
+    path.write_text("old")
+    for write, left in ((write_in_place, "ne"), (write_whole, "old")):
+        path.write_text("old")
+        with disk.full(2), pytest.raises(OSError, match="space"):
+            write(path, "new")
+        assert path.read_text() == left
+    with disk.read_only():
+        for work in (lambda: write_in_place(path, "new"), path.unlink, (tmp_path / "b").mkdir,
+                     lambda: path.rename(tmp_path / "b"), lambda: shutil.copy(path, tmp_path / "b"),
+                     lambda: os.open(path, os.O_RDWR)):
+            with pytest.raises(OSError, match="Read-only"):
+                work()
+    assert [*tmp_path.iterdir()] == [path]

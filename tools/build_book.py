@@ -9,7 +9,8 @@ notebook once, unless it has widgets, whose state nbval does not collect. Jupyte
 from a copy of the sources that holds the fresh outputs.
 
 The pages are made in _build/pages, and take the place of _build/html when all of them are right: a
-build that fails or is stopped leaves the last good book. A second build waits for the first.
+build that fails or is stopped leaves the last good book. A second build waits for the first, and
+for Jupyter Book's own process if that is still there.
 """
 
 import hashlib
@@ -19,7 +20,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from content_policy import with_policy
 from in_page import build as in_page
 from lite import build as lite
 from PIL import Image
-from whole import alone, restore, said, swap, write_whole
+from whole import alone, restore, run, said, swap, write_whole
 
 ROOT = notebooks.ROOT
 BUILD = ROOT / "_build"
@@ -203,7 +203,7 @@ def make_pages():
     """Jupyter Book's part: the pages in MADE, or an end with what is wrong."""
     print("==> Building pages (warnings are errors)", flush=True)
     paths = [str(ROOT / "tools"), os.environ.get("PYTHONPATH", "")]  # the extension's own modules
-    made = subprocess.run(
+    made = run(
         [Path(sys.executable).with_name("jupyter-book"), "build", SOURCE, "--path-output", PAGES,
          "-W", "-n", "--keep-going", "--quiet"], cwd=ROOT, check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))})

@@ -1,6 +1,9 @@
 """Files and folders whole or not at all, for the tools and benchmarks; builders one at a time."""
 
+import os
 import shutil
+import signal
+import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +17,10 @@ CODE = Path(__file__).resolve().parents[1] / "code" / "stage-09"
 sys.path.insert(0, str(CODE))
 from tensorfile import replacing, write_whole  # noqa: E402
 
-__all__ = ["alone", "replacing", "restore", "said", "swap", "write_whole"]
+__all__ = ["alone", "replacing", "restore", "run", "said", "swap", "write_whole"]
+
+HELD = []  # files of the locks that this process has
+DEATH = 1  # of Linux's prctl: a signal when the parent ends
 
 
 def _old(target):
@@ -47,7 +53,32 @@ def alone(lock, what):
             except BlockingIOError:
                 print(f"Another process {what}; waiting for its end", flush=True)
                 fcntl.flock(held, fcntl.LOCK_EX)
-        yield
+        HELD.append(held.fileno())
+        try:
+            yield
+        finally:
+            HELD.remove(held.fileno())
+
+
+def run(command, **options):
+    """subprocess.run for a helper that writes no longer than its builder holds the lock.
+
+    On Linux a helper ends as soon as the builder is killed. Elsewhere it goes on and holds the
+    lock, so that the next builder waits for its end.
+    """
+    if fcntl:
+        options |= {"pass_fds": HELD}
+    if sys.platform == "linux":
+        import ctypes
+
+        prctl, here = ctypes.CDLL(None).prctl, os.getpid()
+
+        def end_with_builder():
+            prctl(DEATH, *map(ctypes.c_ulong, (signal.SIGKILL, 0, 0, 0)))
+            if os.getppid() != here:  # it was killed before
+                os._exit(1)
+        options |= {"preexec_fn": end_with_builder}
+    return subprocess.run(command, **options)
 
 
 @contextmanager

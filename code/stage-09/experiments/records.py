@@ -52,16 +52,28 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Add a row, in place of a cut last line if there is one; other runners wait meanwhile."""
+    """Add a row, in place of a cut last line if there is one; other runners wait meanwhile.
+
+    A last line that lacks only its end was read as a row, so it stays.
+    """
     line = (json.dumps(rounded(row), separators=(",", ":")) + "\n").encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path, "append"):
         if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
-            write_whole(path, text[:text.rfind(b"\n") + 1])
+            rows, last = text[:(start := text.rfind(b"\n") + 1)], text[start:]
+            write_whole(path, rows + last + b"\n" if _is_json(last) else rows)
         with path.open("ab") as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def write_record(path: Path, content: Any) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llama_config import LlamaConfig, read_config
-from real_models.smollm2 import check_memory, numbers, tokenizers_own
-from tensorfile import HubError, about, check_checkpoint, file_size
+from real_models.smollm2 import check_memory, numbers, read_tokenizer, tokenizers_own
+from tensorfile import HubError, about, check_checkpoint
 
 TOKENS = 128  # in a batch, as the page trains
 LOGITS = 8  # arrays of that size that live at once, see data/huggingface/checkpoints.json
@@ -106,7 +106,6 @@ def memory(config: LlamaConfig) -> str:
 
 
 def tokenizer(folder: Path, config: LlamaConfig) -> str:
-    from tokenizers import Tokenizer  # here, since the memory of a model needs none
     path = folder / "tokenizer.json"
     if not path.exists() and not path.is_symlink():
         older = [name for name in ("tokenizer.model", "vocab.json") if (folder / name).exists()]
@@ -114,8 +113,7 @@ def tokenizer(folder: Path, config: LlamaConfig) -> str:
             f", only {older[0]}: with transformers, AutoTokenizer.from_pretrained(folder)"
             ".save_pretrained(folder) makes one" if older else
             ": download it from the same place as the weights"))
-    file_size(path)
-    made = tokenizers_own(path, lambda: Tokenizer.from_file(str(path)))
+    made = read_tokenizer(path)
     ids = numbers(made, path)
     if not ids:
         raise HubError(f"{path} has no tokens at all: download it from the same place as the "

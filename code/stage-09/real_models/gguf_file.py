@@ -25,7 +25,9 @@ KINDS = ("F32", "Q8_0", "Q4_1")  # those that tests have seen
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q",
            12: "d"}  # GGUF's kind of a value: that of the module struct
 TEXT, LIST = 8, 9
-LONGEST, MOST = 2 ** 22, 2 ** 16  # values of a list; arrays, settings: each costs memory
+#: Each costs memory, up to a hundred bytes a value: values of all lists together, where a
+#: vocabulary of 256,000 with its merges has 1.3 million; arrays, settings; bytes before the arrays.
+VALUES, MOST, FRONT = 2 ** 21, 2 ** 16, 2 ** 26
 
 
 class Packed(NamedTuple):
@@ -45,16 +47,22 @@ class Packed(NamedTuple):
 
 
 class Front:
-    """A file's bytes, taken from the front; `what` is what they are said to be."""
+    """A file's bytes, taken from the front; `what` is what they are said to be.
+
+    All that is taken together is bounded, and so is the memory that it can cost.
+    """
 
     def __init__(self, path: Path, data: mmap.mmap):
-        self.path, self.data, self.at = path, data, 4
+        self.path, self.data, self.at, self.values = path, data, 4, 0
 
     def take(self, size: int, what: str) -> int:
         """Where the next bytes begin. HubError if there are not so many."""
         if size > (left := len(self.data) - self.at):
             raise HubError(f"{self.path} is cut off or damaged: {what} should take {size:,} bytes, "
                            f"but {left:,} are left; fetch it again")
+        if self.at + size > FRONT:
+            raise HubError(f"{self.path}: with {what} more than {FRONT:,} bytes stand before the "
+                           "arrays; no model needs so many")
         self.at += size
         return self.at - size
 
@@ -69,6 +77,15 @@ class Front:
         self.at -= found * least
         if found > most:
             raise HubError(f"{self.path}: {found:,} {what} are no model's; read are up to {most:,}")
+        return found
+
+    def length(self, least: int, what: str) -> int:
+        """How many values of a list follow; what all lists have together is bounded."""
+        found = self.count(least, VALUES, what)
+        self.values += found
+        if self.values > VALUES:
+            raise HubError(f"{self.path}: with {found:,} {what} its lists have {self.values:,} "
+                           f"values; read are up to {VALUES:,}")
         return found
 
     def text(self, what: str) -> str:
@@ -86,12 +103,12 @@ class Front:
             return self.text(what)
         of = self.number("I", what) if kind == LIST else None
         if of == TEXT:
-            return [self.text(what) for _ in range(self.count(8, LONGEST, f"texts of {what}"))]
+            return [self.text(what) for _ in range(self.length(8, f"texts of {what}"))]
         if of in NUMBERS:
-            size = struct.calcsize(f"<{NUMBERS[of]}")
-            count = self.count(size, LONGEST, f"numbers of {what}")
-            start = self.take(count * size, what)
-            return list(struct.unpack_from(f"<{count}{NUMBERS[of]}", self.data, start))
+            kind = np.dtype(f"<{NUMBERS[of]}")
+            count = self.length(kind.itemsize, f"numbers of {what}")
+            start = self.take(count * kind.itemsize, what)
+            return np.frombuffer(self.data, kind, count, start).tolist()
         raise HubError(f"{self.path}: {what} has values of kind {kind if of is None else of}; read "
                        "are numbers, texts and lists of them")
 

@@ -21,6 +21,7 @@ import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,7 @@ FIELDS = {"vocab_size": "vocab_size", "embedding_length": "hidden_size",
           "attention.layer_norm_rms_epsilon": "rms_norm_eps", "rope.freq_base": "rope_theta"}
 TOKENIZER = ("model", "pre", "tokens", "token_type", "merges", "bos_token_id", "eos_token_id",
              "padding_token_id")
+LARGEST_TOKENIZER = 100_000_000  # bytes; those of 256,000 tokens have about 35 million
 SPECIAL = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
 STOP = SPECIAL["<|im_end|>"]
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
@@ -112,15 +114,24 @@ def load(folder: str | Path = FOLDER, dtype: Any = np.float32) -> "tuple[Llama, 
     folder = Path(folder)
     if not is_there(folder):
         raise FileNotFoundError(f"{folder} holds no model; `make smollm2` fetches it (93 MB)")
-    from tokenizers import Tokenizer
     config = read_config(folder / "config.json")
     count = sum(int(np.prod(shape)) for shape in config.weight_shapes().values())
     check_memory(f"the model in {np.dtype(dtype)}", count * np.dtype(dtype).itemsize + 200_000_000)
     path = folder / "tokenizer.json"
-    file_size(path)
-    tokenizer = tokenizers_own(path, lambda: Tokenizer.from_file(str(path)))
+    tokenizer = read_tokenizer(path)
     check_tokenizer(tokenizer, config, path)
     return load_llama(folder, dtype), tokenizer
+
+
+def read_tokenizer(path: Path) -> "Tokenizer":
+    """A `tokenizer.json`. HubError if it is none, or so large that it would fill the memory."""
+    from tokenizers import Tokenizer  # here, since the memory of a model needs none
+    with about(path):
+        size = file_size(path)
+    if size > LARGEST_TOKENIZER:
+        raise HubError(f"{path} has {size:,} bytes, more than {LARGEST_TOKENIZER:,}: no tokenizer "
+                       "that we know is so large")
+    return tokenizers_own(path, lambda: Tokenizer.from_file(str(path)))
 
 
 def tokenizers_own(where: Any, make: Callable[[], Any]) -> Any:
@@ -332,8 +343,8 @@ def convert(gguf: str | Path, folder: str | Path, licence: str = "", **source: s
             "note": "The weights were rounded to 4 bits (the embedding to 8) by whoever made the "
                     "file, and are unpacked to float32 here: near the original's, not equal.",
             "sha256": {file.name: sha256(file) for file in sorted(new.iterdir())}})
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists():  # at once, where removing its files takes a while
+            os.replace(folder, Path(name) / "old")
         os.replace(new, folder)
 
 
@@ -360,13 +371,18 @@ def gguf_config(fields: dict[str, Any], arrays: dict[str, Any], where: Any) -> L
 
 
 def gguf_arrays(stored: dict[str, Packed], config: LlamaConfig, where: Any) -> dict[str, Packed]:
-    """The arrays by their names in Hugging Face's layout: those that the model needs, no other."""
+    """The arrays by their names in Hugging Face's layout: those that the model needs, no other.
+
+    HubError, too, if the memory does not suffice for them in float32.
+    """
     arrays: dict[str, Packed] = {}
     for name, packed in stored.items():
         if (ours := our_name(name)) in arrays:
             raise HubError(f"{where}: {short(name)} is {ours}, which stands there twice")
         arrays[ours] = packed
     check_fit(where, arrays, config.weight_shapes())
+    sizes = [prod(packed.shape) for packed in arrays.values()]
+    check_memory("unpacking the model", 4 * (sum(sizes) + 3 * max(sizes)))
     return arrays
 
 
@@ -467,7 +483,7 @@ def main() -> None:
             for piece in answer(model, tokenizer, args.prompt, args.tokens):
                 print(piece, end="", flush=True)
             print()
-    except (HubError, FileNotFoundError, ValueError) as error:
+    except (HubError, OSError, ValueError) as error:  # also a full disk
         sys.exit(f"{type(error).__name__}: {error}")
 
 

@@ -18,6 +18,12 @@ from exercises.harness.report import Diagnosis
 #: Set it to run each test in a process of its own, as graders should.
 APART = "PEFT_CHECKS_APART"
 LARGEST = 100_000  # bytes of an outcome; a report's parts are short
+PRINTED = 50_000  # bytes of one stream of a test; see kept.MOST_PRINTED
+LEFT_OUT = "\n[The check shows no more of this test: {:,} further {} are left out.]\n"
+#: Of a test in a process of its own: bytes of memory, bytes of a file, processes and threads.
+MEMORY, FILE, PROCESSES = 4 * 2 ** 30, 64 * 2 ** 20, 512
+GRACE = 10.0  # seconds in which a killed process and its children are gone
+DEATH, SUBREAPER = 1, 36  # of Linux's prctl: a signal when the parent ends; to inherit orphans
 
 
 @contextmanager
@@ -78,47 +84,304 @@ class Insisting:
 def apart(work: Callable[[], tuple], seconds: float) -> tuple[str, str, Diagnosis | None] | str:
     """The outcome of a test that runs in a process of its own, or why there is none.
 
-    The process is ended after `seconds`, whatever it does, with all that it has started, and what
-    it has changed goes with it. Its end is waited for, not that of its answer: a student's code can
-    close the pipe, write half an answer into it, or leave it to a process of its own.
+    That process has a guard, a process between it and this one, which ends it after `seconds`, or
+    as soon as this one is gone, with all that it has started; what it has changed goes with it. On
+    Linux the guard inherits every orphan, so one in a session of its own ends too; elsewhere only
+    the process's own group does. Its end is waited for, not that of its answer: a student's code
+    can close the pipe, write half an answer into it, or leave it to another process.
+
+    It reads nothing, and each of its two streams is passed on up to `PRINTED` bytes. Limits of the
+    system, as far as it has them: `MEMORY` more than now of its own, twice that in all; files of at
+    most `FILE`; `PROCESSES` more processes and threads of this user than now, unless that is root;
+    `seconds` on every core.
+
+    This is no sandbox. What the user may do, the student's code may: read files, use the network,
+    end the guard or this process, lie about its own outcome. Against malice grade in a container.
     """
-    import select
-    read, write = os.pipe()
-    if (pid := os.fork()) == 0:
+    _flush()  # or the other process would have it, too
+    pipes, (leash, held), here = [os.pipe() for _ in range(3)], os.pipe(), os.getpid()
+    if (guard := os.fork()) == 0:
         try:
-            os.setsid()  # a group of its own, which is ended as one
-            os.close(read)
-            status, note, found = work()
-            text = json.dumps([status, note, found and asdict(found)]).encode()
-            os.write(write, text[:LARGEST])
+            for file in (held, *(read for read, _ in pipes)):
+                os.close(file)
+            _guard(work, seconds, leash, here, [write for _, write in pipes])
         finally:
-            os._exit(0)
-    os.close(write)
-    os.set_blocking(read, False)
-    text, ended, end = b"", 0, time.monotonic() + seconds
+            os._exit(1)
+    for file in (leash, *(write for _, write in pipes)):
+        os.close(file)
+    heard = [Heard(read, most) for (read, _), most in
+             zip(pipes, (LARGEST, PRINTED, PRINTED), strict=True)]
     try:
-        while not ended and time.monotonic() < end:
-            select.select([read], [], [], 0.01)
-            ended, status = os.waitpid(pid, os.WNOHANG)  # what it wrote, it wrote before
-            with suppress(BlockingIOError):
-                if piece := os.read(read, LARGEST):
-                    text += piece[:LARGEST - len(text)]
-                elif not ended:
-                    time.sleep(1e-3)  # the pipe is closed, and always ready
+        status = _listen(guard, held, heard, seconds)
     finally:
-        os.close(read)
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-        if not ended:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-    if not ended:
+        for pipe in heard:
+            os.close(pipe.file)
+    for stream, pipe in zip((sys.stdout, sys.stderr), heard[1:], strict=True):
+        with suppress(OSError, ValueError, AttributeError):  # it is closed, full or None
+            stream.write(pipe.data.decode("utf-8", "replace") + pipe.note())
+    if status is None:
         return f"It was ended after {seconds:.0f} seconds: a single call that takes so long, or " \
                "code that catches every interruption."
-    code = os.waitstatus_to_exitcode(status)
+    return _outcome(heard[0].data) or ("It ended the process of the check, with code "
+                                       f"{os.waitstatus_to_exitcode(status)}.")
+
+
+def _outcome(answer: bytes) -> tuple[str, str, Diagnosis | None] | None:
+    """What an answer says; None if it is none, as a student's code may write one."""
     try:
-        status, note, found = json.loads(text)
-        return status, note, found and Diagnosis(**found)
-    except (ValueError, TypeError):
-        return f"It ended the process of the check, with code {code}."
+        status, note, found = json.loads(answer)
+        diagnosis = Diagnosis(**found) if found is not None else None
+        measured = [text for pair in diagnosis.measured for text in pair] if found else []
+        texts = [status, note, *measured,
+                 *(value for key, value in (found or {}).items() if key != "measured")]
+        pairs = not found or all(len(pair) == 2 for pair in diagnosis.measured)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    fits = pairs and all(isinstance(text, str) for text in texts)
+    return (status, note, diagnosis) if fits else None
+
+
+def _flush() -> None:
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with suppress(OSError, ValueError):
+            stream.flush()
+
+
+def _listen(guard: int, held: int, heard: list["Heard"], seconds: float) -> int | None:
+    """Hear all pipes until the guard has ended; its status, None if it had to be told to end."""
+    ended, late, end = 0, False, time.monotonic() + seconds
+    try:
+        while not ended and time.monotonic() < end + GRACE * late:
+            _ready([pipe.file for pipe in heard if not pipe.over], 0.01)
+            ended, status = os.waitpid(guard, os.WNOHANG)
+            for pipe in heard:
+                pipe.listen(20 if ended else 1)  # what was written, was written before
+            if not ended and not late and time.monotonic() > end:
+                late = True
+                os.close(held)
+    finally:
+        if not late:
+            os.close(held)
+        if not ended:
+            _wait(guard)
+    return None if late or not ended else status
+
+
+def _ready(files: list[int], seconds: float | None = None) -> list[int]:
+    """Those of which something can be read, or the end. Any number of a file is taken."""
+    import select
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    return [file for file, _ in poll.poll(None if seconds is None else 1000 * seconds)]
+
+
+class Heard:
+    """The first bytes of what comes through a pipe, and how many came."""
+
+    def __init__(self, file: int, most: int):
+        self.file, self.most, self.data, self.seen, self.over = file, most, b"", 0, False
+        os.set_blocking(file, False)
+
+    def listen(self, times: int = 1) -> None:
+        """Read what is there, so often: whoever writes without end is not read without end."""
+        with suppress(BlockingIOError):
+            while times and not self.over:
+                piece, times = os.read(self.file, 65_536), times - 1
+                self.data += piece[:self.most - len(self.data)]
+                self.seen += len(piece)
+                self.over = not piece
+
+    def note(self) -> str:
+        """What is to be said of the others."""
+        left = self.seen - len(self.data)
+        return LEFT_OUT.format(left, "bytes") if left else ""
+
+
+class Streams:
+    """The process's own two streams while a student's code runs: of each the first bytes pass.
+
+    What goes around `sys.stdout`, such as os.write, is bounded like this. Where there are no
+    threads or no such streams, nothing is.
+    """
+
+    def __init__(self) -> None:
+        self.pipes: list[tuple[int, int, Heard]] = []  # which stream, its copy, what comes
+        self.thread: Limit | None = None
+        self.over = False
+
+    def begin(self) -> None:
+        if os.name != "posix" or sys.platform == "emscripten":
+            return
+        _flush()
+        self.wake, self.stop = os.pipe()
+        thread = Limit(target=self._pass_on, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives no more threads
+            for file in (self.wake, self.stop):
+                os.close(file)
+            return
+        self.thread = thread
+        for number in (1, 2):
+            with suppress(OSError):  # it is closed
+                copy = os.dup(number)
+                read, write = os.pipe()
+                self.pipes.append((number, copy, Heard(read, PRINTED)))
+                os.dup2(write, number)
+                os.close(write)
+        os.write(self.stop, b"begin")
+
+    def end(self) -> None:
+        if not self.thread:
+            return
+        _flush()
+        for number, copy, _ in self.pipes:
+            with suppress(OSError):  # a student's code can close every file
+                os.dup2(copy, number)
+        self.over = True
+        with suppress(OSError):
+            os.write(self.stop, b"end")
+        self.thread.join(GRACE)
+        for file in (self.wake, self.stop, *(file for _, copy, pipe in self.pipes
+                                             for file in (copy, pipe.file))):
+            with suppress(OSError):
+                os.close(file)
+        self.thread = None
+
+    def _pass_on(self) -> None:
+        os.read(self.wake, 5)
+        over = False
+        with suppress(OSError):  # these files were closed
+            while not over:
+                if self.wake in _ready([self.wake, *(pipe.file for _, _, pipe in self.pipes
+                                                     if not pipe.over)]):
+                    os.read(self.wake, 5)
+                over = self.over  # not the pipe's end, which a process that was left may hold
+                for _, copy, pipe in self.pipes:
+                    had = len(pipe.data)
+                    pipe.listen(20 if over else 1)
+                    with suppress(OSError):  # nobody reads it any more; the others wait for this
+                        os.write(copy, pipe.data[had:] + (pipe.note().encode() if over else b""))
+
+
+def _wait(guard: int) -> None:
+    """Until the guard has ended all and itself, but not for ever."""
+    end = time.monotonic() + GRACE
+    while not os.waitpid(guard, os.WNOHANG)[0]:
+        if time.monotonic() > end:
+            os.kill(guard, signal.SIGKILL)
+            os.waitpid(guard, 0)
+            return
+        time.sleep(0.01)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Linux's `prctl`; where there is none, nothing."""
+    if sys.platform == "linux":
+        import ctypes
+        ctypes.CDLL(None).prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0)))
+
+
+def _guard(work: Callable[[], tuple], seconds: float, leash: int, parent: int, files: list[int]
+           ) -> None:
+    """Let the work be done in a process of its own; end like it, when all of it has ended.
+
+    The leash is a pipe that nobody writes to: it has an end when `parent` lets go, or is gone.
+    """
+    os.setsid()  # Ctrl+C is for the parent
+    _prctl(SUBREAPER, 1)
+    here = os.getpid()
+    if (pid := os.fork()) == 0:
+        try:
+            os.close(leash)
+            _work(work, seconds, here, files)
+        finally:
+            os._exit(1)
+    for file in files:
+        os.close(file)
+    status = None
+    while status is None and os.getppid() == parent and not _ready([leash], 5e-3):
+        status = _reap(pid)
+    for end_of in (os.killpg, os.kill)[:1 if status is not None else 2]:  # its number may be new
+        with suppress(OSError):
+            end_of(pid, signal.SIGKILL)
+    _end_children(time.monotonic() + GRACE - 1)
+    code = os.waitstatus_to_exitcode(status or 0)
+    if code < 0:  # as it ended, so does this
+        with suppress(OSError):
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(here, -code)
+    os._exit(code)
+
+
+def _reap(pid: int) -> int | None:
+    """How process `pid` ended, None if it runs; orphans that have ended go, too."""
+    while True:
+        ended, status = os.waitpid(-1, os.WNOHANG)
+        if ended in (0, pid):
+            return status if ended else None
+
+
+def _end_children(end: float) -> None:
+    """Kill this process's children until there are none: a child's children become this one's."""
+    here = os.getpid()
+    while time.monotonic() < end:
+        with suppress(OSError), open(f"/proc/{here}/task/{here}/children") as children:
+            for child in children.read().split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(5e-4)
+
+
+def _work(work: Callable[[], tuple], seconds: float, guard: int, files: list[int]) -> None:
+    """In the process of the test: its streams, its limits, the test, the answer."""
+    os.setsid()
+    _prctl(DEATH, signal.SIGKILL)
+    if os.getppid() != guard:  # it was gone before
+        return
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, file in enumerate(files[1:], 1):
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace",
+                                        closefd=False) for number in (1, 2))
+    _limit(seconds)
+    status, note, found = work()
+    text = json.dumps([status, note, found and asdict(found)]).encode()
+    _flush()
+    os.write(files[0], text[:LARGEST])
+    os._exit(0)
+
+
+def _limit(seconds: float) -> None:
+    """Let the system bound what this process and its children take; see `apart`."""
+    import resource
+    most = {"CPU": int(seconds + 1) * (os.cpu_count() or 1), "FSIZE": FILE, "CORE": 0}
+    with suppress(OSError):  # no /proc: then these are not known
+        with open("/proc/self/status") as file:
+            said = dict(line.split(":", 1) for line in file)
+        most["DATA"], most["AS"] = (int(said[key].split()[0]) * 1024 + more for key, more in
+                                    (("VmData", MEMORY), ("VmSize", 2 * MEMORY)))
+        most["NPROC"] = _running() + PROCESSES
+    for name, value in most.items():
+        what = getattr(resource, f"RLIMIT_{name}")
+        hard = resource.getrlimit(what)[1]
+        with suppress(OSError, ValueError):  # one that the system does not have
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(what, (value, value))
+
+
+def _running() -> int:
+    """Processes and threads of this user."""
+    count = 0
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            if os.stat(f"/proc/{pid}").st_uid == os.geteuid():
+                count += len(os.listdir(f"/proc/{pid}/task"))
+    return count

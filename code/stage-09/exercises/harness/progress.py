@@ -1,5 +1,6 @@
 """Which exercises are done: a small file on the reader's own machine, never sent anywhere."""
 
+import errno
 import json
 import os
 import sys
@@ -12,6 +13,16 @@ from pathlib import Path
 from exercises.harness.report import Report
 from tensorfile import write_whole
 
+try:
+    import fcntl
+except ImportError:  # Windows, the browser
+    fcntl = None
+try:
+    import msvcrt
+except ImportError:  # everywhere else
+    msvcrt = None
+
+HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what a lock that another one has is called
 EXERCISES = 8
 PATIENCE = 5.0  # seconds; noting a pass takes milliseconds
 
@@ -41,7 +52,10 @@ def _read(path: Path | None) -> dict[str, str]:
     """
     if path is None or not path.exists():
         return {}
-    done = json.loads(path.read_text("utf-8"))
+    try:
+        done = json.loads(path.read_text("utf-8"))
+    except RecursionError:
+        raise ValueError("brackets in brackets without end") from None
     if not isinstance(done, dict):
         raise ValueError("it holds no list of exercises")
     return {number: day for number, day in done.items() if _is_entry(number, day)}
@@ -56,26 +70,35 @@ def _is_entry(number: str, day: object) -> bool:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Hold a file beside `path` that one process can make at a time; one of a dead process yields.
+    """Hold a lock on a file beside `path`, which the system takes from a process that ends.
+
+    The file stays: whoever removes one that looks left behind may remove another's. A browser has
+    one process, and a file system without locks none to give.
 
     Raises
     ------
     OSError
-        The file can't be made at all.
+        The file can't be made, or another process has held it for `PATIENCE` seconds.
     """
-    lock, end = path.with_name(f".{path.name}.lock"), time.monotonic() + PATIENCE
-    while True:
-        try:
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
-            break
-        except FileExistsError:
-            if time.monotonic() > end:  # nobody needs it for so long: whoever made it was killed
-                lock.unlink(missing_ok=True)
+    end = time.monotonic() + PATIENCE
+    with path.with_name(f".{path.name}.lock").open("ab") as file:
+        while not _held(file.fileno()):
+            if time.monotonic() > end:
+                raise TimeoutError(f"another process has held {file.name} for {PATIENCE:.0f} s")
             time.sleep(0.01)
-    try:
         yield
-    finally:
-        lock.unlink(missing_ok=True)
+
+
+def _held(file: int) -> bool:
+    """Whether the lock is ours; True also where there are none."""
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        elif msvcrt:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        return error.errno not in HELD
+    return True
 
 
 def _note(number: str, path: Path) -> None:

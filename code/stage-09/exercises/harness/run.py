@@ -21,7 +21,7 @@ import numpy as np
 from exercises.harness.general import GENERAL, Found, NotYet
 from exercises.harness.kept import OURS, Kept
 from exercises.harness.outside import APART, apart, insisting
-from exercises.harness.report import Diagnosis, short
+from exercises.harness.report import PAGES, Diagnosis, short
 
 STANDARD_LIBRARY = str(Path(linecache.__file__).parent)
 #: What `peft.Method` looks for on a class that leaves its arrays in a layer inside.
@@ -30,6 +30,7 @@ METHOD_NAMES = tuple(name + end for name in ("A", "B", "W_down", "W_up", "prompt
 METHOD_HINT = (". parameters() and gradients() of peft.Method look for these names on the object "
                "itself: where the arrays live in a layer inside, hand both methods on to it")
 SECONDS_TO_SAY = 1.0  # for an error's message
+LARGEST_FILE = 1_000_000  # bytes of a file with a student's code
 MOST_NUMBERS = 10_000_000  # of an array; those of the exercises have a thousand
 #: What a name written wrongly raises.
 SLIPS = (NameError, AttributeError, KeyError)
@@ -119,10 +120,18 @@ def _students_line(error: BaseException) -> tuple[str, bool]:
     while trace is not None:
         if own := _is_students(trace.tb_frame):
             code, line = trace.tb_frame.f_code, trace.tb_lineno
-            text = short(linecache.getline(code.co_filename, line).strip(), 200)
+            text = short(_source(code.co_filename, line).strip(), 200)
             place = f"line {line} of the cell or file, in {code.co_name}: {text}"
         trace = trace.tb_next
     return place, own
+
+
+def _source(file: str, line: int) -> str:
+    """A line of a cell or file, "" if it is neither: what a student calls a file has perhaps no
+    end."""
+    if file in linecache.cache or os.path.isfile(file) and os.path.getsize(file) <= LARGEST_FILE:
+        return linecache.getline(file, line)
+    return ""
 
 
 def _slip(error: BaseException) -> bool:
@@ -325,6 +334,9 @@ class Calls:
 
 
 Outcome = tuple[str, str, Diagnosis | None]  # status, note, diagnosis
+STATES = ("passed", "failed", "not yet")
+
+
 def safely(work: Callable[[], None], seconds: float, called: Callable[[], str]) -> Outcome:
     """The outcome of one test. Whatever the student's code does ends here, but for Ctrl+C.
 
@@ -338,6 +350,11 @@ def safely(work: Callable[[], None], seconds: float, called: Callable[[], str]) 
     if not os.environ.get(APART):
         return _here(work, seconds, called)
     outcome = apart(lambda: _here(work, seconds, called), 2 * seconds + 1)
+    if not isinstance(outcome, str):  # or a student's code has answered
+        status, _, found = outcome
+        if status not in STATES or (found is None) != (status != "failed") or (
+                found and found.read not in PAGES):
+            outcome = "It answered in the place of the check."
     if isinstance(outcome, str):
         kind = "too-long" if "seconds" in outcome else "raised"
         return "failed", "", replace(GENERAL[kind], seen=outcome)
@@ -373,14 +390,14 @@ def _left(kept: Kept) -> str:
 
 
 def _error_in(work: Callable[[], None], seconds: float, kept: Kept) -> BaseException | None:
-    at_once = kept.at_once  # asked for now: a student's code might replace it
+    put_back = kept.put_back  # asked for now: a student's code might replace it
     try:
         with warnings.catch_warnings(), time_limit(seconds):
             warnings.simplefilter("ignore")
             try:
                 work()
             finally:
-                at_once()
+                put_back()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a student's code may raise anything

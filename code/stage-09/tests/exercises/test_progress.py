@@ -1,9 +1,11 @@
 """The file of passed exercises survives what a reader's machine does to it."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ import pytest
 from exercises.harness import progress
 
 CODE = Path(progress.__file__).parents[2]
+LOCK = ".progress.json.lock"
 
 
 def passed(number):
@@ -23,6 +26,10 @@ def file(tmp_path, monkeypatch):
     return tmp_path / "progress.json"
 
 
+def names(file):
+    return {path.name for path in file.parent.iterdir()}
+
+
 def test_six_processes_at_once_are_all_noted(file):
     script = ("import sys, time; from types import SimpleNamespace; "
               "from exercises.harness import progress; time.sleep(float(sys.argv[2])); "
@@ -31,14 +38,17 @@ def test_six_processes_at_once_are_all_noted(file):
                for number in range(1, 7)]
     assert [process.wait(60) for process in running] == [0] * 6
     assert list(progress.progress().done) == list("123456")
-    assert list(file.parent.iterdir()) == [file]
+    assert names(file) == {file.name, LOCK}
 
 
-def test_a_damaged_file_is_kept_aside_and_named(file, capsys):
-    file.write_text('{"1": "2026-01-0')
+@pytest.mark.parametrize("damaged", ['{"1": "2026-01-0', "[" * 100_000],
+                         ids=["cut", "endless"])
+def test_a_damaged_file_is_kept_aside_and_named(file, capsys, damaged):
+    file.write_text(damaged)
+    assert progress.progress().done == {}
     progress.remember(passed(2))
-    [aside] = [path for path in file.parent.iterdir() if path != file]
-    assert aside.read_text() == '{"1": "2026-01-0' and aside.name in capsys.readouterr().err
+    [aside] = [path for path in file.parent.iterdir() if path.name not in (file.name, LOCK)]
+    assert aside.read_text() == damaged and aside.name in capsys.readouterr().err
     assert list(progress.progress().done) == ["2"]
 
 
@@ -50,11 +60,66 @@ def test_what_is_no_pass_does_not_count(file, content):
     assert progress.progress().done == {"2": "2026-01-01"}
 
 
-def test_a_lock_of_a_killed_process_does_not_last(file, monkeypatch):
-    monkeypatch.setattr(progress, "PATIENCE", 0.05)
-    file.with_name(f".{file.name}.lock").touch()
+def test_a_lock_of_a_killed_process_does_not_last(file):
+    """Also one that an older edition of this book has left."""
+    file.with_name(LOCK).touch()
+    start = time.monotonic()
     progress.remember(passed(1))
-    assert list(progress.progress().done) == ["1"] and list(file.parent.iterdir()) == [file]
+    assert list(progress.progress().done) == ["1"] and time.monotonic() - start < progress.PATIENCE
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to write at once")
+def test_of_many_that_wait_for_a_slow_one_each_is_alone(file, monkeypatch):
+    """Each adds a mark to a text that it has read before: one that is lost was not alone."""
+    monkeypatch.setattr(progress, "PATIENCE", 0.2)  # less than the first one takes
+    file.with_name(LOCK).touch()  # a killed one's
+    marks = file.with_name("marks")
+    marks.touch()
+
+    def mark(first):
+        while True:
+            try:
+                with progress._alone(file):
+                    before = marks.read_text()
+                    time.sleep(0.5 if first else 0.01)
+                    marks.write_text(before + "x")
+                return
+            except TimeoutError:
+                pass
+
+    pids = []
+    for number in range(16):
+        if (pid := os.fork()) == 0:
+            code = 1
+            try:
+                mark(number == 0)
+                code = 0
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == 16 * [0]
+    assert marks.read_text() == 16 * "x"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of another kind")
+def test_one_that_is_stuck_is_said_and_no_lock_at_all_is_no_obstacle(file, monkeypatch, capsys):
+    import fcntl
+    monkeypatch.setattr(progress, "PATIENCE", 0.05)
+    with file.with_name(LOCK).open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        progress.remember(passed(1))
+        assert "another process" in capsys.readouterr().err and not file.exists()
+
+        def none_here(*_):
+            raise OSError(errno.ENOLCK, "No locks available")
+        monkeypatch.setattr(fcntl, "flock", none_here)
+        progress.remember(passed(1))
+        progress.fcntl, before = None, progress.fcntl
+        try:
+            progress.remember(passed(2))
+        finally:
+            progress.fcntl = before
+    assert list(progress.progress().done) == ["1", "2"]
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.environ.get("USER") == "nobody", reason="no home")
@@ -76,4 +141,4 @@ def test_a_full_disk_keeps_earlier_passes(file, monkeypatch, capsys):
     monkeypatch.setattr(os, "fsync", full)
     progress.remember(passed(2))
     assert list(progress.progress().done) == ["1"] and "No space" in capsys.readouterr().err
-    assert list(file.parent.iterdir()) == [file]
+    assert names(file) == {file.name, LOCK}
