@@ -22,6 +22,7 @@ import zipfile
 from pathlib import Path
 
 import node_js
+import tree
 from content_policy import CHARSET, JUPYTERLITE, policy, with_policy
 from whole import alone, restore, said, swap, write_whole
 
@@ -201,27 +202,31 @@ def stage(folder):
         write_whole(folder / name, text)
     for path in code_files():
         write_whole(folder / path.relative_to(ROOT), path.read_bytes())
-    shutil.copytree(HERE / "safetensors", folder / CODE / "safetensors",
-                    ignore=shutil.ignore_patterns("__pycache__"))
+    for name, path in stand_in().items():
+        write_whole(folder / name, path.read_bytes())
 
 
 def book_files():
     """The notebooks, and the pages that they link to."""
-    return [path for path in sorted((ROOT / "book").rglob("*"))
-            if path.suffix in (".ipynb", ".md", ".bib") and ".ipynb_checkpoints" not in path.parts]
+    return [path for path in tree.files_below(ROOT / "book", ROOT)
+            if path.suffix in (".ipynb", ".md", ".bib")]
 
 
 def code_files():
     """What notebooks can read: the files of code/stage-09, and the probe of "Last verified"."""
-    dropped = {"__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints",
-               "mistakes.py", "variants.py"}  # the last two are for the tests
+    dropped = {"mistakes.py", "variants.py"}  # for the tests
     read = "tests/fixtures/accounting.json"  # what a page shows of the tests
-    for path in sorted((ROOT / CODE).rglob("*")):
+    for path in tree.files_below(ROOT / CODE, ROOT):
         name = path.relative_to(ROOT / CODE).as_posix()
-        if path.is_file() and not dropped & set(path.parts) and (
-                not name.startswith("tests/") or name == read):
+        if not dropped & set(path.parts) and (not name.startswith("tests/") or name == read):
             yield path
-    yield ROOT / "tools" / "probe.py"
+    yield from tree.files_below(ROOT / "tools" / "probe.py", ROOT)
+
+
+def stand_in():
+    """The stand-in for safetensors, by its path in the tree that a notebook finds."""
+    return {f"{CODE}/safetensors/{path.relative_to(HERE / 'safetensors').as_posix()}": path
+            for path in tree.files_below(HERE / "safetensors", ROOT)}
 
 
 # ----------------------------------------------------------------------------------------- building
