@@ -39,7 +39,9 @@ ADDED = {
 #: as in any Jupyter. They can fetch from no other host, but a policy does not close every way out:
 #: such a script can lead the page to another address, and write into it what it has read. The
 #: cells' Python itself can fetch from no other host either: its worker starts in a blob (early.js),
-#: in Firefox from a file, to which the service worker gives this same policy (under-policy.js).
+#: which has its page's policy, also where there is no service worker. Only in Firefox, and where a
+#: service worker controls the page, does it start from a file, and that gives it this same policy
+#: (under-policy.js). Tried in Chromium and Firefox; in Safari, not tried, it is as in Firefox.
 JUPYTERLITE = SOURCES | {
     "script-src": "'self' blob: 'unsafe-eval'",
     "style-src": "'self' 'unsafe-inline'",
