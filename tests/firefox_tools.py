@@ -12,7 +12,9 @@ FIREFOX = os.environ.get("FIREFOX") or shutil.which("firefox-esr") or shutil.whi
 #: No proxy, no name but this machine's, no visit to Mozilla.
 PREFERENCES = {
     "network.proxy.type": 1, "network.proxy.socks": "127.0.0.1", "network.proxy.socks_port": 9,
-    "network.proxy.socks_remote_dns": True, "network.proxy.no_proxies_on": "127.0.0.1",
+    "network.proxy.socks_remote_dns": True,
+    "network.proxy.no_proxies_on": "127.0.0.1, classroom.test",
+    "network.dns.localDomains": "classroom.test",  # this machine, by a name that is not secure
     "app.normandy.enabled": False, "toolkit.telemetry.enabled": False,
     "datareporting.policy.dataSubmissionEnabled": False, "browser.shell.checkDefaultBrowser": False,
     "network.captive-portal-service.enabled": False, "network.connectivity-service.enabled": False,

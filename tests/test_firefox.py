@@ -5,8 +5,9 @@ from pathlib import Path
 import firefox_tools
 import lite_tools
 import pytest
-from conftest import LISTEN, ROOT, UNCOVERED, missing, pages
+from conftest import HTML, LISTEN, ROOT, UNCOVERED, missing, pages
 from firefox_tools import KEYS
+from lite import build as lite
 from test_in_page import REACH as REACH_FROM_PAGE
 from test_in_page import code_cells, differing, outputs_by_source
 from test_lite import PRINTED, REACH, TOLERANCE
@@ -79,6 +80,61 @@ def test_a_solution_passes_its_checks_in_firefox(firefox, site):
     assert wrong == [] and "tests passed" in found
 
 
+def worker_files(address):
+    """The scripts of JupyterLite's that run what they are told, as a cell may try to start them."""
+    scripts = [path for path in (HTML / "lite").rglob("*.js")
+               if path.read_text("utf-8").startswith(lite.GUARD)]
+    assert len(scripts) == 2
+    return [f"{address}/{path.relative_to(HTML).as_posix()}"
+            for path in [HTML / "lite" / "early.js", *scripts]]
+
+
+@pytest.fixture
+def classroom(site, tmp_path):
+    """A page in Firefox, and the book's address in a class: plain http, so no service worker."""
+    if not firefox_tools.FIREFOX:
+        missing("no Firefox: install it (Debian: apt-get install firefox-esr) or set FIREFOX")
+    with firefox_tools.firefox(tmp_path) as page:
+        address = site.replace("127.0.0.1", "classroom.test")
+        page.goto(f"{address}/{EXERCISE.replace('ipynb', 'html')}")
+        assert page.evaluate("() => !isSecureContext && navigator.serviceWorker === undefined")
+        yield page, address
+
+
+def test_without_a_service_worker_a_cell_reaches_no_other_host_in_firefox(classroom):
+    page, address = classroom
+    with lite_tools.other_host() as (there, asked):
+        page.goto(f"{address}/lite/notebooks/index.html?path={EXERCISE}")
+        page.wait_for(lite_tools.IDLE, 180)
+        reach = REACH.format(there=there, here=f"{address}/objects.inv",
+                             scripts=worker_files(address))
+        assert page.evaluate(PRINTED, reach) == "no no 200 200 ends ends ends"
+        page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+        assert page.evaluate(PRINTED, reach) == "no no 200 200 ends ends ends"
+    assert asked == []
+
+
+def run_in_first_cell(page, code):
+    """Write into the editor of a page's first cell, run it, and give what it prints."""
+    page.wait_for("() => document.querySelector('.in-page-edit')", 30)
+    page.evaluate(PRESS, 0, "Edit and run")
+    page.wait_for("() => document.activeElement.matches('.cm-content')", 60)
+    page.type("a", held=KEYS["Control"])
+    page.evaluate("(text) => document.execCommand('insertText', false, text)", code)
+    page.type(KEYS["Enter"], held=KEYS["Control"])
+    page.wait_for(SAYS % 0, 180)
+    return page.evaluate(OUTPUT, 0)
+
+
+def test_in_a_page_a_cell_reaches_no_other_host_in_firefox(classroom):
+    page, address = classroom
+    with lite_tools.other_host() as (there, asked):
+        reach = REACH_FROM_PAGE.format(there=there, here=f"{address}/objects.inv")
+        shown = run_in_first_cell(page, reach)
+    assert shown.split() == ["refused"] * 2 + ["asked", "200", "answered", "200", "refused"]
+    assert asked == []
+
+
 def test_what_a_cell_runs_reaches_no_other_host_in_firefox(site, tmp_path):
     """From the first visit on, when the service worker, which brings the policy, is just made."""
     if not firefox_tools.FIREFOX:
@@ -134,16 +190,3 @@ def test_a_cell_is_written_and_run_with_the_keyboard_in_firefox(firefox, in_page
     assert firefox.evaluate(OUTPUT, 0) == "42\n48\n"
     firefox.type(KEYS["Escape"] + KEYS["Tab"])
     assert firefox.evaluate("() => document.activeElement.tagName") == "BUTTON"
-
-
-def test_what_a_pages_cell_runs_reaches_no_other_host_in_firefox(firefox, in_page, site):
-    with lite_tools.other_host() as (there, asked):
-        in_page(EXERCISE, 0)
-        firefox.type("a", held=KEYS["Control"])
-        reach = REACH_FROM_PAGE.format(there=there, here=f"{site}/objects.inv")
-        firefox.evaluate("(text) => document.execCommand('insertText', false, text)", reach)
-        firefox.type(KEYS["Enter"], held=KEYS["Control"])
-        firefox.wait_for(SAYS % 0, 180)
-        shown = firefox.evaluate(OUTPUT, 0)
-    assert shown.split() == ["refused"] * 2 + ["asked", "200", "answered", "200", "refused"]
-    assert asked == []

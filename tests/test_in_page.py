@@ -287,6 +287,92 @@ def test_the_keyboard_alone_is_enough(served_page, plain):
     assert page.evaluate("document.activeElement.tagName") == "BUTTON", "no way out of the editor"
 
 
+KEPT = """import js
+print([name for name in ("indexedDB", "caches", "BroadcastChannel", "Worker", "SharedWorker",
+                         "localStorage") if hasattr(js, name)])"""
+
+
+def test_a_cell_does_not_reach_what_the_browser_keeps(served_page):
+    page = served_page(EXERCISE)
+    cell = Cell(page, 0)
+    cell.press("Edit and run")
+    assert cell.run(KEPT) == "[]\n"
+    assert page.evaluate("'indexedDB' in window"), "it is the worker that has none"
+
+
+NOTEBOOK = f"peft-book edits {EXERCISE}.ipynb"
+
+
+@pytest.fixture
+def strangers(served_page, site, tmp_path):
+    """A page whose first two cells somebody's file has changed, and what that file is called."""
+    sources = [cell["source"] for cell in in_page.cells_of(ROOT / f"{EXERCISE}.ipynb")][:2]
+    edits = {f"1\n{source}": f"print('stranger {number}')"
+             for number, source in enumerate(sources, 1)}
+    file = tmp_path / "from <b>Mallory.json"
+    file.write_text(json.dumps({"form": "peft-book work 1", NOTEBOOK: edits,
+                                "peft-book-imported": {NOTEBOOK: {}}}), "utf-8")
+    page = served_page("book/your-work")
+    page.locator("#my-work input[type=file]").set_input_files(file)
+    page.get_by_text("2 notes added").wait_for()
+    page.goto(f"{site}/{EXERCISE}.html")
+    Cell(page, 1).text.wait_for()
+    return page, file.name
+
+
+def test_code_from_a_file_runs_only_when_the_reader_says_so(strangers):
+    page, file = strangers
+    first, second = Cell(page, 0), Cell(page, 1)
+    asks = second.box.locator(".in-page-ask")
+    second.text.focus()
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".in-page-ask:focus")
+    assert "cells 1, 2 came from the file" in asks.inner_text() and file in asks.inner_text()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_timeout(500)  # colours of the theme change slowly
+        assert violations(page) == []
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    second.says("Not run")
+    assert page.evaluate("document.activeElement.tagName") == "TEXTAREA"
+    assert asks.count() == 0 and page.evaluate("said") == [], "something ran"
+
+    first.press("Run")
+    assert "cell 1 came" in first.box.locator(".in-page-ask").inner_text()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    first.says("Done")
+    assert first.output.inner_text() == "stranger 1\n"
+    second.press("Run")
+    assert "cell 2 came" in asks.inner_text(), "a leave for one is none for another"
+    page.reload()
+    second.text.wait_for()
+    first.press("Run")  # once is enough
+    first.says("Done")
+    second.press("Run")
+    assert "cell 2 came" in asks.inner_text()
+    second.press("I have read it: run")
+    second.says("Done")
+    assert second.output.inner_text() == "stranger 2\n"
+    assert page.evaluate("localStorage.getItem('peft-book-imported')") == "{}"
+
+
+def test_the_books_own_code_and_a_readers_edit_ask_nothing(strangers):
+    page, _ = strangers
+    cell = Cell(page, 0)
+    cell.press("Forget my edit")
+    cell.press("Edit and run")
+    cell.run("print(1)")
+    page.reload()
+    assert cell.run("print(2)") == "2\n"
+    cell = Cell(page, 1)
+    cell.press("Back to the printed result")
+    cell.press("Edit and run")  # the stranger's text stands there again
+    cell.press("Run")
+    assert "cell 2 came" in cell.box.locator(".in-page-ask").inner_text()
+
+
 def test_an_exercise_is_checked_on_its_page(served_page, site):
     page = served_page(EXERCISE)
     task, check = Cell(page, 1), Cell(page, 6)
@@ -400,3 +486,16 @@ def test_a_pass_is_handed_to_the_page(reader, tmp_path):
     (tmp_path / "peft-book-progress.json").write_text('{"1": "2026-01-01"}')
     finish(reader.run("1"))
     assert reader.sent == [{"output_type": "progress", "done": {"1": "2026-01-01"}}]
+
+
+def test_a_cell_that_clears_without_end_sends_no_more_than_the_page_takes(reader):
+    """An honest cell: it is not ended, and its last word arrives."""
+    for _ in range(reader.MESSAGES):
+        reader.OUTPUTS.stream("stdout", ".")
+        reader.OUTPUTS.clear()
+    reader.OUTPUTS.end()
+    assert len(reader.sent) == reader.MESSAGES + 1
+    assert reader.sent[-1]["text"].startswith("\n[The page shows no more")
+    reader.OUTPUTS.begin()
+    reader.OUTPUTS.clear()
+    assert reader.sent[-1] == {"output_type": "clear", "wait": False}

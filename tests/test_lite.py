@@ -192,11 +192,16 @@ def test_the_file_menu_can_download_and_the_colours_follow_the_system(visit, sit
 def test_a_kernel_that_starts_otherwise_is_noticed(tmp_path):
     folder = tmp_path / "extensions/@jupyterlite/pyodide-kernel-extension/static"
     folder.mkdir(parents=True)
-    (folder / "1.a.js").write_text("new Worker(somewhere)")
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks/index.html").write_text('<meta charset="utf-8" />')
-    with pytest.raises(RuntimeError, match="early.js"):
-        lite.start_workers(tmp_path)
+    starts = ("create:async e=>{const{PyodideKernel:n}=await t.e(864),"
+              "l=!(!(null==i?void 0:i.enabled)&&!crossOriginIsolated)}")
+    for text, said in (("create()", "wait_for_files"), (starts, "as early.js expects")):
+        (folder / "1.a.js").write_text(f"{text};new Worker(somewhere)")
+        with pytest.raises(RuntimeError, match=said):
+            lite.start_workers(tmp_path)
+    assert "create:async e=>{await self.controlled;const" in (folder / "1.a.js").read_text()
+    assert "l=!(!navigator.serviceWorker?.controller&&!c" in (folder / "1.a.js").read_text()
 
 
 def test_a_change_survives_a_reload_and_start_again_forgets_it(visit, site):
@@ -269,6 +274,32 @@ def test_a_notebook_that_calls_itself_trusted_runs_nothing_and_reaches_no_other_
         page.wait_for_timeout(1000)
         assert [url for url in asked if url.startswith(elsewhere)] == []
         assert page.evaluate("localStorage.getItem('ran')") is None, "a stored script ran"
+
+
+BUTTON = """async () => {
+    const { content } = window.jupyterapp.shell.currentWidget;
+    const cell = content.model.cells.get(0).sharedModel;
+    content.model.cells.get(1).sharedModel.source = "print('ran')";
+    cell.source = "x <button data-commandlinker-command='notebook:run-all-cells' "
+        + "data-commandlinker-args='{}'>Next page</button>";
+    content.widgets[0].rendered = false;
+    content.widgets[0].rendered = true;
+    let button;
+    for (let i = 0; !button && i < 100; i++) {
+        await new Promise((go) => setTimeout(go, 100));
+        button = content.widgets[0].node.querySelector(".jp-RenderedHTMLCommon button");
+    }
+    button.click();
+    await new Promise((go) => setTimeout(go, 3000));
+    return [button.textContent, ...button.getAttributeNames(),
+        content.model.cells.get(1).outputs.length];
+}"""
+
+
+def test_a_button_in_a_notebooks_text_runs_no_cells(visit, site):
+    page, _ = visit
+    lite_tools.open_notebook(page, site, EXERCISE)
+    assert page.evaluate(BUTTON) == ["Next page", 0]
 
 
 @pytest.mark.parametrize(("destination", "left_to_the_server"), [

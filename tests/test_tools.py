@@ -17,6 +17,8 @@ import pytest
 import touched
 import zip_book
 from conftest import ROOT
+from in_page import build as in_page
+from lite import build as lite
 from tensorfile import write_whole
 from whole import restore
 
@@ -57,6 +59,56 @@ def test_the_zip_holds_nothing_that_a_link_leads_to(tmp_path):
     (html / "link.html").symlink_to(other / "page.html")
     (html / "folder").symlink_to(other)
     assert set(zip_book.packed_files(html)) == {"peft-book/page.html"}
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A small repository in the place of ours, and beside it what is nobody's business."""
+    root = tmp_path / "repository"
+    for name in ("book/page.md", "code/stage-09/peft.py", "tools/probe.py", "_config.yml",
+                 "tools/lite/safetensors/numpy.py", "vendor/a.js", ".git/config"):
+        write_whole(root / name, "ours")
+    for name in ("passwd", "home/key"):
+        write_whole(tmp_path / name, "secret")
+    for module in (build_book, lite):
+        monkeypatch.setattr(module, "ROOT", root)
+    monkeypatch.setattr(lite, "HERE", root / "tools" / "lite")
+    monkeypatch.setattr(build_book, "SOURCE", tmp_path / "source")
+    return root
+
+
+def stage(folder):
+    lite.stage(folder / "contents")
+
+
+def archive(folder):
+    in_page.code_archive()
+
+
+def copy(folder):
+    build_book.copy_sources()
+
+
+@pytest.mark.parametrize(("make", "place"), [
+    (stage, "book"), (stage, "code/stage-09"), (stage, "tools/lite/safetensors"),
+    (archive, "code/stage-09"), (archive, "tools/lite/safetensors"),
+    (copy, "book"), (copy, "code/stage-09"), (copy, "vendor")])
+@pytest.mark.parametrize(("link", "leads"), [
+    ("link.md", "passwd"), ("link", "home"), ("", "home"), ("link.md", "repository/.git/config")])
+def test_a_book_takes_nothing_through_a_link(repository, make, place, link, leads):
+    make(repository.parent)  # as it is, all is well
+    there = repository / place / link
+    if not link:
+        there = there.rename(repository / "moved").parent / place
+    there.symlink_to(repository.parent / leads)
+    with pytest.raises(RuntimeError, match=rf"{place}.*link"):
+        make(repository.parent)
+
+
+def test_a_link_that_an_editor_leaves_stops_nothing(repository):
+    (repository / "book" / ".#page.md").symlink_to("somebody@somewhere.1234")
+    (repository / "book" / "__pycache__").symlink_to(repository.parent)
+    assert [path.name for path in build_book.files_below("book")] == ["page.md"]
 
 
 @pytest.mark.parametrize("writes", [0, 1, 2])

@@ -95,11 +95,13 @@ def test_work_goes_out_as_one_file_and_in_elsewhere_without_loss(visit, tmp_path
     expect(empty.get_by_role("status")).to_contain_text("11 notes")
     fresh = stored(empty)
     assert fresh.pop(KEY)["answers"] == KEPT[KEY]["answers"]
+    assert fresh.pop("peft-book-imported") == {EDITS: dict.fromkeys(KEPT[EDITS], "work.json")}
     assert fresh == {key: KEPT[key] for key in fresh} and len(fresh) == 3
     other = visit({EDITS: {"1\nx = 1": "x = 3"}, "another program": {"a": 1}})
     other.locator("input[type=file]").set_input_files(file)
     expect(other.get_by_role("status")).to_contain_text("10 notes")
     assert stored(other)[EDITS] == {"1\nx = 1": "x = 3", "1\ny": "print(y)"}
+    assert stored(other)["peft-book-imported"] == {EDITS: {"1\ny": "work.json"}}
     other.get_by_role("button", name="Forget").click()
     assert EDITS in stored(other)
     other.get_by_role("button", name="Forget").click()
@@ -108,6 +110,7 @@ def test_work_goes_out_as_one_file_and_in_elsewhere_without_loss(visit, tmp_path
 
 @pytest.mark.parametrize("text", [
     "", "[]", "null", '{"form": "else"}', '{"2": "2026-11-24"}', "<html>",
+    '{"form": "peft-book work 1", "peft-book-imported": {"a": {}}}',
     '{"form": "peft-book work 1", "other": {"a": "b"}, "peft-book edits ../../x.html": {"a": "b"},'
     ' "peft-book-progress": [1], "peft-book edits book/02-lora.ipynb": {"a": {"b": 1}, "c": 7},'
     ' "peft-book-questions": {"answers": "no"}, "__proto__": {"x": "y"}}'])

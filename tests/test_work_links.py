@@ -1,6 +1,7 @@
-"""Where "Your work" leads, by its script in Node.js: to the book's own pages and nowhere else."""
+"""Where "Your work" and the page of no address lead, by their scripts in Node.js: into the book."""
 
 import json
+import re
 import subprocess
 
 import needs
@@ -55,3 +56,17 @@ def answered(page):
         "//1249763844/x.ipynb", "/x.ipynb", "../x.ipynb"))])
 def test_a_stored_place_leads_into_the_book_or_is_no_link(kept, links, tmp_path):
     assert leads_to(kept, tmp_path) == links | {FAULTS}
+
+
+@pytest.mark.parametrize(("at", "leads"), [
+    ("/nothing", "/index.html"), ("/stage/book/x/y.html", "/stage/index.html"),
+    ("/stage/x.html", "/stage/index.html"), ("//evil.example/x", "/evil.example/index.html"),
+    ("///evil.example/book/x", "/evil.example/index.html")])
+def test_the_page_of_no_address_leads_to_its_own_host(at, leads):
+    page = (ROOT / "tools/templates/extra/404.html").read_text("utf-8")
+    script = re.search("<script>(.*?)</script>", page, re.DOTALL)[1]
+    stand_in = ("const home = {}, document = { getElementById: () => home };"
+                f"const location = {json.dumps({'pathname': at})};")
+    done = subprocess.run([needs.node(), "-e", f"{stand_in}{script};console.log(home.href)"],
+                          check=True, capture_output=True, text=True)
+    assert done.stdout == f"{leads}\n"

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import licences
 import notebooks
+import tree
 from book_extension import IN_BROWSER, branch, commit, repository_url
 from content_policy import with_policy
 from in_page import build as in_page
@@ -43,14 +44,11 @@ HTML = BUILD / "html"
 SHARED = ["code/stage-09", "tools/probe.py", "constraints.txt"]
 COPIED = ["_config.yml", "_toc.yml", "book", "code/stage-09", "tools/book_extension.py",
           "tools/lite", "tools/templates", "vendor"]
-SKIPPED = {"__pycache__", ".ipynb_checkpoints", ".pytest_cache", ".hypothesis"}
 
 
 def files_below(name):
-    """Files of the repository below a path, without what programs leave there."""
-    path = ROOT / name
-    found = [path] if path.is_file() else sorted(path.rglob("*"))
-    return [file for file in found if file.is_file() and not SKIPPED & set(file.parts)]
+    """Files of the repository at or below a path, from its root; raises as tree.py says."""
+    return tree.files_below(ROOT / name, ROOT)
 
 
 def digest(parts):

@@ -17,22 +17,31 @@ from pathlib import Path
 #: counts the folder of a page that was opened from disk as the page itself.
 SOURCES = {
     "default-src": "'none'",
-    # WebAssembly is Python in the page; blob: a widget's module, which anywidget imports
-    "script-src": "'self' file: blob: 'wasm-unsafe-eval'",
+    "script-src": "'self' file:",
     "style-src": "'self' file: 'unsafe-inline'",  # KaTeX and the widgets write their own
     "img-src": "'self' file: data: blob:",
     "font-src": "'self' file: data:",  # the icons' font is inside its style sheet
     "connect-src": "'self' file:",
-    "worker-src": "blob:",  # Python in the page; one from a file would escape this policy
+    "worker-src": "'none'",
     "form-action": "'self' file:",  # the search box
     "base-uri": "'none'",
+}
+#: What a page may besides, if it loads one of these scripts, known by the end of its address.
+ADDED = {
+    # anywidget imports a widget's module from a blob; Jupyter's widget manager compiles by eval
+    re.compile(r"(^|/)widgets/embed-amd\.js$"): {"script-src": "blob: 'unsafe-eval'"},
+    # Python in the page: WebAssembly in a worker from a blob; from a file it would have no policy
+    re.compile(r"(^|/)in-page/\w+/start\.js$"): {
+        "script-src": "'wasm-unsafe-eval'", "worker-src": "blob:"},
 }
 #: Those of JupyterLite's pages, which compile schemas and Python, make workers and show what cells
 #: made. A notebook that somebody sends may run its scripts there, once the reader runs its cells,
 #: as in any Jupyter. They can fetch from no other host, but a policy does not close every way out:
 #: such a script can lead the page to another address, and write into it what it has read. The
 #: cells' Python itself can fetch from no other host either: its worker starts in a blob (early.js),
-#: in Firefox from a file, to which the service worker gives this same policy (under-policy.js).
+#: which has its page's policy, also where there is no service worker. Only in Firefox, and where a
+#: service worker controls the page, does it start from a file, and that gives it this same policy
+#: (under-policy.js). Tried in Chromium and Firefox; in Safari, not tried, it is as in Firefox.
 JUPYTERLITE = SOURCES | {
     "script-src": "'self' blob: 'unsafe-eval'",
     "style-src": "'self' 'unsafe-inline'",
@@ -45,6 +54,7 @@ JUPYTERLITE = SOURCES | {
     "form-action": "'none'",
 }
 SCRIPT = re.compile(r"<script\b([^>]*)>(.*?)</script>", re.DOTALL | re.IGNORECASE)
+SOURCE = re.compile(r'(?<![\w-])src="([^"?]*)')
 META = re.compile(r'\s*<meta http-equiv="Content-Security-Policy"[^>]*>')
 CHARSET = re.compile(r"<meta charset=[^>]*>", re.IGNORECASE)
 
@@ -83,12 +93,21 @@ def inline_hashes(text):
     return list(found)
 
 
+def loaded(text):
+    """The addresses of the scripts that a page loads, without what only tells their editions."""
+    found = (SOURCE.search(attributes) for attributes, _ in SCRIPT.findall(text))
+    return [source[1] for source in found if source]
+
+
 def policy(text, sources):
-    scripts = [sources["script-src"], *inline_hashes(text)]
-    if "embed-amd.js" in text:
-        scripts.append("'unsafe-eval'")  # Jupyter's widget manager compiles a schema by eval
-    sources = sources | {"script-src": " ".join(scripts)}
-    return "; ".join(f"{kind} {where}" for kind, where in sources.items())
+    """What a page's policy says; the scripts in it, and those that it loads, add to the sources."""
+    rules = {kind: where.split() for kind, where in sources.items()}
+    rules["script-src"] += inline_hashes(text)
+    for script, added in ADDED.items():
+        if any(script.search(address) for address in loaded(text)):
+            for kind, where in added.items():
+                rules[kind] = [word for word in rules[kind] if word != "'none'"] + where.split()
+    return "; ".join(f"{kind} {' '.join(where)}" for kind, where in rules.items())
 
 
 def with_policy(text, sources=SOURCES):

@@ -7,6 +7,7 @@
 (() => {
   const KEYS = /^peft-book(-progress|-progress-taken|-questions|-faults| edits (?:[\w-]+\/)*[\w-]+\.ipynb)$/; // no "//host"
   const EDITS = "peft-book edits ";
+  const IMPORTED = "peft-book-imported"; // {key of edits: {cell: file}}; in_page/cells.js asks before it runs these
   const FORM = "peft-book work 1"; // the file's first entry: what it is
   const DAY = 24 * 60 * 60 * 1000;
   const AFTER = { shaky: 2, known: 14 }; // days until a question comes back: wrong or guessed, or sure and right
@@ -34,8 +35,19 @@
     return found;
   }
 
+  /** Notes of which file a notebook's edits are. No file can say this: its key is none that is taken. */
+  function mark(key, names, file) {
+    let all = null;
+    try {
+      all = JSON.parse(localStorage.getItem(IMPORTED));
+    } catch { /* damaged */ }
+    const here = isRecord(all) && isRecord(all[key]) ? Object.entries(all[key]) : [];
+    const marked = Object.fromEntries([...here, ...names.map((name) => [name, file])]);
+    localStorage.setItem(IMPORTED, JSON.stringify({ ...(isRecord(all) ? all : {}), [key]: marked }));
+  }
+
   /** Adds what a file holds; what is here already stays. How many notes are new. */
-  function take(work) {
+  function take(work, file) {
     if (!isRecord(work) || work.form !== FORM) throw new Error("form");
     let count = 0;
     const here = read();
@@ -47,6 +59,8 @@
       const fits = answers ? isRecord : (one) => typeof one === "string";
       const fresh = Object.entries(theirs).filter(([name, one]) => fits(one) && !Object.hasOwn(ours, name));
       if (!fresh.length) continue;
+      // Before the edits themselves: wherever this stops, none is there unmarked.
+      if (key.startsWith(EDITS)) mark(key, fresh.map(([name]) => name), file);
       const joined = Object.fromEntries([...Object.entries(ours), ...fresh]);
       localStorage.setItem(key, JSON.stringify(answers ? { ...here[key], answers: joined } : joined));
       count += fresh.length;
@@ -145,13 +159,13 @@
         return;
       }
       asked = false;
-      for (const key of Object.keys(localStorage).filter((name) => KEYS.test(name))) localStorage.removeItem(key);
+      for (const key of Object.keys(localStorage)) if (KEYS.test(key) || key === IMPORTED) localStorage.removeItem(key);
       show("All is forgotten.");
     }
 
     file.addEventListener("change", async () => {
       try {
-        const count = take(JSON.parse(await file.files[0].text()));
+        const count = take(JSON.parse(await file.files[0].text()), file.files[0].name);
         show(count ? `${plural(count, "note")} added; what was here stays.`
           : "There is nothing new in that file.");
       } catch (error) {

@@ -1,8 +1,9 @@
 /* What the page takes from its worker: a cell's code can post messages itself, past reader.py. */
 
 /** Of one run, a little more than reader.py sends: characters of text, characters of figures and tables,
-    their number, and messages. */
-const TEXT = 110_000, RICH = 21_000_000, COUNT = 120, MESSAGES = 200_000;
+    their number, and all messages. */
+const TEXT = 110_000, RICH = 21_000_000, COUNT = 120, MESSAGES = 12_000;
+const NOTES = 5;  // of what was passed: reader.py sends one, and each is kept
 const OBJECTS = ["application/json", "application/vnd.jupyter.widget-view+json"];
 const LEFT_OUT = "\n[The page shows no more of this run.]\n";
 
@@ -21,13 +22,19 @@ export function failure(given) {
 /** What one run may still send. */
 export class Bounds {
   constructor() {
-    Object.assign(this, { text: 0, rich: 0, count: 0, messages: 0, said: false });
+    Object.assign(this, { text: 0, rich: 0, count: 0, messages: 0, notes: 0, said: false });
   }
 
   /** Whether the worker sends messages as if without end. */
   get flooded() {
     this.messages += 1;
     return this.messages > MESSAGES;
+  }
+
+  /** Whether the worker may have one more pass noted. */
+  get mayNote() {
+    this.notes += 1;
+    return this.notes <= NOTES;
   }
 
   /** An output as the page knows it; null for one that is none, or one too many. */

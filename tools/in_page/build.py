@@ -48,9 +48,7 @@ def notebooks():
 def code_archive():
     """What a cell can read, as one zip, the same bytes for the same files."""
     files = READER | {path.relative_to(lite.ROOT).as_posix(): path for path in lite.code_files()}
-    stand_in = lite.HERE / "safetensors"
-    files |= {f"{lite.CODE}/safetensors/{path.relative_to(stand_in).as_posix()}": path
-              for path in stand_in.rglob("*.py")}
+    files |= lite.stand_in()
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
         for name, path in sorted(files.items()):

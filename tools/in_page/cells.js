@@ -4,6 +4,8 @@ import { Outputs } from "./outputs.js";
 import { BASE, Python, STOPPED } from "./python.js";
 import * as plain from "./text-box.js";
 
+const IMPORTED = "peft-book-imported";  // work.js notes there which edits came in a file
+
 function button(parent, text, act) {
   const made = parent.appendChild(document.createElement("button"));
   made.type = "button";
@@ -107,7 +109,43 @@ class Cell {
     }
   }
 
+  /** Before code of a file runs for the first time: whose it is. `strange` are such cells, with their files. */
+  ask(strange) {
+    this.question?.remove();
+    const box = this.question = document.createElement("div"), said = box.appendChild(document.createElement("p"));
+    const numbers = strange.map(({ cell }) => cell.number), files = [...new Set(strange.map(({ file }) => file))];
+    said.id = `in-page-ask-${this.number}`;
+    said.textContent = `The code of ${numbers.length > 1 ? "cells" : "cell"} ${numbers.join(", ")} came from the file `
+      + `${files.map((file) => `“${file}”`).join(", ")}; it is not the book’s. Read it before you run it.`;
+    box.className = "in-page-ask";
+    box.tabIndex = -1;
+    box.setAttribute("role", "group");
+    box.setAttribute("aria-labelledby", said.id);
+    const answer = (act) => {
+      this.answered();
+      act();
+    };
+    button(box, "I have read it: run", () => answer(() => {
+      this.page.trust(strange);
+      this.page.run(this);
+    }));
+    button(box, "Do not run", () => answer(() => this.say("Not run.")));
+    box.addEventListener("keydown", ({ key }) => {
+      if (key === "Escape") answer(() => this.say("Not run."));
+    });
+    this.tools.before(box);
+    box.focus();
+  }
+
+  /** The question is gone, and the keyboard where it came from. */
+  answered() {
+    this.question?.remove();
+    this.question = null;
+    if (this.isOpen) this.editor.focus();
+  }
+
   back() {
+    this.question?.remove();
     if (this.editor) this.box.hidden = true;
     if (this.code) this.code.hidden = false;
     if (this.printed) this.printed.hidden = false;
@@ -119,6 +157,7 @@ class Cell {
   }
 
   forget() {
+    this.page.trust([{ cell: this }]);
     this.page.keep(this, null);
     this.editor.text = this.known.source;
     this.back();
@@ -183,6 +222,36 @@ class Page {
     }
   }
 
+  /** Of which file the edits of this page's cells are, by a cell's name. */
+  files() {
+    try {
+      const found = JSON.parse(localStorage.getItem(IMPORTED))[this.key];
+      return new Map(Object.entries(found ?? {}));
+    } catch {  // none yet
+      return new Map();
+    }
+  }
+
+  /** What a run of this cell takes from files that the reader has not let run. */
+  strange(last) {
+    const files = this.files();
+    return this.cells.slice(0, this.cells.indexOf(last) + 1)
+      .filter((cell) => files.has(cell.name) && cell.text !== cell.known.source)
+      .map((cell) => ({ cell, file: String(files.get(cell.name)).slice(0, 100) }));
+  }
+
+  /** The reader has read these: they run like the reader's own. */
+  trust(strange) {
+    try {
+      const files = this.files();
+      for (const { cell } of strange) files.delete(cell.name);
+      const all = JSON.parse(localStorage.getItem(IMPORTED)) ?? {};
+      delete all[this.key];
+      if (files.size) all[this.key] = Object.fromEntries(files);
+      localStorage.setItem(IMPORTED, JSON.stringify(all));
+    } catch { /* a browser that keeps nothing, or none that came in a file */ }
+  }
+
   /** Python starts; the cell that asked for it says how far it is. */
   async warmUp(cell) {
     if (this.target || this.python.ready) return;
@@ -200,6 +269,11 @@ class Page {
   async run(cell) {
     if (this.target) {
       cell.say(`Cell ${this.target.number} is running: stop it first, or wait.`);
+      return;
+    }
+    const strange = this.strange(cell);
+    if (strange.length) {
+      cell.ask(strange);
       return;
     }
     this.target = cell;

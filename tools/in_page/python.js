@@ -34,7 +34,9 @@ export class Python {
         if (this.bounds.flooded) this.end(new Error("it sends messages without end"));
         else if (data?.type === "loading") this.onLoading(words(data.text, 200));
         else if (data?.type === "ready") resolve();
-        else if (data?.output?.output_type === "progress") note(data.output.done);
+        else if (data?.output?.output_type === "progress") {
+          if (this.bounds.mayNote) note(data.output.done);
+        }
         else if (data?.type === "output") this.add(data.output);
         else if (data?.type === "done") this.finish?.(failure(data.failure));
         else this.end(new Error(words(data?.reason, 2_000)));

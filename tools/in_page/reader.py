@@ -21,8 +21,8 @@ import pyodide_js
 HOME = Path("/home/pyodide")
 CODE = HOME / "code" / "stage-09"
 SHELL = pyodide_kernel.ipython_shell
-#: Of one cell: characters of text, characters of figures and tables, and their number.
-TEXT, RICH, COUNT = 100_000, 20_000_000, 100
+#: Of one cell: characters of text, those of figures and tables, their number, and all messages.
+TEXT, RICH, COUNT, MESSAGES = 100_000, 20_000_000, 100, 10_000
 CELL = "<ipython-input"  # how IPython's names of cells begin
 
 
@@ -34,7 +34,7 @@ class Outputs:
         self.begin()
 
     def begin(self):
-        self.text, self.rich, self.count, self.dropped = 0, 0, 0, 0
+        self.text, self.rich, self.count, self.sent, self.dropped = 0, 0, 0, 0, 0
         self.waiting, self.said = [], 0.0
 
     def stream(self, name, text):
@@ -74,10 +74,15 @@ class Outputs:
         if self.dropped:
             self.send({"output_type": "stream", "name": "stderr", "text":
                        f"\n[The page shows no more of this cell: {self.dropped:,} further "
-                       f"characters, figures or tables are left out.]\n"})
+                       f"characters, figures or tables are left out.]\n"}, last=True)
 
-    def send(self, output):
-        self.publish(json.dumps(output, default=str))
+    def send(self, output, last=False):
+        """To the page, unless the cell has sent too much; what ends a cell goes there always."""
+        self.sent += 1
+        if last or self.sent <= MESSAGES:
+            self.publish(json.dumps(output, default=str))
+        else:
+            self.dropped += len(output.get("text", " "))
 
 
 OUTPUTS = Outputs()
@@ -120,7 +125,7 @@ async def run(source):
     with suppress(OSError, ValueError, RecursionError):  # none yet, or nonsense
         done = json.loads(Path("peft-book-progress.json").read_text("utf-8"))  # checks.remember()
         if isinstance(done, dict):
-            OUTPUTS.send({"output_type": "progress", "done": done})
+            OUTPUTS.send({"output_type": "progress", "done": done}, last=True)
     return None if result["status"] == "ok" else json.dumps(failure(sys.last_value, source))
 
 

@@ -7,6 +7,12 @@
    Out: {type: "loading", text}, {type: "ready"}, {type: "output", output}, {type: "done", failure},
         {type: "broken", reason} */
 
+// What this browser keeps is no business of a cell, which may be a stranger's: the notebooks above all,
+// that the reader has changed in JupyterLite. Nor is a worker of its own, which would have all of it again.
+for (const name of ["indexedDB", "caches", "BroadcastChannel", "Worker", "SharedWorker"]) {
+  for (let place = self; place; place = Object.getPrototypeOf(place)) delete place[name];
+}
+
 const PYODIDE = new URL("../../lite/static/pyodide/", HERE).href;
 const PACKAGES = ["ipykernel", "comm", "pyodide_kernel", "ipython", "numpy"];
 const say = (type, rest = {}) => postMessage({ type, ...rest });

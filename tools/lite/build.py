@@ -22,6 +22,7 @@ import zipfile
 from pathlib import Path
 
 import node_js
+import tree
 from content_policy import CHARSET, JUPYTERLITE, policy, with_policy
 from whole import alone, restore, said, swap, write_whole
 
@@ -201,27 +202,31 @@ def stage(folder):
         write_whole(folder / name, text)
     for path in code_files():
         write_whole(folder / path.relative_to(ROOT), path.read_bytes())
-    shutil.copytree(HERE / "safetensors", folder / CODE / "safetensors",
-                    ignore=shutil.ignore_patterns("__pycache__"))
+    for name, path in stand_in().items():
+        write_whole(folder / name, path.read_bytes())
 
 
 def book_files():
     """The notebooks, and the pages that they link to."""
-    return [path for path in sorted((ROOT / "book").rglob("*"))
-            if path.suffix in (".ipynb", ".md", ".bib") and ".ipynb_checkpoints" not in path.parts]
+    return [path for path in tree.files_below(ROOT / "book", ROOT)
+            if path.suffix in (".ipynb", ".md", ".bib")]
 
 
 def code_files():
     """What notebooks can read: the files of code/stage-09, and the probe of "Last verified"."""
-    dropped = {"__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints",
-               "mistakes.py", "variants.py"}  # the last two are for the tests
+    dropped = {"mistakes.py", "variants.py"}  # for the tests
     read = "tests/fixtures/accounting.json"  # what a page shows of the tests
-    for path in sorted((ROOT / CODE).rglob("*")):
+    for path in tree.files_below(ROOT / CODE, ROOT):
         name = path.relative_to(ROOT / CODE).as_posix()
-        if path.is_file() and not dropped & set(path.parts) and (
-                not name.startswith("tests/") or name == read):
+        if not dropped & set(path.parts) and (not name.startswith("tests/") or name == read):
             yield path
-    yield ROOT / "tools" / "probe.py"
+    yield from tree.files_below(ROOT / "tools" / "probe.py", ROOT)
+
+
+def stand_in():
+    """The stand-in for safetensors, by its path in the tree that a notebook finds."""
+    return {f"{CODE}/safetensors/{path.relative_to(HERE / 'safetensors').as_posix()}": path
+            for path in tree.files_below(HERE / "safetensors", ROOT)}
 
 
 # ----------------------------------------------------------------------------------------- building
@@ -335,16 +340,29 @@ def distrust_widgets(folder):
                            "distrust_widgets() expects one: else a stranger's scripts run")
 
 
+def distrust_buttons(folder):
+    """Let no button of a notebook's text give JupyterLite a command: to run all its cells, say.
+
+    JupyterLab's sanitizer leaves a button the two attributes that name one, so that a click on
+    what calls itself "Next page" ran whatever the notebook holds.
+    """
+    asks = r'(button:\["accesskey",)"data-commandlinker-args","data-commandlinker-command",'
+    if (count := replaced((folder / "build").glob("*.js"), asks, r"\1")) != 1:
+        raise RuntimeError(f"JupyterLab's sanitizer names a button's command in {count} places; "
+                           "distrust_buttons() expects one: look what a button there may do")
+
+
 #: Before a kernel's script. Nobody's cell may start it as a worker of its own, from its file.
-GUARD = ('if (location.protocol !== "blob:" && /Chrome\\//.test(navigator.userAgent)) '
-         'throw new Error("only in a blob: see early.js");\n')
+GUARD = ('if (location.protocol !== "blob:" && (/Chrome\\//.test(navigator.userAgent) || '
+         '!self.POLICED)) throw new Error("only in a blob: see early.js");\n')
 
 
 def start_workers(folder):
     """Let JupyterLite's workers come under the policy of its pages, and Python start early.
 
-    See early.js. In Chromium a kernel's script runs in a blob alone.
+    See early.js. A kernel's script runs from its file only where the service worker gave it that.
     """
+    wait_for_files(folder)
     scripts = folder / "extensions/@jupyterlite/pyodide-kernel-extension/static"
     asks = (r"crossOriginIsolated\?new Worker\(new URL\(\w\.p\+\w\.u\((\d+)\).*?"
             r":new Worker\(new URL\(\w\.p\+\w\.u\((\d+)\)")
@@ -362,6 +380,21 @@ def start_workers(folder):
         run_first(folder, page.parent.name, "early.js",
                   KERNEL=plain.relative_to(folder).as_posix(),
                   OPTIONS=settings["loadPyodideOptions"])
+
+
+def wait_for_files(folder):
+    """Let a kernel start when it is known whether it can have files, and expect them only then.
+
+    JupyterLite 0.6.4 does not wait for its service worker, and takes one that is registered for one
+    that hears this page.
+    """
+    asks = (r"(create:async \w+=>\{)(const\{PyodideKernel:\w+\}=.{,80}?)"
+            r"\(null==(\w+)\?void 0:\3\.enabled\)")
+    scripts = folder / "extensions/@jupyterlite/pyodide-kernel-extension/static"
+    new = r"\1await self.controlled;\2navigator.serviceWorker?.controller"
+    if (count := replaced(scripts.glob("*.js"), asks, new)) != 1:
+        raise RuntimeError(f"JupyterLite starts a kernel in {count} places; wait_for_files() "
+                           "expects one: look whether early.js still knows what each kernel has")
 
 
 def police_files(folder):
@@ -458,6 +491,7 @@ def make(folder):
     mend(folder)
     distrust(folder)
     distrust_widgets(folder)
+    distrust_buttons(folder)
     start_workers(folder)
     police_files(folder)
     pages = [path.relative_to(ROOT).as_posix() for path in book_files()

@@ -3,9 +3,11 @@
 
    A worker from a file comes under no policy, and what a notebook runs in it reaches any host; one from
    a blob inherits the page's. So each worker of these pages starts in a blob that loads its file.
-   That is so where the service worker, through which cells read files, hears a blob: in Chromium. In
-   Firefox a notebook's kernel would wait for its first file for ever; there workers stay files, which
-   get their policy from the service worker (under-policy.js), so none starts here before that is there.
+   In Firefox the service worker, through which cells read files, does not hear a blob: a notebook's
+   kernel would wait for its first file for ever. There workers stay files where that service worker
+   controls the page, since it gives them the policy (under-policy.js). Where there is none, at a plain
+   http:// address, say, or in a private window, they start in a blob as everywhere, and have no files.
+   No kernel starts before it is known which of the two it is (build.py lets it wait for `controlled`).
 
    And Python starts while JupyterLite itself still loads: on two cores the two go side by side.
    JupyterLite starts its worker only when the notebook is open. The page of a notebook makes it here
@@ -14,16 +16,39 @@
    on its way. A kernel that is restarted gets a worker of its own as ever. */
 
 const HEARD = /Chrome\//.test(navigator.userAgent); // as in build.py's GUARD
+const WAIT = 10_000; // milliseconds for a service worker that is on its way
 
 if (self.document) {
   const Plain = Worker, root = new URL(".", document.currentScript.src).href;
   const blob = (code) => URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  const { serviceWorker } = navigator, polices = () => !HEARD && serviceWorker?.controller;
+  self.controlled = (async () => {
+    if (!serviceWorker) return;
+    const changed = new Promise((done) => {
+      serviceWorker.addEventListener("controllerchange", done);
+      setTimeout(done, WAIT);
+    });
+    const known = await serviceWorker.getRegistration(root);
+    if (serviceWorker.controller) {
+      const now = HEARD || await known.update();  // an earlier edition's may give no policy
+      if (!now.installing && !now.waiting) return;
+    } else {
+      known?.active?.postMessage("claim");  // after a reload past all caches
+    }
+    await changed;
+  })().catch(() => {});  // it is not to be had, or the server is away
+
+  let early = null;
+  const begin = () => {
+    early = new Plain(polices() ? `${root}early.js`
+      : blob(`self.ROOT = ${JSON.stringify(root)}; importScripts(ROOT + "early.js");`));
+  };
   // With these headers (COOP, COEP) a server asks for the kernel's other worker: not before its time.
-  let early = !crossOriginIsolated && location.pathname.includes("/notebooks/")
-    && (HEARD || navigator.serviceWorker?.controller)
-    && new URLSearchParams(location.search).get("path")?.endsWith(".ipynb")
-    && new Plain(HEARD ? blob(`self.ROOT = ${JSON.stringify(root)}; importScripts(ROOT + "early.js");`)
-      : `${root}early.js`);
+  if (!crossOriginIsolated && location.pathname.includes("/notebooks/")
+      && new URLSearchParams(location.search).get("path")?.endsWith(".ipynb")) {
+    if (HEARD) begin();
+    else self.controlled.then(begin);
+  }
   self.Worker = class extends Plain {
     constructor(url, options) {
       const { href, protocol } = new URL(url, document.baseURI), file = JSON.stringify(href);
@@ -32,14 +57,14 @@ if (self.document) {
         early = null;
         return taken;
       }
-      if (HEARD && /^https?:$/.test(protocol)) {
+      if (!polices() && /^https?:$/.test(protocol)) {
         url = blob(options?.type === "module" ? `import ${file};` : `importScripts(${file});`);
       }
       super(url, options);
     }
   };
 } else {
-  if (HEARD && location.protocol !== "blob:") throw new Error("only in a blob");
+  if (location.protocol !== "blob:" && (HEARD || !self.POLICED)) throw new Error("only in a blob");
   self.ROOT ??= new URL(".", location.href).href;
   const folder = `${ROOT}static/pyodide/`;
   let given, python;
