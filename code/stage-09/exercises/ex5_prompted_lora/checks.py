@@ -130,7 +130,9 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
     sees = at("the causal mask", np.tri(n), {
         f"a mask {P} places off": np.tri(n, n, -P) + np.eye(n), "a mask in which no position sees "
         "itself": np.tri(n, n, -1), **{f"a mask {k} too wide": np.tri(n, n, k) for k in (1, P)}})
-    hidden = np.where(sees > 0, S, -1e30)
+    hidden = at("the hidden scores", np.where(sees > 0, S, -1e30), {
+        f"{what} {c}": np.where(sees > 0, S, base + c) for c in (-1, -5, -10)
+        for what, base in (("hidden scores of", 0 * S), ("hidden scores lowered by", S))})
     e = np.exp(hidden - hidden.max(-1, keepdims=True))
     Pi = at("Pi", e / at("its sums", e.sum(-1, keepdims=True)), {
         "exponentials over their sum over the queries": e / e.sum(-2, keepdims=True),

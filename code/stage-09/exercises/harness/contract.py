@@ -12,6 +12,8 @@ from exercises.harness.general import GENERAL, Found, NotYet
 from exercises.harness.report import Diagnosis
 from exercises.harness.run import SLIPS, told
 
+SIZES = (1e-3, 8.0)  # of inputs and gradients: a limit or a constant that does not belong is seen
+
 
 class Trial(Comparisons):
     """What a test works with: safe calls, comparisons, and the tests of the contract."""
@@ -97,6 +99,35 @@ class Trial(Comparisons):
                                                  f"had returned. It is the {_what(name)}.")
             earlier = [(name, array, array.copy()) for name, array in found.items()]
             before = x.copy(), {key: array.copy() for key, array in arrays.items()}, wanted
+        self._goes_back_again(thing, names, x, G.shape, right)
+        for times in SIZES:
+            self._of_any_size(thing, names, times * self.normal(*shapes[0], seed=7), right,
+                              forward or thing.forward, times)
+
+    def _goes_back_again(self, thing: Any, names: tuple | list, x: np.ndarray, shape: tuple,
+                         right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]) -> None:
+        """Raise `Found` if a second backward of one forward is wrong; it may stop."""
+        G = self.normal(*shape, seed=8)
+        try:
+            back = thing.backward(G)
+            found = self.arrays(thing, names, "gradients") | ({} if back is None else {"x": back})
+        except Exception:  # forgotten, and said so
+            return
+        wanted = right(x, G)
+        self._right_but("Right the first time", "Another backward after one forward, with another "
+                        "gradient:", GENERAL["kept"], found, wanted, lambda name: iter(()))
+
+    def _of_any_size(self, thing: Any, names: tuple | list, x: np.ndarray,
+                     right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
+                     forward: Callable[[np.ndarray], np.ndarray], times: float) -> None:
+        """Raise `Found` if what is right for inputs near 1 is wrong for larger or smaller ones."""
+        found = {"output": self.call(forward, x)}
+        G = times * self.normal(*found["output"].shape, seed=9)
+        if (back := self.call(thing.backward, G, returns=None)) is not None:
+            found["x"] = back
+        found |= self.arrays(thing, names, "gradients")
+        self._right_but("Right for numbers near one", f"With inputs and gradients {times:g} times "
+                        "as large", GENERAL["partly"], found, right(x, G), lambda name: iter(()))
 
     def _right_in(self, call: int, found: dict[str, np.ndarray], wanted: dict[str, np.ndarray],
                   stale: Callable[[str], Iterator[tuple[str, np.ndarray]]]) -> None:

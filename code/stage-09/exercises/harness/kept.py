@@ -36,7 +36,7 @@ OBJECTS = {"os": ("environ",), "sys": ("modules", "path")}
 SHADOWS = frozenset(name for name in vars(builtins) if not name.startswith("__"))
 #: What Python itself writes into modules and classes, at any time.
 PYTHONS = ("__annotations__", "__annotations_cache__", "__annotate_func__", "__warningregistry__",
-           "__builtins__")
+           "__builtins__", "__slotnames__")
 MOST_PRINTED = 10_000  # characters of one stream in one test
 
 
