@@ -130,16 +130,16 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
     sees = at("the causal mask", np.tri(n), {
         f"a mask {P} places off": np.tri(n, n, -P) + np.eye(n), "a mask in which no position sees "
         "itself": np.tri(n, n, -1), **{f"a mask {k} too wide": np.tri(n, n, k) for k in (1, P)}})
-    hidden = at("the hidden scores", np.where(sees > 0, S, -1e30), {
-        f"{what} {c}": np.where(sees > 0, S, base + c) for c in (-1, -5, -10)
-        for what, base in (("hidden scores of", 0 * S), ("hidden scores lowered by", S))})
+    hidden = np.where(sees > 0, S, -1e30)
     e = np.exp(hidden - hidden.max(-1, keepdims=True))
     Pi = at("Pi", e / at("its sums", e.sum(-1, keepdims=True)), {
         "exponentials over their sum over the queries": e / e.sum(-2, keepdims=True),
         "a softmax over the queries": _softmax(hidden, -2),
         "exponentials of S less its largest over the queries": _shifted_down(hidden),
         "a softmax before the mask": _softmax(S) * sees,
-        "a softmax of the scores times the mask": _softmax(S * sees)})
+        "a softmax of the scores times the mask": _softmax(S * sees),
+        **{f"a softmax with hidden scores {what} {c}": _softmax(np.where(sees > 0, S, base + c))
+           for c in (-1, -5, -10) for what, base in (("of", 0 * S), ("lowered by", S))}})
     Y = at("PiV", Pi @ V) @ at("W_o", wo, {"nothing": np.eye(D)}).T
     found = {"output": at("the last rows", Y[:, -T:], {"the first rows": Y[:, :T]})}
     if G is None:

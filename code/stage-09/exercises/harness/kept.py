@@ -25,7 +25,7 @@ from exercises.harness.outside import Limit
 #: The course's modules that may stand between a student's line and an error. By name: a student's
 #: own file may lie beside them, and a reference solution is judged like a student's.
 OURS = re.compile(r"(peft|validation|gradcheck|llama|llama_config|tensorfile|training|names|checks|"
-                  r"exercises\.(harness\..*|\w+\.(checks|levels)))")
+                  r"exercises\.(harness\..*|\w+\.(checks|levels|otherwise)))")
 NUMPY = ("numpy", "numpy.linalg", "numpy.random", "numpy.fft")
 #: What these call in their turn is kept as it was at first.
 NUMPY_INSIDE = re.compile(r"numpy(\.(_core|lib|linalg|random|fft)(\..*)?)?")

@@ -428,7 +428,7 @@ def _single(node: str, array: np.ndarray, others: Arrays, all_ways: bool = True
         yield f"{node} > 0 in the place of {node}", (array > 0).astype(float)
     yield f"1 - {node} in the place of {node}", 1 - array
     for most in (1, 3, 5):
-        if np.abs(array).max(initial=0.0) > most:
+        if 0.2 < (np.abs(array) <= most).mean() < 1:
             yield f"{node} clipped at {most}", np.clip(array, -most, most)
     yield f"the positive part of {node}", np.maximum(array, 0)
     for what, other in _normalised(array):
