@@ -343,11 +343,11 @@ MISTAKES = [
     Mistake("QLoRALinearFloatAbsmax", "absmax-not-quantized",  # counts eight bits, stores 32
             start("if double_quant:\n"
                   "    self.stored_absmax = (dequantize_absmax(*self.stored_absmax),)"),
-            seen="With double_quant = True a layer of 400 blocks holds"),
+            seen="With double_quant = True a layer of 192 blocks holds"),
     "bits_per_weight() measures codes, absmax and scales, and no more",
     Mistake("QLoRALinearFourBits", "bits-not-measured", {BITS: "4.0"},
-            seen="bits_per_weight() gave 4 for a weight of shape (160, 160) with double_quant = "
-                 "True: codes and scales have 13208 bytes."),
+            seen="bits_per_weight() gave 4 for a weight of shape (96, 128) with double_quant = "
+                 "True: codes and scales have 6340 bytes."),
     Mistake("QLoRALinearConstant", "bits-not-measured",
             {BITS: "4.127 if len(self.stored_absmax) == 3 else 4.5"},
             seen="bits_per_weight() gave 4.127 for a weight of shape (7, 11)"),

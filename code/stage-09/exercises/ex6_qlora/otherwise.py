@@ -5,6 +5,7 @@ measured by their terms. Reading this spoils the exercise.
 """
 
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,26 @@ def clear(values: np.ndarray, block: int) -> np.ndarray:
     near = margin(flat, NF4, block) < 1e-3
     flat[near] = (NF4[codes_of(flat, NF4, block)] * spread)[near]
     return values
+
+
+def whole_codes(codes: np.ndarray, size: int, what: str) -> np.ndarray:
+    """The codes as one row of bytes; raise `Found` unless there are so many, of uint8."""
+    if codes.dtype != np.uint8:
+        raise Found(GENERAL["wrong-dtype"], f"{what} are {codes.dtype}, expected uint8.")
+    if codes.size != size:
+        raise Found(GENERAL["wrong-shape"], f"{what}: {codes.size} bytes, expected {size}.")
+    return codes.reshape(-1)
+
+
+def count_blocks(scales: np.ndarray, shape: tuple, block: int) -> None:
+    """Raise `Found` unless there is one scale for each block."""
+    n = prod(shape)
+    blocks = -(-n // block)
+    if scales.size != blocks:
+        known = {1: ", one for all", shape[0]: ", one for each row", n // block: ", one for each "
+                 "full block", n: ", one for each number"}
+        raise Found(BLOCKS, f"{n} numbers of shape {shape} in blocks of {block} gave {scales.size} "
+                            f"scales{known.get(scales.size, '')}, expected {blocks}.")
 
 
 # ---- The format, with one thing changed -------------------------------------------------------

@@ -226,6 +226,27 @@ class Trial(Comparisons):
         if self.agrees(function(x), before):
             raise Found(GENERAL["dead-parameters"], f"{name} was doubled, and nothing changed.")
 
+    def fresh_results(self, function: Callable, one: tuple, two: tuple) -> None:
+        """Raise `Found` if a function knows of the call before, or writes into what that gave.
+
+        Parameters
+        ----------
+        one, two : two calls' arguments, which must not give the same
+        """
+        def arrays(given: tuple) -> list[np.ndarray]:
+            result = self.call(function, *given, returns=(np.ndarray, tuple, list))
+            parts = [result] if isinstance(result, np.ndarray) else result
+            return [array for array in parts if isinstance(array, np.ndarray)]
+
+        parts, name = arrays(one), getattr(function, "__name__", "the function")
+        copies = [array.copy() for array in parts]
+        for array, copy, other in zip(parts, copies, arrays(two), strict=False):
+            if array.tobytes() != copy.tobytes():
+                raise Found(GENERAL["kept"], f"A second call of {name} changed what the first had "
+                                             "returned.")
+            if np.array_equal(copy, other) and np.ptp(copy):
+                raise Found(GENERAL["kept"], f"{name} gave the same numbers twice, of two inputs.")
+
     def own_memory(self, what: str, array: np.ndarray, *others: np.ndarray) -> None:
         """Raise `Found` if a result is, or is a view of, an array that belongs to somebody else."""
         if any(np.shares_memory(array, other) for other in others):
