@@ -102,7 +102,7 @@ BAD_RATE = EXERCISE.mistake(
     "below 0 nor at least 1, so two separate comparisons let it through. All must be refused "
     "before anything is computed.", "statement")
 ROW_MASK = EXERCISE.mistake(
-    "mask-per-row", "one mask value for a whole row",
+    "mask-per-row", "one mask value for several entries of a row",
     "Every entry of the update's input is kept or dropped by itself. A row that is dropped as a "
     "whole loses its token.", "statement")
 WRONG_FACTOR = EXERCISE.mistake(
@@ -355,6 +355,11 @@ def _mask_values(trial: Trial) -> None:
     rows = used.reshape(-1, N)
     if trial.agrees(rows, np.broadcast_to(rows[:, :1], rows.shape)):
         raise Found(ROW_MASK, "In each row all entries are kept, or all dropped.")
+    with np.errstate(invalid="ignore"):  # of columns that are always kept
+        together = np.triu(np.corrcoef(rows.T != 0), 1)
+    if np.nanmax(together) > 0.5:  # by chance below 0.2
+        one, two = np.unravel_index(np.nanargmax(together), together.shape)
+        raise Found(ROW_MASK, f"Entries {one} and {two} of a row are kept or dropped together.")
     if (different := len(np.unique(rows, axis=0))) < 0.9 * len(rows):
         raise Found(SHARED_MASK, f"{len(rows):,} rows have {different:,} different masks.")
     _at_rate(trial, used, RATE)

@@ -212,7 +212,8 @@ class Terms:
                 return str(number)
         names = [("-" if c < 0 else "") + name for name, number in self._constants().items()
                  if abs(abs(c) - number) < EXACT * max(1.0, number)]
-        return " or ".join(names[:2]) or f"{c:.3g}"
+        short = f"{c:.3g}"
+        return " or ".join(names[:2]) or (f"{c:.6g}" if short in ("1", "-1") else short)
 
     def _factor(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                 ) -> Iterator[Story]:

@@ -125,6 +125,11 @@ PATCHES = [
 TOLD = [
     (1, "a = self.down.backward(grad_output)",
      "a = np.clip(self.down.backward(grad_output), -1, 1)", "clipped at 1"),
+    (2, "self.rng.random(x.shape) >= self.dropout", "np.repeat(self.rng.random((*x.shape[:-1], "
+     "-(-x.shape[-1] // 2))), 2, -1)[..., :x.shape[-1]] >= self.dropout",
+     "kept or dropped together"),
+    (2, "(self.scaling * Ax) @", "((1 + 0.01 * self.dropout) * self.scaling * Ax) @",
+     "1.004 times: the update"),
     (3, "        return self.sublayer.forward(x) + self.scale * (a @ self.W_up)",
      "        y = self.sublayer.forward(x)\n        self.sublayer.forward(0 * x)\n"
      "        return y + self.scale * (a @ self.W_up)", "last forward before backward"),
