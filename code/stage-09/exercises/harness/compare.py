@@ -82,11 +82,10 @@ class Comparisons(Calls):
                              f"{called(name)}{when} is {table[name]}")
             lines.append(f"Right already: {', '.join(good) or 'none'}.")
             seen, story = ". ".join(map(_capital, lines)), told.get(first)
-            small = all(_error(found[name], right[name]) < HALF for name in wrong)
             if story and story.change.endswith(HALVED):
                 diagnosis = GENERAL["digits"]
-            elif small and all(_rounded(found[name], right[name]) for name in wrong) and (
-                    not story or story.kind == "partly"):
+            elif (not story or story.kind == "partly") and all(
+                    _rounded(found[name], right[name]) for name in wrong):
                 diagnosis = GENERAL["digits"]
                 seen = (f"{_capital(called(*wrong))}{when}: right to three digits, as after "
                         "float16, and no further.")

@@ -53,11 +53,8 @@ class Trial(Comparisons):
             output, if of the same shape as the input's gradient or not, under "output"
         forward : function of the input, where it is not `thing.forward`
         """
-        arrays, earlier, x = self.arrays(thing, names), [], np.empty(0)
+        arrays, earlier, x = self._apart(thing, names), [], np.empty(0)
         before: tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]] | None = None
-        for one, two in combinations(names, 2):
-            if np.shares_memory(arrays[one], arrays[two]):
-                raise Found(GENERAL["starts-alike"], f"{one} and {two} are one array.")
         for call, shape in enumerate((*shapes, shapes[-1])):
             new = self.normal(*shape, seed=100 * call + 98)
             if call == len(shapes):
@@ -100,9 +97,15 @@ class Trial(Comparisons):
             earlier = [(name, array, array.copy()) for name, array in found.items()]
             before = x.copy(), {key: array.copy() for key, array in arrays.items()}, wanted
         self._goes_back_again(thing, names, x, G.shape, right)
-        for times in SIZES:
-            self._of_any_size(thing, names, times * self.normal(*shapes[0], seed=7), right,
-                              forward or thing.forward, times)
+        self._of_any_size(thing, names, shapes[0], right, forward or thing.forward)
+
+    def _apart(self, thing: Any, names: tuple | list) -> dict[str, np.ndarray]:
+        """The parameters; raise `Found` if two of them are one."""
+        arrays = self.arrays(thing, names)
+        for one, two in combinations(names, 2):
+            if np.shares_memory(arrays[one], arrays[two]):
+                raise Found(GENERAL["starts-alike"], f"{one} and {two} are one array.")
+        return arrays
 
     def _goes_back_again(self, thing: Any, names: tuple | list, x: np.ndarray, shape: tuple,
                          right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]) -> None:
@@ -117,17 +120,20 @@ class Trial(Comparisons):
         self._right_but("Right the first time", "Another backward after one forward, with another "
                         "gradient:", GENERAL["kept"], found, wanted, lambda name: iter(()))
 
-    def _of_any_size(self, thing: Any, names: tuple | list, x: np.ndarray,
+    def _of_any_size(self, thing: Any, names: tuple | list, shape: tuple,
                      right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
-                     forward: Callable[[np.ndarray], np.ndarray], times: float) -> None:
+                     forward: Callable[[np.ndarray], np.ndarray]) -> None:
         """Raise `Found` if what is right for inputs near 1 is wrong for larger or smaller ones."""
-        found = {"output": self.call(forward, x)}
-        G = times * self.normal(*found["output"].shape, seed=9)
-        if (back := self.call(thing.backward, G, returns=None)) is not None:
-            found["x"] = back
-        found |= self.arrays(thing, names, "gradients")
-        self._right_but("Right for numbers near one", f"With inputs and gradients {times:g} times "
-                        "as large", GENERAL["partly"], found, right(x, G), lambda name: iter(()))
+        for times in SIZES:
+            x = times * self.normal(*shape, seed=7)
+            found = {"output": self.call(forward, x)}
+            G = times * self.normal(*found["output"].shape, seed=9)
+            if (back := self.call(thing.backward, G, returns=None)) is not None:
+                found["x"] = back
+            found |= self.arrays(thing, names, "gradients")
+            self._right_but("Right for numbers near one",
+                            f"With inputs and gradients {times:g} times as large",
+                            GENERAL["partly"], found, right(x, G), lambda name: iter(()))
 
     def _right_in(self, call: int, found: dict[str, np.ndarray], wanted: dict[str, np.ndarray],
                   stale: Callable[[str], Iterator[tuple[str, np.ndarray]]]) -> None:

@@ -15,8 +15,8 @@ def held(make: Callable[[], Any], *uses: Callable[[Any], Any]) -> list[int]:
     ours = not tracemalloc.is_tracing()
     if ours:
         tracemalloc.start()
+    gc.freeze()  # what there is already need not be looked through again and again
     try:
-        gc.collect()
         before = tracemalloc.get_traced_memory()[0]
         thing, found = make(), []
         for use in (lambda thing: None, *uses):
@@ -25,5 +25,6 @@ def held(make: Callable[[], Any], *uses: Callable[[Any], Any]) -> list[int]:
             found.append(tracemalloc.get_traced_memory()[0] - before)
         return found
     finally:
+        gc.unfreeze()
         if ours:
             tracemalloc.stop()
