@@ -153,7 +153,7 @@ def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarr
     x = at("x", x)
     z, u = at("z", x @ w["gate"].T), at("u", x @ w["up"].T)
     sigmoid = at("sigmoid(z)", _sigmoid(at("z inside sigmoid", z)))
-    silu = at("silu(z)", z * sigmoid, activations(z, "silu(z)"))
+    silu = at("silu(z)", z * sigmoid, lambda: activations(z, "silu(z)"))
     product = at("silu(z) u", silu * u, {"silu(z) + u": silu + u, "z silu(u)": z * _silu(u),
                                          "silu(z) silu(u)": silu * _silu(u)})
     found["output"] = product @ w["down"].T

@@ -102,7 +102,7 @@ BAD_RATE = EXERCISE.mistake(
     "below 0 nor at least 1, so two separate comparisons let it through. All must be refused "
     "before anything is computed.", "statement")
 ROW_MASK = EXERCISE.mistake(
-    "mask-per-row", "one mask value for a whole row",
+    "mask-per-row", "one mask value for several entries of a row",
     "Every entry of the update's input is kept or dropped by itself. A row that is dropped as a "
     "whole loses its token.", "statement")
 WRONG_FACTOR = EXERCISE.mistake(
@@ -129,9 +129,10 @@ def _layer(trial: Trial, dropout: float, n_in: int = IN, n_out: int = OUT, rank:
     return layer, arrays
 
 
-def _glass_layer(trial: Trial, seed: int = 1, a: Any = None, b: Any = None) -> Any:
+def _glass_layer(trial: Trial, seed: int = 1, a: Any = None, b: Any = None,
+                 rate: float = RATE) -> Any:
     """A layer in training with A = B = 1 and s = 1, unless `a` or `b` says otherwise."""
-    layer, arrays = _layer(trial, RATE, N, N, N, 1.0, seed)
+    layer, arrays = _layer(trial, rate, N, N, N, 1.0, seed)
     arrays["A"][...] = np.eye(N) if a is None else a
     arrays["B"][...] = np.eye(N) if b is None else b
     layer.training = True
@@ -167,7 +168,7 @@ def _flow(at: Watch, arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray
     M = at("M", np.ones_like(x) if M is None else M)
     dropped = at("the update's input", at("x in the update", x) * M)
     z = dropped @ A.T
-    Ax = at("A x", z, activations(z, "z", "A x"))
+    Ax = at("A x", z, lambda: activations(z, "z", "A x"))
     found = {"output": at("x in the frozen part", x) @ W.T + S * Ax @ B.T,
              "merged weight": W + S * B @ A}
     if G is None:
@@ -354,18 +355,32 @@ def _mask_values(trial: Trial) -> None:
     rows = used.reshape(-1, N)
     if trial.agrees(rows, np.broadcast_to(rows[:, :1], rows.shape)):
         raise Found(ROW_MASK, "In each row all entries are kept, or all dropped.")
+    with np.errstate(invalid="ignore"):  # of columns that are always kept
+        together = np.triu(np.corrcoef(rows.T != 0), 1)
+    if np.nanmax(together) > 0.5:  # by chance below 0.2
+        one, two = np.unravel_index(np.nanargmax(together), together.shape)
+        raise Found(ROW_MASK, f"Entries {one} and {two} of a row are kept or dropped together.")
     if (different := len(np.unique(rows, axis=0))) < 0.9 * len(rows):
         raise Found(SHARED_MASK, f"{len(rows):,} rows have {different:,} different masks.")
-    kept, share = used.max(), np.mean(used != 0)
-    if abs(share - RATE) < 0.02:
-        raise Found(KEEP_RATE, f"At a rate of {RATE} a share of {share:.2f} was kept.")
-    if abs(share - (1 - RATE)) > 0.02:  # eight standard deviations
-        raise Found(WRONG_RATE, f"At a rate of {RATE} a share of {share:.2f} was kept.")
-    if 1e-12 < (error := abs(kept - 1 / (1 - RATE))) < 1e-3 and not trial.agrees(
-            kept.reshape(1), np.array([1 / (1 - RATE)], trial.dtype)):
+    _at_rate(trial, used, RATE)
+    for rate in (0.05, 0.9):
+        layer = _glass_layer(trial, rate=rate)
+        _at_rate(trial, trial.call(layer.forward, _ones(trial, (32, 32)), _frozen(trial)), rate)
+
+
+def _at_rate(trial: Trial, used: np.ndarray, rate: float) -> None:
+    """Raise `Found` unless of an update's input of ones the right share is kept, times 1/(1-p)."""
+    kept, share, right = used.max(), np.mean(used != 0), 1 / (1 - rate)
+    if abs(share - rate) < 0.02:
+        raise Found(KEEP_RATE, f"At a rate of {rate} a share of {share:.2f} was kept.")
+    if abs(share - (1 - rate)) > 0.02:  # eight standard deviations
+        raise Found(WRONG_RATE, f"At a rate of {rate} a share of {share:.2f} was kept.")
+    if 1e-12 < (error := abs(kept - right)) < 1e-3 * right and not trial.agrees(
+            kept.reshape(1), np.array([right], trial.dtype)):
         raise Found(GENERAL["digits"], f"Entries that were kept are off by {error:.1g}.")
-    if abs(kept - 1 / (1 - RATE)) > 1e-3:
-        raise Found(WRONG_FACTOR, f"Entries that were kept are multiplied by {kept:.3g}.")
+    if abs(kept - right) > 1e-3 * right:
+        raise Found(WRONG_FACTOR, f"Entries that were kept are multiplied by {kept:.3g} at a rate "
+                                  f"of {rate}.")
 
 
 @EXERCISE.test(3, "behaviour", "each forward pass has its own mask")

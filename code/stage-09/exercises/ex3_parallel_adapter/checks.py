@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from exercises.harness.checking import (GENERAL, Exercise, Found, Report, Terms, Trial, Watch,
-                                         activations)
+                                         activations, slopes)
 
 EXERCISE = Exercise(3, "parallel adapter")
 
@@ -45,7 +45,10 @@ FLATTENED = EXERCISE.mistake(
     "gradient-flattened", "a gradient that reaches the sublayer in another shape",
     "A sublayer may need its axes, as attention does. It gets the gradient in the shape of its "
     "output.", "statement")
-
+NOT_RUN = EXERCISE.mistake(
+    "sublayer-not-run", "another sublayer than the one that was passed in, or none",
+    "The adapter accompanies the model's own sublayer. A copy of it takes the memory of its frozen "
+    "weights a second time, and stays as it is when they are moved or quantized.", "statement")
 
 D, M, SCALE, ROWS = 6, 5, 2.5, 8  # the scale is no whole number
 NAMES = ("W_down", "W_up")
@@ -57,8 +60,10 @@ class Tanh:
 
     def __init__(self, W: np.ndarray, linear: bool):
         self.W, self.linear, self.y, self.untouched, self.back = W, linear, None, None, None
+        self.x = np.empty(0)  # what the last forward was given
 
     def forward(self, x: np.ndarray) -> np.ndarray:
+        self.x = x.copy()
         self.y = x @ self.W.T if self.linear else np.tanh(x @ self.W.T)
         self.untouched = self.y.copy()
         return self.y
@@ -100,7 +105,7 @@ def _flow(at: Watch, sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarra
     """The output and, if there is G, the gradients; every inner value passes through `at`."""
     own, (down, up) = Tanh(sublayer.W, sublayer.linear), arrays.values()
     z = at("z", at("x of the adapter", x) @ down)
-    a = at("relu(z)", np.maximum(z, 0), activations(z, "relu(z)"))
+    a = at("relu(z)", np.maximum(z, 0), lambda: activations(z, "relu(z)"))
     bottleneck = at("c relu(z) W_up", SCALE * a @ up, {
         "c relu(z W_up)": SCALE * np.maximum(z @ up, 0), "c z W_up": SCALE * z @ up})
     f = own.forward(at("x of the sublayer", x, {"x + c relu(z) W_up": x + bottleneck}))
@@ -109,7 +114,7 @@ def _flow(at: Watch, sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarra
         return found
     G = at("G", G)
     for_z = at("the gradient of z", SCALE * at("the gradient of relu(z)", G @ up.T)
-               * at("relu'(z)", (z > 0).astype(np.float64)))
+               * at("relu'(z)", (z > 0).astype(np.float64), lambda: slopes(z)))
     rows, z_rows = (array.reshape(-1, array.shape[-1]) for array in (x, for_z))
     return found | {"W_up": SCALE * a.reshape(len(rows), -1).T @ G.reshape(len(rows), -1),
                     "W_down": rows.T @ z_rows,
@@ -211,9 +216,11 @@ def _start(trial: Trial) -> None:
 
 @EXERCISE.test(2, "shapes", "any leading axes")
 def _leading(trial: Trial) -> None:
-    adapter, *_ = _adapter(trial)
+    adapter, sublayer, _ = _adapter(trial)
     for x, _ in trial.inputs(ROWS, D):
         trial.call(adapter.forward, x, shape=x.shape)
+    if sublayer.y is None:
+        raise Found(NOT_RUN, "forward did not call the sublayer that was passed in.")
 
 
 @EXERCISE.test(2, "start", "a fresh adapter leaves the sublayer's output as it is")
@@ -244,6 +251,7 @@ def _values(trial: Trial) -> None:
     plain = trial.make(_sublayer(trial), D, M, dtype=trial.dtype)  # with the scale's default
     for name, array in trial.arrays(plain, NAMES).items():
         array[...] = {"W_down": down, "W_up": up}[name]
+    f = Tanh(sublayer.W, False).forward(x)
     if not trial.agrees(trial.call(plain.forward, x), f + 4 * bottleneck(x)):
         raise Found(GENERAL["signature"], "Made without a scale, the adapter has another output "
                                           "than with the scale 4.")
@@ -302,6 +310,9 @@ def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None
         x[0] = 0  # relu's input is exactly 0 there, and its slope is 0 as well
     kept, terms = sublayer.W.copy(), _terms(sublayer, arrays, x, G)
     trial.call(adapter.forward, x)
+    if sublayer.x.size != x.size or not trial.agrees(sublayer.x.reshape(x.shape), x):
+        raise Found(GENERAL["kept"], "The sublayer's last forward before backward was one of "
+                                     "another array than x, and that is the one it goes back.")
     back = trial.call(adapter.backward, G)
     trial.same_bits("the sublayer's weight", sublayer.W, kept, TRAINS_SUBLAYER)
     if sublayer.back is not None and not trial.agrees(sublayer.back, sublayer.returned):

@@ -69,9 +69,12 @@ MISTAKES = [
     Mistake("NoneIsSeedZero", "ignores-rng", {"default_rng(rng)": "default_rng(rng or 0)"}),
     "any leading axes",
     Mistake("RowsOnly", "wrong-shape", output("return out.reshape(-1, self.d_model)")),
+    Mistake("SublayerLost", "sublayer-not-run", {"self.sublayer.forward(x) + ": ""}),
+    Mistake("OwnCopyOfTheSublayer", "sublayer-not-run", {
+        "self.sublayer, self.d_model = sublayer,":
+        "import copy\nself.sublayer, self.d_model = copy.deepcopy(sublayer),"}),
     "a fresh adapter leaves the sublayer's output as it is",
     Mistake("OwnResidual", "another", {OUTPUT: f"{OUTPUT} + x"}),
-    Mistake("SublayerLost", "factor", {"self.sublayer.forward(x) + ": ""}),
     "the output is f(x) plus the scaled bottleneck of x",
     Mistake("DefaultScale", "signature", {"scale: float = 4.0": "scale: float = 1.0"}),
     Mistake("ReadsOutput", "reads-output",

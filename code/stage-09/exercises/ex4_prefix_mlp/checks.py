@@ -228,7 +228,7 @@ def _layouts(rows: np.ndarray) -> Arrays:
 def _flow(at: Watch, a: Arrays, G: np.ndarray | None) -> Arrays:
     """The prefix or, if there is G, the gradients; every inner value passes through `at`."""
     z = at("z", at("E W1", at("E", a["E"]) @ a["W1"].T) + at("b1", np.tile(a["b1"], (P, 1))))
-    T = at("T", np.tanh(z), activations(z, "tanh(z)"))
+    T = at("T", np.tanh(z), lambda: activations(z, "tanh(z)"))
     if G is None:
         return {"prefix in rows": T @ a["W2"].T + a["b2"]}
     rows = at("G", _in_rows(G))

@@ -137,7 +137,9 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
         "a softmax over the queries": _softmax(hidden, -2),
         "exponentials of S less its largest over the queries": _shifted_down(hidden),
         "a softmax before the mask": _softmax(S) * sees,
-        "a softmax of the scores times the mask": _softmax(S * sees)})
+        "a softmax of the scores times the mask": _softmax(S * sees),
+        **{f"a softmax with hidden scores {what} {c}": _softmax(np.where(sees > 0, S, base + c))
+           for c in (-1, -5, -10) for what, base in (("of", 0 * S), ("lowered by", S))}})
     Y = at("PiV", Pi @ V) @ at("W_o", wo, {"nothing": np.eye(D)}).T
     found = {"output": at("the last rows", Y[:, -T:], {"the first rows": Y[:, :T]})}
     if G is None:

@@ -20,13 +20,13 @@ import numpy as np
 from exercises.harness.contract import Trial
 from exercises.harness.general import GENERAL, TIME_LIMIT, Found, NotYet
 from exercises.harness.hints import Ladder
-from exercises.harness.inner import Watch, activations
+from exercises.harness.inner import Watch, activations, slopes
 from exercises.harness.report import Diagnosis, Report, Row
 from exercises.harness.run import Outcome, safely
 from exercises.harness.terms import Terms
 
 __all__ = ["GENERAL", "KINDS", "TIME_LIMIT", "Diagnosis", "Exercise", "Found", "NotYet", "Report",
-           "Terms", "Test", "Trial", "Watch", "activations"]
+           "Terms", "Test", "Trial", "Watch", "activations", "slopes"]
 
 #: Order of the kinds of test, which is also the order in which mistakes are easiest to find. That
 #: odd "arguments" are refused is asked for in the last step: nothing else depends on it.

@@ -8,7 +8,7 @@ import numpy as np
 from exercises.harness.general import GENERAL, Found, Measured
 from exercises.harness.report import Diagnosis
 from exercises.harness.run import Calls
-from exercises.harness.terms import Terms
+from exercises.harness.terms import HALVED, Terms
 
 #: Largest relative error of a right answer, by the bytes of its dtype. Mistakes are far larger.
 TOLERANCE = {2: 2e-2, 4: 2e-4, 8: 1e-5}
@@ -37,7 +37,7 @@ class Comparisons(Calls):
             if twin.shape == value.shape and self.agrees(value, twin):
                 raise Found(diagnosis, f"{what} equals what this mistake gives.")
         where = self.on_the_class(value)
-        kind = "shared" if where else "digits" if _error(value, right) < HALF else "values"
+        kind = "shared" if where else "digits" if _rounded(value, right) else "values"
         raise Found(GENERAL[kind],
                     f"{where} of the class holds it. " * bool(where) + f"{what} is off by "
                     f"{_error(value, right):.2g}, relative to its largest entry.")
@@ -82,7 +82,10 @@ class Comparisons(Calls):
                              f"{called(name)}{when} is {table[name]}")
             lines.append(f"Right already: {', '.join(good) or 'none'}.")
             seen, story = ". ".join(map(_capital, lines)), told.get(first)
-            if all(_error(found[name], right[name]) < HALF for name in wrong):
+            if story and story.change.endswith(HALVED):
+                diagnosis = GENERAL["digits"]
+            elif (not story or story.kind == "partly") and all(
+                    _rounded(found[name], right[name]) for name in wrong):
                 diagnosis = GENERAL["digits"]
                 seen = (f"{_capital(called(*wrong))}{when}: right to three digits, as after "
                         "float16, and no further.")
@@ -152,6 +155,16 @@ def _error(value: np.ndarray, reference: np.ndarray) -> float:
     value, reference = value.astype(np.float64), reference.astype(np.float64)
     scale = max(np.abs(reference).max(initial=0.0), 1e-12)
     return float(np.abs(value - reference).max(initial=0.0) / scale)
+
+
+def _rounded(value: np.ndarray, right: np.ndarray) -> bool:
+    """Whether the error may be half's rounding: small, everywhere, and of either sign."""
+    if _error(value, right) >= HALF:
+        return False
+    error = value.astype(np.float64) - right
+    exact = np.abs(error) <= 1e-12 * np.abs(right).max()
+    along = np.vdot(error, right) / max(np.linalg.norm(error) * np.linalg.norm(right), 1e-300)
+    return bool(right.size < 8 or exact.mean() < 0.2 and abs(along) < 0.7)
 
 
 def _arrays_in(value: Any, depth: int = 4) -> list[np.ndarray]:

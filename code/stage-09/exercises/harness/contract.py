@@ -12,6 +12,8 @@ from exercises.harness.general import GENERAL, Found, NotYet
 from exercises.harness.report import Diagnosis
 from exercises.harness.run import SLIPS, told
 
+SIZES = (1e-3, 8.0)  # of inputs and gradients: a limit or a constant that does not belong is seen
+
 
 class Trial(Comparisons):
     """What a test works with: safe calls, comparisons, and the tests of the contract."""
@@ -51,11 +53,8 @@ class Trial(Comparisons):
             output, if of the same shape as the input's gradient or not, under "output"
         forward : function of the input, where it is not `thing.forward`
         """
-        arrays, earlier, x = self.arrays(thing, names), [], np.empty(0)
+        arrays, earlier, x = self._apart(thing, names), [], np.empty(0)
         before: tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]] | None = None
-        for one, two in combinations(names, 2):
-            if np.shares_memory(arrays[one], arrays[two]):
-                raise Found(GENERAL["starts-alike"], f"{one} and {two} are one array.")
         for call, shape in enumerate((*shapes, shapes[-1])):
             new = self.normal(*shape, seed=100 * call + 98)
             if call == len(shapes):
@@ -97,6 +96,44 @@ class Trial(Comparisons):
                                                  f"had returned. It is the {_what(name)}.")
             earlier = [(name, array, array.copy()) for name, array in found.items()]
             before = x.copy(), {key: array.copy() for key, array in arrays.items()}, wanted
+        self._goes_back_again(thing, names, x, G.shape, right)
+        self._of_any_size(thing, names, shapes[0], right, forward or thing.forward)
+
+    def _apart(self, thing: Any, names: tuple | list) -> dict[str, np.ndarray]:
+        """The parameters; raise `Found` if two of them are one."""
+        arrays = self.arrays(thing, names)
+        for one, two in combinations(names, 2):
+            if np.shares_memory(arrays[one], arrays[two]):
+                raise Found(GENERAL["starts-alike"], f"{one} and {two} are one array.")
+        return arrays
+
+    def _goes_back_again(self, thing: Any, names: tuple | list, x: np.ndarray, shape: tuple,
+                         right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]) -> None:
+        """Raise `Found` if a second backward of one forward is wrong; it may stop."""
+        G = self.normal(*shape, seed=8)
+        try:
+            back = thing.backward(G)
+            found = self.arrays(thing, names, "gradients") | ({} if back is None else {"x": back})
+        except Exception:  # forgotten, and said so
+            return
+        wanted = right(x, G)
+        self._right_but("Right the first time", "Another backward after one forward, with another "
+                        "gradient:", GENERAL["kept"], found, wanted, lambda name: iter(()))
+
+    def _of_any_size(self, thing: Any, names: tuple | list, shape: tuple,
+                     right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
+                     forward: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Raise `Found` if what is right for inputs near 1 is wrong for larger or smaller ones."""
+        for times in SIZES:
+            x = times * self.normal(*shape, seed=7)
+            found = {"output": self.call(forward, x)}
+            G = times * self.normal(*found["output"].shape, seed=9)
+            if (back := self.call(thing.backward, G, returns=None)) is not None:
+                found["x"] = back
+            found |= self.arrays(thing, names, "gradients")
+            self._right_but("Right for numbers near one",
+                            f"With inputs and gradients {times:g} times as large",
+                            GENERAL["partly"], found, right(x, G), lambda name: iter(()))
 
     def _right_in(self, call: int, found: dict[str, np.ndarray], wanted: dict[str, np.ndarray],
                   stale: Callable[[str], Iterator[tuple[str, np.ndarray]]]) -> None:
@@ -194,6 +231,27 @@ class Trial(Comparisons):
         array *= 2
         if self.agrees(function(x), before):
             raise Found(GENERAL["dead-parameters"], f"{name} was doubled, and nothing changed.")
+
+    def fresh_results(self, function: Callable, one: tuple, two: tuple) -> None:
+        """Raise `Found` if a function knows of the call before, or writes into what that gave.
+
+        Parameters
+        ----------
+        one, two : two calls' arguments, which must not give the same
+        """
+        def arrays(given: tuple) -> list[np.ndarray]:
+            result = self.call(function, *given, returns=(np.ndarray, tuple, list))
+            parts = [result] if isinstance(result, np.ndarray) else result
+            return [array for array in parts if isinstance(array, np.ndarray)]
+
+        parts, name = arrays(one), getattr(function, "__name__", "the function")
+        copies = [array.copy() for array in parts]
+        for array, copy, other in zip(parts, copies, arrays(two), strict=False):
+            if array.tobytes() != copy.tobytes():
+                raise Found(GENERAL["kept"], f"A second call of {name} changed what the first had "
+                                             "returned.")
+            if np.array_equal(copy, other) and np.ptp(copy):
+                raise Found(GENERAL["kept"], f"{name} gave the same numbers twice, of two inputs.")
 
     def own_memory(self, what: str, array: np.ndarray, *others: np.ndarray) -> None:
         """Raise `Found` if a result is, or is a view of, an array that belongs to somebody else."""

@@ -31,8 +31,11 @@ class Watch:
         self.values: Arrays = {}
         self.instead: dict[str, Arrays] = {}
 
-    def __call__(self, name: str, value: np.ndarray, instead: Arrays | None = None) -> np.ndarray:
-        self.values[name], self.instead[name] = value, instead or {}
+    def __call__(self, name: str, value: np.ndarray,
+                 instead: Arrays | Callable[[], Arrays] | None = None) -> np.ndarray:
+        self.values[name] = value
+        if not self.place:  # those that take a while are made once, not in every run
+            self.instead[name] = instead() if callable(instead) else instead or {}
         return self.other if name == self.place else value
 
 
@@ -46,6 +49,13 @@ def activations(z: np.ndarray, but: str, name: str = "z") -> Arrays:
              "elu(z)": np.where(z > 0, z, np.expm1(np.minimum(z, 0)))}
     found |= {f"leaky relu(z) with {c}": np.where(z > 0, z, c * z) for c in (0.01, 0.1, 0.2, 0.3)}
     return {what.replace("z", name): array for what, array in found.items() if what != but}
+
+
+def slopes(z: np.ndarray) -> Arrays:
+    """What a wrong answer may take for the slope of relu, by what it is."""
+    found = {f"the slope of leaky relu with {c}": np.where(z > 0, 1, c)
+             for c in (0.01, 0.1, 0.2, 0.3)}
+    return found | {"z < 0": 1.0 * (z < 0), "the sign of z": np.sign(z)}
 
 
 class Inner:

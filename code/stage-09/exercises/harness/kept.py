@@ -25,7 +25,7 @@ from exercises.harness.outside import LEFT_OUT, Limit, Streams
 #: The course's modules that may stand between a student's line and an error. By name: a student's
 #: own file may lie beside them, and a reference solution is judged like a student's.
 OURS = re.compile(r"(peft|validation|gradcheck|llama|llama_config|tensorfile|training|names|checks|"
-                  r"exercises\.(harness\..*|\w+\.(checks|levels)))")
+                  r"exercises\.(harness\..*|\w+\.(checks|levels|otherwise)))")
 NUMPY = ("numpy", "numpy.linalg", "numpy.random", "numpy.fft")
 #: What these call in their turn is kept as it was at first.
 NUMPY_INSIDE = re.compile(r"numpy(\.(_core|lib|linalg|random|fft)(\..*)?)?")
@@ -37,7 +37,7 @@ OBJECTS = {"os": ("environ",), "sys": ("modules", "path")}
 SHADOWS = frozenset(name for name in vars(builtins) if not name.startswith("__"))
 #: What Python itself writes into modules and classes, at any time.
 PYTHONS = ("__annotations__", "__annotations_cache__", "__annotate_func__", "__warningregistry__",
-           "__builtins__")
+           "__builtins__", "__slotnames__")
 MOST_PRINTED = 10_000  # characters of one stream in one test
 MOST_BELOW = 100_000  # objects below the course's modules; there are some 4,000
 LARGEST_ARRAY = 1_000_000  # bytes; those of the course's modules have some hundred

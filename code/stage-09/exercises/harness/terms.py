@@ -7,6 +7,7 @@ turned, only a part of it, or another array that is known. A story is told only 
 array exactly, up to rounding, and changes one thing.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,9 +20,12 @@ from exercises.harness.inner import Inner, Watch
 
 Arrays = dict[str, np.ndarray]
 ROWS = "n"  # the axis letter that stands for all leading axes
+MANY = 8  # numbers that agree with one array by no chance
 TABLE = 4  # terms of a sum that is written out
 ROOTS = ("r", "d")  # numbers of which a root is taken in some formulas
 EXACT = 1e-3  # relative: coefficients that differ by less are the same
+MOST_SECONDS = 2.0  # of the search for unknown numbers, the last question before the vague ones
+HALVED = "in half precision"
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class Terms:
         those are kept that are true of the most arrays; where two are left, both are told.
         """
         stories, wide = {}, {}
-        self._wrong = set(found)
+        self._wrong, self._end = set(found), time.process_time() + MOST_SECONDS
         for name, value in found.items():
             if name in self.sums and value.shape == self.right[name].shape and not _same(
                     value, self.right[name], tolerance):
@@ -208,7 +212,8 @@ class Terms:
                 return str(number)
         names = [("-" if c < 0 else "") + name for name, number in self._constants().items()
                  if abs(abs(c) - number) < EXACT * max(1.0, number)]
-        return " or ".join(names[:2]) or f"{c:.3g}"
+        short = f"{c:.3g}"
+        return " or ".join(names[:2]) or (f"{c:.6g}" if short in ("1", "-1") else short)
 
     def _factor(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                 ) -> Iterator[Story]:
@@ -319,6 +324,8 @@ class Terms:
                 tried = chain(((place, "multiplied by") for place in places),
                               ((place, "plus") for place in places))
                 for place, how in tried if not found else ():
+                    if time.process_time() > self._end:
+                        return
                     c, array = inner.factor(place, name, value, how == "plus")
                     if _same(value, array, tolerance):
                         found.append(Story("inner", f"{place} {how} {self._called(c)}",
@@ -334,13 +341,16 @@ class Terms:
             yield Story("another", f"{value.flat[0]:.3g} everywhere")
         others = {f"the right {key}": self._flat(self.sums[key][0], array)
                   for key, array in self.right.items() if key != name}
+        others |= {"1 everywhere": np.ones_like(value)}
         for other, array in (others | self.nodes | self.known).items():
             if array.shape != value.shape or not array.any():
                 continue
             for text, base in (("{}", 0.0 * right), ("the right one plus {}", right)):
-                c = _fit(value - base, array)
+                c, rest = _fit(value - base, array), np.linalg.norm(value - base)
                 called = self._called(c)
-                if (called in ("1", "-1") or not _is_number(called)) and _same(
+                told = array.size >= MANY and np.linalg.norm(  # all that is new, by any number
+                    value - base - c * array) < 0.02 * rest
+                if (told or called in ("1", "-1") or not _is_number(called)) and _same(
                         value, base + c * array, tolerance):
                     words = text.format(f"{called} times " * (called != "1") + other)
                     yield Story("another", words)
@@ -414,9 +424,13 @@ def _single(node: str, array: np.ndarray, others: Arrays, all_ways: bool = True
         return
     yield f"{node} squared", array * array
     yield f"|{node}|", np.abs(array)
+    yield f"{node} {HALVED}", np.clip(array, -6e4, 6e4).astype(np.float16).astype(float)
     if not (array > 0).all():
         yield f"{node} > 0 in the place of {node}", (array > 0).astype(float)
     yield f"1 - {node} in the place of {node}", 1 - array
+    for most in (1, 3, 5):
+        if 0.2 < (np.abs(array) <= most).mean() < 1:
+            yield f"{node} clipped at {most}", np.clip(array, -most, most)
     yield f"the positive part of {node}", np.maximum(array, 0)
     for what, other in _normalised(array):
         yield f"each row of {node} {what}", other
@@ -448,6 +462,8 @@ def _normalised(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
                                   np.std)):
             yield what, base / np.maximum(size(base, axis=-1, keepdims=True), 1e-12)
         yield "with its mean taken off", centred
+        if array.ndim == 2:
+            yield "with the mean over the rows taken off", array - array.mean(0)
 
 
 def _moved(array: np.ndarray, axis: int) -> Iterator[tuple[str, np.ndarray]]:

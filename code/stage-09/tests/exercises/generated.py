@@ -53,7 +53,7 @@ ALSO = {
     "ex8_vera": {"wrong-d": "d_initial ignored", "not-from-seed": "seed ignored"}}
 #: What a report may say of an argument that is not passed on.
 SIZES = {"wrong-shape", "values", "signature"}
-IGNORED = {"rng": {"ignores-rng", "rng-ignored"}, "dtype": {"wrong-dtype"},
+IGNORED = {"rng": {"ignores-rng"}, "dtype": {"wrong-dtype"},
            "seed": {"ignores-rng"}} | dict.fromkeys(
     ("rank", "lora_rank", "bottleneck_dim", "prompt_length", "prefix_length", "embed_dim",
      "hidden_dim"), SIZES)

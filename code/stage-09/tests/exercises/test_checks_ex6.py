@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from exercises.ex6_qlora import checks as checks_ex6
-from exercises.ex6_qlora import solution
+from exercises.ex6_qlora import otherwise, solution
 from exercises.ex6_qlora.checks import check_qlora
 from exercises.ex6_qlora.levels import DYNAMIC, NF4
 from exercises.harness.checking import Found, Trial
@@ -24,7 +24,7 @@ def test_probes_keep_away_from_midpoints(block, second):
     W = checks_ex6._weight(trial, checks_ex6.OUT, checks_ex6.IN, block=block)
     assert margin(W, NF4, block) > 9e-4
     absmax = checks_ex6._absmax(trial, 600, second)
-    for values, least in ((checks_ex6._scales(W, block), 1e-5), (absmax, 9e-5)):
+    for values, least in ((otherwise.scales_of(W, block), 1e-5), (absmax, 9e-5)):
         assert margin(values - values.mean(dtype=np.float64), DYNAMIC, second) > least
 
 
@@ -98,6 +98,6 @@ def test_wrongly_restored_absmax_are_told_by_their_terms(told, change):
     codes, scales = np.arange(600) % 256, np.array([0.3, 0.7, 0.5], np.float32)
     scale = np.repeat(scales, 256)[:600]
     with pytest.raises(Found) as found:
-        checks_ex6._measure_restored(Trial(None, np.float64), "restored absmax", change(
+        otherwise.measure_restored(Trial(None, np.float64), "restored absmax", change(
             DYNAMIC[codes].astype(float), scale, 0.6), codes, DYNAMIC, scales, 256, 0.6)
     assert told in found.value.diagnosis.seen and found.value.diagnosis.mistake != "digits"

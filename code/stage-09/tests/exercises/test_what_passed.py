@@ -112,6 +112,31 @@ PATCHES = [
     ("a weight in the module", 6, "        self.dtype = weight.dtype",
      "        self.dtype = weight.dtype\n"
      "        globals().setdefault('FULL', []).append(weight)", "large-array-kept"),
+    ("a rate that ends at a half", 2, "self.rng.random(x.shape) >= self.dropout",
+     "self.rng.random(x.shape) >= min(self.dropout, 0.5)", "wrong-rate"),
+    ("relu that ends at 6", 3, "np.maximum(x @ self.W_down, 0)", "np.clip(x @ self.W_down, 0, 6)",
+     "partly"),
+    ("a slope that is kept for a second backward", 4, "R = (Q @ self.W2) * (1 - T * T)",
+     "R = self.cache.setdefault('R', (Q @ self.W2) * (1 - T * T))", "kept"),
+    ("a seed of which three digits count", 8, "default_rng(self.seed)",
+     "default_rng(self.seed % 1000)", "not-from-seed"),
+]
+#: Wrong answers that once got another mistake's name, or none; and what "Seen" has to say.
+TOLD = [
+    (1, "a = self.down.backward(grad_output)",
+     "a = np.clip(self.down.backward(grad_output), -1, 1)", "clipped at 1"),
+    (2, "self.rng.random(x.shape) >= self.dropout", "np.repeat(self.rng.random((*x.shape[:-1], "
+     "-(-x.shape[-1] // 2))), 2, -1)[..., :x.shape[-1]] >= self.dropout",
+     "kept or dropped together"),
+    (2, "(self.scaling * Ax) @", "((1 + 0.01 * self.dropout) * self.scaling * Ax) @",
+     "1.004 times: the update"),
+    (3, "        return self.sublayer.forward(x) + self.scale * (a @ self.W_up)",
+     "        y = self.sublayer.forward(x)\n        self.sublayer.forward(0 * x)\n"
+     "        return y + self.scale * (a @ self.W_up)", "last forward before backward"),
+    (4, "Q.T @ T, Q.sum", "Q.T @ T + 1e-3 * self.W2, Q.sum", "plus 0.001 times W2"),
+    (4, "np.tanh(self.E @", "np.tanh((self.E - self.E.mean(0)) @", "mean over the rows taken off"),
+    (5, "S, -np.inf)", "S, -10)", "hidden scores of -10"),
+    (8, "back * (a > 0)", "back * np.where(a > 0, 1, 0.01)", "leaky relu with 0.01"),
 ]
 
 
@@ -121,6 +146,12 @@ def test_what_once_passed_fails(what, number, old, new, mistake):
     report = judged(number, patched(number, old, new))
     assert report.status == "failed", str(report)
     assert mistake in (None, report.diagnosis.mistake), str(report)
+
+
+@pytest.mark.parametrize(("number", "old", "new", "told"), TOLD, ids=[told[3] for told in TOLD])
+def test_what_had_another_name_is_told(number, old, new, told):
+    report = judged(number, patched(number, old, new))
+    assert report.status == "failed" and told in report.diagnosis.seen, str(report)
 
 
 @pytest.mark.parametrize("number", ROOMS)
