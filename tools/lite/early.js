@@ -22,6 +22,17 @@ if (self.document) {
   const Plain = Worker, root = new URL(".", document.currentScript.src).href;
   const blob = (code) => URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
   const { serviceWorker } = navigator, polices = () => !HEARD && serviceWorker?.controller;
+  // With these headers (COOP, COEP) a server asks for the kernel's other worker: not before its time.
+  const wanted = !crossOriginIsolated && location.pathname.includes("/notebooks/")
+    && new URLSearchParams(location.search).get("path")?.endsWith(".ipynb");
+  let early = null;
+  const begin = () => {
+    if (wanted) {
+      early ??= new Plain(polices() ? `${root}early.js`
+        : blob(`self.ROOT = ${JSON.stringify(root)}; importScripts(ROOT + "early.js");`));
+    }
+  };
+  if (HEARD && (!serviceWorker || serviceWorker.controller)) begin();
   self.controlled = (async () => {
     if (!serviceWorker) return;
     const changed = new Promise((done) => {
@@ -32,23 +43,15 @@ if (self.document) {
     if (serviceWorker.controller) {
       const now = HEARD || await known.update();  // an earlier edition's may give no policy
       if (!now.installing && !now.waiting) return;
-    } else {
-      known?.active?.postMessage("claim");  // after a reload past all caches
+    } else if (known?.active) {
+      known.active.postMessage("claim");  // after a reload past all caches; a worker begins after it
+    } else if (HEARD) {
+      begin();  // the first visit: the service worker takes over what is there when it comes
     }
     await changed;
   })().catch(() => {});  // it is not to be had, or the server is away
+  self.controlled.then(begin);
 
-  let early = null;
-  const begin = () => {
-    early = new Plain(polices() ? `${root}early.js`
-      : blob(`self.ROOT = ${JSON.stringify(root)}; importScripts(ROOT + "early.js");`));
-  };
-  // With these headers (COOP, COEP) a server asks for the kernel's other worker: not before its time.
-  if (!crossOriginIsolated && location.pathname.includes("/notebooks/")
-      && new URLSearchParams(location.search).get("path")?.endsWith(".ipynb")) {
-    if (HEARD) begin();
-    else self.controlled.then(begin);
-  }
   self.Worker = class extends Plain {
     constructor(url, options) {
       const { href, protocol } = new URL(url, document.baseURI), file = JSON.stringify(href);
