@@ -28,6 +28,7 @@ from exercise_tools import ROOMS, ROOT
 
 import checks
 import peft
+from exercises.ex6_qlora import checks as qlora_checks
 from exercises.ex6_qlora import levels, otherwise
 from exercises.harness import checking, compare, kept, outside, progress
 from exercises.harness import run as run_module
@@ -781,11 +782,11 @@ def test_what_is_inside_of_what_the_courses_modules_hold_is_put_back_and_named()
 def test_what_a_cell_changes_between_two_checks_stays():
     def work():
         compare.HALF = 7
-        qlora_checks.TABLES.add("mine")
+        otherwise.MOVED["mine"] = None
         fine = verdict(lambda trial: None).passed
         compare.Comparisons.agrees.__defaults__ = (1,)
         fine &= verdict(lambda trial: None).passed
-        kept_all = compare.HALF == 7 and "mine" in qlora_checks.TABLES
+        kept_all = compare.HALF == 7 and "mine" in otherwise.MOVED
         return str(fine and kept_all and compare.Comparisons.agrees.__defaults__ == (1,)), "", None
     assert apart(work, 20)[0] == "True"
 
