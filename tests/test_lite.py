@@ -201,7 +201,7 @@ def test_a_kernel_that_starts_otherwise_is_noticed(tmp_path):
         with pytest.raises(RuntimeError, match=said):
             lite.start_workers(tmp_path)
     assert "create:async e=>{await self.controlled;const" in (folder / "1.a.js").read_text()
-    assert "l=!(!navigator.serviceWorker?.controller&&!c" in (folder / "1.a.js").read_text()
+    assert "l=!(!self.hasFiles()&&!c" in (folder / "1.a.js").read_text()
 
 
 def test_a_change_survives_a_reload_and_start_again_forgets_it(visit, site):

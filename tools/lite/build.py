@@ -391,7 +391,7 @@ def wait_for_files(folder):
     asks = (r"(create:async \w+=>\{)(const\{PyodideKernel:\w+\}=.{,80}?)"
             r"\(null==(\w+)\?void 0:\3\.enabled\)")
     scripts = folder / "extensions/@jupyterlite/pyodide-kernel-extension/static"
-    new = r"\1await self.controlled;\2navigator.serviceWorker?.controller"
+    new = r"\1await self.controlled;\2self.hasFiles()"
     if (count := replaced(scripts.glob("*.js"), asks, new)) != 1:
         raise RuntimeError(f"JupyterLite starts a kernel in {count} places; wait_for_files() "
                            "expects one: look whether early.js still knows what each kernel has")

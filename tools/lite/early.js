@@ -7,7 +7,9 @@
    kernel would wait for its first file for ever. There workers stay files where that service worker
    controls the page, since it gives them the policy (under-policy.js). Where there is none, at a plain
    http:// address, say, or in a private window, they start in a blob as everywhere, and have no files.
-   No kernel starts before it is known which of the two it is (build.py lets it wait for `controlled`).
+   No kernel starts before it is known which of the two it is (build.py lets it wait for `controlled`,
+   and asks `hasFiles`): that a page is controlled does not yet say that its workers' files come
+   through the service worker, so a worker is asked.
 
    And Python starts while JupyterLite itself still loads: on two cores the two go side by side.
    JupyterLite starts its worker only when the notebook is open. The page of a notebook makes it here
@@ -21,14 +23,15 @@ const WAIT = 10_000; // milliseconds for a service worker that is on its way
 if (self.document) {
   const Plain = Worker, root = new URL(".", document.currentScript.src).href;
   const blob = (code) => URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
-  const { serviceWorker } = navigator, polices = () => !HEARD && serviceWorker?.controller;
+  const { serviceWorker } = navigator;
+  let polices = false; // whether a worker's file comes through the service worker, with the policy
   // With these headers (COOP, COEP) a server asks for the kernel's other worker: not before its time.
   const wanted = !crossOriginIsolated && location.pathname.includes("/notebooks/")
     && new URLSearchParams(location.search).get("path")?.endsWith(".ipynb");
   let early = null;
   const begin = () => {
     if (wanted) {
-      early ??= new Plain(polices() ? `${root}early.js`
+      early ??= new Plain(polices ? `${root}early.js`
         : blob(`self.ROOT = ${JSON.stringify(root)}; importScripts(ROOT + "early.js");`));
     }
   };
@@ -49,7 +52,18 @@ if (self.document) {
       begin();  // the first visit: the service worker takes over what is there when it comes
     }
     await changed;
-  })().catch(() => {});  // it is not to be had, or the server is away
+  })().catch(() => {})  // it is not to be had, or the server is away
+    .then(async () => {
+      for (const end = Date.now() + WAIT; !HEARD && serviceWorker?.controller && !polices && Date.now() < end;) {
+        polices = await new Promise((answer) => {
+          const asked = new Plain(`${root}early.js`, { name: "policed?" });
+          asked.onmessage = ({ data }) => answer(data);
+          asked.onerror = () => answer(false);
+        });
+        if (!polices) await new Promise((later) => setTimeout(later, 200));
+      }
+    });
+  self.hasFiles = () => Boolean(serviceWorker?.controller) && (HEARD || polices);
   self.controlled.then(begin);
 
   self.Worker = class extends Plain {
@@ -60,12 +74,15 @@ if (self.document) {
         early = null;
         return taken;
       }
-      if (!polices() && /^https?:$/.test(protocol)) {
+      if (!polices && /^https?:$/.test(protocol)) {
         url = blob(options?.type === "module" ? `import ${file};` : `importScripts(${file});`);
       }
       super(url, options);
     }
   };
+} else if (self.name === "policed?") {
+  self.postMessage(Boolean(self.POLICED));
+  self.close();
 } else {
   if (location.protocol !== "blob:" && (HEARD || !self.POLICED)) throw new Error("only in a blob");
   self.ROOT ??= new URL(".", location.href).href;
