@@ -40,7 +40,8 @@ $(ORACLE)/.installed: requirements-oracle.lock requirements-cards.lock
 	@echo "==> Installing into $(ORACLE) (once; PyTorch is large)"
 	@$(STARTS)
 	$(PYTHON) -m venv $(ORACLE)
-	$(ORACLE)/bin/python $(PIP) download --progress-bar off --no-deps --dest $(ORACLE)/torch $$(grep ^torch requirements-oracle.txt)
+	@rm -rf $(ORACLE)/torch
+	$(ORACLE)/bin/python $(PIP) download --progress-bar off --no-deps --only-binary :all: --dest $(ORACLE)/torch $$(grep ^torch requirements-oracle.txt)
 	@$(ORACLE)/bin/python $(PIP) hash $(ORACLE)/torch/*.whl | grep -o 'sha256:.*' | grep -qFf - requirements-oracle.lock \
 		|| { echo "PyTorch's file is none of those in requirements-oracle.lock: is the package index what it should be?"; exit 1; }
 	$(ORACLE)/bin/python $(PIP) install --no-deps $(ORACLE)/torch/*.whl

@@ -68,7 +68,7 @@ def test_a_slider_moves_in_firefox(firefox, html):
 def test_a_solution_passes_its_checks_in_firefox(firefox, site):
     firefox.resize(1280, 900)
     firefox.goto(f"{site}/lite/notebooks/index.html?path={SOLUTION}")
-    firefox.wait_for(lite_tools.IDLE, 180)
+    firefox.wait_for(lite_tools.IDLE, 300)
     wrong, found = [], ""
     for index, cell in enumerate(lite_tools.load(Path(ROOT / SOLUTION))["cells"]):
         if cell["cell_type"] == "code" and "tests passed" not in found:  # what follows is longer
@@ -105,7 +105,7 @@ def test_without_a_service_worker_a_cell_reaches_no_other_host_in_firefox(classr
     page, address = classroom
     with lite_tools.other_host() as (there, asked):
         page.goto(f"{address}/lite/notebooks/index.html?path={EXERCISE}")
-        page.wait_for(lite_tools.IDLE, 180)
+        page.wait_for(lite_tools.IDLE, 300)
         reach = REACH.format(there=there, here=f"{address}/objects.inv",
                              scripts=worker_files(address))
         assert page.evaluate(PRINTED, reach) == "no no 200 200 ends ends ends"
@@ -143,7 +143,7 @@ def test_what_a_cell_runs_reaches_no_other_host_in_firefox(site, tmp_path):
         reach = REACH.format(there=there, here=f"{site}/objects.inv", scripts=[])
         for _ in range(2):
             page.goto(f"{site}/lite/notebooks/index.html?path={EXERCISE}")
-            page.wait_for(lite_tools.IDLE, 180)
+            page.wait_for(lite_tools.IDLE, 300)
             assert page.evaluate(PRINTED, reach) == "no no 200 200"
             assert page.evaluate(PRINTED, "print(open('../../code/stage-09/peft.py').read(3))")
     assert asked == []

@@ -251,11 +251,16 @@ HOSTILE = """async (address) => {
     const script = "localStorage.setItem('ran', 'yes'); fetch('" + address + "');"
         + "new Image().src = '" + address + "';";
     const output = (data) => ({ output_type: "display_data", metadata: {}, data });
+    const evil = JSON.stringify(`localStorage.setItem('ran', 'yes'); return 1`);
+    const vega = { $schema: "https://vega.github.io/schema/vega/v5.json", width: 9, height: 9,
+        signals: [{ name: "x", init: `+{valueOf:vlSelectionTuples([{datum:${evil}}],`
+            + "{fields:[{getter:[].at.constructor}]})[0].values[0]}" }] };  // CVE-2025-25304
     const content = { nbformat: 4, nbformat_minor: 5,
         metadata: { kernelspec: { name: "python", display_name: "Python (Pyodide)" } }, cells: [{
         cell_type: "code", execution_count: 1, id: "a", metadata: { trusted: true }, source: "1",
         outputs: [output({ "text/html": `<img src="${address}"><script>${script}</` + "script>" }),
-                  output({ "application/javascript": script })] }] };
+                  output({ "application/javascript": script }),
+                  output({ "application/vnd.vega.v5+json": vega })] }] };
     const { serviceManager, commands } = window.jupyterapp;
     await serviceManager.contents.save("hostile.ipynb",
         { type: "notebook", format: "json", content });
@@ -291,12 +296,12 @@ BUTTON = """async () => {
     }
     button.click();
     await new Promise((go) => setTimeout(go, 3000));
-    return [button.textContent, ...button.getAttributeNames(),
-        content.model.cells.get(1).outputs.length];
+    return [button.textContent, content.model.cells.get(1).outputs.length];
 }"""
 
 
 def test_a_button_in_a_notebooks_text_runs_no_cells(visit, site):
+    """It keeps what names its command; that nothing but a link's command is given is the guard."""
     page, _ = visit
     lite_tools.open_notebook(page, site, EXERCISE)
     assert page.evaluate(BUTTON) == ["Next page", 0]

@@ -58,6 +58,19 @@ def test_ticks_are_kept_and_cleared(page):
     assert ticked(page) == []
 
 
+def test_what_another_tab_notes_meanwhile_is_seen_and_stays(page, address):
+    other = page.context.new_page()
+    other.goto(address)
+    other.locator(BOX.format(1)).check()
+    expect(page.locator(BOX.format(1))).to_be_checked()
+    # as python.js notes a pass in this very tab, of which no event tells
+    page.evaluate("""() => localStorage.setItem("peft-book-progress", JSON.stringify({
+        ...JSON.parse(localStorage.getItem("peft-book-progress")), 3: "2026-11-24" }))""")
+    page.locator(BOX.format(2)).check()
+    page.reload()
+    assert ticked(page) == ["1", "2", "3"]
+
+
 def test_an_export_is_the_file_of_the_notebooks_and_can_be_read_in(page, tmp_path, monkeypatch):
     page.locator(BOX.format(3)).check()
     with page.expect_download() as download:

@@ -68,7 +68,7 @@
 
   function start(place) {
     const titles = JSON.parse(place.dataset.exercises);
-    let done = read();
+    let done = read(), unkept = false;
     place.innerHTML = "";
     const list = place.appendChild(document.createElement("ul"));
     list.style.listStyle = "none";
@@ -83,6 +83,7 @@
       box.type = "checkbox";
       box.dataset.exercise = number;
       box.addEventListener("change", () => {
+        done = reread(); // another tab may have noted more since
         if (box.checked) done[number] = today();
         else delete done[number];
         keep();
@@ -101,13 +102,20 @@
       status.textContent = `${count} of ${boxes.length} done. ${message}`;
     }
 
+    /** What is kept by now; what was here before, in a browser that keeps nothing. */
+    function reread() {
+      return unkept ? done : read();
+    }
+
     function keep(message = "") {
       const kept = write(done);
+      unkept = !kept;
       show(kept ? message : "This browser keeps nothing: export the list to save it.");
     }
 
     /** Adds what a list of another origin names; how many exercises those are. */
     function take(list, but = {}) {
+      done = reread();
       const entries = Object.entries(days(list)).filter(([number]) => !(number in but)
         && boxes.some((box) => box.number === number));
       for (const [number, day] of entries) done[number] ||= day;
@@ -153,6 +161,11 @@
     });
     place.append(status);
     show();
+    window.addEventListener("storage", ({ key }) => {
+      if (key !== KEY && key !== null) return;
+      done = read();
+      show();
+    });
     fromNotebooks().then((noted) => {
       const taken = read(TAKEN);
       const count = take(noted, taken);

@@ -341,15 +341,17 @@ def distrust_widgets(folder):
 
 
 def distrust_buttons(folder):
-    """Let no button of a notebook's text give JupyterLite a command: to run all its cells, say.
+    """Let nothing that a notebook shows give JupyterLite a command: to run all its cells, say.
 
-    JupyterLab's sanitizer leaves a button the two attributes that name one, so that a click on
-    what calls itself "Next page" ran whatever the notebook holds.
+    A click on any element whose attribute names a command gives it, and more than one way leads
+    such elements into a page: JupyterLab's sanitizer keeps the attribute at buttons, and the
+    drawings of mermaid at all. What JupyterLab itself needs it for is links to files beside it.
     """
-    asks = r'(button:\["accesskey",)"data-commandlinker-args","data-commandlinker-command",'
-    if (count := replaced((folder / "build").glob("*.js"), asks, r"\1")) != 1:
-        raise RuntimeError(f"JupyterLab's sanitizer names a button's command in {count} places; "
-                           "distrust_buttons() expects one: look what a button there may do")
+    asks = r"(const (\w)=\w\.getAttribute\(`data-\$\{\w\}`\);)if\(!\2\)return;"
+    new = r'\1if("rendermime:handle-local-link"!==\2)return;'
+    if (count := replaced((folder / "build").glob("*.js"), asks, new)) != 1:
+        raise RuntimeError(f"JupyterLab asks in {count} places which command an element names; "
+                           "distrust_buttons() expects one: look what a click may do there")
 
 
 #: Before a kernel's script. Nobody's cell may start it as a worker of its own, from its file.
