@@ -1010,6 +1010,21 @@ def test_as_many_patterns_as_are_read_take_no_time(tmp_path):
     assert time.process_time() - begun < 5
 
 
+@pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
+def test_patterns_that_are_short_alone_have_a_limit_together(key, tmp_path, monkeypatch):
+    hub.save_adapter(with_method("lora"), tmp_path)
+    save_file(load_file(tmp_path / ARRAYS), tmp_path / ARRAYS)
+    slow = "(?:" + "|".join([".*"] * 30 + ["."] * 395) + ")*x"
+    edit(tmp_path / CONFIG, **{key: {f"{slow}{i:03}": 3 for i in range(20)}})
+    monkeypatch.setattr(hub, "PATTERN_SECONDS", 0.5, raising=False)
+    begun = time.process_time()
+    with pytest.raises(HubError, match=f"{CONFIG}: .*takes too long"):
+        hub.load_adapter(base(), tmp_path)
+    assert time.process_time() - begun < 3
+    edit(tmp_path / CONFIG, **{key: {f"(?:[a-z]+|{i})*x": 3 for i in range(20)}})
+    hub.load_adapter(base(), tmp_path)  # and the next file has its own
+
+
 HARMLESS = {  # fields that PEFT fills in, with what stands in published adapters
     "auto_mapping": {"base_model_class": "LlamaForCausalLM"}, "revision": "main",
     "base_model_name_or_path": "meta-llama/Llama-2-7b-hf", "encoder_hidden_size": 128,
