@@ -5,6 +5,15 @@ import numpy as np
 from family.oft import OFTLinear
 from validation import check_count
 
+MOST_TERMS = 64  # PEFT's default is 5; each costs a product of matrices in every step
+
+
+def check_terms(name: str, value: int) -> int:
+    """A number of terms, which is also the length of a tuple. Raises TypeError or ValueError."""
+    if check_count(name, value) > MOST_TERMS:
+        raise ValueError(f"{name} must be at most {MOST_TERMS}, got {value}")
+    return int(value)
+
 
 class OFTSeriesLinear(OFTLinear):
     """OFTLinear with R = I + 2Q + 2Q^2 + 2Q^3 + Q^4 instead of (I + Q) (I - Q)^-1.
@@ -17,7 +26,7 @@ class OFTSeriesLinear(OFTLinear):
     def __init__(self, weight: np.ndarray, bias: np.ndarray | None = None, block_size: int = 32,
                  terms: int = 5):
         super().__init__(weight, bias, block_size)
-        if check_count("terms", terms) < 2:
+        if check_terms("terms", terms) < 2:
             raise ValueError("terms must be at least 2: with 1 no array changes anything")
         self.terms = terms
         self.factors = (1, 2) if terms == 2 else (1, *(max(terms, 4) - 2) * (2,), 1)

@@ -45,7 +45,10 @@ _SAVED_HEADS = {"SEQ_CLS": ["classifier", "score"], "TOKEN_CLS": ["classifier", 
 
 
 # A text's tokens, and what is no JSON in it: single quotes, Python's names, a comma at the end.
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|,(?=\s*[}\]])|-?\b[A-Za-z][\w.]*')
+# A text without its end reaches to the end: else each quote in it would be tried in its turn.
+_TOKENS = re.compile(
+    r"""(["'])(?:(?!\1)[^\\]|\\[\s\S]?)*(?:\1|\Z)|,(?=\s*[}\]])|-?\b[A-Za-z][\w.]*""")
+LONGEST_CONFIG = 100_000  # characters, as in model_config.js
 _NAMES = {"True": "true", "False": "false", "None": "null"} | dict.fromkeys(
     ("NaN", "Infinity", "-Infinity", "nan", "inf", "-inf"), '"not finite"')  # so it is no size
 _BLANK = re.compile("[\u00a0\u200b-\u200d\u2028\u2029\u2060\ufeff]")  # what pages copy besides
@@ -71,7 +74,8 @@ def parse_config(text: str | bytes) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        What the text is instead, as far as that can be told, or where it stops being JSON.
+        What the text is instead, as far as that can be told, or where it stops being JSON; more
+        than 100,000 characters.
     """
     if isinstance(text, bytes):
         utf16 = text[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in text[:4]
@@ -81,6 +85,9 @@ def parse_config(text: str | bytes) -> dict[str, Any]:
             text = text.decode(wide if utf16 else "utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(f"config.json is no text in UTF-8 or UTF-16: {error}") from None
+    if len(text) > LONGEST_CONFIG:
+        raise ValueError(f"config.json has {len(text):,} characters, and is read up to "
+                         f"{LONGEST_CONFIG:,}: read a longer one with json.load, and pass the dict")
     text = _BLANK.sub(" ", text).strip()
     if re.match(r"https?://\S+$", text):
         raise ValueError(f"{text:.80} is an address; pass the content of the file that is there")
@@ -91,7 +98,7 @@ def parse_config(text: str | bytes) -> dict[str, Any]:
 
     def to_json(match: re.Match[str]) -> str:
         token = match[0]
-        if token[0] == "'":
+        if token[0] == "'" and len(token) > 1 and token.endswith("'"):
             inner = token[1:-1].replace("\\'", "'")
             return '"' + re.sub(r'(?<!\\)"', r'\"', inner) + '"'
         if token.startswith("torch."):

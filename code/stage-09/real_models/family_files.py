@@ -22,7 +22,7 @@ import numpy as np
 from family.dora import DoRALinear
 from family.ia3 import IA3Linear
 from family.oft import OFTLinear
-from family.oft_series import OFTSeriesLinear
+from family.oft_series import OFTSeriesLinear, check_terms
 from family.pissa import PiSSALinear
 from family.scale_and_rate import RsLoRALinear
 from family.vera import VeRALinear
@@ -197,7 +197,7 @@ def _plan_oft(modules: Modules, config: dict[str, Any], targets: list[str]) -> P
     if series and (not number or tuple(map(int, number.groups())) < SERIES_SINCE):
         raise ValueError(f"peft_version is {short(version)}, with use_cayley_neumann: before 0.18 "
                          "PEFT computed another series, which we don't know")
-    terms = check_count("num_cayley_neumann_terms", config.get("num_cayley_neumann_terms", 5))
+    terms = check_terms("num_cayley_neumann_terms", config.get("num_cayley_neumann_terms", 5))
     plan: Plan = {}
     for name in targets:
         weight, bias = modules[name].weight, modules[name].bias

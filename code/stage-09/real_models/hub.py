@@ -35,7 +35,7 @@ from real_models import family_files
 from real_models.accounting import matches
 from real_models.family_files import LoRA, Plan, lora_key, same
 from real_models.lora_embedding import LoRAEmbedding
-from real_models.patterns import fullmatch
+from real_models.patterns import fullmatch, within
 from tensorfile import (
     HubError,
     Tensor,
@@ -257,6 +257,7 @@ WHY = {"init_lora_weights": "; other starts change the base model",
 MERGE = (". PEFT's merge_and_unload() and save_pretrained() make a checkpoint of both, which "
          "load_llama reads")
 NO_MERGE = ("alora_invocation_tokens", "arrow_config", "layer_replication", "lora_bias")  # in PEFT
+PATTERN_SECONDS = 10  # for the regular expressions of a file, each of which is bounded, together
 MOST_ENTRIES = 1_000  # of a list or table of names or patterns: each is compared with each module
 SCALES = (1e-6, 1e6)  # of alpha and the like; far beyond them lie zero and infinity
 
@@ -326,7 +327,8 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
                     raise HubError(f"{where}: {key[:80]} is {short(config.get(key))}, but the "
                                    f"arrays were saved with {short(value)}: restore it")
         _check_lengths({key: config.get(key) for key in READ[kind]}, len(model.modules()))
-        plan = PLANS[kind](model, config)
+        with within(PATTERN_SECONDS):
+            plan = PLANS[kind](model, config)
         if "target_modules" in READ[kind]:
             _drop_base_weights(model, path, tensors)
         shapes = {key: shape for _, arrays in plan.values() for key, shape in arrays.values()}

@@ -3,11 +3,16 @@
 Python's `re` tries one way after another: `(a+)+$` in an adapter's file could keep it busy for
 years. Here every part of a pattern maps a place in the text to all places where a match of that
 part may end, and remembers it, so the work is at most the parts times the cube of a name's length.
+A file may hold many patterns, and a model many names: `within` bounds their sum.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, lru_cache
+from math import inf
+from time import process_time
 
 LONGEST, MOST_GROUPS, MOST_REPEATS = 1_000, 40, 40
 #: A path or the end of one, as most files have it, which `re` matches without trying twice.
@@ -16,6 +21,22 @@ ATOM = re.compile(r"\\[dDwWsSbBAZ]|\\[^A-Za-z0-9]|\[\^?\]?(?:\\.|[^\]\\])*\]|[^\
                   re.DOTALL)
 REPEAT = re.compile(r"(?:([*+?])|\{(\d+)\}|\{(\d*),(\d*)\})\??(?![*+])")
 Part = Callable[[str, int], frozenset[int]]  # text, where to begin -> where a match may end
+_until = ContextVar("_until", default=inf)  # of process_time
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """All matches inside take so much of the processor's time together, or raise ValueError.
+
+    Parameters
+    ----------
+    seconds : of the process; checked before each match
+    """
+    before = _until.set(process_time() + seconds)
+    try:
+        yield
+    finally:
+        _until.reset(before)
 
 
 def fullmatch(pattern: str, text: str) -> bool:
@@ -23,6 +44,9 @@ def fullmatch(pattern: str, text: str) -> bool:
 
     Raises ValueError for what `re` does not know, what looks around or back, and long patterns.
     """
+    if process_time() > _until.get():  # one match alone is short
+        raise ValueError("comparing the regular expressions with this model's modules takes too "
+                         "long; write the names out")
     if len(pattern) <= LONGEST and PLAIN.fullmatch(pattern):
         return re.fullmatch(pattern, text) is not None
     return len(text) in _parse(pattern)(text, 0)

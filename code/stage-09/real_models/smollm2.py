@@ -32,6 +32,7 @@ from llama import Llama, LlamaConfig
 from llama_config import from_hugging_face, read_config
 from real_models.gguf_file import Packed, read_gguf
 from real_models.hub import load_llama, save_llama
+from real_models.tokenizer_file import check_tokenizer_file
 from tensorfile import (
     HubError,
     about,
@@ -124,13 +125,14 @@ def load(folder: str | Path = FOLDER, dtype: Any = np.float32) -> "tuple[Llama, 
 
 
 def read_tokenizer(path: Path) -> "Tokenizer":
-    """A `tokenizer.json`. HubError if it is none, or so large that it would fill the memory."""
+    """A `tokenizer.json`. HubError if it is none, or would fill the memory, itself or at work."""
     from tokenizers import Tokenizer  # here, since the memory of a model needs none
     with about(path):
         size = file_size(path)
     if size > LARGEST_TOKENIZER:
         raise HubError(f"{path} has {size:,} bytes, more than {LARGEST_TOKENIZER:,}: no tokenizer "
                        "that we know is so large")
+    check_tokenizer_file(path)  # before the package normalizes the added tokens
     return tokenizers_own(path, lambda: Tokenizer.from_file(str(path)))
 
 

@@ -353,6 +353,8 @@ def test_the_series_of_oft_has_its_own_gradient_and_tends_to_the_map(terms):
     assert 0.01 ** terms < error < 0.7 ** terms
     with pytest.raises(ValueError, match="terms"):
         oft_series.OFTSeriesLinear(given["weight"], None, 3, 1)
+    with pytest.raises(ValueError, match="at most 64, got 65"):
+        oft_series.OFTSeriesLinear(given["weight"], None, 3, 65)
 
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 11,

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -531,6 +532,36 @@ def test_sizes_are_refused_above_the_limit_only(monkeypatch):
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=rf"(?<!\w)(?:{message})"):
         call(ac.read_model(TINY))
+
+
+@pytest.mark.parametrize("text", [
+    '{' + '"\\' * 20_000 + '}', "{" + "'\\" * 20_000 + "}", "{" + "\\\"" * 20_000 + "}",
+    "{" + "," + " " * 99_000 + "x}", "{" + ", " * 49_000 + "x}", '{"a": \'' + "\\" * 99_000 + "}",
+    "{" + "'\"" * 40_000 + "}"], ids=range(7))
+def test_no_text_parses_in_quadratic_time(text):
+    start = time.process_time()
+    with pytest.raises(ValueError, match="not JSON"):
+        ac.parse_config(text)
+    assert time.process_time() - start < 2
+
+
+def test_a_configuration_has_as_many_characters_as_the_page_takes():
+    page = Path(ac.__file__).parents[1] / "book_pages" / "widgets" / "model_config.js"
+    assert f"LONGEST_CONFIG = {ac.LONGEST_CONFIG:_};" in page.read_text(encoding="utf-8")
+    text = json.dumps({"a": "\N{SNOWMAN}" * 20}, ensure_ascii=False)
+    longest = text + " " * (ac.LONGEST_CONFIG - len(text))
+    for given in (longest, longest.encode(), longest.encode("utf-16")):
+        assert ac.parse_config(given) == json.loads(text)
+    for given in (longest + " ", (longest + " ").encode()):
+        with pytest.raises(ValueError, match="100,001 characters"):
+            ac.parse_config(given)
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("{'a': 'it\\'s \"so\"'}", 'it\'s "so"'), ('{"a": "it\'s, }"}', "it's, }"),
+    ('{"a": "\\"True\\""}', '"True"'), ("{'a': '\\\\'}", "\\"), ("{'a': ''}", "")])
+def test_quotes_in_quotes_are_text(text, value):
+    assert ac.parse_config(text) == {"a": value}
 
 
 def test_a_config_is_a_file_or_a_dict(tmp_path):

@@ -193,6 +193,8 @@ REFUSED = {  # method, what changes in its config, what the refusal names
     "OFT's series before 0.18": ("oft series", {"peft_version": "0.17.1"}, "peft_version.*0.17.1"),
     "OFT's series of no version": ("oft series", {"peft_version": None}, "peft_version"),
     "OFT of one term": ("oft series", {"num_cayley_neumann_terms": 1}, "terms"),
+    "OFT of endless terms": ("oft series", {"num_cayley_neumann_terms": 10 ** 15},
+                             f"num_cayley_neumann_terms must be at most 64, got {10 ** 15}"),
     "constrained OFT": ("oft", {"coft": True}, "coft"),
     "OFT that shares a block": ("oft", {"block_share": True}, "block_share"),
     "(IA)3 of no layer's kind": ("ia3", {"feedforward_modules": None}, "feedforward_modules"),

@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import tensorfile
+from family.oft_series import OFTSeriesLinear
+from family.vera import VeRALinear, shared_matrices
 from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
 from llama_config import read_config
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
@@ -1008,6 +1010,21 @@ def test_as_many_patterns_as_are_read_take_no_time(tmp_path):
     assert time.process_time() - begun < 5
 
 
+@pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
+def test_patterns_that_are_short_alone_have_a_limit_together(key, tmp_path, monkeypatch):
+    hub.save_adapter(with_method("lora"), tmp_path)
+    save_file(load_file(tmp_path / ARRAYS), tmp_path / ARRAYS)
+    slow = "(?:" + "|".join([".*"] * 30 + ["."] * 395) + ")*x"
+    edit(tmp_path / CONFIG, **{key: {f"{slow}{i:03}": 3 for i in range(20)}})
+    monkeypatch.setattr(hub, "PATTERN_SECONDS", 0.5, raising=False)
+    begun = time.process_time()
+    with pytest.raises(HubError, match=f"{CONFIG}: .*takes too long"):
+        hub.load_adapter(base(), tmp_path)
+    assert time.process_time() - begun < 3
+    edit(tmp_path / CONFIG, **{key: {f"(?:[a-z]+|{i})*x": 3 for i in range(20)}})
+    hub.load_adapter(base(), tmp_path)  # and the next file has its own
+
+
 HARMLESS = {  # fields that PEFT fills in, with what stands in published adapters
     "auto_mapping": {"base_model_class": "LlamaForCausalLM"}, "revision": "main",
     "base_model_name_or_path": "meta-llama/Llama-2-7b-hf", "encoder_hidden_size": 128,
@@ -1136,6 +1153,38 @@ def test_more_virtual_tokens_than_positions_are_refused(tmp_path):
     hub.save_adapter(model, tmp_path)
     with pytest.raises(HubError, match="only 64 positions"):
         hub.load_adapter(base(), tmp_path)
+
+
+SIZES = [("lora", "r"), ("lora", "rank_pattern"), ("lora", "layers_to_transform"),
+         ("prefix", "num_virtual_tokens"), ("prefix", "num_layers"), ("prefix", "token_dim"),
+         ("prompt", "num_virtual_tokens"), ("houlsby", "bottleneck_dim"), ("vera", "r"),
+         ("oft", "r"), ("oft", "oft_block_size"), ("oft", "num_cayley_neumann_terms")]
+
+
+@pytest.mark.parametrize("number", [10 ** 8, 10 ** 15])
+@pytest.mark.parametrize(("method", "key"), SIZES)
+def test_a_number_of_a_config_alone_takes_no_memory(method, key, number, tmp_path):
+    make = {"vera": lambda old: VeRALinear(old.weight, None, *shared_matrices(3, 8, 12)),
+            "oft": lambda old: OFTSeriesLinear(old.weight, None, 4)}
+    model = base() if method in make else with_method(method)
+    if method in make:
+        place = "model.layers.0.self_attn.q_proj"
+        model.replace(place, make[method](model.modules()[place]))
+        for array in model.parameters().values():
+            array[...] = 0.3
+    hub.save_adapter(model, tmp_path)
+    save_file(load_file(tmp_path / ARRAYS), tmp_path / ARRAYS)
+    hub.load_adapter(base(), tmp_path)  # as it was written
+    other = {"oft_block_size": 0} if (method, key) == ("oft", "r") else {}
+    edit(tmp_path / CONFIG, **other, **{
+        key: {"q_proj": number} if key == "rank_pattern" else number})
+    tracemalloc.start()
+    try:
+        with pytest.raises(HubError, match=rf"{key}|{number}|{number:,}|oft_R.*need"):
+            hub.load_adapter(base(), tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 10 ** 7
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_model_that_holds_a_method_takes_no_second(saved):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_config import PROJECTIONS
-from real_models.patterns import fullmatch
+from real_models.patterns import fullmatch, within
 
 NAMES = [f"model.layers.{i}.{p}" for i in (0, 1, 11) for p in PROJECTIONS] + ["lm_head"]
 UNSLOTH = (r"(?:.*?(?:language|text).*?(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense).*?"
@@ -55,3 +55,12 @@ def test_no_pattern_takes_long(pattern):
 def test_what_is_not_understood_is_refused(pattern):
     with pytest.raises(ValueError):
         fullmatch(pattern, "model.layers.0.mlp.up_proj")
+
+
+def test_a_limit_of_time_holds_inside_alone():
+    with pytest.raises(ValueError, match="too long"):
+        with within(-1):
+            fullmatch("a+", "a")
+    with within(5), within(5):
+        assert fullmatch("a+", "a")
+    assert fullmatch("a+", "a")

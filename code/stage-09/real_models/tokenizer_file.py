@@ -1,0 +1,181 @@
+"""What a `tokenizer.json` makes of a text, bounded before the package tokenizers opens the file.
+
+Forty steps that each double an `e` take 5 kB of JSON and the memory of every machine, in compiled
+code that ends the process. So the file's steps are counted, and so is how much longer a text can
+get in each. The vocabulary, nearly all of such a file, is passed over.
+"""
+
+import json
+import re
+from base64 import b64decode
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from tensorfile import about, parse, short
+
+ENCODING, DECODING = ("normalizer", "pre_tokenizer", "post_processor"), ("decoder",)
+LENGTHS = ("truncation", "padding")
+LARGEST_PART = 2_000_000  # bytes of one of these; a table of characters takes 0.3 million
+DEEPEST = 100  # brackets in brackets
+MOST_STEPS = 100  # ALBERT's file has a dozen
+MOST_GROWTH = 100_000  # of a text's bytes, if each step met its worst letter; ALBERT's says 2,000
+MOST_PADDING = 100_000  # tokens
+#: By part, how many bytes a step makes of one, at most. What a file adds to that: see `_growth`.
+GROWTH = {
+    "normalizer": dict.fromkeys(("Nmt", "Precompiled", "Prepend", "Replace", "Sequence", "Strip",
+                                 "StripAccents"), 1) | {
+        "BertNormalizer": 3, "ByteLevel": 2, "Lowercase": 2, "NFC": 3, "NFD": 3, "NFKC": 11,
+        "NFKD": 11},
+    "pre_tokenizer": dict.fromkeys(("BertPreTokenizer", "CharDelimiterSplit", "Digits",
+                                    "FixedLength", "Punctuation", "Sequence", "Split",
+                                    "UnicodeScripts", "Whitespace", "WhitespaceSplit"), 1) | {
+        "ByteLevel": 4, "Metaspace": 5},
+    "post_processor": dict.fromkeys(("ByteLevel", "Sequence", "TemplateProcessing"), 1) | {
+        "BertProcessing": 5, "RobertaProcessing": 6},
+    "decoder": dict.fromkeys(("ByteFallback", "Fuse", "Metaspace", "Replace", "Sequence", "Strip"),
+                             1) | {
+        "BPEDecoder": 3, "ByteLevel": 2, "CTC": 3, "WordPiece": 2}}
+#: Twice in a row they change a text once, so long as nothing between them writes more than ASCII.
+ONCE = {"Lowercase", "NFC", "NFD", "NFKC", "NFKD"}
+INSIDE = ("normalizers", "pretokenizers", "processors", "decoders")  # of a Sequence
+JSON = re.compile(  # texts, of which one without its end reaches to the end, and brackets
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)|[][{}]', re.DOTALL)
+
+
+def check_tokenizer_file(path: Path) -> None:
+    """HubError if the file's steps make a text far longer, or are none that we know.
+
+    Whether it is a tokenizer at all is left to the package.
+
+    References
+    ----------
+    The steps and their settings: Hugging Face's tokenizers 0.23.
+    """
+    with about(path):
+        found = [(name, parse(part, f"{path}, {name}")) for name, part in _parts(path.read_bytes())]
+        steps = [(name, step) for name, part in found if name not in LENGTHS
+                 for step in _steps(name, part)]
+        if len(steps) > MOST_STEPS:
+            raise ValueError(f"a text goes through {len(steps):,} steps; at most {MOST_STEPS} are "
+                             "read, and no tokenizer that we know has half of that")
+        windows = prod(_overlap(part) for name, part in found if name == "truncation")
+        for names, start in ((ENCODING, windows), (DECODING, 1)):
+            in_order = [step for each in names for step in steps if step[0] == each]
+            if (growth := start * _growth_of_all(in_order)) > MOST_GROWTH:
+                raise ValueError(f"{', '.join(names)} can make a text {growth:.3g} times as long, "
+                                 f"and at most {MOST_GROWTH:,} times is read: it would fill the "
+                                 "memory")
+        for name, part in found:
+            if name == "padding":
+                _check_padding(part)
+
+
+def _parts(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """What stands in braces or brackets under the names that matter here."""
+    depth, key, begun, names = 0, b'""', 0, (*ENCODING, *DECODING, *LENGTHS)
+    for token in JSON.finditer(data):
+        sign = data[token.start():token.start() + 1]
+        if sign == b'"':
+            if depth == 1:  # the last before a bracket is its name
+                key = token[0]
+        elif sign in (b"{", b"["):
+            depth += 1
+            begun = token.start() if depth == 2 else begun
+            if depth > DEEPEST:
+                raise ValueError("brackets in brackets, too deep for any tokenizer")
+        else:
+            depth -= 1
+            if depth == 1 and len(key) < 200 and (name := json.loads(key)) in names:
+                if (size := token.end() - begun) > LARGEST_PART:
+                    raise ValueError(f"{name} has {size:,} bytes, more than {LARGEST_PART:,}")
+                yield name, data[begun:token.end()]
+
+
+def _steps(name: str, part: Any) -> Iterator[dict[str, Any]]:
+    """The steps of a part, and those of each sequence in it.
+
+    The package guesses the type from the other settings where it is none that the part can have.
+    """
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str) or kind not in GROWTH[name]:
+        raise ValueError(f"{name} has the step {short(part)}, of which we don't know what it does "
+                         f"to a text; types that we know are {', '.join(GROWTH[name])}")
+    yield part
+    for value in (part.get(key) for key in INSIDE):
+        for step in value if isinstance(value, list) else ():
+            yield from _steps(name, step)
+
+
+def _growth_of_all(steps: list[tuple[str, dict[str, Any]]]) -> float:
+    growth, done = 1.0, set()
+    for name, step in steps:
+        kind, written = step["type"], _growth(step)
+        if kind not in done:
+            growth *= max(written, GROWTH[name][kind])
+        if kind in ONCE:
+            done.add(kind)
+        elif GROWTH[name][kind] > 1 or not _is_ascii(step):
+            done.clear()
+    return growth
+
+
+def _growth(step: dict[str, Any]) -> float:
+    """How many times as long a step can make a text by what the file gives it.
+
+    It goes by the settings, not by the type: for a post_processor the package does the same.
+    """
+    growth = 1.0
+    if "content" in step:  # Replace
+        new, pattern = _size(step["content"]), step.get("pattern")
+        old = _size(pattern.get("String", "")) if isinstance(pattern, dict) else 0
+        growth *= max(1, new / old) if old else 1 + new  # a pattern may match nothing, anywhere
+    if "prepend" in step:
+        growth *= 1 + _size(step["prepend"])
+    if step.get("precompiled_charsmap"):  # SentencePiece's: a size, a table, texts that end with 0
+        table = b64decode(step["precompiled_charsmap"])
+        texts = table[4 + int.from_bytes(table[:4], "little"):]
+        growth *= max(1, max(map(len, texts.split(b"\0"))))
+    if "single" in step or "pair" in step:  # TemplateProcessing
+        growth *= max(1, _longest([step.get("single"), step.get("pair")])) * max(
+            1, _longest(step.get("special_tokens")))
+    return growth
+
+
+def _is_ascii(step: dict[str, Any]) -> bool:
+    written = [step.get(key, "") for key in ("content", "prepend")]
+    return all(isinstance(text, str) and text.isascii() for text in written) and not step.get(
+        "precompiled_charsmap")
+
+
+def _size(text: Any) -> int:
+    return len(text.encode()) if isinstance(text, str) else 0
+
+
+def _longest(value: Any) -> int:
+    """The length of the longest list inside."""
+    inside = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(inside, list):
+        return 0
+    own = len(value) if isinstance(value, list) else 0
+    return max([own, *map(_longest, inside)])
+
+
+def _overlap(truncation: dict[str, Any]) -> float:
+    """How often a token stands in the windows into which a long text is cut."""
+    length, stride = (truncation.get(key, 0) for key in ("max_length", "stride"))
+    if type(length) is not int or type(stride) is not int or not 0 <= stride < max(length, 1):
+        raise ValueError(f"truncation has max_length {short(length)} and stride {short(stride)}; "
+                         "they must be whole numbers, and the stride the smaller one")
+    return length / (length - stride) if length else 1
+
+
+def _check_padding(padding: dict[str, Any]) -> None:
+    """ValueError if a short text is filled up with more tokens than any model reads."""
+    strategy = padding.get("strategy")
+    fixed = strategy.get("Fixed") if isinstance(strategy, dict) else None
+    for key, count in (("Fixed", fixed), ("pad_to_multiple_of", padding.get("pad_to_multiple_of"))):
+        if count is not None and not (type(count) is int and 0 <= count <= MOST_PADDING):
+            raise ValueError(f"padding has {key} {short(count)}; it must be a whole number of at "
+                             f"most {MOST_PADDING:,}")

@@ -1,0 +1,209 @@
+"""What a tokenizer.json may make of a text; what the package says of each step; what gets around.
+
+Nothing here is encoded that would fill the memory if the reader let it pass.
+"""
+
+import json
+import time
+from base64 import b64encode
+from types import SimpleNamespace
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from real_models import checklist, tokenizer_file
+from real_models.smollm2 import read_tokenizer
+from real_models.tokenizer_file import GROWTH, check_tokenizer_file
+from tensorfile import HubError
+
+DOUBLE = {"type": "Replace", "pattern": {"String": "e"}, "content": "ee"}
+A, B = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+MANY = {"single": [A] * 60, "pair": [A, B], "special_tokens": {}}
+BARE = json.loads(Tokenizer(models.BPE({"e": 0, "b": 1}, [])).to_str())
+TABLE = b64encode((4).to_bytes(4, "little") + b"----" + b"ab\0" + b"x" * 33 + b"\0").decode()
+
+
+def write(folder, **parts):
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(BARE | parts), encoding="utf-8")
+    return path
+
+
+def sequence(*steps, inside="normalizers"):
+    return {"type": "Sequence", inside: list(steps)}
+
+
+def replace(pattern, content, kind="String"):
+    return {"type": "Replace", "pattern": {kind: pattern}, "content": content}
+
+
+HOSTILE = {  # what stands in the file, what the refusal names
+    "doubling": ({"normalizer": sequence(*[DOUBLE] * 17)}, "131,?072|1.31e"),
+    "in sequences": ({"normalizer": sequence(sequence(*[DOUBLE] * 9), sequence(*[DOUBLE] * 9))},
+                     "times as long"),
+    "in two parts": ({"normalizer": sequence(*[DOUBLE] * 12), "post_processor": {
+        "type": "TemplateProcessing", **MANY}}, "times as long"),
+    "while decoding": ({"decoder": sequence(*[DOUBLE] * 17, inside="decoders")}, "decoder can"),
+    "a long text": ({"normalizer": replace("e", "e" * 200_000)}, "times as long"),
+    "of nothing": ({"normalizer": replace("", "e" * 100_000)}, "times as long"),
+    "of any pattern": ({"normalizer": replace("a*", "e" * 100_000, "Regex")}, "times as long"),
+    "before each": ({"normalizer": sequence(*[{"type": "Prepend", "prepend": "e" * 99}] * 3)},
+                    "times as long"),
+    "a table": ({"normalizer": sequence(*[{
+        "type": "Precompiled", "precompiled_charsmap": TABLE}] * 4)}, "times as long"),
+    "bytes of bytes": ({"pre_tokenizer": sequence(*[{
+        "type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
+        "use_regex": True}] * 9, inside="pretokenizers")}, "times as long"),
+    "a ligature again": ({"normalizer": sequence(*[replace("\u0635\u0644\u0649", "\ufdfa"), {
+        "type": "NFKD"}] * 5)}, "times as long"),
+    "a template": ({"post_processor": sequence(*[{"type": "TemplateProcessing", **MANY}] * 3,
+                                               inside="processors")}, "times as long"),
+    "a token of many": ({"post_processor": sequence(*[{
+        "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}] * 60,
+        "pair": [A, B], "special_tokens": {"x": {
+            "id": "x", "ids": [0] * 60, "tokens": ["e"] * 60}}}] * 2, inside="processors")},
+                        "times as long"),
+    "another type's": ({"post_processor": sequence(*[{"type": "ByteLevel", **MANY}] * 3,
+                                                   inside="processors")}, "times as long"),
+    "another part's type": ({"normalizer": DOUBLE | {"type": "Digits"}}, "normalizer has.*Digits"),
+    "no type": ({"normalizer": sequence(*[{k: v for k, v in DOUBLE.items() if k != "type"}] * 17)},
+                "normalizer has"),
+    "no names": ({"normalizer": [["e"], "ee"]}, "normalizer must be a JSON object"),
+    "windows": ({"truncation": {"direction": "Right", "max_length": 10 ** 6, "stride": 10 ** 6 - 1,
+                                "strategy": "LongestFirst"}}, "times as long"),
+    "windows that stand": ({"truncation": {"direction": "Right", "max_length": 8, "stride": 8,
+                                           "strategy": "LongestFirst"}}, "truncation has"),
+    "padding": ({"padding": {"strategy": {"Fixed": 10 ** 12}, "pad_to_multiple_of": None}},
+                "Fixed 1000000000000"),
+    "padding to a multiple": ({"padding": {
+        "strategy": "BatchLongest", "pad_to_multiple_of": 10 ** 12}}, "pad_to_multiple_of"),
+    "many steps": ({"normalizer": sequence(*[{"type": "NFC"}] * 500)}, "501 steps"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_what_would_fill_the_memory_is_refused_before_anything_is_encoded(case, tmp_path):
+    parts, said = HOSTILE[case]
+    path = write(tmp_path, **parts)
+    with pytest.raises(HubError, match=f"tokenizer.json.*({said})") as error:
+        read_tokenizer(path)
+    assert len(str(error.value)) < 1000
+
+
+def test_the_checklist_says_it_too(tmp_path):
+    write(tmp_path, normalizer=sequence(*[DOUBLE] * 17))
+    with pytest.raises(HubError, match="times as long"):
+        checklist.tokenizer(tmp_path, SimpleNamespace(vocab_size=2))
+
+
+def test_a_part_that_stands_twice_or_under_an_escaped_name_is_found(tmp_path):
+    bomb = json.dumps(sequence(*[DOUBLE] * 17))
+    for text in ('"normalizer": {"type": "NFC"}, "normalizer": ' + bomb,
+                 '"normaliz\\u0065r": ' + bomb):
+        path = tmp_path / "tokenizer.json"
+        path.write_text(json.dumps(BARE).replace('"normalizer": null', text))
+        with pytest.raises(HubError, match="times as long"):
+            read_tokenizer(path)
+    path.write_text(json.dumps(BARE).replace('"normalizer": null', '"normalizer": ' + json.dumps(
+        DOUBLE).replace("{", '{"content": "e", ', 1)))
+    with pytest.raises(HubError, match="'content' stands twice"):
+        read_tokenizer(path)
+
+
+@pytest.mark.parametrize("data", [
+    b'{"a": "' + b'\\"' * 3_000_000, b'"' * 3_000_001, b'{"a": ' + b"[" * 3_000_000,
+    b'{"normalizer": {"a": "' + b"x" * 3_000_000 + b'"}}'], ids=range(4))
+def test_no_file_takes_long_to_look_through(data, tmp_path):
+    path, start = tmp_path / "tokenizer.json", time.process_time()
+    path.write_bytes(data)
+    with pytest.raises(HubError):
+        read_tokenizer(path)
+    assert time.process_time() - start < 5
+
+
+def llama(t):
+    t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    t.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(),
+                                   decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    t.post_processor = processors.TemplateProcessing("e $A", "e $A e $B", [("e", 0)])
+
+
+def qwen(t):
+    t.normalizer = normalizers.NFC()
+    t.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(" ", "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)])
+    t.post_processor, t.decoder = processors.ByteLevel(), decoders.ByteLevel()
+
+
+def bert(t):
+    t.normalizer, t.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    t.post_processor = processors.BertProcessing(("e", 0), ("b", 1))
+    t.decoder = decoders.WordPiece()
+    t.enable_padding(length=512)
+    t.enable_truncation(384, stride=128)
+
+
+def albert(t):  # published files have these steps twice
+    t.normalizer = normalizers.Sequence([
+        normalizers.Replace("``", '"'), normalizers.Replace("''", '"'), *[
+            normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase(),
+            normalizers.Replace("x", " ")] * 2])
+    t.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    t.post_processor = processors.TemplateProcessing("e $A b", "e $A b $B b", [("e", 0), ("b", 1)])
+    t.decoder = decoders.Metaspace()
+
+
+@pytest.mark.parametrize("kind", [llama, qwen, bert, albert])
+def test_tokenizers_as_they_are_published_are_read(kind, tmp_path):
+    made, path = Tokenizer(models.BPE({"e": 0, "b": 1}, [])), tmp_path / "tokenizer.json"
+    kind(made)
+    made.save(str(path))
+    check_tokenizer_file(path)
+    assert read_tokenizer(path).encode("be e").ids == made.encode("be e").ids
+
+
+LETTERS = [*map(chr, range(1, 0x3100)), *map(chr, range(0xac00, 0xac20)), *"\ufdfa\ufdfb\U0001d160",
+           *"\U0001d161\U0001f600"]
+
+
+def size(text):
+    return len(text.encode())
+
+
+@pytest.mark.parametrize("kind", [k for k, n in GROWTH["normalizer"].items() if n > 1])
+def test_a_normalizer_makes_no_letter_longer_than_the_table_says(kind):
+    step = getattr(normalizers, kind)()
+    most = max(size(step.normalize_str(letter)) / size(letter) for letter in LETTERS)
+    assert GROWTH["normalizer"][kind] / 2 < most <= GROWTH["normalizer"][kind]
+
+
+@pytest.mark.parametrize("kind", [k for k in GROWTH["pre_tokenizer"] if k not in (
+    "CharDelimiterSplit", "FixedLength", "Sequence", "Split")])
+def test_a_pre_tokenizer_makes_no_letter_longer_than_the_table_says(kind):
+    step = getattr(pre_tokenizers, kind)(*["\U0001f600"] * (kind == "Metaspace"))
+    most = max(sum(size(piece) for piece, _ in step.pre_tokenize_str(letter)) / size(letter)
+               for letter in LETTERS)
+    assert most == GROWTH["pre_tokenizer"][kind]
+
+
+@pytest.mark.parametrize(("step", "token"), [
+    (decoders.BPEDecoder(suffix=""), "a"), (decoders.CTC(word_delimiter_token=""), "a"),
+    (decoders.WordPiece(), "a"), (decoders.ByteLevel(), "é")])
+def test_a_decoder_makes_no_token_longer_than_the_table_says(step, token):
+    most = GROWTH["decoder"][type(step).__name__]
+    tokens = [token, "b"] * 50
+    assert most / 2 < size(step.decode(tokens)) / size("".join(tokens)) + 0.2 <= most + 0.2
+
+
+def test_every_kind_of_the_package_is_known():
+    """But for those that only a program can make, and the classes that they come from."""
+    for part, module, other in (
+            ("normalizer", normalizers, {"Normalizer"}), ("decoder", decoders, {
+                "Decoder", "DecodeStream"}),
+            ("pre_tokenizer", pre_tokenizers, {"PreTokenizer"}),
+            ("post_processor", processors, {"PostProcessor"})):
+        kinds = {name for name, value in vars(module).items() if isinstance(value, type)
+                 and issubclass(value, getattr(module, part.title().replace("_", "")))}
+        assert kinds - other == GROWTH[part].keys(), part
+    assert tokenizer_file.ONCE <= GROWTH["normalizer"].keys()
