@@ -1,6 +1,7 @@
 """What recorded runs say, as tables and sentences for the pages that point to them."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from IPython.display import HTML
 
@@ -62,29 +63,57 @@ def rates(methods: Iterable[str]) -> HTML:
                        caption="Validation loss of the small Llama at the best step, one run each")
 
 
-def against_lora(method: str) -> str:
+#: A race's record, by its name, with the keys of what is learned and of what is forgotten.
+Races = dict[str, tuple[Any, str, str]]
+
+
+def races() -> Races:
+    """The family's races: names count the seeds all methods have, schedules their page's seeds."""
+    rows = family.load_runs()
+    found: Races = {f"{target.capitalize()} names": (family.Record(
+        rows, family.common_seeds(rows, target), target), "best_test", "best_base")
+        for target in family.TARGETS[::-1]}
+    speaking = family_speaking.Record(family_speaking.load_runs())
+    return found | {"the speaking model's schedules": (speaking, "test_loss", "general")}
+
+
+def _side(errors: float) -> str:
+    return f"{'lower' if errors > 0 else 'higher'} by {abs(errors):.1f}"
+
+
+def against_lora(method: str, among: Races | None = None) -> str:
     """Whether a method of the family is better than plain LoRA, race by race, and what it costs.
 
-    Small races count all seeds that every method has, the speaking model's those of its page.
+    Each race tells what is learned and what is forgotten, in standard errors. It is better in a
+    race where one of the two is clearly better and the other not clearly worse.
+
+    Parameters
+    ----------
+    method : its name in `family.METHODS`
+    among : the races; those that are recorded, if None
     """
-    rows = family.load_runs()
-    races = [(f"{target.capitalize()} names", family.Record(
-        rows, family.common_seeds(rows, target), target), "best_test") for target in
-        family.TARGETS[::-1]]
-    races += [("the speaking model's schedules",
-               family_speaking.Record(family_speaking.load_runs()), "test_loss")]
-    found, costs = [], []
-    for race, record, loss in races:
+    told, costs, words = [], [], []
+    for race, (record, loss, old) in (races() if among is None else among).items():
         its, plain = record(method), record("lora")
-        found.append((*claims.standing(its, plain, loss), race, its["seeds"]))
+        learned, errors = claims.standing(its, plain, loss)
+        kept, old_errors = claims.standing(its, plain, old)
+        words.append({learned, kept})
+        rates = "" if its["lr"] == plain["lr"] else f"; its rate is {its['lr']:g}, " \
+            f"LoRA's {plain['lr']:g}"
+        told.append(f"- On {race}: {learned} in learning, {kept} in keeping (its mean losses are "
+                    f"{_side(errors)} and {_side(old_errors)} standard errors, {its['seeds']} "
+                    f"seeds{rates}).")
         costs.append([its[what] / plain[what] for what in ("seconds", "trainable", "memory_bytes")])
-    told = [f"{word} on {race} (its mean loss is {'lower' if errors > 0 else 'higher'} by "
-            f"{abs(errors):.1f} standard errors, {seeds} seeds)"
-            for word, errors, race, seeds in found]
-    clear = [sum(word == side for word, *_ in found) for side in ("ahead", "behind")]
-    time, numbers, memory = (f"{min(of):.2f} to {max(of):.2f}" for of in zip(*costs, strict=True))
-    return (f"Is {family.METHODS[method].label} better than LoRA? With a rate of its own for each, "
-            f"it is {', '.join(told[:-1])} and {told[-1]}: clearly better in {clear[0]} of "
-            f"{len(found)} races, clearly worse in {clear[1]}. For this it takes {time} times "
-            f"LoRA's processor time, {numbers} times its trained numbers and {memory} times its "
-            "memory, activations not counted.")
+    better, worse, both = (sum(word & {"ahead", "behind"} == sides for word in words)
+                           for sides in ({"ahead"}, {"behind"}, {"ahead", "behind"}))
+    seconds, numbers, memory = zip(*costs, strict=True)
+    return (f"Is {family.METHODS[method].label} better than LoRA? Two losses answer, each run with "
+            "the rate at which its method learned best: on what was to be learned, and on what the "
+            "model knew before. (On the schedules' model the second is *moved*, the loss on its "
+            "old answers.)\n\n" + "\n".join(told) +
+            f"\n\nClearly better in one of the two and not clearly worse in the other: {better} "
+            f"of {len(words)} races. The other way round: {worse}. Better in one and worse in the "
+            f"other: {both}. It takes about {min(seconds):.1f} to {max(seconds):.1f} times LoRA's "
+            f"processor time (the machine had other work), {min(numbers):.2f} to "
+            f"{max(numbers):.2f} times its trained numbers and {min(memory):.2f} to "
+            f"{max(memory):.2f} times its memory, activations not counted.")

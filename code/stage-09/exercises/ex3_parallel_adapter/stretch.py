@@ -10,7 +10,8 @@ from IPython.display import Markdown
 import peft
 from book_pages import figures
 from exercises.stretch_goals import Goal, WithBlocks, folded, pretrained, told, train
-from experiments.claims import CLEAR, apart, better
+from experiments import small_llama
+from experiments.claims import CLEAR, apart, better, recorded, undecided
 
 
 BOTTLENECK, SCALES = 16, (1.0, 4.0, 16.0)
@@ -53,6 +54,7 @@ def closing(opened: bool = False) -> Markdown:
     assert scale < CLEAR and own[most]["lr"] < own[one]["lr"] and not GOAL.at_edge(own.values())
     gained = {name: f"{entry['best_test']:.3f}" for name, entry in shared.items()}
     place = apart(own[one], own[behind])
+    longer = [recorded().own(method, BOTTLENECK, "turkish") for method in ("parallel", "pfeiffer")]
     at_own = {name: f"{told(entry)} (rate {entry['lr']:g})" for name, entry in own.items()}
     return folded(
         f"At the rate of 0.003 beside beats behind, and the larger the scale the better: "
@@ -61,7 +63,12 @@ def closing(opened: bool = False) -> Markdown:
         f"1, {at_own[four]} at scale 4, {at_own[most]} at scale 16. The place still counts, "
         f"{place:.0f} standard errors. The scale no longer does: 1 and 16 are {scale:.1f} standard "
         "errors apart, and the large one has the smaller rate. It had done the work of a larger "
-        "learning rate.",
+        "learning rate.\n\nDoes the place still count when each has been trained to its best? "
+        "[Section 9.7](../07-fine-tuning-a-real-model.ipynb) gives both the same bottleneck, the "
+        f"parallel one at scale 4, and takes the best of {small_llama.STEPS} steps, measured on "
+        f"test names: {told(longer[0])} beside and {told(longer[1])} behind, "
+        f"{longer[0]['seeds']} seeds, {undecided(*longer):.1f} standard errors apart. So there "
+        "Turkish does not decide it.",
         "Which place is better in other models: the difference here is a few hundredths of a nat, "
         "and the two also start differently (W_up is zero beside, small and random behind). Nor "
         "that the rates are the best there are; they are a factor of three apart. But whoever "

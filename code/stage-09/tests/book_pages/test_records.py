@@ -42,8 +42,30 @@ def test_a_method_beside_lora_is_judged_by_the_claims_rule():
     rows = family.load_runs()
     for target in family.TARGETS:
         record = family.Record(rows, family.common_seeds(rows, target), target)
-        word, errors = claims.standing(record("dora"), record("lora"))
-        told = re.search(rf"(\w+) on {target.capitalize()} names \((.*?)\)", said)
-        assert told[1] == word and f"{abs(errors):.1f} standard errors" in told[2]
-        assert f"{len(record.seeds)} seeds" in told[2]
+        told = re.search(rf"{target.capitalize()} names: (\w+) in learning, (\w+) in keeping (.*)",
+                         said)
+        for at, key in enumerate(("best_test", "best_base"), 1):
+            word, errors = claims.standing(record("dora"), record("lora"), key)
+            assert told[at] == word
+            assert f"{'lower' if errors > 0 else 'higher'} by {abs(errors):.1f}" in told[3]
+        assert f"{len(record.seeds)} seeds" in told[3]
     assert "speaking model" in said
+
+
+def race(learned, kept):
+    """A race in which another method's two losses are that many standard errors below LoRA's."""
+    def record(method):
+        of = (learned, kept) if method != "lora" else (0, 0)
+        losses = {key: -errors for key, errors in zip(("test", "old"), of)}
+        return losses | {"test_sd": 1, "old_sd": 1, "seeds": 2, "lr": 0.1,
+                         "seconds": 1, "trainable": 1, "memory_bytes": 1}
+    return record, "test", "old"
+
+
+@pytest.mark.parametrize("learned, kept, counts", [
+    (6, -10, (0, 0, 1)), (6, 0, (1, 0, 0)), (0, 6, (1, 0, 0)), (2, -6, (0, 1, 0)),
+    (-6, 6, (0, 0, 1)), (2, -2, (0, 0, 0)), (6, 6, (1, 0, 0)), (-6, -6, (0, 1, 0))])
+def test_who_forgets_clearly_more_is_not_better(learned, kept, counts):
+    said = records.against_lora("dora", {"a task": race(learned, kept)})
+    found = re.search(r"other: (\d) of 1 races\. .*?round: (\d)\. .*?other: (\d)\.", said)
+    assert tuple(map(int, found.groups())) == counts
