@@ -225,11 +225,21 @@ def closes_the_pipe(x):
     return endless_call(x)
 
 
+def is_pipe(file):
+    try:
+        return stat.S_ISFIFO(os.fstat(file).st_mode)
+    except OSError:
+        return False
+
+
+#: Through these pytest's workers are told what to run, and tell what came of it.
+PYTESTS = {file for file in range(3, 200) if is_pipe(file)}
+
+
 def answers_by_half(x):
-    for file in range(3, 200):
+    for file in filter(is_pipe, {*range(3, 200)} - PYTESTS):
         with contextlib.suppress(OSError):
-            if stat.S_ISFIFO(os.fstat(file).st_mode):
-                os.write(file, b'["passed"')
+            os.write(file, b'["passed"')
     return endless_call(x)
 
 
