@@ -26,7 +26,8 @@ _STYLE = """
 .peft-widget .pw-fill .pw-item { fill: var(--series); transition: width 0.25s; }
 .peft-widget .pw-parts-of { display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; margin: 0.5rem 0 0;
   padding: 0; list-style: none; font-size: 0.875rem; color: var(--ink); }
-.peft-widget .pw-parts-of li[aria-hidden] { opacity: 0.35; }
+.peft-widget .pw-parts-of li[aria-hidden] { color: var(--soft); }
+.peft-widget .pw-parts-of li[aria-hidden] i { opacity: 0.3; }
 .peft-widget .pw-parts-of i { display: inline-block; width: 0.8rem; height: 0.8rem;
   margin-right: 0.4rem; background: var(--series); print-color-adjust: exact; }
 @media (prefers-reduced-motion: reduce) { .peft-widget .pw-fill .pw-item { transition: none; } }

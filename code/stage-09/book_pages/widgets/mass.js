@@ -15,6 +15,7 @@ function signedSlider({ id, name, label, low, high, step, onMove }) {
     if (input.valueAsNumber !== value) input.value = value;
     input.style.setProperty("--filled", `${(100 * (value - low)) / (high - low)}%`);
     setText(output, String(value).replace("-", "\u2212"));
+    input.setAttribute("aria-valuetext", `${label}: ${value}`);
   };
   return node;
 }
