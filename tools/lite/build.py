@@ -38,6 +38,9 @@ LEFT_OUT = {
     "book/bring-your-own-checkpoint.ipynb":
         "its tokenizer library is compiled code that does not exist for the browser, and a browser "
         "has no room for a checkpoint of a billion weights",
+    "book/exercises/parsons.ipynb":
+        "its wrong lines are the catalogued mistakes, which stay out of the browser's copy of the "
+        "course; its widgets are live on the page all the same",
 }
 #: Packages of the kernel's own, fetched together with Python instead of one after the other. The
 #: last is an empty stand-in for what ipywidgets asks for.
