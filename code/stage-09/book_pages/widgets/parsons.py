@@ -19,7 +19,7 @@ _STYLE = """
   border-radius: 6px; background: var(--field); }
 .peft-widget .pw-lines li.pw-wrong { border-color: var(--bad); }
 .peft-widget .pw-lines pre { flex: 1 1 14rem; min-width: 0; margin: 0; padding: 0; border: 0;
-  background: none; color: var(--ink); font-size: 0.8125rem; line-height: 1.35;
+  background: none; color: var(--ink); overflow: visible; font-size: 0.8125rem; line-height: 1.35;
   white-space: pre-wrap; overflow-wrap: anywhere; }
 .peft-widget .pw-lines .pw-head { margin: 0 0 0.35rem; }
 .peft-widget .pw-lines li > span { display: flex; gap: 0.25rem; margin-left: auto; }
