@@ -20,7 +20,7 @@ _STYLE = """
 .peft-widget .pw-lines li.pw-wrong { border-color: var(--bad); }
 .peft-widget .pw-lines pre { flex: 1 1 14rem; min-width: 0; margin: 0; padding: 0; border: 0;
   background: none; color: var(--ink); overflow: visible; font-size: 0.8125rem; line-height: 1.35;
-  white-space: pre-wrap; overflow-wrap: anywhere; }
+  white-space: break-spaces; overflow-wrap: anywhere; }
 .peft-widget .pw-lines .pw-head { margin: 0 0 0.35rem; }
 .peft-widget .pw-lines li > span { display: flex; gap: 0.25rem; margin-left: auto; }
 .peft-widget .pw-lines .pw-button { padding: 0.1rem 0.55rem; min-width: 2rem; }
