@@ -678,8 +678,8 @@ def test_the_map_with_a_prefix_is_the_split_softmax(open_page):
     for layer, head, length, score in ((1, 1, 4, 0), (3, 4, 20, -8), (2, 3, 1, 8), (1, 2, 0, 3.5)):
         for name, place in (("layer", layer), ("head", head)):
             page.locator(f"#mass [data-name={name}][value='{place}'] + label").click()
-        for name, value in (("length", length), ("score", score)):
-            page.locator(f"#mass input[data-name={name}]").fill(str(value))
+        move(page, "mass", "length", length)
+        move(page, "mass", "score", round(2 * (score + mass.EDGE)))
         page.evaluate("frame()")
         share = widget.mass(length, score)[layer - 1, head - 1]  # (T,)
         rows = page.locator("#mass tbody tr").all()

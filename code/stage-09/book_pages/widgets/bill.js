@@ -6,10 +6,7 @@ const FILL = { height: 104, top: 26, bar: 48, side: 2, wait: 900 };
 function render({ model, el }) {
   const prefix = uniquePrefix();
   const get = (name) => model.get(name);
-  const set = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const set = changer(model);
   const bills = JSON.parse(get("_bills"));
   const items = () => bills[get("model")][get("way")];
   const count = () => Math.min(get("shown"), items().length);
@@ -32,10 +29,7 @@ function render({ model, el }) {
     options: Object.keys(bills[get("model")]).map((name) => [name, name]), onPick: pick("way") });
   const card = choice({ prefix, name: "card", legend: "A card of, GB",
     options: get("_cards").map((size) => [size, size]), onPick: pick("card") });
-  const headline = h("p", { class: "pw-headline", "aria-hidden": "true" });
-  const figure = h("b", {});
-  const sentence = h("span", {});
-  headline.append(figure, sentence);
+  const { headline, figure, sentence } = largeFigure();
   const spoken = announcer();
   const picture = h("svg", { class: "pw-fill", role: "img" });
   const legend = h("ul", { class: "pw-parts-of" });

@@ -72,9 +72,24 @@ function uniquePrefix() {
   return `peft-widget-${globalThis.peftWidgetCount}`;
 }
 
-/** Index of the entry of an increasing list that lies nearest to a value, by ratio. */
+/** Sets some of a model's values: changer(model)({ rank: 4 }). */
+function changer(model) {
+  return (values) => {
+    for (const [name, value] of Object.entries(values)) model.set(name, value);
+    model.save_changes();
+  };
+}
+
+/** The large figure at a widget's top and the sentence after it; screen readers hear an announcer. */
+function largeFigure() {
+  const [figure, sentence] = [h("b", {}), h("span", {})];
+  const headline = h("p", { class: "pw-headline", "aria-hidden": "true" }, figure, sentence);
+  return { headline, figure, sentence };
+}
+
+/** Index of the entry of an increasing list that lies nearest to a value: it, or else by ratio. */
 function nearest(values, value) {
-  let best = 0;
+  let best = Math.max(0, values.indexOf(value));
   values.forEach((candidate, index) => {
     const distance = Math.abs(Math.log(candidate / value));
     if (distance < Math.abs(Math.log(values[best] / value))) best = index;
@@ -102,9 +117,9 @@ function colour(node, method) {
  * A labelled native slider over a list of allowed values.
  *
  * The slider's own value is the position in the list, so unevenly spaced values such as 1, 2, 4, 8
- * stand at even distances; readers and screen readers meet the value itself.
+ * stand at even distances; readers and screen readers meet the value itself, as `write` has it.
  */
-function slider({ id, name, label, values, say, onMove }) {
+function slider({ id, name, label, values, say, onMove, write = formatCount }) {
   const output = h("span", { class: "pw-value", "aria-hidden": "true" });
   const low = h("span", {});
   const middle = h("span", { class: "pw-middle" });
@@ -122,8 +137,8 @@ function slider({ id, name, label, values, say, onMove }) {
     node.values = allowed;
     input.max = allowed.length - 1;
     input.disabled = allowed.length < 2;
-    setText(low, formatCount(allowed[0]));
-    setText(high, formatCount(allowed[allowed.length - 1]));
+    setText(low, write(allowed[0]));
+    setText(high, write(allowed[allowed.length - 1]));
   };
   /** Show a value, also one that Python set between two positions, and what it amounts to. */
   node.show = (value, amount = "") => {
@@ -133,8 +148,8 @@ function slider({ id, name, label, values, say, onMove }) {
     const last = node.values.length - 1;
     input.style.setProperty("--filled", `${last ? (100 * index) / last : 0}%`);
     input.dataset.value = value;
-    setText(output, formatCount(value));
-    const text = say ? say(value) : formatCount(value);
+    setText(output, write(value));
+    const text = say ? say(value) : write(value);
     if (input.getAttribute("aria-valuetext") !== text) input.setAttribute("aria-valuetext", text);
   };
   node.allow(values);

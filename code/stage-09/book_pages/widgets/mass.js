@@ -3,23 +3,6 @@
 
 const MASS = { left: 30, top: 40, cell: 36, gap: 10 };
 
-/** A labelled slider over numbers of both signs. */
-function signedSlider({ id, name, label, low, high, step, onMove }) {
-  const output = h("span", { class: "pw-value", "aria-hidden": "true" });
-  const input = h("input", { type: "range", id, min: low, max: high, step, "data-name": name,
-    class: "pw-range", onInput: () => onMove(input.valueAsNumber) });
-  const node = h("div", { class: "pw-slider" }, h("label", { for: id }, label), output, input,
-    h("span", { class: "pw-ends", "aria-hidden": "true" }, h("span", {}, String(low).replace("-", "\u2212")),
-      h("span", {}, String(high))));
-  node.show = (value) => {
-    if (input.valueAsNumber !== value) input.value = value;
-    input.style.setProperty("--filled", `${(100 * (value - low)) / (high - low)}%`);
-    setText(output, String(value).replace("-", "\u2212"));
-    input.setAttribute("aria-valuetext", `${label}: ${value}`);
-  };
-  return node;
-}
-
 function render({ model, el }) {
   const prefix = uniquePrefix();
   const get = (name) => model.get(name);
@@ -36,14 +19,13 @@ function render({ model, el }) {
     options: Array.from({ length: count }, (_, i) => [String(i + 1), String(i + 1)]) });
   const layer = bar("layer", "Layer", layers);
   const head = bar("head", "Head", heads);
-  const length = colour(signedSlider({ id: `${prefix}-length`, name: "length", low: 0, high: longest,
-    step: 1, label: "Prefix length P", onMove: set("length") }), get("_color"));
-  const score = colour(signedSlider({ id: `${prefix}-score`, name: "score", low: -edge, high: edge,
-    step: 0.5, label: "Score of its keys", onMove: set("score") }), get("_color"));
-  const headline = h("p", { class: "pw-headline", "aria-hidden": "true" });
-  const figure = h("b", {});
-  const sentence = h("span", {});
-  headline.append(figure, sentence);
+  const from = (low, high, step) => Array.from({ length: 1 + (high - low) / step }, (_, i) => low + i * step);
+  const bySteps = (name, label, values) => colour(slider({ id: `${prefix}-${name}`, name, label, values,
+    say: (value) => `${label}: ${value}`, onMove: set(name),
+    write: (value) => String(value).replace("-", "\u2212") }), get("_color"));
+  const length = bySteps("length", "Prefix length P", from(0, longest, 1));
+  const score = bySteps("score", "Score of its keys", from(-edge, edge, 0.5));
+  const { headline, figure, sentence } = largeFigure();
   const spoken = announcer();
 
   const { left, top, cell, gap } = MASS;

@@ -165,10 +165,7 @@ function render({ model, el }) {
   let refused = false; // the last text that was pasted: then no model is shown
   let redraw = () => {};
   const record = () => records.get(get("model")) ?? records.values().next().value;
-  const change = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const change = changer(model);
   /** Keep the chosen target modules where the model has them, else take PEFT's default. */
   const pick = (name) => {
     const { units, targets } = records.get(name);
@@ -277,10 +274,7 @@ function render({ model, el }) {
     h("label", { for: `${prefix}-config` }, "Paste its config.json"), area,
     h("div", { class: "pw-row" }, use), answer);
 
-  const headline = h("p", { class: "pw-headline", "aria-hidden": "true" });
-  const figure = h("b", {});
-  const sentence = h("span", {});
-  headline.append(figure, sentence);
+  const { headline, figure, sentence } = largeFigure();
   colour(headline, get("_lora_color"));
   const spoken = announcer();
   const bars = memoryBars(labels, colors);

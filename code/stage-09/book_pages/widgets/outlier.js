@@ -28,10 +28,7 @@ function ruler(count, outlier) {
 function render({ model, el }) {
   const prefix = uniquePrefix();
   const get = (name) => model.get(name);
-  const change = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const change = changer(model);
   const outlier = get("_outlier");
   const count = get("_grid")[`${get("levels")},${get("_times")[0]}`].weights.length;
 
@@ -43,10 +40,7 @@ function render({ model, el }) {
     prefix, name: "levels", legend: "Levels", options: get("_choices"),
     onPick: (value) => change({ levels: value }),
   });
-  const headline = h("p", { class: "pw-headline", "aria-hidden": "true" });
-  const figure = h("b", {});
-  const sentence = h("span", {});
-  headline.append(figure, sentence);
+  const { headline, figure, sentence } = largeFigure();
   const spoken = announcer();
   const picture = colour(ruler(count, outlier), get("_color"));
   const cells = [...Array(count)].map(() => [h("td", {}), h("td", {}), h("td", {})]);

@@ -114,10 +114,7 @@ function render({ model, el }) {
   const start = Object.fromEntries(watched.map((name) => [name, get(name)]));
   let focus = tuned[0].key; // the method that the sentence is about: the one moved last
 
-  const change = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const change = changer(model);
 
   const preset = dropDown({
     id: `${prefix}-preset`, name: "preset", label: "Model",
@@ -161,10 +158,7 @@ function render({ model, el }) {
   const reset = h("button", { type: "button", class: "pw-button", onClick: () => change(start) },
     "Reset");
 
-  const headline = h("p", { class: "pw-headline", "aria-hidden": "true" });
-  const figure = h("b", {});
-  const sentence = h("span", {});
-  headline.append(figure, sentence);
+  const { headline, figure, sentence } = largeFigure();
   const spoken = announcer();
   const chart = barChart(prefix, methods);
   const table = countTable(methods);

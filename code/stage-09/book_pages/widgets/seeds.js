@@ -34,10 +34,7 @@ function slopes(labels) {
 function render({ model, el }) {
   const prefix = uniquePrefix();
   const get = (name) => model.get(name);
-  const change = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const change = changer(model);
   const labels = get("_labels");
   const shown = () => get("_draws")[get("count")];
 
@@ -47,10 +44,7 @@ function render({ model, el }) {
   }), get("_color"));
   const again = h("button", { type: "button", class: "pw-button", "data-name": "again",
     onClick: () => change({ draw: (get("draw") + 1) % shown().length }) }, "Draw again");
-  const headline = h("p", { class: "pw-headline", "aria-hidden": "true" });
-  const figure = h("b", {});
-  const sentence = h("span", {});
-  headline.append(figure, sentence);
+  const { headline, figure, sentence } = largeFigure();
   const spoken = announcer();
   const picture = colour(slopes(labels), get("_color"));
   const cells = labels.map(() => [h("td", {}), h("td", {}), h("td", {}), h("td", {})]);

@@ -30,10 +30,7 @@ function column(at, count, title) {
 function render({ model, el }) {
   const prefix = uniquePrefix();
   const get = (name) => model.get(name);
-  const set = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const set = changer(model);
   const numbers = (name) => get(name).split(" ").map((text) => Number(text) * get("_unit"));
   const [d, most, tokens] = get("_sizes");
   const [noise, common, down, up] = ["_noise", "_common", "_down", "_up"].map(numbers);
@@ -50,10 +47,7 @@ function render({ model, el }) {
   const offset = choice({ prefix, name: "offset", legend: "Common offset",
     options: get("_offsets").map((value) => [String(value), String(value)]),
     onPick: (value) => set({ offset: Number(value) }) });
-  const headline = h("p", { class: "pw-headline", "aria-hidden": "true" });
-  const figure = h("b", {});
-  const sentence = h("span", {});
-  headline.append(figure, sentence);
+  const { headline, figure, sentence } = largeFigure();
   const spoken = announcer();
   const picture = colour(h("svg", { viewBox: `0 0 ${SIGNAL.width} ${SIGNAL.height}`, class: "pw-signal",
     role: "img" }), get("_color"));

@@ -120,10 +120,7 @@ function whenRecoloured(el, redraw) {
 function render({ model, el }) {
   const prefix = uniquePrefix();
   const get = (name) => model.get(name);
-  const change = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const change = changer(model);
   const numbers = (name, unit = 1) => get(name).split(" ").map((text) => Number(text) * unit);
   const [out, width] = get("_shape");
   const last = Math.min(out, width);
@@ -151,10 +148,7 @@ function render({ model, el }) {
   const pick = (row, column) => {
     if (row !== get("row") || column !== get("column")) change({ row, column });
   };
-  const headline = h("p", { class: "pw-headline", "aria-hidden": "true" });
-  const figure = h("b", {});
-  const sentence = h("span", {});
-  headline.append(figure, sentence);
+  const { headline, figure, sentence } = largeFigure();
   const spoken = announcer();
   const whole = heat(out, width, "", pick);
   const product = heat(out, width, "", pick);
