@@ -114,11 +114,15 @@ def test_without_a_service_worker_a_cell_reaches_no_other_host_in_firefox(classr
     assert asked == []
 
 
+def open_editor(page, number):
+    page.wait_for("() => document.querySelector('.in-page-edit')", 30)
+    page.evaluate(PRESS, number, "Edit and run")
+    page.wait_for("() => document.activeElement.matches('.cm-content')", 60)
+
+
 def run_in_first_cell(page, code):
     """Write into the editor of a page's first cell, run it, and give what it prints."""
-    page.wait_for("() => document.querySelector('.in-page-edit')", 30)
-    page.evaluate(PRESS, 0, "Edit and run")
-    page.wait_for("() => document.activeElement.matches('.cm-content')", 60)
+    open_editor(page, 0)
     page.type("a", held=KEYS["Control"])
     page.evaluate("(text) => document.execCommand('insertText', false, text)", code)
     page.type(KEYS["Enter"], held=KEYS["Control"])
@@ -159,9 +163,7 @@ def in_page(firefox, site):
         firefox.resize(1280, 900)
         firefox.faults.clear()
         firefox.goto(f"{site}/{name.replace('ipynb', 'html')}")
-        firefox.wait_for("() => document.querySelector('.in-page-edit')", 30)
-        firefox.evaluate(PRESS, number, "Edit and run")
-        firefox.wait_for("() => document.activeElement.matches('.cm-content')", 60)
+        open_editor(firefox, number)
 
     yield edit
     for end in ends:
