@@ -469,7 +469,11 @@ def _stays_small(trial: Trial, *, back: bool = False) -> None:
             raise Found(LARGE_KEPT, f"{when} the layer holds {count:,} bytes for {size:,} weights "
                                     f"of four bits, {more / size:.1f} to a weight more than codes, "
                                     "scales, A and B need.")
-    if not back and (saved := bytes_of(LARGE, False)[0] - found[0]) < size / BLOCK:
+    if back:
+        return
+    plain, double = (min(bytes_of(LARGE, with_double)[0] for _ in range(2))  # other threads of the
+                     for with_double in (False, True))  # process allocate, too, now and then
+    if (saved := plain - double) < size / BLOCK:
         raise Found(NOT_DOUBLE, f"With double_quant = True a layer of {size // BLOCK} blocks holds "
                                 f"{saved} bytes less than without.")  # one of four should be left
 

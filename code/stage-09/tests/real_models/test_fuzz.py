@@ -187,7 +187,9 @@ def test_spoilt_progress_is_read_or_kept_aside(tmp_path, monkeypatch, capsys):
         progress.remember(SimpleNamespace(passed=True, step=None, exercise=6))
         after = progress.progress().done
         assert "6" in after and shown.items() <= after.items(), seed
-        aside = [path for path in tmp_path.iterdir() if path != file]
+        lock = file.with_name(f".{file.name}.lock")  # stays, and is empty
+        aside = [path for path in tmp_path.iterdir() if path not in (file, lock)]
+        assert not lock.exists() or lock.read_bytes() == b"", seed
         assert not aside or [path.read_bytes() for path in aside] == [before], seed
         capsys.readouterr()
 
