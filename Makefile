@@ -167,7 +167,7 @@ bench-checkpoints: env oracle  ## time and memory of checkpoints up to a billion
 
 bench-browser: book  ## time the book itself: pages, sliders, Python in the browser, make book
 	@$(BIN)/python benchmarks/browser.py --record
-	@$(BIN)/python benchmarks/cells.py
+	@$(BIN)/python benchmarks/cells.py --record
 	@$(BIN)/python benchmarks/commands.py --record
 	@$(BIN)/python tools/notebooks.py book/how-fast-it-is.ipynb
 

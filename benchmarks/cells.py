@@ -1,6 +1,7 @@
 """Time Python in the page, beside JupyterLite with the same notebook. A server on this machine.
 
-    python benchmarks/cells.py    print the table (three minutes on a quiet machine)
+    python benchmarks/cells.py             print the table (two minutes on a quiet machine)
+    python benchmarks/cells.py --record    print it, and keep it for the page on speed
 
 Cold is a browser that has never seen the book, warm the same browser with the page opened again.
 In the page the clock runs from the click on "Edit and run" until the first cell has run, then
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / folder) for folder in
                 ("tests", "tools", "code/stage-09", "code/stage-09/tests")]
 import lite_tools  # noqa: E402
+import sides  # noqa: E402
 from chromium import launched  # noqa: E402
 from conftest import HTML  # noqa: E402
 from in_page import build as in_page  # noqa: E402
@@ -96,14 +98,16 @@ def measure():
                         took[kind][side].append(first)
                         took["check"][side].append(check)
                         page.close()
-        editor = loads(browser.new_page(), address)
-    return {"bytes": growth(), "editor": editor,
+        editor, version = loads(browser.new_page(), address), browser.version
+    return {"versions": {"Chromium": version}, "goals": GOALS, "bytes": growth(), "editor": editor,
             "seconds": {kind: {side: round(median(times), 2) for side, times in both.items()}
                         for kind, both in took.items()}}
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--record", action="store_true", help="keep it for the page on speed")
+    arguments = parser.parse_args()
     if not (HTML / "lite" / "index.html").exists():
         sys.exit("The built book has no Python in the browser: run make book with a network")
     result = measure()
@@ -112,6 +116,8 @@ def main():
               f"{both['theirs']:.1f} s in JupyterLite: ratio {both['ours'] / both['theirs']:.2f}")
     print(f"a page that nobody runs grows by {result['bytes']:,} bytes (goal {GOALS['bytes']:,}); "
           f"the editor is {result['editor']:,}")
+    if arguments.record:
+        sides.record("cells", **result)
 
 
 if __name__ == "__main__":

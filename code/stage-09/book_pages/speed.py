@@ -186,7 +186,8 @@ def draw_thin(growth: dict[str, Any]) -> None:
     right.legend(lines, [line.get_label() for line in lines], fontsize=8, loc="upper center")
 
 
-def page_rows(browser: dict[str, Any], commands: dict[str, Any]) -> list[list[str]]:
+def page_rows(browser: dict[str, Any], cells: dict[str, Any],
+              commands: dict[str, Any]) -> list[list[str]]:
     """The book itself: what it measures, the longest or median case, the goal."""
     goals, pages_ = browser["goals"], browser["pages"].values()
     moves = [page["moves"] for page in pages_ if "moves" in page]
@@ -196,12 +197,18 @@ def page_rows(browser: dict[str, Any], commands: dict[str, Any]) -> list[list[st
              1e3 * max(row["longest"] for row in moves), 1e3 * goals["move"]),
             ("widgets alive, slowest page, s",
              max(page["alive"] for page in pages_ if "alive" in page), goals["alive"])]
-    rows += [(f"first cell in the browser, {kind}, s",
+    rows += [(f"{what}, s", cells["seconds"][kind]["ours"], cells["goals"][kind])
+             for kind, what in (("cold", "first cell in its page, cold"),
+                                ("warm", "first cell in its page, warm"),
+                                ("check", "first check in its page, after that"))]
+    rows += [("what Python in the page adds to a page that nobody runs, kB",
+              cells["bytes"] / 1e3, cells["goals"]["bytes"] / 1e3)]
+    rows += [(f"first cell in the whole notebook, {kind}, s",
               median(run["seconds"] for run in browser[kind]), goals[kind])
              for kind in ("cold", "warm")]
     if "notebooks" in browser:
         name, seconds = max(browser["notebooks"].items(), key=lambda item: item[1])
-        rows.append((f"longest notebook in the browser ({Path(name).stem}), s", seconds,
+        rows.append((f"longest whole notebook ({Path(name).stem}), s", seconds,
                      goals["notebook"]))
     rows += [(f"{what}, s", seconds, commands["goals"][what])
              for what, seconds in commands["seconds"].items()]
