@@ -20,7 +20,7 @@ LENGTHS = ("truncation", "padding")
 LARGEST_PART = 2_000_000  # bytes of one of these; a table of characters takes 0.3 million
 DEEPEST = 100  # brackets in brackets
 MOST_STEPS = 100  # ALBERT's file has a dozen
-MOST_GROWTH = 100_000  # of a text's bytes, if each step met its worst letter; ALBERT's says 2,000
+MOST_GROWTH = 5_000  # of a text's bytes, if each step met its worst letter; ALBERT's says 2,000
 MOST_PADDING = 100_000  # tokens
 #: By part, how many bytes a step makes of one, at most. What a file adds to that: see `_growth`.
 GROWTH = {
