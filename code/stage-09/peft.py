@@ -26,7 +26,7 @@ import numpy as np
 from validation import (check_count, check_dtype, check_integer, check_not_wider, check_positive,
                         check_rank, check_shape, check_weights)
 
-INIT_STD = 0.01  # small: a fresh method barely changes the pretrained model
+INIT_STD = 0.01  # small: a fresh LoRA or adapter barely changes the pretrained model
 Rng = np.random.Generator | None  # None: fresh entropy
 
 
