@@ -279,6 +279,11 @@ def test_a_notebook_that_calls_itself_trusted_runs_nothing_and_reaches_no_other_
         page.wait_for_timeout(1000)
         assert [url for url in asked if url.startswith(elsewhere)] == []
         assert page.evaluate("localStorage.getItem('ran')") is None, "a stored script ran"
+        for plugin in ("@jupyterlab/markdownviewer-extension:plugin",  # one that is there
+                       "@jupyterlab/mermaid-extension:core",  # puts a text's HTML into the page
+                       "@jupyterlab/vega5-extension:factory"):
+            assert (page.evaluate("(name) => jupyterapp.hasPlugin(name)", plugin)
+                    == ("markdown" in plugin)), plugin
 
 
 BUTTON = """async () => {

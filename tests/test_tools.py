@@ -49,6 +49,10 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
     write_whole(link, b"new")
     assert link.is_symlink() and path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o640
+    path.chmod(0o440)  # locked on purpose; replacing it would need no leave
+    with pytest.raises(PermissionError, match="read-only"):
+        write_whole(path, "newer")
+    assert path.read_text() == "new"
 
 
 def test_the_zip_holds_nothing_that_a_link_leads_to(tmp_path):

@@ -24,6 +24,7 @@ if not os.path.exists("/content/course"):
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", {branch!r},
                     "--", {url!r}, "/content/course"], check=True)
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet",
+                    "--constraint", "/content/course/constraints.txt",
                     "anywidget", "safetensors", "tokenizers", "tqdm"], check=True)
 os.chdir({"/content/course/" + folder!r})"""
     return {"cell_type": "code", "execution_count": None, "id": "fetch-the-course",

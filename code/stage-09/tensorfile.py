@@ -18,6 +18,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -566,9 +567,12 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
     Raises
     ------
     OSError
-        The content could not be written; the file is as it was.
+        The content could not be written, or the file's owner has made it read-only; the file is as
+        it was.
     """
     path = Path(path).resolve()  # a link goes on leading where it led
+    if path.exists() and not path.stat().st_mode & stat.S_IWUSR:  # replacing would not ask
+        raise PermissionError(errno.EACCES, "is read-only, so it was left as it was", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as [new]:
         new.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
