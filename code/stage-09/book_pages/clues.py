@@ -208,7 +208,7 @@ FAULTS = {
     "rate": Fault(
         "The learning rate of full fine-tuning",
         "A loss that falls slowly, or not at all, makes one think of the rate.",
-        "Start at three to ten times the rate of full fine-tuning, and sweep for each method.",
+        "Start at ten times the rate of full fine-tuning, and sweep by factors of three around it.",
         ((_is("LoRA", "adapters"), GRADIENT, SMALL_STEPS),),
         "5. The learning rate of full fine-tuning used for LoRA"),
     "residual": Fault(

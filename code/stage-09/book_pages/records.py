@@ -60,7 +60,8 @@ def rates(methods: Iterable[str]) -> HTML:
                      for rate in columns]
             rows.append([f"{_label(method, found[best]['size'])}: {target.capitalize()}", *cells])
     return pages.table(["peak learning rate", *(f"{rate:g}" for rate in columns)], rows,
-                       caption="Validation loss of the small Llama at the best step, one run each")
+                       caption="Validation loss of the small Llama at the best step, one run each; "
+                               "the rate rises to its peak in a warm-up and then falls")
 
 
 #: A race's record, by its name, with the keys of what is learned and of what is forgotten.

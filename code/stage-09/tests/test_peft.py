@@ -183,6 +183,18 @@ def test_lora_equals_the_dense_update_and_merging_changes_nothing(lead):
     np.testing.assert_array_equal(layer.bias, kept[1])
 
 
+@pytest.mark.parametrize("residual", [True, False])
+def test_an_adapter_learns_from_a_zero_w_up_and_never_from_a_zero_w_down(residual):
+    for zero, moves in (("W_up", True), ("W_down", False)):
+        rng = np.random.default_rng(0)
+        adapter = peft.Adapter(6, 4, residual=residual, dtype=F64, rng=rng)
+        randomize(adapter, rng)
+        getattr(adapter, zero)[...] = 0
+        adapter.forward(normal(rng, 20, 6))
+        adapter.backward(normal(rng, 20, 6))
+        assert any(grad.any() for grad in adapter.gradients().values()) == moves, zero
+
+
 def test_adapter_follows_its_formula_and_starts_near_the_identity():
     rng = np.random.default_rng(2)
     x = normal(rng, 4, 8)

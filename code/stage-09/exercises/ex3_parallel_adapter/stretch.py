@@ -65,10 +65,10 @@ def closing(opened: bool = False) -> Markdown:
         "errors apart, and the large one has the smaller rate. It had done the work of a larger "
         "learning rate.\n\nDoes the place still count when each has been trained to its best? "
         "[Section 9.7](../07-fine-tuning-a-real-model.ipynb) gives both the same bottleneck, the "
-        f"parallel one at scale 4, and takes the best of {small_llama.STEPS} steps, measured on "
-        f"test names: {told(longer[0])} beside and {told(longer[1])} behind, "
-        f"{longer[0]['seeds']} seeds, {undecided(*longer):.1f} standard errors apart. So there "
-        "Turkish does not decide it.",
+        f"parallel one at scale 4, and {small_llama.STEPS} steps, of which the one with the lowest "
+        f"validation loss counts. Its loss on test names: {told(longer[0])} beside and "
+        f"{told(longer[1])} behind, {longer[0]['seeds']} seeds, "
+        f"{undecided(*longer):.1f} standard errors apart. So there Turkish does not decide it.",
         "Which place is better in other models: the difference here is a few hundredths of a nat, "
         "and the two also start differently (W_up is zero beside, small and random behind). Nor "
         "that the rates are the best there are; they are a factor of three apart. But whoever "

@@ -12,7 +12,7 @@ import pytest
 
 from book_pages.playground import FILES, Run, loaded
 from book_pages.widgets import explorer
-from experiments import small_llama
+from experiments import claims, small_llama
 from llama import Llama
 from names import batches, load_names
 from real_models import hub
@@ -147,3 +147,22 @@ def test_an_experiment_of_the_page_comes_out_as_it_says(title):
         steps(run, 100)
         losses.append(run.look()["held_out"][key])
     assert losses[lower] < losses[1 - lower] - CLEAR, losses
+
+
+def test_the_last_experiment_takes_the_rates_of_the_recorded_sweeps():
+    for run in experiments()["One vector"]:
+        assert run["rate"] == claims.recorded().own(run["method"], run["size"], run["target"])["lr"]
+
+
+def test_full_fine_tuning_is_best_here_at_the_rate_that_the_page_names():
+    _, lora = experiments()["Make it forget"]
+    ends = {}
+    for rate in (1e-3, 3e-3, 1e-2):
+        run = Run(**experiments()["Make it forget"][0] | {"rate": rate})
+        steps(run, 200)
+        ends[rate] = run.look()["held_out"]
+    assert min(ends, key=lambda rate: ends[rate]["target"]) == 3e-3
+    assert ends[1e-3]["target"] < ends[1e-2]["target"] - CLEAR
+    run = Run(**lora)
+    steps(run, 200)
+    assert ends[1e-3]["base"] < run.look()["held_out"]["base"]
