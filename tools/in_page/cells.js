@@ -188,11 +188,13 @@ class Cell {
     this.backButton.hidden = runs || !(open || this.outputs?.box.childElementCount);
     this.forgetButton.hidden = runs || !open || this.page.kept(this) === undefined;
     for (const one of this.checkButtons) one.hidden = !open || runs;
-    if (before?.hidden && this.tools.contains(before)) this.pressed = before;
-    const back = runs ? this.stopButton : this.pressed;
-    if (!this.pressed || back.hidden) return;
-    if ([before, document.body, this.stopButton].includes(document.activeElement)) back.focus({ preventScroll: true });
-    if (!runs) this.pressed = null;
+    if (runs && before?.hidden && this.tools.contains(before)) {
+      this.pressed = before;
+      this.stopButton.focus({ preventScroll: true });
+    } else if (!runs) {
+      if ([document.body, this.stopButton].includes(before)) this.pressed?.focus({ preventScroll: true });
+      this.pressed = null;
+    }
   }
 }
 

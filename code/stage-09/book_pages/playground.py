@@ -135,7 +135,7 @@ class Run:
                 "singular": np.linalg.svd(change, compute_uv=False)[:SINGULAR].tolist()}
 
     def attention(self) -> dict[str, Any]:
-        """Where a held-out name's letters look, a prefix and a soft prompt being there to look at."""
+        """Where a held-out name's letters look: at virtual tokens, and at each other."""
         name = load_names(self.settings["target"], "validation")[0]
         self.model.forward(make_batch([name])[0])
         maps = [layer.self_attn.cache[-1] for layer in self.model.layers]  # (1, K, G, T, S) each
