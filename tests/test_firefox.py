@@ -192,3 +192,23 @@ def test_a_cell_is_written_and_run_with_the_keyboard_in_firefox(firefox, in_page
     assert firefox.evaluate(OUTPUT, 0) == "42\n48\n"
     firefox.type(KEYS["Escape"] + KEYS["Tab"])
     assert firefox.evaluate("() => document.activeElement.tagName") == "BUTTON"
+
+
+def test_an_exercise_is_checked_beside_its_editor_in_firefox(firefox, in_page):
+    in_page(EXERCISE, 1)
+    firefox.evaluate(PRESS, 1, "Check step 1")
+    firefox.wait_for("""() => /Done .* Not yet/.test(document.querySelectorAll("div.cell")[1]
+        .querySelector("[role=status]").textContent)""", 180)
+    assert "not yet" in firefox.evaluate(OUTPUT, 1)
+
+
+def test_the_model_trains_in_the_page_in_firefox(firefox, in_page, site):
+    firefox.faults.clear()
+    firefox.goto(f"{site}/book/playground.html")
+    firefox.wait_for("() => document.querySelector('#playground .peft-widget')", 30)
+    firefox.evaluate("""() => [...document.querySelectorAll("#playground button")]
+        .find(({ textContent }) => textContent === "One step").click()""")
+    firefox.wait_for("""() => document.querySelector("#playground [role=status]")
+        .textContent.startsWith("Step 1 of")""", 300)
+    firefox.wait_for("() => document.querySelector('#playground table.pw-map td')", 60)
+    assert [fault for fault in firefox.faults if "default-src" not in fault] == []

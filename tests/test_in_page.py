@@ -22,6 +22,9 @@ from in_page import build as in_page
 from lite import build as lite
 from test_accessibility import violations
 
+from exercises import exercise_tools
+from exercises.mistakes import listed, source_of
+
 NAMES = [path.relative_to(ROOT).as_posix() for path in notebooks.book_notebooks()]
 #: What takes minutes each in a browser; all of it in every `make test` would be half an hour. The
 #: scheduled workflow asks them, too: `make site LONG=1`. All others run their cells each time.
@@ -388,6 +391,85 @@ def test_an_exercise_is_checked_on_its_page(served_page, site):
     assert "passed" in check.output.text_content()
     page.goto(f"{site}/book/exercises/index.html")
     assert page.locator("[data-exercise]:checked").count() == 1, "the pass is not ticked"
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_an_exercise_is_checked_beside_its_editor_and_ticked_in_the_contents(served_page, width):
+    page = served_page(EXERCISE, viewport={"width": width, "height": 740})
+    task, step, everything = Cell(page, 1), Cell(page, 3), Cell(page, 6)
+    assert page.locator("div.cell .cell_output table").count() == 0, "reports of nothing done"
+    assert page.locator(".exercise-done").count() == 0
+    step.press("Check step 2")  # with no editor opened
+    step.says("Done", "Not yet")
+    assert step.text.content.count() == 0
+
+    task.press("Edit and run")
+    wrong = source_of("ex2_lora_dropout").replace("(self.scaling * Ax)", "Ax")
+    task.text.fill(wrong)
+    task.box.get_by_role("button", name="Check step 2").focus()
+    page.keyboard.press("Enter")
+    task.says("Done")
+    assert "This looks like" in task.output.inner_text() and "Hint" not in task.output.inner_text()
+    assert page.evaluate("document.activeElement.textContent") == "Check step 2", "focus is lost"
+    task.text.fill(f"{wrong}\n")
+    task.press("Check step 2")
+    task.output.get_by_text("failed 2 times").wait_for()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_timeout(500)  # colours of the theme change slowly
+        assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    task.text.fill(source_of("ex2_lora_dropout"))
+    task.press("Check all steps")
+    task.says("Done", "All 23 tests passed")
+    done = page.locator(".bd-links a:has(.exercise-done)")
+    assert done.count() == 1 and "LoRA dropout" in done.text_content()
+    page.goto(page.url.replace("ex2-lora-dropout", "index"))
+    assert page.locator("[data-exercise]:checked").count() == done.count() == 1
+    page.get_by_role("button", name="Clear").click()
+    assert done.count() == 0
+    page.go_back()
+    page.wait_for_load_state()
+    assert done.count() == 0, "a page that the browser has kept shows what was"
+    assert everything.box.get_by_role("button", name="Check all steps").is_visible()
+
+
+def every_tenth_mistake():
+    rooms = exercise_tools.ROOMS
+    every = [(room, mistake) for room in rooms
+             for _, mistake in listed(exercise_tools.module(room, "mistakes").MISTAKES)][::10]
+    return [(room, [mistake for where, mistake in every if where == room]) for room in rooms]
+
+
+@pytest.mark.parametrize(("room", "mistakes"), every_tenth_mistake())
+def test_every_tenth_mistake_gets_its_diagnosis_in_its_page(served_page, room, mistakes):
+    name = f"book/exercises/{room.replace('_', '-')}"
+    cells, shown = code_cells(f"{name}.ipynb")
+    sources = ["".join(cell["source"]) for cell in cells]
+    [place] = [at for at, source in enumerate(sources) if "NotImplementedError" in source]
+    last = next(at for at, source in enumerate(sources) if source.startswith("report ="))
+    page = served_page(name)
+    task, check = Cell(page, place), Cell(page, last)
+    for cell in (task, check):
+        cell.press("Edit and run")
+    asked = sources[last].removesuffix("report")
+    told = {}
+    for mistake in mistakes:
+        task.text.fill(source_of(room, mistake))
+        said = check.run(f"# {mistake.name}\n{asked}print(report.diagnosis.mistake, "
+                         "report.diagnosis.seen)")
+        diagnosis, _, seen = said.partition(" ")
+        told[mistake.name] = (diagnosis, seen.startswith(mistake.seen))
+    assert told == {mistake.name: (mistake.diagnosis, True) for mistake in mistakes}
+
+
+def test_python_that_is_ended_from_inside_is_told_and_begins_anew(served_page):
+    page = served_page(EXERCISE)
+    cell = Cell(page, 0)
+    cell.press("Edit and run")
+    cell.run("import os\nos._exit(1)", says="broken down")
+    assert cell.run("print(6 * 7)") == "42\n"
 
 
 def test_it_works_from_a_plain_address_in_a_classroom(served_page, site, chromium):

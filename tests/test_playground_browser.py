@@ -1,6 +1,7 @@
 """The playground as a reader uses it: the real model trains in the page, as it does outside."""
 
 import json
+import re
 
 import pytest
 from book_pages.playground import Run
@@ -74,6 +75,27 @@ def test_the_model_trains_in_the_page_as_it_does_outside(page, tmp_path):
     (tmp_path / "no.zip").write_text("no adapter")
     page.locator("#playground input[type=file]").set_input_files(tmp_path / "no.zip")
     expect(status).to_contain_text("adapter_config.json")
+
+
+def test_a_prefix_takes_attention_beside_the_recorded_full_fine_tuning(page):
+    page.get_by_role("button", name="Set up: prefix, length 10").click()
+    press(page, "One step")
+    expect(page.get_by_role("button", name="Go on")).to_be_enabled()
+    maps = answers(page, "weights")[-1]
+    table = page.locator("#playground table.pw-map")
+    for layer, head in ((0, 0), (2, 3)):
+        page.get_by_label("Layer").select_option(str(layer))
+        page.get_by_label("Head").select_option(str(head))
+        shown = [[int(text) for text in row.locator("td .pw-unseen").all_text_contents()]
+                 for row in table.locator("tbody tr").all()]
+        assert shown == [pytest.approx([100 * weight for weight in row], abs=0.51)
+                         for row in maps[layer][head]]
+    taken = 100 * sum(maps[2][3][-1][:10])
+    said = page.get_by_text("virtual tokens take").last.inner_text()
+    assert float(re.search(r"take (\d+)", said)[1]) == pytest.approx(taken, abs=1)
+    assert page.locator("#playground .pw-curve path.pw-recorded").count() == 1
+    assert "Full fine-tuning, recorded" in page.locator(".pw-curve").get_attribute("aria-label")
+    assert page.locator(".question.predict").count() == 6
 
 
 def test_a_run_pauses_forks_and_takes_another_rate(page):

@@ -1,4 +1,4 @@
-/* Which exercises are done, on the page of the exercises: remembered by this browser, sent nowhere.
+/* Which exercises are done, on the page of the exercises and in the contents: remembered by this browser, sent nowhere.
    What is exported and imported is the file that checks.remember() writes: {"2": "2026-11-24"}. */
 
 (() => {
@@ -54,6 +54,7 @@
   function write(done, key = KEY) {
     try {
       localStorage.setItem(key, JSON.stringify(done));
+      window.dispatchEvent(new Event(key)); // "storage" is told to other tabs alone
       return true;
     } catch {
       return false; // a browser that keeps nothing: the boxes work until the page is left
@@ -166,6 +167,11 @@
       done = read();
       show();
     });
+    window.addEventListener("pageshow", ({ persisted }) => { // back to a page that the browser has kept
+      if (!persisted) return;
+      done = reread();
+      show();
+    });
     fromNotebooks().then((noted) => {
       const taken = read(TAKEN);
       const count = take(noted, taken);
@@ -173,8 +179,25 @@
     });
   }
 
+  /** Say at the links to the exercises, in the contents beside the page, which are done. */
+  function mark() {
+    const done = read();
+    for (const link of document.querySelectorAll(".bd-links a[href]")) {
+      const number = link.pathname.match(/\/exercises\/ex(\d+)-[^/]*$/)?.[1];
+      if (!number) continue;
+      let sign = link.querySelector(".exercise-done");
+      if (sign && !(number in done)) sign.remove();
+      if (sign || !(number in done)) continue;
+      sign = link.appendChild(document.createElement("span"));
+      sign.className = "exercise-done";
+      sign.textContent = " ✓ done";
+    }
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
     const place = document.getElementById("exercise-progress");
     if (place) start(place);
+    mark();
+    for (const told of ["storage", "pageshow", KEY]) window.addEventListener(told, mark);
   });
 })();

@@ -31,6 +31,8 @@ SCRIPTS = ("start.js", "cells.js", "editor.js", "completion.js", "text-box.js", 
 CODEMIRROR = "../../vendor/editor/codemirror.js"
 #: The part of the exercises' page that says what an entry of the progress is.
 DAYS = re.compile(r"// From here [^\n]*\n(.*\bfunction days\(.*)// To here", re.DOTALL)
+#: What a cell says that checks an exercise, and which of its steps; without one it is all of them.
+CHECK, STEP = re.compile(r"\bchecks\.check_\w+\("), re.compile(r"\bstep=(\d+)\)")
 PLAYGROUND = "book/playground"  # the page on which book_pages/playground.py trains
 #: Folders of the course's code whose names a reader does not call.
 BESIDE = {"book_pages", "data", "exercises", "experiments", "huggingface", "tests"}
@@ -91,6 +93,9 @@ def cells_of(path):
             known = {"source": "".join(cell["source"])}
             if "raises-exception" in cell["metadata"].get("tags", []):
                 known["raises"] = True
+            if CHECK.search(known["source"]):
+                step = STEP.search(known["source"])
+                known["check"] = f"Check step {step[1]}" if step else "Check all steps"
             texts = ["".join(output.get("data", {}).get("text/markdown", ""))
                      for output in cell["outputs"]]
             if any(texts):  # so that the page knows its own rendering of it, and keeps that
@@ -111,8 +116,10 @@ def with_start(text, name, cells, place):
         raise RuntimeError(f"{name} has {len(cells)} code cells and its page {shown}: does MyST-NB "
                            "mark them otherwise now?")
     up = "../" * name.count("/")
+    checks = {number: cell["check"] for number, cell in enumerate(cells) if "check" in cell}
+    named = f" data-checks='{json.dumps(checks)}'" * bool(checks)
     tags = (f'<link rel="stylesheet" href="{up}{place}/in-page.css" />\n'
-            f'<script src="{up}{place}/start.js" data-notebook="{name}" defer></script>\n')
+            f'<script src="{up}{place}/start.js" data-notebook="{name}"{named} defer></script>\n')
     return with_policy(TAGS.sub("", text).replace("</head>", f"{tags}</head>", 1))
 
 

@@ -22,6 +22,7 @@ class Cell {
     this.printed = element.querySelector(":scope > .cell_output");
     this.tools = element.querySelector(":scope > .in-page-tools");
     this.ran = null;  // the text with which this cell has run in the Python that is there
+    this.checks = [];  // cells that check what is written in this one
   }
 
   get isOpen() {
@@ -39,9 +40,13 @@ class Cell {
       { className: "in-page-tools" }));
     const editButton = this.tools.querySelector(".in-page-edit");
     this.runButton = button(this.tools, "Run", () => this.page.run(this));
+    this.checkButtons = this.checks.map((one) => button(this.tools, one.known.check, () => this.page.run(one, this)));
     this.stopButton = button(this.tools, "Stop", () => this.page.stop());
     this.backButton = button(this.tools, "Back to the printed result", () => this.back());
     this.forgetButton = button(this.tools, "Forget my edit", () => this.forget());
+    this.bar = this.tools.appendChild(document.createElement("progress"));
+    this.bar.setAttribute("aria-label", "Loading Python");
+    this.bar.hidden = true;
     this.status = this.tools.appendChild(document.createElement("span"));
     this.status.className = "in-page-status";
     this.status.setAttribute("role", "status");
@@ -81,36 +86,42 @@ class Cell {
     this.page.warmUp(this);
   }
 
+  /** What a click on "Check step 2" does, below the check itself. */
+  check() {
+    this.makeTools();
+    return this.page.run(this);
+  }
+
   changed() {
     this.page.keep(this, this.editor.text);
     if (this.ran !== null && this.ran !== this.text) this.say("Changed since it ran.");
     this.show();
   }
 
-  /** Run in the page's Python; resolves with whether the cells below may run. */
-  async execute() {
+  /** Run in the page's Python, the outputs below the cell `at`; resolves with whether what is below may run. */
+  async execute(at = this) {
     const { text } = this, outputs = new Outputs(this.printed, this.known);
-    this.element.classList.add("in-page-running");
+    at.element.classList.add("in-page-running");
     try {
-      this.outputs?.box.remove();
-      this.outputs = outputs;
-      this.element.append(outputs.box);
+      at.outputs?.box.remove();
+      at.outputs = outputs;
+      at.element.append(outputs.box);
       const failure = await this.page.python.run(text, outputs);
-      if (failure) outputs.fail(failure, this.isOpen && ((line) => this.editor.goTo(line)));
+      if (failure) outputs.fail(failure, at === this && this.isOpen && ((line) => this.editor.goTo(line)));
       this.ran = failure && !this.known.raises ? null : text;
       return this.ran !== null;
     } finally {
-      this.element.classList.remove("in-page-running");
+      at.element.classList.remove("in-page-running");
       outputs.finish();
       const made = outputs.box.childElementCount > 0;
-      if (made) this.makeTools();
-      if (this.printed) this.printed.hidden = !outputs.keepsPrinted && (made || this.isOpen);
-      if (this.status) this.show();
+      if (made) at.makeTools();
+      if (this.printed && at === this) this.printed.hidden = !outputs.keepsPrinted && (made || this.isOpen);
+      if (at.status) at.show();
     }
   }
 
-  /** Before code of a file runs for the first time: whose it is. `strange` are such cells, with their files. */
-  ask(strange) {
+  /** Before code of a file runs for the first time: whose. `strange` are such cells, with files; `run` goes on. */
+  ask(strange, run) {
     this.question?.remove();
     const box = this.question = document.createElement("div"), said = box.appendChild(document.createElement("p"));
     const numbers = strange.map(({ cell }) => cell.number), files = [...new Set(strange.map(({ file }) => file))];
@@ -127,7 +138,7 @@ class Cell {
     };
     button(box, "I have read it: run", () => answer(() => {
       this.page.trust(strange);
-      this.page.run(this);
+      run();
     }));
     button(box, "Do not run", () => answer(() => this.say("Not run.")));
     box.addEventListener("keydown", ({ key }) => {
@@ -168,14 +179,22 @@ class Cell {
     if (this.status && this.status.textContent !== text) this.status.textContent = text;
   }
 
-  /** Which buttons make sense now. */
+  /** Which buttons make sense now. The keyboard does not get lost with one that goes. */
   show() {
-    const open = this.isOpen, runs = this.page.target === this;
+    const open = this.isOpen, runs = this.page.target === this, before = document.activeElement;
     if (this.editButton) this.editButton.hidden = open;
     this.runButton.hidden = !open || runs;
     this.stopButton.hidden = !runs;
     this.backButton.hidden = runs || !(open || this.outputs?.box.childElementCount);
     this.forgetButton.hidden = runs || !open || this.page.kept(this) === undefined;
+    for (const one of this.checkButtons) one.hidden = !open || runs;
+    if (runs && before?.hidden && this.tools.contains(before)) {
+      this.pressed = before;
+      this.stopButton.focus({ preventScroll: true });
+    } else if (!runs) {
+      if ([document.body, this.stopButton].includes(before)) this.pressed?.focus({ preventScroll: true });
+      this.pressed = null;
+    }
   }
 }
 
@@ -195,6 +214,11 @@ class Page {
       cell.name = `${count}\n${cell.known.source}`;
       return cell;
     });
+    let work;  // where the reader writes; the checks from there to the next such cell look at it
+    for (const cell of this.cells) {
+      if (cell.known.source.includes("NotImplementedError")) work = cell;
+      else if (cell.known.check) work?.checks.push(cell);
+    }
     for (const cell of this.cells) if (cell.code && this.kept(cell) !== undefined) cell.open();
   }
 
@@ -252,57 +276,67 @@ class Page {
     } catch { /* a browser that keeps nothing, or none that came in a file */ }
   }
 
+  /** Start Python, and show at this cell how far it is. */
+  async start(cell) {
+    this.python.onLoading = (text) => cell.say(`${text} …`);
+    cell.bar.hidden = false;
+    try {
+      await this.python.start();
+    } finally {
+      cell.bar.hidden = true;
+    }
+  }
+
   /** Python starts; the cell that asked for it says how far it is. */
   async warmUp(cell) {
     if (this.target || this.python.ready) return;
-    this.python.onLoading = (text) => cell.say(`${text} …`);
     cell.say("Loading Python …");
     try {
-      await this.python.start();
+      await this.start(cell);
       if (!this.target) cell.say("Python is ready.");
     } catch (error) {
       if (!this.target) cell.say(`Python could not start: ${error.message}`);
     }
   }
 
-  /** Run a cell, before it those above it that have not run as they stand. */
-  async run(cell) {
+  /** Run a cell, before it those above it that have not run as they stand; what comes of it is told below `at`. */
+  async run(cell, at = cell) {
     if (this.target) {
-      cell.say(`Cell ${this.target.number} is running: stop it first, or wait.`);
+      at.say(`Cell ${this.target.number} is running: stop it first, or wait.`);
       return;
     }
     const strange = this.strange(cell);
     if (strange.length) {
-      cell.ask(strange);
+      at.ask(strange, () => this.run(cell, at));
       return;
     }
-    this.target = cell;
-    cell.show();
-    this.python.onLoading = (text) => cell.say(`${text} …`);
+    this.target = at;
+    at.show();
     let ended = "";
     try {
-      await this.python.start();
+      await this.start(at);
       const above = this.cells.slice(0, this.cells.indexOf(cell)).filter((one) => one.ran !== one.text);
       for (const [index, one] of above.entries()) {
-        cell.say(`Running the cells above: ${index + 1} of ${above.length} …`);
+        at.say(`Running the cells above: ${index + 1} of ${above.length} …`);
         if (!await one.execute()) {
           ended = `Not run, because cell ${one.number} above fails.`;
           return;
         }
       }
-      cell.say("Running …");
+      at.say("Running …");
       const began = performance.now();
-      const fine = await cell.execute();
+      const fine = await cell.execute(at);
       const seconds = ((performance.now() - began) / 1000).toFixed(1);
-      ended = fine ? `Done in ${seconds} s.` : "It ended with an error.";
+      const verdict = cell.known.check && at.outputs.box.querySelector("strong")?.textContent;
+      ended = fine ? `Done in ${seconds} s. ${verdict || ""}`.trim() : "It ended with an error.";
     } catch (error) {
       this.forgetRuns();
       ended = error === STOPPED ? "Stopped. The next run starts Python anew, and your text is kept."
         : `Python has broken down (${error.message}). The next run starts it anew.`;
     } finally {
       this.target = null;
-      cell.say(ended);
-      cell.show();
+      at.say(ended);
+      at.show();
     }
   }
 

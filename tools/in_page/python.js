@@ -71,5 +71,6 @@ function note(passed) {
   try {
     const key = "peft-book-progress", done = JSON.parse(localStorage.getItem(key));
     localStorage.setItem(key, JSON.stringify({ ...days(passed), ...days(done) }));
+    window.dispatchEvent(new Event(key));  // "storage" is told to other tabs alone
   } catch { /* a browser that keeps nothing */ }
 }

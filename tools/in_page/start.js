@@ -1,9 +1,9 @@
-/* "Edit and run" below every code cell of a notebook's page. Nothing else is loaded before the first
-   click, unless this browser keeps an edit of this page, which then stands in its cell again. A page
-   that is made for Python, the playground, names its module instead. */
+/* "Edit and run" below every code cell of a notebook's page, "Check step 2" below what checks an exercise.
+   Nothing else is loaded before the first click, unless this browser keeps an edit of this page, which then
+   stands in its cell again. A page that is made for Python, the playground, names its module instead. */
 
 (() => {
-  const { notebook, module } = document.currentScript.dataset;
+  const { notebook, module, checks = "{}" } = document.currentScript.dataset, names = JSON.parse(checks);
   const onDisk = location.protocol === "file:";
   if (module && !onDisk) import(`./${module}`);
   let cells;
@@ -14,13 +14,17 @@
     if (!code) continue;
     const tools = document.createElement("div");
     tools.className = "in-page-tools";
-    const button = tools.appendChild(document.createElement("button"));
-    button.type = "button";
-    button.className = "btn btn-sm btn-outline-secondary in-page-edit";
-    button.textContent = "Edit and run";
-    // launch.js explains to those who have opened the page as a file what this needs.
-    if (onDisk) button.dataset.needsServer = notebook.replace(/ipynb$/, "html");
-    else button.addEventListener("click", async () => (await load())[index].edit());
+    const button = (text, kind, act) => {
+      const made = tools.appendChild(document.createElement("button"));
+      made.type = "button";
+      made.className = `btn btn-sm btn-outline-secondary ${kind}`;
+      made.textContent = text;
+      // launch.js explains to those who have opened the page as a file what this needs.
+      if (onDisk) made.dataset.needsServer = notebook.replace(/ipynb$/, "html");
+      else made.addEventListener("click", async () => act((await load())[index]));
+    };
+    if (names[index]) button(names[index], "in-page-check", (one) => one.check());
+    button("Edit and run", "in-page-edit", (one) => one.edit());
     code.after(tools);
   }
   try {

@@ -49,6 +49,14 @@ sys.path.remove("/home/pyodide/in-page")`);
   say("ready");
 }
 
+// After os._exit() there is no Python left to answer, and nothing but this says so.
+addEventListener("unhandledrejection", (event) => {
+  const reason = String(event.reason?.message ?? event.reason);
+  if (!/^Program terminated|^Aborted|^memory access|^unreachable/.test(reason)) return;
+  event.preventDefault();
+  say("broken", { reason: reason.slice(0, 2000) });
+});
+
 onmessage = async ({ data }) => {
   try {
     if (data.type === "start") {

@@ -17,7 +17,7 @@ import numpy as np
 from experiments import small_llama
 from experiments.small_llama import METHODS, PLACES, WARMUP, plug_lora, sample
 from llama import Llama
-from names import batches, load_names
+from names import batches, load_names, make_batch
 from peft import LoRALinear
 from real_models import hub
 from tensorfile import write_whole
@@ -133,6 +133,16 @@ class Run:
         change = layer.merge()[0] - layer.weight  # (out, in)
         return {"change": change.round(5).tolist(),
                 "singular": np.linalg.svd(change, compute_uv=False)[:SINGULAR].tolist()}
+
+    def attention(self) -> dict[str, Any]:
+        """Where a held-out name's letters look: at virtual tokens, and at each other."""
+        name = load_names(self.settings["target"], "validation")[0]
+        self.model.forward(make_batch([name])[0])
+        maps = [layer.self_attn.cache[-1] for layer in self.model.layers]  # (1, K, G, T, S) each
+        letters = len(name) + 1  # of T: the boundary comes first, virtual tokens of a prompt before
+        weights = np.stack([p[0].reshape(-1, *p.shape[-2:])[:, -letters:] for p in maps])
+        return {"letters": f".{name}", "virtual": weights.shape[-1] - letters,
+                "weights": weights.round(4).tolist()}  # (layers, heads, letters, S)
 
     def files(self) -> str:
         """The adapter in Hugging Face's layout, zipped, as base64."""

@@ -101,7 +101,7 @@ def _locked(path: Path, name: str, shared: bool = False, wait: bool = True) -> I
     OSError
         Another process has it, and we do not wait.
     """
-    if fcntl is None:  # Windows: nothing is held
+    if not hasattr(fcntl, "flock"):  # Windows, the browser: nothing is held
         yield None
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def claim(path: Path, key: Any) -> Iterator[bool]:
 
     Whoever gets it looks whether it is recorded by now, and adds its row before letting go.
     """
-    if fcntl is None:
+    if not hasattr(fcntl, "flock"):
         yield True
         return
     path.parent.mkdir(parents=True, exist_ok=True)

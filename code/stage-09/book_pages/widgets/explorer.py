@@ -387,9 +387,17 @@ def playground_settings():
     full = small_llama.summarise(small_llama.load_runs("report", method="full"))
     return {"choices": playground.CHOICES, "parameters": full[0]["trainable"],
             "full": {row["target"]: row["best_test"] for row in full},
+            "curves": {row["target"]: _held_out(row["target"]) for row in full},
             "methods": {key: {"label": label, "unit": unit, "color": COLORS[color],
                               "sizes": small_llama.METHODS[key][1]}
                         for key, (label, color, unit) in RUN_METHODS.items()}}
+
+
+def _held_out(target):
+    """[step, loss on held-out names] of recorded full fine-tuning, the mean over its seeds."""
+    curves = [run["curve"] for run in small_llama.load_runs("report", method="full", target=target)]
+    losses = np.mean([curve["validation"] for curve in curves], axis=0)
+    return [[step, loss] for step, loss in zip(curves[0]["steps"], _short(losses))]
 
 
 def _recorded(runs):

@@ -47,6 +47,7 @@ function chart(known) {
       [...looks.flatMap(({ target, base }) => [target, base]), ...train.map(([, loss]) => loss)]);
     const low = Math.min(1.6, ...losses), high = Math.max(3.2, Math.min(5, ...[Math.max(0, ...losses)]));
     const last = Math.max(50, ...runs.map(({ settings }) => settings.steps));
+    const recorded = (runs.length ? known.curves[runs.at(-1).settings.target] : []).filter(([step]) => step <= last);
     const x = (step) => EDGE.left + (step / last) * (right - EDGE.left);
     const y = (loss) => bottom - ((Math.min(loss, high) - low) / (high - low)) * (bottom - EDGE.top);
     const text = (string, at, kind) => h("text", { ...at, class: `pw-text pw-${kind}` }, string);
@@ -57,6 +58,7 @@ function chart(known) {
         text(String(Number(loss.toFixed(2))), { x: EDGE.left - 8, y: y(loss) + 4 }, "end")]),
       ...ticks(0, last).map((step) => text(formatCount(step), { x: x(step), y: bottom + 17 }, "middle")),
       text("training steps", { x: (EDGE.left + right) / 2, y: TALL - 6 }, "middle"),
+      recorded.length && h("path", { d: path(recorded, x, y), class: "pw-line pw-recorded" }),
       ...runs.flatMap((run, index) => {
         const now = index === runs.length - 1, series = (key) => run.looks.map((look) => [look.step, look[key]]);
         const line = (points, kind) => points.length > 1 && colour(h("path", {
@@ -65,7 +67,8 @@ function chart(known) {
         return [now && line(run.train, "train"), now && line(series("base"), "before"), line(series("target"), "validation"),
           end && runs.length > 1 && text(`run ${run.id}`, { x: x(end[0]) + 3, y: y(end[1]) + 4 }, "start")].filter(Boolean);
       }));
-    svg.setAttribute("aria-label", runs.length ? runs.map(said).join(" ") : "No run yet.");
+    svg.setAttribute("aria-label", runs.length ? `${runs.map(said).join(" ")} Full fine-tuning, recorded: `
+      + `${nats(recorded.at(-1)[1])} after ${recorded.at(-1)[0]} steps of 64 names.` : "No run yet.");
   };
   node.runs = [];
   node.draw = oncePerFrame(draw);
@@ -103,6 +106,41 @@ function picture() {
       bar.style.height = `${Math.max(2, 100 * value / (singular[0] || 1))}%`;
       return bar;
     }));
+  };
+  return node;
+}
+
+/** Where a name's letters look, one map of the model: virtual tokens left of the line, the letters right of it. */
+function attention(prefix) {
+  const choose = (name) => h("select", { id: `${prefix}-${name}`, class: "pw-select", "data-name": name, onChange: () => draw() });
+  const layer = choose("layer"), head = choose("head"), table = h("table", { class: "pw-map" }), caption = h("p", { class: "pw-note" });
+  let shown = null;
+  const draw = () => {
+    const { letters, virtual, weights } = shown, rows = weights[layer.value][head.value];
+    const mass = rows.map((row) => row.slice(0, virtual).reduce((sum, weight) => sum + weight, 0));
+    const text = virtual ? `${formatCount(virtual)} virtual tokens take ${Math.round(100 * mass.at(-1))} % of the last letter’s attention.`
+      : "No virtual tokens here: every letter looks at itself and at those before it.";
+    setText(caption, text);
+    const names = [...Array(virtual).fill("•"), ...letters];
+    table.replaceChildren(h("caption", { class: "pw-unseen" }, `Layer ${Number(layer.value) + 1}, head ${Number(head.value) + 1}, in percent. ${text}`),
+      h("thead", {}, h("tr", {}, h("td", {}), ...names.map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", {}, ...rows.map((row, at) => h("tr", {}, h("th", { scope: "row" }, letters[at]), ...row.map((weight, key) => {
+        const cell = h("td", { title: `${Math.round(100 * weight)} %`, class: key === virtual - 1 ? "pw-edge" : "" },
+          h("span", { class: "pw-unseen" }, `${Math.round(100 * weight)}`));
+        cell.style.setProperty("--weight", `${Math.round(100 * weight)}%`);
+        return cell;
+      })))));
+  };
+  const field = (select, label) => h("div", { class: "pw-field" }, h("label", { for: select.id }, label), select);
+  const node = h("div", {}, h("p", { class: "pw-names-title" }, "Where a held-out name’s letters look"),
+    h("div", { class: "pw-group pw-pairs" }, field(layer, "Layer"), field(head, "Head")),
+    h("div", { class: "pw-scroll", tabindex: 0 }, table), caption);
+  node.show = (maps) => {
+    shown = maps;
+    [[layer, maps.weights], [head, maps.weights[0]]].forEach(([select, { length }]) => {
+      if (select.length !== length) select.replaceChildren(...Array.from({ length }, (_, i) => h("option", { value: i }, `${i + 1}`)));
+    });
+    draw();
   };
   return node;
 }
@@ -145,7 +183,7 @@ function build(place, known) {
   const load = press("Load an adapter", async () => file.click());
   const losses = chart(known), facts = h("dl", { class: "pw-facts" }), made = h("ul", { class: "pw-names" });
   const matrix = h("select", { id: `${prefix}-matrix`, class: "pw-select", "data-name": "matrix", onChange: () => look().catch(fail) });
-  const update = picture(), rows = h("tbody", {});
+  const maps = attention(prefix), update = picture(), rows = h("tbody", {});
   const updates = h("div", {}, h("div", { class: "pw-field" }, h("label", { for: matrix.id }, "What LoRA adds to"), matrix), update);
   const key = (kind, text) => h("li", {}, h("svg", { viewBox: "0 0 26 10", width: 26, height: 10, "aria-hidden": "true" },
     h("path", { d: "M0,5L26,5", class: `pw-line pw-${kind}` })), text);
@@ -191,6 +229,7 @@ function build(place, known) {
       }
       update.show(matrix.value, await call("update", JSON.stringify(matrix.value)));
     }
+    maps.show(await call("attention"));
     show();
   }
 
@@ -277,6 +316,7 @@ function build(place, known) {
     load.disabled = playing;
     clear.hidden = !kept.length;
     updates.hidden = !current?.matrices.length;
+    maps.hidden = !current;
     losses.runs = current ? [...kept, current] : kept;
     losses.draw();
     rows.replaceChildren(...losses.runs.map((run) => h("tr", {}, ...[`${run.id}`, run.name, run.rate ?? run.settings.rate,
@@ -297,8 +337,9 @@ function build(place, known) {
     h("div", { class: "pw-bar-tools" }, h("div", {}, play, one, fork, clear), h("div", {}, download, load, file)),
     status, h("p", { class: "pw-axis-title pw-curve-title" }, "loss, nats per character"), losses,
     h("ul", { class: "pw-legend" }, key("validation", "new names held out"), key("train", "names trained on"),
-      key("before", "names known before"), key("sibling", "earlier runs: new names")),
-    facts, h("div", { class: "pw-two" }, h("div", {}, h("p", { class: "pw-names-title" }, "Made up now"), made), updates),
+      key("before", "names known before"), key("sibling", "earlier runs: new names"),
+      key("recorded", "full fine-tuning, recorded: new names held out, 64 names a step")),
+    facts, h("div", { class: "pw-two" }, h("div", {}, h("p", { class: "pw-names-title" }, "Made up now"), made, maps), updates),
     h("div", { class: "pw-scroll", tabindex: 0 }, h("table", { class: "pw-table" }, h("caption", {}, "The runs of this visit"),
       h("thead", {}, h("tr", {}, ["Run", "Method", "Rate", "Steps", "Trainable", "Best loss", "Last loss", "Known before"]
         .map((text) => h("th", { scope: "col" }, text)))), rows)));

@@ -15,7 +15,7 @@ from tensorfile import write_whole
 
 try:
     import fcntl
-except ImportError:  # Windows, the browser
+except ImportError:  # Windows
     fcntl = None
 try:
     import msvcrt
@@ -92,7 +92,7 @@ def _alone(path: Path) -> Iterator[None]:
 def _held(file: int) -> bool:
     """Whether the lock is ours; True also where there are none."""
     try:
-        if fcntl:
+        if hasattr(fcntl, "flock"):  # the browser's module has none
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         elif msvcrt:
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)

@@ -120,6 +120,30 @@ def test_an_update_is_what_merging_would_add():
     assert Run(method="prompt", size=5, steps=50).start()["matrices"] == []
 
 
+@pytest.mark.parametrize(("method", "size", "virtual"), [
+    ("prefix", 5, 5), ("prompt", 5, 5), ("lora-qv", 2, 0)])
+def test_the_attention_of_a_name_is_whole_and_looks_at_nothing_that_comes_later(
+        method, size, virtual):
+    run = Run(method=method, size=size, rate=1e-2, steps=50)
+    steps(run, 2)
+    seen = run.attention()
+    weights = np.array(seen["weights"])  # (layers, heads, letters, S)
+    letters = len(seen["letters"])
+    assert seen["virtual"] == virtual
+    assert weights.shape == (3, 4, letters, virtual + letters)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=2e-3)
+    assert not np.triu(weights[..., virtual:], 1).any()
+    assert (weights[..., :virtual] > 0).any() == bool(virtual)
+
+
+def test_the_recorded_curve_is_full_fine_tunings_mean():
+    [run, *others] = small_llama.load_runs("report", method="full", target="turkish")
+    curve = explorer.playground_settings()["curves"]["turkish"]
+    assert [step for step, _ in curve] == run["curve"]["steps"]
+    means = np.mean([one["curve"]["validation"] for one in (run, *others)], axis=0)
+    np.testing.assert_allclose([loss for _, loss in curve], means, atol=1e-4)
+
+
 def test_a_run_that_diverges_says_so():
     run = Run(method="full", size=0, rate=1e30, steps=50)
     with np.errstate(all="ignore"):
