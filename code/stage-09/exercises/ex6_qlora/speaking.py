@@ -40,7 +40,8 @@ FORMS = {  # name: levels, weights that share a scale (None: a matrix), scales i
     "float32": None, "NF4, double quantization": (NF4, 64, True), "NF4": (NF4, 64, False),
     "even levels": (EVEN, 64, False), "NF4, one scale for a matrix": (NF4, None, False),
     "even levels, one scale for a matrix": (EVEN, None, False)}
-TRAINED = {"method": "lora-all", "size": 8, "lr": 1e-3, "seed": runner.SEED, "steps": runner.STEPS}
+TRAINED = {"method": "lora-all", "size": 8, "lr": 1e-3, "seed": runner.SEEDS[0],
+           "steps": runner.STEPS}
 WINDOW = 256  # tokens
 
 

@@ -1,0 +1,88 @@
+"""What a training did to the speaking model's weights: how large, of what rank, and in 16 bits.
+
+The runs of experiments/smollm2.py that its `UPDATES` names keep what `describe` finds.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from llama import PROJECTIONS, Linear, Llama
+
+CUTS = (1, 2, 4, 8, 16, 32, 64)  # ranks at which updates are cut off
+SHOWN = "model.layers.15.self_attn.q_proj"  # in the middle: its singular values are kept
+KEPT = 128  # of them
+
+
+def bfloat16(x: np.ndarray) -> np.ndarray:
+    """Float32 rounded to bfloat16, to the nearest, ties to even; still an array of float32."""
+    bits = np.array(x, np.float32).view(np.uint32)
+    bits += 0x7FFF + ((bits >> 16) & 1)
+    return (bits & 0xFFFF0000).view(np.float32)
+
+
+def updates(model: Llama, old: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """W' - W of each linear layer, (out, in): what LoRA would add, or full fine-tuning has."""
+    modules = model.modules()
+    return {name: modules[name].lora.delta_weight() if hasattr(modules[name], "lora")
+            else modules[name].weight - weight for name, weight in old.items()}
+
+
+def describe(model: Llama, base: Llama, loss: Callable[[], float], exact: Callable[[], int]
+             ) -> dict[str, Any]:
+    """The updates of all linear layers of `model`, trained from `base`.
+
+    Parameters
+    ----------
+    model : fully fine-tuned or with LoRA everywhere; its linear layers are replaced on the way
+    base : as it was before
+    loss, exact : measure `model` as it is at the moment
+
+    Returns
+    -------
+    dict
+        entry, weight : root mean square of the updates' entries and of the base weights'
+        singular_values : the largest of `SHOWN`
+        share : of an update's squared norm in its r largest directions, in the mean over the
+            matrices, for each r of `CUTS`; cut_loss : with all updates cut to rank r
+        unchanged, error : merged in bfloat16, the share of weights that stay as they were, and
+            how far what was added is from the update, of the update's norm
+        beside, merged : loss and exact answers with the linear layers' weights in bfloat16 and
+            the update beside them in float32, or merged into them
+    """
+    old = {name: module.weight for name, module in base.modules().items()
+           if name.endswith(PROJECTIONS)}
+    new = updates(model, old)
+
+    def measured(weight_of: Callable[[str], np.ndarray], *measures: Callable) -> list:
+        for name in old:
+            model.replace(name, Linear(weight_of(name)))
+        return [measure() for measure in measures]
+
+    def norm(arrays: Any) -> float:
+        return sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays) ** 0.5
+
+    parts = {name: np.linalg.svd(delta, full_matrices=False) for name, delta in new.items()}
+    shares = [[(s[:rank] ** 2).sum() / (s ** 2).sum() for rank in CUTS]
+              for _, s, _ in parts.values() if s.any()]
+
+    def cut(rank: int) -> float:
+        def weight_of(name: str) -> np.ndarray:
+            u, s, vt = parts[name]
+            return old[name] + (u[:, :rank] * s[:rank]) @ vt[:rank]
+        return measured(weight_of, loss)[0]
+
+    cut_loss = list(map(cut, CUTS))
+    shown = parts[SHOWN][1][:KEPT].tolist() if SHOWN in parts else []
+    size = sum(weight.size for weight in old.values())
+    added = {name: bfloat16(bfloat16(old[name]) + new[name]) - bfloat16(old[name]) for name in old}
+    found = {"entry": norm(new.values()) / size ** 0.5, "weight": norm(old.values()) / size ** 0.5,
+             "singular_values": shown, "cuts": list(CUTS),
+             "share": np.mean(shares, axis=0).tolist(), "cut_loss": cut_loss,
+             "unchanged": sum(int((a == 0).sum()) for a in added.values()) / size,
+             "error": norm(added[name] - new[name] for name in old) / norm(new.values())}
+    for way, weight_of in (("beside", lambda name: bfloat16(old[name]) + new[name]),
+                           ("merged", lambda name: bfloat16(old[name]) + added[name])):
+        found[way] = dict(zip(("validation", "exact"), measured(weight_of, loss, exact)))
+    return found
