@@ -154,6 +154,8 @@ smollm2: env  ## fetch a real language model of 135 million parameters (93 MB, o
 	@cd code/stage-09 && ../../$(BIN)/python -m real_models.smollm2 --fetch
 
 experiments-smollm2: smollm2  ## teach it schedules: every run that is not recorded yet
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.smollm2_update
+	@cd code/stage-09 && ../../$(BIN)/python -m exercises.ex6_qlora.speaking --train
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.smollm2 run
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family_speaking run
 	@cd code/stage-09 && ../../$(BIN)/python -m exercises.ex6_qlora.speaking

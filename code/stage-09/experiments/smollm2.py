@@ -13,8 +13,8 @@ examples and two processor cores; and is it the skill that it learns, or only th
    as a text to continue ("three") or as a question to the assistant ("three-chat").
 2. After: each method and size at its learning rates with seed 0, 120 steps of 8. The rate that
    counts is the one with the lowest loss on 50 schedules that are neither trained nor tested on; it
-   is run with the other seeds, too. Of `UPDATES` also what training did to the weights
-   (experiments/smollm2_update.py).
+   is run with the other seeds, too. What training does to the weights:
+   experiments/smollm2_update.py.
 
 Measured on 100 schedules: exact (runs at the same minutes of a year as the right one), form (is a
 cron expression at all), and, as a control, choice: is the right expression likelier than that of
@@ -39,7 +39,6 @@ if __name__ == "__main__":  # before NumPy loads; time is recorded for one threa
 
 import numpy as np
 
-from experiments import smollm2_update
 from experiments.records import read_lines, run_claimed, runner, wait_for_others, write_record
 from experiments.schedules import GROUPS, Schedule, is_cron, load_schedules, same
 from experiments.small_llama import METHODS, cost
@@ -65,7 +64,6 @@ RUNS = {  # methods of small_llama.METHODS: sizes, rates; what is asked first st
     "prefix": ((10,), (3e-2, 1e-2, 1e-1)),
     "prompt": ((20,), (1e-2, 3e-3, 3e-2)),
 }
-UPDATES = {("lora-all", 8), ("full", 0)}
 QUESTIONS = (
     "Name three rivers in Europe.", "What is the capital of Japan?", "Why is the sky blue?",
     "How do I boil an egg?", "Write a short poem about rain.", "What does a librarian do?",
@@ -300,23 +298,7 @@ def run(job: dict[str, Any], folder: Path, output: Path) -> dict[str, Any]:
         model, tokenizer, found = teach(job, folder)
     except FloatingPointError as error:  # a rate that is too high is a finding
         return job | {"diverged": str(error)}
-    found |= measure(model, tokenizer, "zero", everyday(folder, output))
-    if (job["method"], job["size"]) in UPDATES and job["seed"] == SEEDS[0]:
-        found["update"] = update(model, tokenizer, folder)
-    return job | found
-
-
-def update(model: Llama, tokenizer: "Tokenizer", folder: Path) -> dict[str, Any]:
-    """What training did to the weights; takes the model apart."""
-    held_back = encode(tokenizer, load_schedules("train"))[:HELD_BACK]
-
-    def exact() -> int:
-        rows = [row for group in TEST for row in load_schedules(group)]
-        said = ask(model, tokenizer, [prompt_of(row.words) for row in rows], 16)
-        return sum(same(text, row.cron) for text, row in zip(said, rows))
-
-    return smollm2_update.describe(model, smollm2.load(folder)[0],
-                                   lambda: mean_loss(model, held_back), exact)
+    return job | found | measure(model, tokenizer, "zero", everyday(folder, output))
 
 
 # ------------------------------------------------------------------------------------- all runs
