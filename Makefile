@@ -154,12 +154,14 @@ smollm2: env  ## fetch a real language model of 135 million parameters (93 MB, o
 	@cd code/stage-09 && ../../$(BIN)/python -m real_models.smollm2 --fetch
 
 experiments-smollm2: smollm2  ## teach it schedules: every run that is not recorded yet
+	@cd code/stage-09 && ../../$(BIN)/python -m experiments.smollm2_update
+	@cd code/stage-09 && ../../$(BIN)/python -m exercises.ex6_qlora.speaking --train
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.smollm2 run
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.family_speaking run
 	@cd code/stage-09 && ../../$(BIN)/python -m exercises.ex6_qlora.speaking
 
 bench: env oracle  ## time everything beside PyTorch and Hugging Face; rewrites the page on speed
-	@for name in layers latency small_llama nf4 growth; do $(BIN)/python benchmarks/$$name.py || exit; done
+	@for name in layers latency speaking small_llama nf4 growth; do $(BIN)/python benchmarks/$$name.py || exit; done
 	@$(BIN)/python tools/notebooks.py book/how-fast-it-is.ipynb
 
 bench-checkpoints: env oracle  ## time and memory of checkpoints up to a billion weights (needs 7 GB)

@@ -26,8 +26,11 @@ def cases(root):
             for batch in BATCHES}
 
 
-def make(root):
-    """The base model and LoRA of rank RANK on all its linear layers, in files for both sides."""
+def make(root, **more):
+    """The base model and LoRA of rank RANK on all its linear layers, in files for both sides.
+
+    `more` are further settings of the model.
+    """
     sys.path.append(str(sides.CODE))
     import numpy as np
     from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
@@ -35,7 +38,7 @@ def make(root):
     from real_models import hub
 
     rng = np.random.default_rng(0)
-    config = LlamaConfig(**SHAPE, tie_word_embeddings=True)
+    config = LlamaConfig(**SHAPE, tie_word_embeddings=True, **more)
     model = Llama(config, random_weights(config, rng))
     hub.save_llama(model, root / "base")
     for name, module in model.modules().items():

@@ -83,6 +83,37 @@ def fields_right(row: dict[str, Any], group: str) -> dict[str, tuple[int, int]]:
             for i, name in enumerate(FIELDS)}
 
 
+def updates(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Column names and a line per training: how large its update is, and merged in bfloat16."""
+    return (["training", "typical weight", "typical entry of the update",
+             "weights that stay as they were", "error of what is added"],
+            [[label(row), f"{row['weight']:.3f}", f"{row['entry']:.1e}",
+              f"{row['bfloat16']['unchanged']:.0%}", f"{row['bfloat16']['error']:.1%}"]
+             for row in rows])
+
+
+def kept(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Column names and three lines per training: loss and right answers, by how it is kept."""
+    return (["training", "how it is kept", "loss, schedules held back",
+             f"right, of {rows[0]['of']}"],
+            [[label(row), how, f"{found['validation']:.3f}", str(found["exact"])]
+             for row in rows for how, found in (
+                 ("all in float32", row),
+                 ("weights in bfloat16, update in float32 beside them", row["beside"]),
+                 ("merged in bfloat16", row["merged"]))])
+
+
+def cuts(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Column names and two lines per training: shares and losses of updates cut to rank r."""
+    lines = []
+    for row in rows:
+        lines.append([label(row), "share of the update", *(f"{x:.0%}" for x in row["share"]),
+                      f"{1:.0%}"])
+        lines.append([label(row), "loss, schedules held back",
+                      *(f"{x:.2f}" for x in row["cut_loss"]), f"{row['validation']:.2f}"])
+    return ["training", "", *(f"r = {rank}" for rank in rows[0]["cuts"]), "whole"], lines
+
+
 def draw_curves(rows: Sequence[dict[str, Any]]) -> None:
     """Training loss of runs, mean of ten steps each, on a logarithmic axis."""
     _, ax = plt.subplots(figsize=(7.4, 3.4))

@@ -21,8 +21,13 @@ LORA_GOALS = {256: 1.5, 1024: 1.1, 4096: 1.05}
 
 
 def load(name: str) -> dict[str, Any]:
-    """One record by its name: `layers`, `latency`, `small_llama`, `nf4`, `growth`, `browser`."""
+    """One record by its name: `layers`, `latency`, `speaking`, `nf4`, `growth`, `browser`, ..."""
     return json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def is_measured(name: str) -> bool:
+    """Does the record stand here? One that is new may not have been made yet."""
+    return (RECORDS / f"{name}.json").exists()
 
 
 def machine(record: dict[str, Any]) -> str:
@@ -98,6 +103,27 @@ def latency_words(record: dict[str, Any]) -> str:
             "with LoRA beside the weights and 4 with the adapters. So one task on one model is "
             "merged. Many tasks on one base pay for the memory that they save "
             "([section 9.8](08-from-numpy-to-hugging-face.ipynb)).")
+
+
+def speaking_rows(record: dict[str, Any]) -> list[list[str]]:
+    """A training step and written tokens at SmolLM2's size: both sides, their ratio, the goal."""
+    rows = []
+    for work, label in (("step", "training step, LoRA on q and v"), ("write", "100 tokens")):
+        mine, other = (record["rows"][work][side][work] for side in ("ours", "theirs"))
+        held, theirs = (record["memory"][work][side] for side in ("ours", "theirs"))
+        rows += [[f"{label}, s", f"{mine:.2f}", f"{other:.2f}", f"{mine / other:.2f}",
+                  _goal(mine / other, record["goals"][work])],
+                 [f"{label}, peak memory, MB", f"{held:,.0f}", f"{theirs:,.0f}",
+                  f"{held / theirs:.2f}", _goal(held / theirs, record["goals"]["memory"])]]
+    return rows
+
+
+def task_rows(record: dict[str, Any]) -> list[list[str]]:
+    """Three tasks in one batch: one base with three adapters, and three merged models."""
+    return [[label, f"{1e3 * record['rows']['three tasks']['ours'][work]:,.0f}",
+             f"{record['memory'][work]['ours']:,.0f}"]
+            for work, label in (("one base", "one base, three adapters beside it"),
+                                ("three merged", "three merged models"))]
 
 
 def whole_rows(llama: dict[str, Any], nf4: dict[str, Any]) -> list[list[str]]:

@@ -3,15 +3,18 @@
     python -m experiments.smollm2 run      every run that is not recorded yet, one after the other
     python -m experiments.smollm2 table    print what is recorded, and what is not yet
 
-A filter for a part: `run --methods zero lora-all --rates 1e-3`.
+A filter for a part: `run --methods zero lora-all --sizes 8 --rates 1e-3 --seeds 0`. Two runners
+of one folder, each on a core of its own, share the runs.
 
 Question: does LoRA teach a model of 135 million parameters something that it cannot do, on 450
 examples and two processor cores; and is it the skill that it learns, or only the form of an answer?
 
 1. Before: the base model with the schedule alone ("zero"), and with three examples in its prompt,
    as a text to continue ("three") or as a question to the assistant ("three-chat").
-2. After: each method at three learning rates, 120 steps of 8. The rate that counts is the one with
-   the lowest loss on 50 schedules that are neither trained nor tested on.
+2. After: each method and size at its learning rates with seed 0, 120 steps of 8. The rate that
+   counts is the one with the lowest loss on 50 schedules that are neither trained nor tested on; it
+   is run with the other seeds, too. What training does to the weights:
+   experiments/smollm2_update.py.
 
 Measured on 100 schedules: exact (runs at the same minutes of a year as the right one), form (is a
 cron expression at all), and, as a control, choice: is the right expression likelier than that of
@@ -36,10 +39,10 @@ if __name__ == "__main__":  # before NumPy loads; time is recorded for one threa
 
 import numpy as np
 
-from experiments.records import read_lines, run_claimed, runner, write_record
+from experiments.records import read_lines, run_claimed, runner, wait_for_others, write_record
 from experiments.schedules import GROUPS, Schedule, is_cron, load_schedules, same
 from experiments.small_llama import METHODS, cost
-from llama import Linear, Llama
+from llama import Embedding, Linear, Llama
 from names import IGNORE, batch_rows
 from real_models import smollm2
 from training import Event, ProgressBar, cross_entropy, fit
@@ -48,13 +51,19 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "experiments" / "smollm2"
-RATES = (1e-3, 3e-4, 3e-3)  # the middle one first
-SEED = 0
+SEEDS = (0, 1, 2)  # the first one sweeps the rates
 STEPS, BATCH, WARMUP = 120, 8, 10
 HELD_BACK = 50  # of the training schedules, for choosing the rate
 TEST = GROUPS[1:]
 BEFORE = ("zero", "three", "three-chat")
-RUNS = {"lora-all": (8,), "lora-qv": (8,)}  # methods of small_llama.METHODS, and their sizes
+RUNS = {  # methods of small_llama.METHODS: sizes, rates; what is asked first stands first
+    "lora-all": ((8, 1, 32), (1e-3, 3e-3, 3e-4, 1e-2)),
+    "full": ((0,), (1e-4, 3e-5, 3e-4)),
+    "lora-qv": ((8, 1, 32), (1e-3, 3e-3, 3e-4, 1e-2)),
+    "pfeiffer": ((64,), (3e-3, 1e-3, 1e-2)),  # about as many numbers as LoRA of rank 8 everywhere
+    "prefix": ((10,), (3e-2, 1e-2, 1e-1)),
+    "prompt": ((20,), (1e-2, 3e-3, 3e-2)),
+}
 QUESTIONS = (
     "Name three rivers in Europe.", "What is the capital of Japan?", "Why is the sky blue?",
     "How do I boil an egg?", "Write a short poem about rain.", "What does a librarian do?",
@@ -129,14 +138,26 @@ class ScoredHead(Linear):
     rows: Any = np.s_[:]
 
     def forward(self, x: np.ndarray) -> np.ndarray:
+        self.cache = (x[self.rows],)
         out = np.zeros((len(x), len(self.weight)), x.dtype)  # memory is taken where it is written
         out[self.rows] = x[self.rows] @ self.weight.T  # (n, vocab)
         return out
 
     def backward(self, g: np.ndarray) -> np.ndarray:
+        if self.trainable:
+            self.weight_grad = g[self.rows].T @ self.cache[0]  # (vocab, d)
         gx = np.zeros((len(g), self.weight.shape[1]), g.dtype)
         gx[self.rows] = g[self.rows] @ self.weight  # (n, d)
         return gx
+
+
+class RowEmbedding(Embedding):
+    """Its gradient without a one-hot matrix, which would take 9.7 GB on the way."""
+
+    def backward(self, g: np.ndarray) -> None:
+        if self.trainable:
+            self.weight_grad = np.zeros_like(self.weight)
+            np.add.at(self.weight_grad, self.cache[0].ravel(), g.reshape(-1, g.shape[-1]))
 
 
 def batches(model: Llama, pairs: list, rng: np.random.Generator
@@ -230,10 +251,12 @@ def measure(model: Llama, tokenizer: "Tokenizer", way: str, general: list) -> di
     return found | {"general": mean_loss(model, general), "answers": shown}
 
 
-def make_model(folder: Path) -> "tuple[Llama, Tokenizer]":
+def make_model(folder: Path, method: str = "") -> "tuple[Llama, Tokenizer]":
+    """The base model, ready to be trained; full fine-tuning is told to need more memory."""
     model, tokenizer = smollm2.load(folder)
-    smollm2.check_memory("training", 1_300_000_000)
+    smollm2.check_memory("training", 3_500_000_000 if method == "full" else 1_300_000_000)
     model.lm_head = ScoredHead(model.lm_head.weight)
+    model.embed_tokens = RowEmbedding(model.embed_tokens.weight)
     return model, tokenizer
 
 
@@ -245,7 +268,7 @@ def teach(job: dict[str, Any], folder: Path = smollm2.FOLDER,
     `prepare` changes the base model first, say to weights of four bits. FloatingPointError if
     training diverges: the rate is too high.
     """
-    model, tokenizer = make_model(folder)
+    model, tokenizer = make_model(folder, job["method"])
     prepare(model)
     METHODS[job["method"]][0](model, job["size"], np.random.default_rng([job["seed"], 1]))
     pairs = encode(tokenizer, load_schedules("train"))
@@ -281,12 +304,31 @@ def run(job: dict[str, Any], folder: Path, output: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------- all runs
 
 
-def planned() -> list[dict[str, Any]]:
-    """All jobs, in order; a method's rate of 1e-3 comes before its others."""
-    before = [{"kind": "before", "method": way} for way in BEFORE]
-    return before + [{"kind": "after", "method": method, "size": size, "lr": lr, "seed": SEED,
-                      "steps": STEPS} for lr in RATES for method, sizes in RUNS.items()
-                     for size in sizes]
+def planned(rows: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """All jobs, in order: every rate of every setting, then the other seeds at the best of them.
+
+    The other seeds of a setting are planned once its rates stand in `rows`.
+    """
+    def after(method: str, size: int, lr: float, seed: int) -> dict[str, Any]:
+        return {"kind": "after", "method": method, "size": size, "lr": lr, "seed": seed,
+                "steps": STEPS}
+
+    jobs = [{"kind": "before", "method": way} for way in BEFORE]
+    settings = [(method, size, rates) for place in range(3) for method, (sizes, rates)
+                in RUNS.items() for size in sizes[place:place + 1]]
+    jobs += [after(method, size, rates[place], SEEDS[0]) for place in range(4)
+             for method, size, rates in settings if place < len(rates)]
+    best = {(method, size): chosen_rate(rows, method, size) for method, size, _ in settings}
+    return jobs + [after(*setting, lr, seed) for seed in SEEDS[1:]
+                   for setting, lr in best.items() if lr is not None]
+
+
+def chosen_rate(rows: Iterable[dict[str, Any]], method: str, size: int) -> float | None:
+    """The rate with the lowest loss on the schedules held back; None if one was not run yet."""
+    found = {row["lr"]: row.get("validation", np.inf) for row in rows if (
+        row["kind"], row["method"], row.get("size"), row.get("seed")) == (
+        "after", method, size, SEEDS[0])}
+    return min(found, key=found.__getitem__) if found.keys() >= {*RUNS[method][1]} else None
 
 
 def is_done(job: dict, rows: Iterable[dict]) -> bool:
@@ -299,14 +341,23 @@ def run_all(args: argparse.Namespace) -> None:
     What another runner of this folder is at is left to it.
     """
     log, names = args.output / "runs.jsonl", ("kind", "method", "size", "lr", "seed", "steps")
+    wanted = {"method": args.methods, "size": args.sizes, "lr": args.rates, "seed": args.seeds}
+
+    def unfinished() -> list[dict[str, Any]]:
+        rows = read_lines(log)
+        return [job for job in planned(rows) if not is_done(job, rows) and all(
+            options is None or key not in job or job[key] in options
+            for key, options in wanted.items())]
+
     with runner(log):
-        for job in planned():
-            if (is_done(job, read_lines(log)) or job["method"] not in args.methods
-                    or job.get("lr", args.rates[0]) not in args.rates):
-                continue
-            print(", ".join(f"{key} {value}" for key, value in job.items()), flush=True)
-            run_claimed(job, log, lambda row: tuple(row.get(key) for key in names),
-                        lambda job: run(job, args.folder, args.output))
+        while todo := unfinished():
+            for job in todo:
+                print(", ".join(f"{key} {value}" for key, value in job.items()), flush=True)
+                if ours := run_claimed(job, log, lambda row: tuple(map(row.get, names)),
+                                       lambda job: run(job, args.folder, args.output)):
+                    break  # what is planned may have grown
+            if not ours:
+                wait_for_others(len(todo))
     write_table(args)
 
 
@@ -319,7 +370,7 @@ def write_table(args: argparse.Namespace) -> None:
     for row in load_runs(folder=args.output):
         print(f"{row['kind']:<8}{row['method']:<12}", end="")
         if "lr" in row:
-            print(f"lr {row['lr']:<8g}", end="")
+            print(f"{row['size']:<3} lr {row['lr']:<8g}seed {row['seed']}", end="")
         if "diverged" in row:
             print(" diverged", end="")
         if "validation" in row:
@@ -330,7 +381,8 @@ def write_table(args: argparse.Namespace) -> None:
             if key in row:
                 print(f"  {key} " + " ".join(f"{row[key][group]}" for group in TEST), end="")
         print(f"  general {row['general']:.3f}" if "general" in row else "")
-    done, jobs = load_runs(folder=args.output), planned()
+    done = load_runs(folder=args.output)
+    jobs = planned(done)
     print(f"{sum(is_done(job, done) for job in jobs)} of {len(jobs)} runs are recorded; counts are "
           "of " + ", ".join(f"{len(load_schedules(group))} {group}" for group in TEST))
 
@@ -340,7 +392,9 @@ def main() -> None:
     parser.add_argument("command", choices=["run", "table"])
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--methods", nargs="+", default=[*BEFORE, *RUNS], choices=[*BEFORE, *RUNS])
-    parser.add_argument("--rates", nargs="+", type=float, default=RATES)
+    parser.add_argument("--sizes", nargs="+", type=int, help="ranks, widths, lengths; all")
+    parser.add_argument("--rates", nargs="+", type=float, help="of learning; all that are planned")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--folder", type=Path, default=smollm2.FOLDER, help="where the model lies")
     args = parser.parse_args()
     try:

@@ -40,7 +40,8 @@ FORMS = {  # name: levels, weights that share a scale (None: a matrix), scales i
     "float32": None, "NF4, double quantization": (NF4, 64, True), "NF4": (NF4, 64, False),
     "even levels": (EVEN, 64, False), "NF4, one scale for a matrix": (NF4, None, False),
     "even levels, one scale for a matrix": (EVEN, None, False)}
-TRAINED = {"method": "lora-all", "size": 8, "lr": 1e-3, "seed": runner.SEED, "steps": runner.STEPS}
+QLORA = {"kind": "qlora", "weights": "NF4, double quantization", "method": "lora-all", "size": 8,
+         "lr": 1e-3, "seed": runner.SEEDS[0], "steps": runner.STEPS}
 WINDOW = 256  # tokens
 
 
@@ -99,11 +100,10 @@ def main() -> None:
         append(log, job | found | {
             "text": losses / tokens, "text_tokens": tokens,
             "general": runner.mean_loss(model, runner.everyday(args.folder, args.output))})
-    job = {"kind": "qlora", "form": "NF4, double quantization"} | TRAINED
-    if args.train and not runner.is_done(job, read_lines(log)):
+    if args.train and not runner.is_done(QLORA, read_lines(log)):
         model, tokenizer, found = runner.teach(
-            job, args.folder, lambda model: quantize(model, job["form"]))
-        append(log, job | found | runner.measure(
+            QLORA, args.folder, lambda model: quantize(model, QLORA["weights"]))
+        append(log, QLORA | found | runner.measure(
             model, tokenizer, "zero", runner.everyday(args.folder, args.output)))
 
 

@@ -74,6 +74,20 @@ def test_fields_are_compared_where_there_are_five():
                      "weekday": (2, 2)}
 
 
+def test_an_update_is_told_whole_and_cut():
+    some = {"kind": "update", "method": "lora-all", "size": 8, "lr": 1e-3, "seed": 0,
+            "weight": 0.12, "entry": 3e-4, "bfloat16": {"unchanged": 0.4, "error": 0.3},
+            "validation": 0.11, "exact": 40, "of": 100, "beside": {"validation": 0.12, "exact": 39},
+            "merged": {"validation": 0.2, "exact": 30}, "cuts": [1, 8], "share": [0.5, 1.0],
+            "cut_loss": [0.9, 0.11]}
+    assert speaking.updates([some])[1][0][1:] == ["0.120", "3.0e-04", "40%", "30.0%"]
+    assert [line[2:] for line in speaking.kept([some])[1]] == [
+        ["0.110", "40"], ["0.120", "39"], ["0.200", "30"]]
+    columns, lines = speaking.cuts([some])
+    assert [line[2:] for line in lines] == [["50%", "100%", "100%"], ["0.90", "0.11", "0.11"]]
+    assert len(columns) == len(lines[0]) and speaking.label(some).startswith("LoRA all linear, 8")
+
+
 def test_every_recorded_way_and_method_has_a_name():
     assert speaking.BEFORE.keys() == {*smollm2.BEFORE}
     assert {*smollm2.RUNS} <= speaking.METHODS.keys() <= explorer.RUN_METHODS.keys()

@@ -39,3 +39,12 @@ def test_what_is_recorded_has_a_form_of_today_and_text_that_was_the_same():
     forms = [row["form"] for row in rows if row["kind"] == "quantized"]
     assert forms == list(speaking.FORMS)[:len(forms)]
     assert len({row["text_tokens"] for row in rows if row["kind"] == "quantized"}) <= 1
+
+
+def test_the_training_on_four_bits_is_recorded_once_and_as_it_is_asked_for():
+    """What is measured must not overwrite what was asked: then it would be made again and again."""
+    found = [row for row in read_lines(smollm2.RESULTS / "quantized.jsonl")
+             if row["kind"] == "qlora"]
+    assert len(found) == 1 and smollm2.is_done(speaking.QLORA, found)
+    assert speaking.QLORA.keys().isdisjoint(("form", "exact", "choice", "general", "answers"))
+    assert speaking.QLORA["weights"] in speaking.FORMS

@@ -1,0 +1,98 @@
+"""The plan of the speaking model's runs, its own layers, and what is said of its updates."""
+
+import numpy as np
+import pytest
+
+import training
+from experiments import smollm2, smollm2_update
+from experiments.small_llama import plug_lora
+from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
+
+CONFIG = LlamaConfig(vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+                     num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True)
+
+
+def small():
+    return Llama(CONFIG, random_weights(CONFIG, np.random.default_rng(0)))
+
+
+def row(method, size, lr, seed=0, validation=0.5):
+    return {"kind": "after", "method": method, "size": size, "lr": lr, "seed": seed,
+            "steps": smollm2.STEPS, "validation": validation}
+
+
+def test_other_seeds_follow_once_a_sweep_is_whole_at_its_best_rate():
+    assert all(len({*rates}) == len(rates) >= 3 for _, rates in smollm2.RUNS.values())
+    first = smollm2.planned()
+    assert len(first) == len({tuple(job.items()) for job in first})
+    assert {job["seed"] for job in first if "seed" in job} == {0}
+    rates = smollm2.RUNS["full"][1]
+    rows = [row("full", 0, lr, validation=1 + place) for place, lr in enumerate(rates)]
+    assert smollm2.planned(rows[:-1]) == first
+    rows[0] = {key: value for key, value in rows[0].items() if key != "validation"}  # diverged
+    added = smollm2.planned(rows)[len(first):]
+    assert [(job["method"], job["lr"], job["seed"]) for job in added] == [
+        ("full", rates[1], 1), ("full", rates[1], 2)]
+
+
+def test_full_fine_tuning_has_the_models_own_gradients():
+    inputs = np.random.default_rng(1).integers(0, 40, (2, 7))
+    inputs[:, 1:3] = inputs[:, :1]  # a token that occurs again
+    targets = np.where(np.arange(7) > 3, inputs, smollm2.IGNORE)
+    found = []
+    for own in (True, False):
+        model = small()
+        if own:
+            model.lm_head = smollm2.ScoredHead(model.lm_head.weight)
+            model.embed_tokens = smollm2.RowEmbedding(model.embed_tokens.weight)
+            smollm2.scored(model, (inputs, targets))
+        model.set_trainable()
+        loss, grad = training.cross_entropy(model.forward(inputs), targets)
+        model.backward(grad)
+        found.append((loss, model.gradients()))
+    (loss, ours), (expected, theirs) = found
+    assert loss == pytest.approx(expected, rel=1e-6) and ours.keys() == theirs.keys()
+    for name, gradient in theirs.items():
+        assert np.allclose(ours[name], gradient, rtol=1e-4, atol=1e-7), name
+
+
+def test_bfloat16_rounds_to_the_nearest_and_ties_to_even():
+    x = np.array([1.0, 1 + 2 ** -8, 1 + 3 * 2 ** -8, 1 + 2 ** -8 + 2 ** -20, -1 - 2 ** -9, 0.0],
+                 np.float32)
+    assert smollm2_update.bfloat16(x).tolist() == [1.0, 1.0, 1 + 2 ** -6, 1 + 2 ** -7, -1.0, 0.0]
+    assert x[1] == np.float32(1 + 2 ** -8)  # the array given stays as it was
+
+
+@pytest.mark.parametrize("way", ["lora", "full"])
+def test_an_update_is_described(way, monkeypatch):
+    monkeypatch.setattr(smollm2_update, "CUTS", (1, 2, 16))
+    monkeypatch.setattr(smollm2_update, "SHOWN", "model.layers.1.mlp.up_proj")
+    model, rng = small(), np.random.default_rng(2)
+    if way == "lora":
+        plug_lora(*PROJECTIONS)(model, 2, rng)
+        for array in model.parameters().values():
+            array[...] = rng.standard_normal(array.shape)
+    else:  # of rank 2, too
+        for name, module in model.modules().items():
+            if name.endswith(PROJECTIONS):
+                out, width = module.weight.shape
+                thin = rng.standard_normal((out, 2)), rng.standard_normal((2, width))
+                module.weight = module.weight + np.matmul(*thin).astype(np.float32)
+    ids = rng.integers(0, 40, (1, 5))
+    trained = model.forward(ids)
+    distance = iter(range(100))
+    logits = []
+
+    def loss():
+        logits.append(model.forward(ids))
+        return float(next(distance))
+
+    found = smollm2_update.describe(model, small(), loss, lambda: 7)
+    assert found["cut_loss"] == [0.0, 1.0, 2.0] and len(found["singular_values"]) == 16
+    assert found["share"][0] < 0.999 and found["share"][1:] == pytest.approx([1, 1], abs=1e-5)
+    assert not np.allclose(logits[0], trained, atol=1e-2)
+    assert np.allclose(logits[1], trained, atol=1e-3) and np.allclose(logits[2], trained, atol=1e-3)
+    assert np.abs(logits[3] - trained).mean() < np.abs(logits[4] - trained).mean()  # beside, merged
+    assert found["merged"] == {"validation": 4.0, "exact": 7} and found["entry"] > found["weight"]
+    assert 0 <= found["bfloat16"]["unchanged"] < 0.1
+    assert 0 < found["float16"]["error"] < found["bfloat16"]["error"] / 4 < 0.0025
