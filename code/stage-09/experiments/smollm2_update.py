@@ -9,7 +9,7 @@ to updates.jsonl, with what `describe` finds.
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,20 @@ def updates(model: Llama, old: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             else modules[name].weight - weight for name, weight in old.items()}
 
 
+def norm(arrays: Iterable[np.ndarray]) -> float:
+    """Of all entries together."""
+    return sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays) ** 0.5
+
+
+def merged(old: dict[str, np.ndarray], new: dict[str, np.ndarray],
+           rounded: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+    """What is left of updates `new` that are added to rounded weights, and rounded again."""
+    added = {name: rounded(rounded(w) + new[name]) - rounded(w) for name, w in old.items()}
+    return {"unchanged": sum(int((a == 0).sum()) for a in added.values())
+            / sum(a.size for a in added.values()),
+            "error": norm(added[name] - new[name] for name in old) / norm(new.values())}
+
+
 def describe(model: Llama, base: Llama, loss: Callable[[], float], exact: Callable[[], int]
              ) -> dict[str, Any]:
     """The updates of all linear layers of `model`, trained from `base`.
@@ -81,9 +95,6 @@ def describe(model: Llama, base: Llama, loss: Callable[[], float], exact: Callab
             model.replace(name, Linear(weight_of(name)))
         return [measure() for measure in measures]
 
-    def norm(arrays: Any) -> float:
-        return sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays) ** 0.5
-
     parts = {name: np.linalg.svd(delta, full_matrices=False) for name, delta in new.items()}
     shares = [[(s[:rank] ** 2).sum() / (s ** 2).sum() for rank in CUTS]
               for _, s, _ in parts.values() if s.any()]
@@ -97,16 +108,10 @@ def describe(model: Llama, base: Llama, loss: Callable[[], float], exact: Callab
     cut_loss = list(map(cut, CUTS))
     shown = parts[SHOWN][1][:KEPT].tolist() if SHOWN in parts else []
     size = sum(weight.size for weight in old.values())
-
-    def merged(rounded: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
-        added = {name: rounded(rounded(w) + new[name]) - rounded(w) for name, w in old.items()}
-        return {"unchanged": sum(int((a == 0).sum()) for a in added.values()) / size,
-                "error": norm(added[name] - new[name] for name in old) / norm(new.values())}
-
     found = {"entry": norm(new.values()) / size ** 0.5, "weight": norm(old.values()) / size ** 0.5,
              "singular_values": shown, "cuts": list(CUTS),
              "share": np.mean(shares, axis=0).tolist(), "cut_loss": cut_loss,
-             "float16": merged(float16), "bfloat16": merged(bfloat16)}
+             "float16": merged(old, new, float16), "bfloat16": merged(old, new, bfloat16)}
     for way, weight_of in (("beside", lambda name: bfloat16(old[name]) + new[name]),
                            ("merged", lambda name: bfloat16(bfloat16(old[name]) + new[name]))):
         found[way] = dict(zip(("validation", "exact"), measured(weight_of, loss, exact)))
