@@ -14,8 +14,9 @@ from conftest import ROOT
 from playwright.sync_api import expect
 
 import peft
-from book_pages import clues
+from book_pages import clues, guide
 from book_pages.widgets import (
+    advice,
     answers,
     bill,
     explorer,
@@ -90,7 +91,7 @@ def widgets():
             "faults": faults.fault_finder(),
             "parsons": parsons.ParsonsProblem(PUZZLES), "signal": signal.SignalExplorer(),
             "mass": mass.MassExplorer(), "bill": bill.BillExplorer(),
-            "pair": pair.PairExplorer()}
+            "pair": pair.PairExplorer(), "advice": advice.AdviceExplorer()}
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ def open_page(chromium, address):
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or trouble.append(request.url))
         page.goto(address)
-        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 16")
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 17")
         return page
 
     yield open_
@@ -803,6 +804,65 @@ def test_what_was_seen_stays_open_and_what_was_not_stays_covered(open_page):
     assert "Choose another" in pair_words(page)
 
 
+# ------------------------------------------------------------------------------------- advice
+
+
+def answer(page, question, place):
+    page.locator(f"#advice select[data-name=question-{question}]").select_option(str(place))
+    page.evaluate("frame()")
+
+
+def standing_shown(page):
+    kinds = page.locator("#advice .pw-options li").evaluate_all(
+        "all => all.map((one) => one.className)")
+    return dict(zip(guide.OPTIONS, ({"pw-gone": "out", "pw-behind": "behind", "": "left"}[kind]
+                                    for kind in kinds), strict=True))
+
+
+def test_each_answer_narrows_down_and_shows_its_row(open_page):
+    page = open_page("dark", "phone")
+    opened = page.locator("#advice details[open]")
+    for number, answers in enumerate(guide.QUESTIONS.values()):
+        for place, (said, name) in enumerate(answers.items()):
+            answer(page, number, place)
+            chosen = [place if i == number else -1 for i in range(len(guide.QUESTIONS))]
+            assert standing_shown(page) == advice.AdviceExplorer(answers=chosen).standing()
+            expect(opened).to_have_count(1)
+            told = opened.text_content()
+            assert told.startswith(f"{said}: ")
+            for say in guide.ROWS[name].measured if name else ():
+                assert say() in told
+            assert ("No run of this book" in told) == bool(
+                name and (not guide.ROWS[name].measured or "No run of" in guide.ROWS[name].evidence))
+        answer(page, number, -1)
+    expect(page.locator("#advice .pw-headline")).to_contain_text("7 of 7")
+
+
+def test_answers_add_up_say_when_nothing_is_left_and_start_again(open_page):
+    page = open_page()
+    for number, place in ((1, 1), (2, 0)):  # many tasks; every position is needed
+        select = page.locator(f"#advice select[data-name=question-{number}]")
+        select.focus()
+        for _ in range(place + 1):
+            page.keyboard.press("ArrowDown")
+    page.evaluate("frame()")
+    expect(page.locator("#advice .pw-headline")).to_contain_text(
+        "3 of 7are left: LoRA, not merged, LoRA on a 4-bit base, adapters.")
+    expect(page.locator("#advice output")).to_contain_text("3 of 7")
+    assert page.locator("#advice li", has_text="left out:").count() == 4
+    page.locator("#advice summary").first.click()  # what a reader opens stays open
+    answer(page, 3, 2)
+    answer(page, 3, -1)
+    assert page.locator("#advice details").count() == 2
+    links = page.locator("#advice .pw-ground a").evaluate_all(
+        "all => all.map((one) => one.getAttribute('href'))")
+    assert links
+    assert all(re.fullmatch(r"[\w-]+\.html(#[\w-]+)?", link) for link in links)
+    page.locator("#advice [data-name=again]").click()
+    expect(page.locator("#advice .pw-headline")).to_contain_text("7 of 7")
+    assert page.locator("#advice details").count() == 0
+
+
 # ------------------------------------------------------------------------------------- update
 
 
@@ -910,12 +970,12 @@ def test_first_answers_are_kept_and_the_next_case_is_a_new_one(open_page, widget
     pick(page, first["fault"])
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 16")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 17")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 2 of")
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.evaluate("localStorage.setItem('peft-book-faults', '[damaged')")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 16")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 17")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 1 of")
 
 

@@ -248,6 +248,10 @@ def fold_solutions(found):
     return f'<details class="nav-solutions"{here}><summary>{caption}</summary>{pages}</details>'
 
 
+#: A link in the HTML that a cell displays: it leads to a file, as in JupyterLab.
+LINK_OF_OUTPUT = re.compile(r'(<a href="[\w./-]+)\.(?:ipynb|md)((?:#[\w-]*)?">)')
+
+
 def mend_markup(app, error):
     if error or app.builder.name != "html":
         return
@@ -268,6 +272,7 @@ def mend_markup(app, error):
         for wrong, right in MENDED_MARKUP.items():
             text = text.replace(wrong, right)
         text = SOLUTIONS.sub(fold_solutions, TABLE.sub(mend_table, text))
+        text = LINK_OF_OUTPUT.sub(r"\1.html\2", text)
         text = content_policy.with_policy(text)
         if text != before:
             write_whole(page, text)
