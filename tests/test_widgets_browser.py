@@ -737,7 +737,8 @@ def test_the_card_fills_item_by_item_and_says_where_it_is_full(open_page):
 def pair_axes(page):
     """All of both pictures but the curves, their letters and the line of the loss before."""
     return page.locator("#pair .pw-axes").evaluate_all("""all => all.map((one) =>
-        [...one.querySelectorAll(":scope > :is(text, line, rect)")].map((part) => part.outerHTML))""")
+        [...one.querySelectorAll(":scope > :is(text, line, rect)")]
+            .map((part) => part.outerHTML))""")
 
 
 def pair_words(page):
@@ -774,7 +775,8 @@ def test_the_curves_come_with_the_guess_and_say_what_the_seeds_say(open_page):
         times, told = re.search(r"([\d.]+) times .* \(([\d.]+) standard errors", words).groups()
         assert float(told) == pytest.approx(abs(errors), abs=0.056)
         assert float(times) == pytest.approx(abs(errors) * np.sqrt(2 / 5), abs=0.056)
-        assert last_step.nth(1).text_content() == f"{b['final_test'][0]:.3f} ± {b['final_test'][1]:.3f}"
+        mean, deviation = b["final_test"]
+        assert last_step.nth(1).text_content() == f"{mean:.3f} ± {deviation:.3f}"
         path = page.locator("#pair .pw-axes").first.locator("path.pw-b").get_attribute("d")
         ends = [float(part.split(",")[1]) for part in path[1:].split("L")]
         low, high = widget._extents[0]
@@ -822,18 +824,19 @@ def standing_shown(page):
 def test_each_answer_narrows_down_and_shows_its_row(open_page):
     page = open_page("dark", "phone")
     opened = page.locator("#advice details[open]")
-    for number, answers in enumerate(guide.QUESTIONS.values()):
-        for place, (said, name) in enumerate(answers.items()):
+    for number, choices in enumerate(guide.QUESTIONS.values()):
+        for place, (said, name) in enumerate(choices.items()):
+            row = guide.ROWS[name] if name else guide.Row("", "", "", "")
             answer(page, number, place)
             chosen = [place if i == number else -1 for i in range(len(guide.QUESTIONS))]
             assert standing_shown(page) == advice.AdviceExplorer(answers=chosen).standing()
             expect(opened).to_have_count(1)
             told = opened.text_content()
             assert told.startswith(f"{said}: ")
-            for say in guide.ROWS[name].measured if name else ():
+            for say in row.measured:
                 assert say() in told
-            assert ("No run of this book" in told) == bool(
-                name and (not guide.ROWS[name].measured or "No run of" in guide.ROWS[name].evidence))
+            silent = "No run of this book stands behind this" in told
+            assert silent == bool(name and not row.measured)
         answer(page, number, -1)
     expect(page.locator("#advice .pw-headline")).to_contain_text("7 of 7")
 

@@ -354,7 +354,7 @@ def running_text(section):
 
 
 def set_reading_time(app, docname, source):
-    """The number in a notebook's line on its reading time, from what it holds; the front page's."""
+    """A notebook's reading time, from what it holds; on the front page the cards of chapters."""
     if Path(app.env.doc2path(docname)).suffix == ".ipynb":
         import reading_time
 
@@ -362,7 +362,7 @@ def set_reading_time(app, docname, source):
     elif docname == app.config.root_doc:
         import front_page
 
-        source[0] = front_page.with_numbers(source[0])
+        source[0] = front_page.with_cards(source[0])
 
 
 def setup(app):

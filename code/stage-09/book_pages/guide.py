@@ -159,7 +159,7 @@ ROWS = {
     "states": Row(
         "room for the model in 16 bits, not for what full fine-tuning keeps beside it",
         "any of the small methods",
-        "gradients, the optimizer's averages and the second copy are kept for what is trained alone",
+        "gradients, the optimizer's averages and the second copy are kept only for what is trained",
         "the bill in [9.1](01-the-fine-tuning-problem.ipynb#the-first-bill-memory-while-training); "
         "[your own model](05-choosing-a-method.ipynb#your-model-your-memory)",
         (states,), out={"full": _ALL_WEIGHTS}),
@@ -221,7 +221,8 @@ ROWS = {
         "larger data set, Icelandic",
         "[Biderman et al., 2024, abstract](references.md); "
         f"[9.7, result 1]({NINE_SEVEN}#result-1-what-is-learned)",
-        (_claim(claims.full_leads_with_more_data),), behind=dict.fromkeys(("merged", "lora", "adapters", *VIRTUAL), _LARGER_SET)),
+        (_claim(claims.full_leads_with_more_data), _claim(claims.prompt_tuning_learns_least)),
+        behind=dict.fromkeys(("merged", "lora", "adapters", *VIRTUAL), _LARGER_SET)),
     "old model": Row(
         "the old model back, whenever the task is off", "any of the four, unmerged",
         "taken off, it gives the old model back exactly",
@@ -254,7 +255,8 @@ ROWS = {
         "the parameters; Pfeiffer adapters 20.89 with 7.2 %",
         "[He et al., 2022, table 6](references.md)"),
     "unknown": Row(
-        "you do not know yet", "LoRA first", "exact start, mergeable, strong in the comparison above",
+        "you do not know yet", "LoRA first",
+        "exact start, mergeable, strong in the comparison above",
         "[the figure of table 4](05-choosing-a-method.ipynb#gpt-3-eight-settings); then tune the "
         "learning rate: the best one was 9.8 times that of full fine-tuning, fitted over 14 Llama "
         "and Qwen models ([LoRA Without Regret, Thinking Machines, 2025](references.md)); in our "
@@ -273,8 +275,8 @@ QUESTIONS: dict[str, dict[str, str | None]] = {
         "Either way": None},
     "Is every position of the context needed?": {"Yes": "context", "No": None},
     "What shall become of what it knew?": {
-        "It must stay, with the task on": "keep", "It must come back with the task off": "old model",
-        "It may go": None},
+        "It must stay, with the task on": "keep",
+        "It must come back with the task off": "old model", "It may go": None},
     "How many examples are there?": {
         "About a hundred": "few examples", "Some thousand": "thousands",
         "Enough for a pretraining": "very much"},

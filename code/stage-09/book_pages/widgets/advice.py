@@ -81,10 +81,10 @@ class AdviceExplorer(explorer.Widget):
         def names(options):
             return ", ".join(guide.OPTIONS[option] for option in options) or "–"
 
-        rows = []
+        rows, nothing = [], guide.Row("", "this narrows nothing down", "", "")
         for question, answers in guide.QUESTIONS.items():
             for answer, name in answers.items():
-                row = guide.ROWS[name] if name else guide.Row("", "this narrows nothing down", "", "")
+                row = guide.ROWS[name] if name else nothing
                 consider = "".join(piece.words if isinstance(piece, pages.Link) else piece
                                    for piece in pages.pieces(row.consider))
                 rows.append([question, answer, consider, names(row.out), names(row.behind)])

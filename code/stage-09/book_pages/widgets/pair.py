@@ -113,8 +113,8 @@ class PairExplorer(explorer.Widget):
 
     def fallback(self):
         a, b = self.pair()
-        return (f"{self.target.capitalize()} names, nats per character, mean and standard deviation "
-                f"of {a['seeds']} seeds; the last column is in deviations of the seeds",
+        return (f"{self.target.capitalize()} names, nats per character, mean and standard "
+                f"deviation of {a['seeds']} seeds; the last column is in deviations of the seeds",
                 ["", a["label"], b["label"], "second minus first"], list(self._rows(a, b)))
 
     def _rows(self, a: dict, b: dict) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""The guide: each fact has one home, the questions lead to its rows, and its links lead somewhere."""
+"""The guide: each fact has one home, questions lead to its rows, and its links lead somewhere."""
 
 from pathlib import Path
 from urllib.parse import urldefrag
