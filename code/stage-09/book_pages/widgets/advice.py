@@ -9,8 +9,8 @@ from book_pages.figures import COLORS
 from book_pages.widgets import explorer
 
 _STYLE = """
-.peft-widget .pw-options { display: grid; gap: 0.35rem 2rem; margin: 1rem 0 0; padding: 0;
-  list-style: none; }
+.peft-widget .pw-options { display: grid; gap: 0.35rem 2rem; margin: 1rem 0 0; max-width: none;
+  padding: 0; list-style: none; }
 .peft-widget .pw-options li { margin: 0; padding-left: 1.6rem; text-indent: -1.6rem; }
 .peft-widget .pw-options i { display: inline-block; width: 1.6rem; text-indent: 0;
   font-style: normal; font-weight: 700; }

@@ -25,7 +25,7 @@ _STYLE = """
 .peft-widget .pw-axes .pw-frame { fill: none; stroke: var(--rail); }
 .peft-widget .pw-axes .pw-text { font-size: 13px; }
 .peft-widget .pw-axes .pw-letter { fill: var(--ink); font-size: 15px; font-weight: 700; }
-.peft-widget .pw-guesses { margin-top: 1rem; }
+.peft-widget .pw-row.pw-guesses { margin-top: 1rem; }
 .peft-widget .pw-guesses .pw-button[aria-pressed="true"] { background: var(--ink);
   border-color: var(--ink); color: var(--paper); }
 .peft-widget .pw-axes-two { display: grid; gap: 1rem 2rem; margin-top: 1.1rem; }
