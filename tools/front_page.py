@@ -19,6 +19,7 @@ HERO = "<!-- names that turn Icelandic: tools/front_page.py -->"
 #: The table of chapters: its head, and rows with a title that leads to a file, and a question.
 MAP = re.compile(r"^\| section \|.*\n\|[-|:]*\n((?:\|.*\n)+)", re.MULTILINE)
 ROW = re.compile(r"^\| *\[([^\]]+)\]\(([\w/-]+)\.(?:ipynb|md)\) *\| *([^|]*?) *\|", re.MULTILINE)
+MINUTES = re.compile(r"\*Reading time: (\d+) minutes")
 QUESTION = re.compile(r'<div class="question[^"]*" id="([\w-]+)"')
 TARGET, METHOD, NAMES = "icelandic", "lora-all", 8
 
@@ -76,22 +77,25 @@ def card(title, chapter, question):
     """A chapter's card: its picture, what it asks, the minutes, and what there is to answer."""
     import pictures
 
-    file, minutes, things = ROOT / "book" / f"{chapter}.ipynb", "", ""
+    file, things = ROOT / "book" / f"{chapter}.ipynb", ""
     if file.exists():
         notebook = json.loads(file.read_text("utf-8"))
-        minutes = f"<span>{reading_time.minutes(notebook)} minutes</span>"
-        asked = questions(notebook)
+        minutes, asked = reading_time.minutes(notebook), questions(notebook)
         things = f' data-questions="{" ".join(asked)}">{len(asked)} questions' if asked else ""
         if len(asked) == 1:
             things = things.removesuffix("s")
-    elif chapter == "exercises/index":
-        things = f' data-exercises="{pictures.progress.EXERCISES}">' \
-            f"{pictures.progress.EXERCISES} exercises"
+    else:
+        said = MINUTES.search(file.with_suffix(".md").read_text("utf-8"))
+        minutes = said[1] if said else ""
+        if chapter == "exercises/index":
+            count = pictures.progress.EXERCISES
+            things = f' data-exercises="{count}">{count} exercises'
+    time = f"<span>{minutes} minutes</span>" if minutes else ""
     done = f"<span{things}</span>" if things else ""
     bar = '<i class="chapter-bar" aria-hidden="true"></i>' if things else ""
     return (f'<li class="chapter">{pictures.picture(chapter)}<div>'
             f'<a href="{chapter}.html">{html.escape(title)}</a><p>{html.escape(question)}</p>'
-            f'<p class="chapter-more">{minutes}{done}{bar}</p></div></li>')
+            f'<p class="chapter-more">{time}{done}{bar}</p></div></li>')
 
 
 def cards(found):
