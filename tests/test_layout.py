@@ -8,11 +8,16 @@ import re
 
 import book_extension
 import front_page
+import pictures
 import pytest
 import yaml
 from conftest import ROOT, pages
 from test_accessibility import WIDGET
 from test_pages import soup
+
+import peft
+from book_pages import speaking
+from experiments import smollm2
 
 WIDTHS = [360, 768, 1280, 1920]
 PATIENCE = 10  # seconds after which a fault stays one, also on a busy machine
@@ -241,12 +246,86 @@ def test_the_front_page_shows_recorded_runs(page, html):
     assert losses == sorted(losses, reverse=True)
 
 
-def test_the_front_page_says_the_minutes_of_each_chapter(html):
-    rows = soup("book/index.html").select("#the-map tbody tr")
-    said = [row.select("td")[2].get_text().strip() for row in rows
-            if not row.select_one("a")["href"].startswith(("exercises", "playground"))]
-    assert said
-    assert all(int(minutes) >= 5 for minutes in said)
+def test_the_cards_say_what_the_chapters_hold(html):
+    """Each row of the source's table is a card: its words, its picture, minutes and questions."""
+    source = (ROOT / "book" / "index.md").read_text("utf-8")
+    rows = front_page.ROW.findall(source)
+    cards = soup("book/index.html").select("#the-map .chapter")
+    assert len(rows) == len(cards) == len(front_page.MAP.search(source)[1].splitlines())
+    for (title, chapter, question), card in zip(rows, cards, strict=True):
+        assert card.a.get_text() == title
+        assert card.a["href"] == f"{chapter}.html"
+        assert card.p.get_text() == question
+        assert card.svg.find(["path", "rect"])
+        page = soup(f"book/{chapter}.html")
+        asked = {box["id"] for box in page.select("article .question")}
+        names = card.select_one("[data-questions]")
+        assert set(names["data-questions"].split() if names else []) == asked, chapter
+        minutes = re.search(r"Reading time: (\d+) minutes", page.article.get_text())
+        if minutes:
+            assert f"{minutes[1]} minutes" in card.get_text()
+
+
+def test_a_row_that_is_no_card_stops_the_build():
+    text = "| section | the question |\n|---|---|\n| [9.1 a](01-a.ipynb) | b |\n| c | d |\n"
+    with pytest.raises(ValueError, match="no link to a chapter"):
+        front_page.with_cards(text)
+
+
+def test_a_card_shows_how_far_this_reader_is_and_nothing_moves(page, html):
+    address = f"{html.as_uri()}/book/index.html"
+    opened(page, address)
+    first = page.locator(".chapter").first
+    exercises = page.locator(".chapter").last
+    before = page.locator(".chapter").evaluate_all("all => all.map((one) => one.offsetTop)")
+    names = first.locator("[data-questions]").get_attribute("data-questions").split()
+    assert first.locator(".chapter-more").inner_text().endswith(f"{len(names)} questions")
+    kept = {name: {"said": "1", "sure": True} for name in (*names[:3], "q-elsewhere")}
+    page.evaluate("""([answers, days]) => {
+        localStorage.setItem("peft-book-questions", JSON.stringify({ answers }));
+        localStorage.setItem("peft-book-progress", JSON.stringify(days)); }""",
+                  [kept | {names[4]: "damaged"}, {"2": "2026-11-29", "5": "2026-11-28", "6": True}])
+    opened(page, address)
+    assert f"3 of {len(names)} answered" in first.inner_text()
+    assert first.locator(".chapter-bar").evaluate(
+        "(bar) => parseFloat(getComputedStyle(bar).getPropertyValue('--done'))"
+    ) == pytest.approx(100 * 3 / len(names), abs=0.01)
+    assert "2 of 8 passed" in exercises.inner_text()
+    done = exercises.locator(".is-done").evaluate_all("all => all.map((b) => b.dataset.exercise)")
+    assert done == ["2", "5"]
+    assert page.locator(".chapter").evaluate_all("all => all.map((one) => one.offsetTop)") == before
+    page.evaluate("localStorage.setItem('peft-book-questions', '[damaged')")
+    opened(page, address)
+    assert first.locator(".chapter-more").inner_text().endswith(f"{len(names)} questions")
+
+
+@pytest.mark.parametrize("width, columns", [(360, 1), (1280, 3)])
+def test_cards_stand_in_columns(page, html, width, columns):
+    page.set_viewport_size({"width": width, "height": 800})
+    opened(page, f"{html.as_uri()}/book/index.html")
+    assert page.locator(".chapter").evaluate_all(
+        "all => new Set(all.map((one) => one.offsetLeft)).size") == columns
+
+
+def test_the_pictures_are_of_what_was_recorded():
+    assert pictures.schedules().count("M") == 60  # a box for each schedule
+    row = speaking.find(smollm2.load_runs("after"), method="lora-all", lr=1e-3)
+    right = re.search(r'class="lora filled" d="([^"]*)"', pictures.schedules())[1]
+    assert right.count("M") == row["exact"]["test"]
+    ticks = re.search(r'class="lora filled" d="([^"]*)"', pictures.levels())[1]
+    assert ticks.count("M") == 16
+    full, lora = re.findall(r'class="(?:full|lora)" d="([^"]*)"', pictures.two_curves())
+    assert full.count("L") == lora.count("L") == 8  # nine looks
+    lengths = [float(box) for box in re.findall(r"h([\d.]+)v", pictures.counts())]
+    counts = [one["params"] for one in peft.compare_peft_methods().values()]
+    assert sorted(range(5), key=lengths.__getitem__) == sorted(range(5), key=counts.__getitem__)
+    for chapter in pictures.PICTURES:
+        assert "nan" not in pictures.picture(chapter)
+    places = [float(place) for chapter in pictures.PICTURES
+              for pair in re.findall(r"[ML]([-\d.]+) ([-\d.]+)", pictures.picture(chapter))
+              for place in pair]
+    assert min(places) >= 0
+    assert max(places) <= pictures.WIDTH
 
 
 @pytest.mark.parametrize("name", pages())

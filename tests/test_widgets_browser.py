@@ -14,14 +14,16 @@ from conftest import ROOT
 from playwright.sync_api import expect
 
 import peft
-from book_pages import clues
+from book_pages import clues, guide
 from book_pages.widgets import (
+    advice,
     answers,
     bill,
     explorer,
     faults,
     mass,
     outlier,
+    pair,
     parsons,
     seeds,
     signal,
@@ -88,7 +90,8 @@ def widgets():
             "seeds": seeds.SeedExplorer(LOSSES), "update": update.UpdateExplorer(load_update()),
             "faults": faults.fault_finder(),
             "parsons": parsons.ParsonsProblem(PUZZLES), "signal": signal.SignalExplorer(),
-            "mass": mass.MassExplorer(), "bill": bill.BillExplorer()}
+            "mass": mass.MassExplorer(), "bill": bill.BillExplorer(),
+            "pair": pair.PairExplorer(), "advice": advice.AdviceExplorer()}
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +142,7 @@ def open_page(chromium, address):
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or trouble.append(request.url))
         page.goto(address)
-        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 15")
+        page.wait_for_function("document.querySelectorAll('.peft-widget').length === 17")
         return page
 
     yield open_
@@ -728,6 +731,141 @@ def test_the_card_fills_item_by_item_and_says_where_it_is_full(open_page):
     expect(page.locator("#bill [data-name=play]")).to_have_text("Fill the card")
 
 
+# --------------------------------------------------------------------------------------- pair
+
+
+def pair_axes(page):
+    """All of both pictures but the curves, their letters and the line of the loss before."""
+    return page.locator("#pair .pw-axes").evaluate_all("""all => all.map((one) =>
+        [...one.querySelectorAll(":scope > :is(text, line, rect)")]
+            .map((part) => part.outerHTML))""")
+
+
+def pair_words(page):
+    page.evaluate("frame()")
+    return page.locator("#pair .pw-headline").text_content()
+
+
+def test_the_curves_come_with_the_guess_and_say_what_the_seeds_say(open_page):
+    widget = pair.PairExplorer()
+    page = open_page("dark", "phone")
+    page.locator("#pair summary").click()
+    fixed = pair_axes(page)
+    counted = {"a": 0, "b": 0, "neither": 0}
+    chosen = (("turkish", "full 0", "lora-qv 4"), ("turkish", "prompt 1", "full 0"),
+              ("icelandic", "houlsby 16", "lora-all 8"), ("turkish", "lora-qv 4", "lora-all 16"))
+    for target, *keys in chosen:
+        page.locator(f"#pair [data-name=target][value={target}] + label").click()
+        for side, key in zip("ab", keys, strict=True):
+            page.locator(f"#pair select[data-name={side}]").select_option(key)
+        known = {one["key"]: one for one in widget.settings[target]}
+        a, b = (known[key] for key in keys)
+        assert pair_words(page).startswith("Guess first")
+        last_step = page.locator("#pair tbody tr", has_text="last step").first.locator("td")
+        assert "?" in last_step.all_text_contents()[:2]
+        assert last_step.last.text_content() == "?"
+        errors = (b["final_test"][0] - a["final_test"][0]) / np.hypot(
+            *(one["final_test"][1] / np.sqrt(5) for one in (a, b)))
+        truth = "neither" if abs(errors) < 3 else "a" if errors > 0 else "b"
+        counted[truth] += 1
+        guess = {"a": "b", "b": "b", "neither": "neither"}[truth]
+        page.locator(f"#pair [data-guess={guess}]").click()
+        words = pair_words(page)
+        assert ("Right." in words) == (guess == truth), words
+        times, told = re.search(r"([\d.]+) times .* \(([\d.]+) standard errors", words).groups()
+        assert float(told) == pytest.approx(abs(errors), abs=0.056)
+        assert float(times) == pytest.approx(abs(errors) * np.sqrt(2 / 5), abs=0.056)
+        mean, deviation = b["final_test"]
+        assert last_step.nth(1).text_content() == f"{mean:.3f} ± {deviation:.3f}"
+        path = page.locator("#pair .pw-axes").first.locator("path.pw-b").get_attribute("d")
+        ends = [float(part.split(",")[1]) for part in path[1:].split("L")]
+        low, high = widget._extents[0]
+        assert np.diff(ends) == pytest.approx(  # 186 units of the picture from low to high
+            -186 * np.diff(b["validation"]) / (high - low), abs=0.11)
+        assert pair_axes(page) == fixed
+    assert all(counted.values()), counted
+
+
+def test_what_was_seen_stays_open_and_what_was_not_stays_covered(open_page):
+    page = open_page()
+    lines = page.locator("#pair .pw-axes").first.locator("path")
+    assert lines.count() == 0
+    page.locator("#pair [data-guess=a]").focus()
+    page.keyboard.press("Enter")
+    expect(lines).to_have_count(2)
+    page.locator("#pair select[data-name=b]").select_option("prompt 10")
+    expect(lines).to_have_count(1)
+    assert pair_words(page).startswith("Guess first")
+    assert "B is covered" in page.locator("#pair .pw-axes").first.get_attribute("aria-label")
+    page.locator("#pair select[data-name=b]").select_option("lora-qv 4")
+    expect(lines).to_have_count(2)  # both were open before
+    words = pair_words(page)
+    assert "Right." not in words
+    assert "You said" not in words
+    page.locator("#pair select[data-name=b]").select_option("full 0")
+    assert "Choose another" in pair_words(page)
+
+
+# ------------------------------------------------------------------------------------- advice
+
+
+def answer(page, question, place):
+    page.locator(f"#advice select[data-name=question-{question}]").select_option(str(place))
+    page.evaluate("frame()")
+
+
+def standing_shown(page):
+    kinds = page.locator("#advice .pw-options li").evaluate_all(
+        "all => all.map((one) => one.className)")
+    return dict(zip(guide.OPTIONS, ({"pw-gone": "out", "pw-behind": "behind", "": "left"}[kind]
+                                    for kind in kinds), strict=True))
+
+
+def test_each_answer_narrows_down_and_shows_its_row(open_page):
+    page = open_page("dark", "phone")
+    opened = page.locator("#advice details[open]")
+    for number, choices in enumerate(guide.QUESTIONS.values()):
+        for place, (said, name) in enumerate(choices.items()):
+            row = guide.ROWS[name] if name else guide.Row("", "", "", "")
+            answer(page, number, place)
+            chosen = [place if i == number else -1 for i in range(len(guide.QUESTIONS))]
+            assert standing_shown(page) == advice.AdviceExplorer(answers=chosen).standing()
+            expect(opened).to_have_count(1)
+            told = opened.text_content()
+            assert told.startswith(f"{said}: ")
+            for say in row.measured:
+                assert say() in told
+            silent = "No run of this book stands behind this" in told
+            assert silent == bool(name and not row.measured)
+        answer(page, number, -1)
+    expect(page.locator("#advice .pw-headline")).to_contain_text("7 of 7")
+
+
+def test_answers_add_up_say_when_nothing_is_left_and_start_again(open_page):
+    page = open_page()
+    for number, place in ((1, 1), (2, 0)):  # many tasks; every position is needed
+        select = page.locator(f"#advice select[data-name=question-{number}]")
+        select.focus()
+        for _ in range(place + 1):
+            page.keyboard.press("ArrowDown")
+    page.evaluate("frame()")
+    expect(page.locator("#advice .pw-headline")).to_contain_text(
+        "3 of 7are left: LoRA, not merged, LoRA on a 4-bit base, adapters.")
+    expect(page.locator("#advice output")).to_contain_text("3 of 7")
+    assert page.locator("#advice li", has_text="left out:").count() == 4
+    page.locator("#advice summary").first.click()  # what a reader opens stays open
+    answer(page, 3, 2)
+    answer(page, 3, -1)
+    assert page.locator("#advice details").count() == 2
+    links = page.locator("#advice .pw-ground a").evaluate_all(
+        "all => all.map((one) => one.getAttribute('href'))")
+    assert links
+    assert all(re.fullmatch(r"[\w-]+\.html(#[\w-]+)?", link) for link in links)
+    page.locator("#advice [data-name=again]").click()
+    expect(page.locator("#advice .pw-headline")).to_contain_text("7 of 7")
+    assert page.locator("#advice details").count() == 0
+
+
 # ------------------------------------------------------------------------------------- update
 
 
@@ -835,12 +973,12 @@ def test_first_answers_are_kept_and_the_next_case_is_a_new_one(open_page, widget
     pick(page, first["fault"])
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 15")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 17")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 2 of")
     expect(page.locator("#faults .pw-headline")).to_contain_text("1 of 1 right")
     page.evaluate("localStorage.setItem('peft-book-faults', '[damaged')")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 15")
+    page.wait_for_function("document.querySelectorAll('.peft-widget').length === 17")
     expect(page.locator("#faults .pw-headline")).to_contain_text("Case 1 of")
 
 

@@ -248,6 +248,10 @@ def fold_solutions(found):
     return f'<details class="nav-solutions"{here}><summary>{caption}</summary>{pages}</details>'
 
 
+#: A link in the HTML that a cell displays: it leads to a file, as in JupyterLab.
+LINK_OF_OUTPUT = re.compile(r'(<a href="[\w./-]+)\.(?:ipynb|md)((?:#[\w-]*)?">)')
+
+
 def mend_markup(app, error):
     if error or app.builder.name != "html":
         return
@@ -268,6 +272,7 @@ def mend_markup(app, error):
         for wrong, right in MENDED_MARKUP.items():
             text = text.replace(wrong, right)
         text = SOLUTIONS.sub(fold_solutions, TABLE.sub(mend_table, text))
+        text = LINK_OF_OUTPUT.sub(r"\1.html\2", text)
         text = content_policy.with_policy(text)
         if text != before:
             write_whole(page, text)
@@ -349,7 +354,7 @@ def running_text(section):
 
 
 def set_reading_time(app, docname, source):
-    """The number in a notebook's line on its reading time, from what it holds; the front page's."""
+    """A notebook's reading time, from what it holds; on the front page the cards of chapters."""
     if Path(app.env.doc2path(docname)).suffix == ".ipynb":
         import reading_time
 
@@ -357,7 +362,7 @@ def set_reading_time(app, docname, source):
     elif docname == app.config.root_doc:
         import front_page
 
-        source[0] = front_page.with_numbers(source[0])
+        source[0] = front_page.with_cards(source[0])
 
 
 def setup(app):

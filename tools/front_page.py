@@ -1,7 +1,9 @@
-"""What the front page shows of recorded runs: made-up names that turn Icelandic as the rank grows.
+"""The front page's moving part and the cards of its chapters, made when the book is built.
 
-It is made of radio buttons and style sheets alone, so it works from disk, without a script, and on
-the keyboard. The numbers are those of section 9.7.
+The moving part shows made-up names that turn Icelandic as the rank grows, the recorded runs of
+section 9.7. It is made of radio buttons and style sheets alone, so it works from disk, without a
+script, and on the keyboard. The cards are made of the page's table: a picture, the minutes, and how
+many of a chapter's questions this reader has answered (book/_static/chapters.js).
 """
 
 import html
@@ -14,8 +16,11 @@ import reading_time
 
 ROOT = Path(__file__).resolve().parent.parent
 HERO = "<!-- names that turn Icelandic: tools/front_page.py -->"
-#: A row of the table of chapters, up to its last cell, which is empty: what it says, its notebook.
-ROW = re.compile(r"^(\|[^|]*\]\(([\w/-]+\.ipynb)\)[^|]*\|[^|]*\|) *\|", re.MULTILINE)
+#: The table of chapters: its head, and rows with a title that leads to a file, and a question.
+MAP = re.compile(r"^\| section \|.*\n\|[-|:]*\n((?:\|.*\n)+)", re.MULTILINE)
+ROW = re.compile(r"^\| *\[([^\]]+)\]\(([\w/-]+)\.(?:ipynb|md)\) *\| *([^|]*?) *\|", re.MULTILINE)
+MINUTES = re.compile(r"\*Reading time: (\d+) minutes")
+QUESTION = re.compile(r'<div class="question[^"]*" id="([\w-]+)"')
 TARGET, METHOD, NAMES = "icelandic", "lora-all", 8
 
 
@@ -60,10 +65,53 @@ def hero():
             f'<div aria-live="polite">{"".join(shown)}</div>{bars}</div>')
 
 
-def with_numbers(text):
-    """The front page's source with its moving part, and the minutes in the table of chapters."""
-    def timed(row):
-        notebook = json.loads((ROOT / "book" / row[2]).read_text("utf-8"))
-        return f"{row[1]} {reading_time.minutes(notebook)} |"
+def questions(notebook):
+    """The names of a notebook's questions, those that its cells print among them."""
+    texts = ["".join(cell["source"]) if cell["cell_type"] == "markdown" else "".join(
+        "".join(output.get("data", {}).get("text/markdown", "")) for output in cell["outputs"])
+        for cell in notebook["cells"]]
+    return [name for text in texts for name in QUESTION.findall(text)]
 
-    return ROW.sub(timed, text).replace(HERO, f"```{{raw}} html\n{hero()}\n```")
+
+def card(title, chapter, question):
+    """A chapter's card: its picture, what it asks, the minutes, and what there is to answer."""
+    import pictures
+
+    file, things = ROOT / "book" / f"{chapter}.ipynb", ""
+    if file.exists():
+        notebook = json.loads(file.read_text("utf-8"))
+        minutes, asked = reading_time.minutes(notebook), questions(notebook)
+        things = f' data-questions="{" ".join(asked)}">{len(asked)} questions' if asked else ""
+        if len(asked) == 1:
+            things = things.removesuffix("s")
+    else:
+        said = MINUTES.search(file.with_suffix(".md").read_text("utf-8"))
+        minutes = said[1] if said else ""
+        if chapter == "exercises/index":
+            count = pictures.progress.EXERCISES
+            things = f' data-exercises="{count}">{count} exercises'
+    time = f"<span>{minutes} minutes</span>" if minutes else ""
+    done = f"<span{things}</span>" if things else ""
+    bar = '<i class="chapter-bar" aria-hidden="true"></i>' if things else ""
+    return (f'<li class="chapter">{pictures.picture(chapter)}<div>'
+            f'<a href="{chapter}.html">{html.escape(title)}</a><p>{html.escape(question)}</p>'
+            f'<p class="chapter-more">{time}{done}{bar}</p></div></li>')
+
+
+def cards(found):
+    """The cards in place of the table of chapters."""
+    rows = ROW.findall(found[1])
+    if len(rows) != found[1].count("\n"):
+        raise ValueError("a row of the front page's table is no link to a chapter and a question")
+    made = "".join(card(*row) for row in rows)
+    from book_pages.figures import COLORS  # pictures.py has put the code on the path
+
+    colors = " ".join(f"--{name}: {color};" for name, color in COLORS.items())
+    return (f"```{{raw}} html\n<style>.chapters {{ {colors} }}</style>"
+            f'<ol class="chapters">{made}</ol>'
+            '<script src="../_static/chapters.js"></script>\n```\n')
+
+
+def with_cards(text):
+    """The front page's source with its moving part, and cards in place of its table of chapters."""
+    return MAP.sub(cards, text).replace(HERO, f"```{{raw}} html\n{hero()}\n```")

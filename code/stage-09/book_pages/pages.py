@@ -1,6 +1,7 @@
 """What a page shows of the code: source taken from the file itself, and tables. Never a copy."""
 
 import inspect
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -56,7 +57,22 @@ class Link(NamedTuple):
     address: str
 
 
+PIECE = re.compile(r"\[([^\]]+)\]\(([^)]+)\)|\$([^$]+)\$")
+
+
+def pieces(text: str) -> list[str | Link]:
+    """A line of Markdown as text, each `[words](address)` a Link and each `$formula$` a Formula."""
+    found, end = [], 0
+    for part in PIECE.finditer(text):
+        words, address, formula = part.groups()
+        found += [text[end:part.start()], Formula(formula) if formula else Link(words, address)]
+        end = part.end()
+    return [piece for piece in (*found, text[end:]) if piece]
+
+
 def _markup(cell: Any) -> str:
+    if isinstance(cell, list):
+        return "".join(map(_markup, cell))
     if isinstance(cell, Link):
         return f'<a href="{escape(cell.address)}">{escape(cell.words)}</a>'
     if isinstance(cell, Formula):
@@ -66,7 +82,10 @@ def _markup(cell: Any) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> HTML:
-    """Rows under column names; the first cell names its row. Cells are text, Formula or Link."""
+    """Rows under column names; the first cell names its row.
+
+    Cells are text, Formula or Link, or lists of these.
+    """
     def cells(tag: str, row: Iterable[Any], more: str = "") -> str:
         return "".join(f"<{tag}{more}>{_markup(cell)}</{tag}>" for cell in row)
 
