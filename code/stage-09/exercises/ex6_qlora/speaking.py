@@ -4,7 +4,7 @@
 
 All 210 linear layers are rounded to 16 levels, the embedding stays, as in QLoRA. The levels are
 NF4's or evenly spaced; a scale belongs to 64 weights, or to a whole matrix. What came was in four
-bits already (Q4_1: 16 even steps between the least and the largest of 32 weights), so each of our
+bits already (Q4_1: 16 even levels between the least and the largest of 32 weights), so each of our
 forms is a second rounding.
 
 Measured: loss on a text that the model has not seen, pages of this book (text.txt), and on its own

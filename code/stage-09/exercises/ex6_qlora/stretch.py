@@ -26,8 +26,11 @@ def _projections(model: llama.Llama) -> dict[str, Any]:
             if name.endswith(llama.PROJECTIONS)}
 
 
+EVEN = np.arange(-7, 8) / 7  # 15 levels, as zero shall be one; the sixteenth code is unused
+
+
 def uniform(weight: np.ndarray, block: int) -> np.ndarray:
-    """The weight on 15 evenly spaced levels, blocks of this size: what NF4 is compared with."""
+    """The weight on the levels of `EVEN`, blocks of this size: what NF4 is compared with."""
     flat = weight.ravel()
     out = np.empty_like(flat)
     for start in range(0, flat.size, block):
@@ -157,7 +160,7 @@ def draw_qlora(losses: dict[str, dict[str, float]], runs: dict[str, dict[str, An
     left.hist((blocks / np.abs(blocks).max(axis=1, keepdims=True)).ravel(), 81, (-1, 1),
               color="#c9d9e6", density=True)
     left.vlines(NF4, -0.14, -0.03, color=blue, lw=2, label="NF4")
-    left.vlines(np.arange(-7, 8) / 7, -0.31, -0.2, color=red, lw=2, label="even")
+    left.vlines(EVEN, -0.31, -0.2, color=red, lw=2, label="even")
     left.set(title="One weight matrix", xlabel="weight / absmax of its block", yticks=[])
     left.legend(loc="upper left", fontsize=9, handlelength=0.8)
     height = 0.8 / len(losses)
@@ -201,10 +204,11 @@ def closing(opened: bool = False) -> Markdown:
     return folded(
         f"Four bits cost this model about a hundredth of a nat. Which weights share a block is an "
         f"accident, so we dealt them out {len(ROUNDED.seeds)} times: in blocks of 64 NF4 costs "
-        f"{told(plain[0])} and even levels {told(plain[1])}, {apart(*plain):.0f} standard errors "
-        f"apart. One large weight per matrix ruins a scale for the whole tensor: "
-        f"{whole[0]['best_test']:.2f} with NF4, {whole[1]['best_test']:.2f} with even levels: "
-        "nearly all weights fall on the few levels around zero. In blocks of 64 the damage stays "
+        f"{told(plain[0])} and even levels ({len(EVEN)} of them, zero is one) {told(plain[1])}, "
+        f"{apart(*plain):.0f} standard errors apart. One large weight per matrix ruins a scale "
+        f"for the whole tensor: {whole[0]['best_test']:.2f} with NF4, "
+        f"{whole[1]['best_test']:.2f} with even levels: nearly all weights fall on the few levels "
+        "around zero. In blocks of 64 the damage stays "
         f"in one block: {told(rough[0])} with NF4, {told(rough[1])} with even levels. Which of the "
         f"two is ahead there these draws do not decide: the means are {apart(*rough):.1f} standard "
         f"errors apart, and in {ahead} of the {len(ROUNDED.seeds)} draws even levels cost less."

@@ -39,11 +39,20 @@ def dora_runs(layer: type, seed: int = 0) -> dict[str, dict[str, Any]]:
     return GOAL.runs(layer, seed)
 
 
-def closing(opened: bool = False) -> Markdown:
-    """What the record says, held against its seeds: that they do not tell the four apart."""
+def undecided_by() -> tuple[dict[str, dict[str, Any]], float]:
+    """The four entries of the record, and how many standard errors two are apart at most.
+
+    AssertionError if that decides between two, or if a best rate is at an end of its sweep.
+    """
     entries = {name: GOAL.entry(name) for name in GOAL.settings}
     most = max(abs(apart(one, two)) for one, two in combinations(entries.values(), 2))
     assert most < CLEAR and not GOAL.at_edge(entries.values())
+    return entries, most
+
+
+def closing(opened: bool = False) -> Markdown:
+    """What the record says, held against its seeds: that they do not tell the four apart."""
+    entries, most = undecided_by()
     rate, = {entry["lr"] for entry in entries.values()}
     ranks = []  # by seed, the names from the lowest loss on
     for seed in GOAL.seeds:

@@ -139,3 +139,13 @@ def test_a_solved_notebook_passes_every_cell_and_reaches_its_stretch_goal(
     assert steps[-1] is None and steps[:-1] == list(range(1, len(steps[:-1]) + 1))
     assert (tmp_path / "progress.json").exists()
     assert drawn == [solution(room, name)]
+
+
+def test_the_even_levels_of_the_stretch_goal_are_those_that_it_names():
+    from exercises.ex6_qlora import stretch
+
+    weight = np.random.default_rng(0).uniform(-1, 1, (16, 64))
+    scales = np.abs(weight).max(axis=1, keepdims=True)
+    found = np.unique((stretch.uniform(weight, 64) / scales).round(6))
+    np.testing.assert_allclose(found, stretch.EVEN, atol=1e-6)  # all of them, and no other
+    assert len(stretch.EVEN) == 15 and 0 in stretch.EVEN

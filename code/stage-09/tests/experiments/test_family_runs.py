@@ -4,15 +4,19 @@ What the record says is held by the claims of experiments/family.py.
 """
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments import family, small_llama
+from experiments import claims, family, family_speaking, small_llama
 from experiments.family import EQUAL, METHODS, load_runs, make_model, run
 from family.galore import GaLoreAdamW
 from family.scale_and_rate import LoRAPlusAdamW
 from names import load_names
+
+BOOK = Path(__file__).resolve().parents[4] / "book"
 
 d, m, L = 64, 160, 3  # width, MLP, layers of the base model
 ALL, OUTPUTS = 4 * (d + d) + 3 * (d + m), 4 * d + 2 * m + d  # sums over a layer's projections
@@ -269,3 +273,31 @@ def test_the_command_tells_both_languages_and_fails_where_a_claim_falls(tmp_path
     for one, other in ((good | {"oft": 1.5}, good), (good, good | {"oft": 1.5})):
         with pytest.raises(SystemExit, match="falls"):
             tell(tmp_path, made(**one) + made(seeds=family.OTHER_SEEDS, **other))
+
+
+def test_what_the_page_advises_from_its_own_runs_is_recorded():
+    def stands(method, target, number="best_test"):
+        return claims.standing(records[target](method), records[target]("lora"), number)[0]
+
+    rows = load_runs()
+    records = {target: family.Record(rows, family.common_seeds(rows, target), target)
+               for target in family.TARGETS}
+    order = {target: sorted(METHODS, key=lambda name: record(name)["best_test"])
+             for target, record in records.items()}
+    assert [stands("pissa", target) for target in ("icelandic", "turkish")] == ["behind", "ahead"]
+    assert {stands("pissa", target, "best_base") for target in order} == {"behind"}
+    assert order["icelandic"][0] == "loraplus" and order["turkish"][0] != "loraplus"
+    assert {names[-1] for names in order.values()} == {"ia3"}
+    spoken = {entry["method"]: entry["test_loss"]
+              for entry in family_speaking.summarise(family_speaking.load_runs())}
+    assert min(spoken, key=spoken.get) != "loraplus"
+
+
+def test_advice_says_whether_it_was_run_here():
+    page = json.loads((BOOK / "the-family.ipynb").read_text("utf-8"))
+    advice = [part for cell in page["cells"] if cell["cell_type"] == "markdown"
+              for part in "".join(cell["source"]).split("\n\n") if "**When to use it.**" in part]
+    assert len(advice) == 9
+    for part in advice:
+        told = part.partition("**When to use it.**")[2]
+        assert re.search(r"\b(run|counted|measured) here\b", told, re.IGNORECASE), told
