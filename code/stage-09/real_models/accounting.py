@@ -38,6 +38,7 @@ from real_models.bases import (
     Item,
     NotStored,
     frozen_items,
+    is_narrow,
     quantized_modules,
     why_not_stored,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "OVERHEAD",
     "QUANTIZED",
     "frozen_items",
+    "is_narrow",
     "kept_base",
     "kept_outside",
     "kept_per_token",

@@ -136,7 +136,7 @@ QUANTIZED: dict[str, dict[str, Any]] = {
 BLOCKS = ["transformer.h", "model.decoder.layers", "gpt_neox.layers", "model.layers",
           "model.language_model.layers", "h", "decoder.layers", "layers"]
 _NAME = re.compile(r"[\w.-]{1,200}\Z", re.ASCII)  # and with up to two `*` it stays quick to match
-_MOST_PATTERNS = 20
+MOST_PATTERNS = 20
 REASONS = {
     "method": "the method", "nothing": "{key} names {name}, which is not here",
     "file": "the file says nothing of quantized weights that is known here",
@@ -172,6 +172,10 @@ class Stored:
 class NotStored(ValueError):
     """A format in which this model's weights are not kept, or not as far as is known here."""
 
+    def __init__(self, base: str, why: str) -> None:
+        super().__init__(f"base {base!r}: {why}")
+        self.why = why
+
 
 def stored_as(model: "Model", base: str) -> Stored:
     """What `base` means for a model.
@@ -185,7 +189,7 @@ def stored_as(model: "Model", base: str) -> Stored:
     if base != "file":
         return Stored(base, FORMATS[base].get("settings", {}))
     if model.stored is None:
-        raise NotStored(f"base 'file': {REASONS['file']}")
+        raise NotStored(base, REASONS["file"])
     return model.stored
 
 
@@ -318,7 +322,7 @@ def frozen_items(counted: "Count", base: str = "bfloat16", *, prepared: bool = T
     if "bytes" in found:
         return [Item("frozen weights", frozen * found["bytes"], f"{frozen:,} parameters in {base}")]
     if reason := why_not_stored(model, stored):
-        raise NotStored(f"base {base!r}: {reason}")
+        raise NotStored(base, reason)
     layers = Counter(m.sizes for m in quantized_modules(model, stored))
     stacks = Counter(_matrices(model, m) for m in quantized_experts(model, stored))
     quantized = sum(math.prod(sizes) * count for sizes, count in layers.items()) + sum(
@@ -386,7 +390,9 @@ def _of_bitsandbytes(found: Mapping[str, Any]) -> str:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < ALL
+    """A whole number, as the page reads them: 4.0, too."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 < value < ALL and value == int(value)
 
 
 def _unknown(found: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
@@ -417,12 +423,12 @@ def _unknown(found: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
 
 def _numbers(found: Mapping[str, Any], rule: Mapping[str, Any]) -> dict[str, int]:
     """The settings that the keys give."""
-    numbers = {key: found[key] for key in rule.get("numbers", {}) if key in found}
+    numbers = {key: int(found[key]) for key in rule.get("numbers", {}) if key in found}
     if found.get(group := rule.get("group")) is not None:
-        numbers["group"] = ALL if found[group] == -1 else found[group]
+        numbers["group"] = ALL if found[group] == -1 else int(found[group])
     if (blocks := rule.get("blocks")) in found:
-        numbers["down"], numbers["across"] = found[blocks] or (ALL, ALL)
-    if found.get("scale_fmt") == "ue8m0":
+        numbers["down"], numbers["across"] = map(int, found[blocks] or (ALL, ALL))
+    if str(found.get("scale_fmt")).lower() == "ue8m0":
         numbers["scale"] = 1
     if str(found.get("activation_scheme")).lower() == "static":
         numbers["static"] = 1
@@ -436,7 +442,7 @@ def _names(model: "Model", key: str, value: Any) -> tuple[tuple[str, ...] | None
     if not isinstance(value, list) or not all(
             isinstance(name, str) and _NAME.match(name.replace(".*", "."))
             and name.count("*") <= 2 for name in value) or sum(
-                "*" in name for name in value) > _MOST_PATTERNS:
+                "*" in name for name in value) > MOST_PATTERNS:
         return None, key
     left = {name: None for name in value}
     for m in model.modules:

@@ -26,7 +26,7 @@ import peft
 from book_pages import pages
 from book_pages.figures import COLORS
 from experiments import small_llama
-from real_models import accounting, optimizers
+from real_models import accounting, bases, optimizers, reading
 
 FRONT_END = Path(__file__).parent
 
@@ -436,8 +436,13 @@ GPUS = {
 }
 GPU_BYTES = {size: round((gib or 0) * 2**30) or size * accounting.GB
              for size, (_, gib) in GPUS.items()}
-BASE_NAMES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "8 bits (int8)",
-              "nf4": "4 bits (NF4)", "nf4+dq": "4 bits (NF4, double quantization: QLoRA)"}
+BASE_NAMES = {
+    "float32": "float32", "bfloat16": "bfloat16", "int8": "8 bits (int8)",
+    "nf4": "4 bits (NF4)", "nf4+dq": "4 bits (NF4, double quantization: QLoRA)",
+    "fp8": "8 bits (FP8, blocks of 128 × 128)", "mxfp4": "4 bits (MXFP4, experts alone)",
+    **{base: f"4 bits ({base.split('-')[0].upper()}, groups of {form['settings']['group']})"
+       for base, form in accounting.FORMATS.items() if "group" in form.get("settings", {})},
+    "file": "as the pasted file says"}
 SHARDING_NAMES = {"ddp": "nothing (DDP)", "zero1": "optimizer states (ZeRO 1)",
                   "zero2": "gradients, too (ZeRO 2)", "zero3": "everything (ZeRO 3)",
                   "fsdp": "everything (FSDP)"}
@@ -477,6 +482,8 @@ def memory_record(model):
         model's order. `saved`: parameters that PEFT trains as a copy besides, a classification
         head. `frozen`: format -> bytes of the frozen weights, part by part. `head`: the
         language-model head, which all-linear leaves out. `targets`: PEFT's default target modules.
+        `not_stored`: format -> why the model has none of it, `frozen` is empty there; `file`: of
+        the base that its file tells of, the `labels` and whether it is `narrow`, or none.
         `notes`: what one must know to read the numbers. `kept`: see :func:`_kept_record`; or none,
         and `why_not`, the reason for that. `trained`: what an optimizer's state is counted from:
         `full` and `saved`, of every tensor its shape, whether it may be a hidden layer's, and how
@@ -495,8 +502,7 @@ def memory_record(model):
     return {
         "total": model.num_parameters, "saved": saved,
         "units": [[leaf, counted.trainable - saved] for leaf, counted in one.items()],
-        "frozen": {base: [item.bytes for item in accounting.frozen_items(one[leaves[0]], base)]
-                   for base in accounting.BASE_FORMATS},
+        **_frozen_record(one[leaves[0]]),
         "head": head, "notes": list(model.notes),
         "targets": accounting.FAMILIES[model.family].get("lora")
         or [leaf for leaf in leaves if leaf != head],
@@ -511,6 +517,24 @@ def memory_record(model):
                 for leaf in leaves},
         },
     }
+
+
+def _frozen_record(counted):
+    frozen, why = {}, {}
+    for base in accounting.BASE_FORMATS:
+        try:
+            frozen[base] = [item.bytes for item in accounting.frozen_items(counted, base)]
+        except accounting.NotStored as error:
+            frozen[base], why[base] = [], error.why
+    stored = counted.model.stored
+    return {"frozen": frozen, "not_stored": why, "file": stored and {
+        "labels": _labels(counted, "file"), "narrow": accounting.is_narrow(counted.model, "file")}}
+
+
+def _labels(counted, base):
+    """What the parts of a base are called, each with a capital."""
+    return [item.label[0].upper() + item.label[1:]
+            for item in accounting.frozen_items(counted, base)]
 
 
 def _shapes(tensors):
@@ -600,7 +624,7 @@ class MemoryExplorer(Widget):
         An unknown model, or a target module that it does not have.
     """
 
-    _esm = front_end("model_config", "memory")
+    _esm = front_end("bases", "model_config", "memory")
 
     model = traitlets.Unicode().tag(sync=True)
     targets = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -650,20 +674,23 @@ class MemoryExplorer(Widget):
         if missing := set(settings["targets"]) - set(leaves):
             raise ValueError(f"{model} has no modules {sorted(missing)}; its linear layers are "
                              f"{leaves}")
+        if reason := records[model]["not_stored"].get(settings.get("base", "bfloat16")):
+            raise ValueError(f"base {settings['base']!r} of {model}: {reason}")
         lora = accounting.count_lora(models["Llama-2-7B"], 1, ["q_proj"])
         super().__init__(
             model=model, **settings,
             _records=[[name, record] for name, record in records.items()],
             _states=_states_record(accounting.count_full(models[model])),
             _families=accounting.FAMILIES,
-            _rules=accounting.reading_rules(),
+            _rules=reading_rules(),
             _bases=[[base, BASE_NAMES[base]] for base in accounting.BASE_FORMATS],
             _conventions=[[name, f"{sum(sizes):g} bytes: {how.split(' (')[0]}"]
                           for name, (*sizes, how) in accounting.CONVENTIONS.items()],
             _optimizers=[[name, row.label] for name, row in accounting.OPTIMIZERS.items()],
-            _frozen_labels={base: [item.label[0].upper() + item.label[1:]
-                                   for item in accounting.frozen_items(lora, base)]
-                            for base in accounting.BASE_FORMATS},
+            _frozen_labels={base: _labels(lora, base) for base in accounting.FORMATS
+                            if base not in records["Llama-2-7B"]["not_stored"]}
+            | {"mxfp4": [*(label for label, *_ in accounting.FORMATS["mxfp4"]["parts"]),
+                         "Frozen, not quantized"]},
         )
 
     @traitlets.observe("model")
@@ -673,6 +700,8 @@ class MemoryExplorer(Widget):
         if record:
             kept = [leaf for leaf in self.targets if leaf in dict(record["units"])]
             self.targets = kept or record["targets"]
+            if not record["frozen"][self.base]:
+                self.base = "bfloat16"
 
     def bills(self):
         """`accounting.memory_bill` on each card at the current settings, full and LoRA.
@@ -714,6 +743,17 @@ class MemoryExplorer(Widget):
                 ["Method", "Item", "GB"], rows)
 
 
+def reading_rules():
+    """What the front end needs besides the table to read a configuration as Python does."""
+    return {"towers": list(reading.TOWERS), "vocabulary": list(reading.VOCABULARY_TASKS),
+            "saved": reading.SAVED_HEADS, "notes": reading.NOTES, "reads": reading.READS.pattern,
+            "other_files": [list(each) for each in reading.OTHER_FILES],
+            "not_estimated": accounting.NOT_ESTIMATED, "kept": accounting.KEPT_BYTES,
+            "bases": {"formats": bases.FORMATS, "quantized": bases.QUANTIZED, "all": bases.ALL,
+                      "blocks": bases.BLOCKS, "reasons": bases.REASONS,
+                      "most_patterns": bases.MOST_PATTERNS}}
+
+
 def memory_explorer(model="Llama-2-7B", **settings):
     """Memory to fine-tune real models: the widget of section 9.5."""
     return MemoryExplorer(model, **settings)
@@ -727,8 +767,9 @@ def _states_record(full):
     dict
         `conventions`: name -> label and bytes per trainable parameter of every line of a bill
         without frozen weights and optimizer's state, and the `width` of each number of that state.
-        `optimizers`: the table. `eight_bits`: the size of a block, and of the smallest tensor, of
-        those that keep 8 bits. `divided`: sharding -> the lines that cards divide.
+        `narrow`: the bases whose layers work on 16 bits. `optimizers`: the table. `eight_bits`: the
+        size of a block, and of the smallest tensor, of those that keep 8 bits. `divided`: sharding
+        -> the lines that cards divide.
     """
     def one(convention):
         *lines, _ = accounting.memory_bill(full, convention=convention).items
@@ -737,6 +778,8 @@ def _states_record(full):
 
     return {"conventions": {name: one(name) for name in accounting.CONVENTIONS},
             "optimizers": {name: asdict(row) for name, row in accounting.OPTIMIZERS.items()},
+            "narrow": [base for base in accounting.FORMATS
+                       if accounting.is_narrow(full.model, base)],
             "eight_bits": [optimizers.EIGHT_BIT_BLOCK, optimizers.EIGHT_BIT_SMALLEST],
             "divided": {name: list(lines) for name, lines in accounting.SHARDINGS.items()}}
 

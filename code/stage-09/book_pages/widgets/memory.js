@@ -24,7 +24,8 @@ function memoryBill(record, settings, states, overhead) {
   const kept = states.conventions[convention];
   const own = states.conventions.fp32;
   // A head that PEFT copies from a base in 16 bits stays in 16 bits.
-  const copies = base === "bfloat16" ? states.conventions.bf16 : own;
+  const isNarrow = base === "file" ? record.file?.narrow : states.narrow.includes(base);
+  const copies = isNarrow ? states.conventions.bf16 : own;
   const saved = targets.length ? record.saved : 0;
   const state = (tensors, width) => tensors.reduce((sum, [shape, hidden, count]) => sum + count
     * stateBytes(states.optimizers[optimizer], states.eight_bits, shape, width, hidden), 0);
@@ -35,12 +36,12 @@ function memoryBill(record, settings, states, overhead) {
   const share = (label, bytes) => (cards > 1 && (divided.includes("") || divided.includes(label))
     ? Math.ceil(bytes / cards) : bytes);
   const sides = [{
-    key: "full", params: record.total, keeps: (each) => keptFor(record.kept, each, "bfloat16", null),
+    key: "full", params: record.total, keeps: (each) => keptFor(record.kept, each, true, null),
     items: [["frozen weights", 0],
       ...kept.lines.map(([label, bytes]) => [label, share(label, record.total * bytes)]),
       ["optimizer state", share("optimizer state", state(record.trained.full, kept.width))]],
   }, {
-    key: "lora", params: trained + saved, keeps: (each) => keptFor(record.kept, each, base, targets),
+    key: "lora", params: trained + saved, keeps: (each) => keptFor(record.kept, each, isNarrow, targets),
     items: [["frozen weights",
       record.frozen[base].reduce((sum, bytes) => sum + share("", bytes), 0)],
     ...own.lines.map(([label, bytes], index) =>
@@ -70,8 +71,8 @@ const totalOf = (items) => items.reduce((sum, [, bytes]) => sum + bytes, 0);
  * What the forward pass keeps for the backward pass, and the smaller of two peaks; `targets` are
  * null where everything trains.
  */
-function keptFor({ narrow, wide }, { rank, length, batch, checkpointing }, base, targets) {
-  const kept = base === "bfloat16" ? narrow : wide;
+function keptFor({ narrow, wide }, { rank, length, batch, checkpointing }, isNarrow, targets) {
+  const kept = isNarrow ? narrow : wide;
   const tokens = batch * length;
   const trained = targets && kept.inputs.filter(([leaves]) => leaves.some((leaf) =>
     targets.includes(leaf)));
@@ -168,10 +169,12 @@ function render({ model, el }) {
   const change = changer(model);
   /** Keep the chosen target modules where the model has them, else take PEFT's default. */
   const pick = (name) => {
-    const { units, targets } = records.get(name);
+    const { units, targets, frozen } = records.get(name);
     const kept = get("targets").filter((leaf) => new Map(units).has(leaf));
     refused = false;
-    change({ model: name, targets: kept.length ? kept : targets });
+    // The base that the file tells of; else the chosen one, if the model has it.
+    const bases = ["file", get("base"), "bfloat16"].filter((base) => frozen[base].length);
+    change({ model: name, targets: kept.length ? kept : targets, base: bases[0] });
     redraw(); // the model may be the one before
   };
 
@@ -286,10 +289,9 @@ function render({ model, el }) {
   const detail = h("p", { class: "pw-note" });
 
   /** After a refusal: no figure of another model may stand there as if it were this one's. */
-  const clear = () => {
-    which.select.selectedIndex = -1;
+  const clear = (why) => {
     setText(figure, "Nothing is counted");
-    setText(sentence, "because the pasted configuration was refused; choose a model, or correct it.");
+    setText(sentence, `because ${why}.`);
     bars.hidden = true;
     rank.show(get("rank"), "");
     setText(caption, "");
@@ -301,8 +303,17 @@ function render({ model, el }) {
   };
 
   const draw = () => {
-    if (refused) return clear();
+    if (refused) {
+      which.select.selectedIndex = -1;
+      return clear("the pasted configuration was refused; choose a model, or correct it");
+    }
     const now = record();
+    for (const option of base.select.options) option.disabled = !now.frozen[option.value].length;
+    base.show(get("base"));
+    if (!now.frozen[get("base")].length) {
+      return clear(`LoRA's frozen weights can't be kept so: ${now.not_stored[get("base")]}; `
+        + "choose others");
+    }
     const chosen = get("targets").filter((leaf) => new Map(now.units).has(leaf));
     const settings = Object.fromEntries(SETTINGS.map((name) => [name, get(name)]));
     settings.targets = chosen;
@@ -311,7 +322,6 @@ function render({ model, el }) {
     const memory = get("_gpu_bytes")[get("gpu")];
 
     which.show(records.has(get("model")) ? get("model") : records.keys().next().value);
-    base.show(get("base"));
     convention.show(get("convention"));
     optimizer.show(get("optimizer"));
     gpu.show(String(get("gpu")));
@@ -369,7 +379,7 @@ function render({ model, el }) {
       ] : []);
     body.dataset.trainable = lora.params;
     body.dataset.total = now.total;
-    const parts = get("_frozen_labels")[get("base")];
+    const parts = get("base") === "file" ? now.file.labels : get("_frozen_labels")[get("base")];
     setText(detail, `${many ? "Before cards divide them: " : ""}${parts.map((label, index) =>
       `${label}: ${gigabytes(now.frozen[get("base")][index])}`).join("; ")}. `
       + [...now.notes, get("_note")].join(" "));
