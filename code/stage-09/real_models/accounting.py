@@ -76,6 +76,7 @@ from real_models.reading import (
     saved_heads,
 )
 from real_models.rules import matches, one_of, positive
+from real_models.serving import cache_bytes, serving_bill
 
 #: What others take from here besides: one place for all that is counted.
 __all__ = [
@@ -93,6 +94,7 @@ __all__ = [
     "kept_base",
     "kept_outside",
     "kept_per_token",
+    "cache_bytes",
     "known_models",
     "load_model",
     "parse_config",
@@ -938,14 +940,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--targets", nargs="+", metavar="MODULE",
                         help="names, or all-linear; by default PEFT's for the family")
     parser.add_argument("--task", help="CAUSAL_LM, SEQ_CLS, …; by default the class's in the file")
-    parser.add_argument("--base", choices=BASE_FORMATS, default="bfloat16",
-                        help="format of the frozen weights")
+    parser.add_argument("--base", choices=BASE_FORMATS, help="format of the frozen weights; by "
+                        "default what the file says, else bfloat16")
     parser.add_argument("--convention", choices=CONVENTIONS, default="fp32",
                         help="how trainable parameters are kept")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw")
     parser.add_argument("--batch", type=int, default=1, help="sequences, on each card")
     parser.add_argument("--length", type=int, default=512, help="tokens of each sequence")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
+    parser.add_argument("--serve", type=int, metavar="ADAPTERS",
+                        help="also what a server holds with so many adapters")
     parser.add_argument("--cards", type=int, default=1, help="how many cards train together")
     parser.add_argument("--sharding", choices=SHARDINGS, default="ddp",
                         help="what the cards divide among them")
@@ -977,6 +981,17 @@ def _options(given: argparse.Namespace, parser: argparse.ArgumentParser) -> dict
     return options
 
 
+def _print_serving(counted: Count, given: argparse.Namespace,
+                   parser: argparse.ArgumentParser) -> None:
+    try:
+        print("to serve it", serving_bill(counted, given.batch, given.length, base=given.base,
+                                          adapters=given.serve), "", sep="\n")
+    except NotEstimated as reason:
+        print(f"to serve it: the cache is not counted: {reason}", "", sep="\n")
+    except ValueError as error:
+        parser.exit(2, f"{error}\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Count a method on a config.json and print its parameters, memory and file size."""
     parser = _parser()
@@ -984,6 +999,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(given, parser)
     try:
         model = read_model(given.config, given.task)
+        given.base = given.base or ("file" if model.stored else "bfloat16")
         counted = _METHODS[given.method][0](model, **options)
         bill = bill_per_card(memory_bill(counted, convention=given.convention, base=given.base,
                                          optimizer=given.optimizer), given.cards, given.sharding)
@@ -1001,7 +1017,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(activations, Bill):
         more = overhead(bill, activations)
         print(f"{more.label}, an estimate: {more.bytes / GB:.3f} GB: {more.why}", "", sep="\n")
-    half = given.base == "bfloat16"
+    if given.serve is not None:
+        _print_serving(counted, given, parser)
+    half = is_narrow(model, given.base)
     print(f"saved file: {saved_bytes(counted, base_dtype='bfloat16' if half else None):,} bytes")
 
 

@@ -112,8 +112,8 @@ function whyNotStored(stored, about) {
   return "";
 }
 
-/** Bytes of the frozen weights, part by part. */
-function frozenBytes(stored, about, total) {
+/** Bytes of the frozen weights, part by part; what is not quantized in so many bytes each. */
+function frozenBytes(stored, about, total, rest) {
   const format = about.rules.formats[stored.format];
   if (format.bytes) return [format.bytes * total];
   const all = [...convertedBy(stored, about), ...convertedExperts(stored, about)];
@@ -121,7 +121,7 @@ function frozenBytes(stored, about, total) {
   return [...format.parts.map(([, linear], index) => all.reduce((sum, [row, count]) => sum + count
     * evaluate(row.kind === "stack" ? format.experts[index] : linear,
       symbolsOf(row, about, stored.settings)), 0)),
-  (format.cast ? 4 : 2) * (total - quantized)];
+  rest * (total - quantized)];
 }
 
 /** All bases of a model: bytes, or why it has none. */
@@ -129,11 +129,14 @@ function basesOf(about, total, found) {
   const { stored, method, why } = readStored(found, about);
   const frozen = {};
   const notStored = {};
+  const loaded = {};
   for (const base of [...Object.keys(about.rules.formats), "file"]) {
     const one = base === "file" ? stored
       : { format: base, settings: about.rules.formats[base].settings ?? {}, skips: null, picks: null };
     const reason = one ? whyNotStored(one, about) : about.rules.reasons.file;
-    frozen[base] = reason ? [] : frozenBytes(one, about, total);
+    const cast = !reason && about.rules.formats[one.format].cast;
+    frozen[base] = reason ? [] : frozenBytes(one, about, total, cast ? 4 : 2);
+    if (!reason) loaded[base] = frozenBytes(one, about, total, 2).reduce((sum, n) => sum + n, 0);
     if (reason) notStored[base] = reason;
   }
   const format = stored && about.rules.formats[stored.format];
@@ -144,7 +147,7 @@ function basesOf(about, total, found) {
   } : null;
   const note = isEmpty(found) ? "" : fill(about.notes[stored ? "stored" : "quantization_config"],
     { method, why });
-  return { frozen, not_stored: notStored, file, note };
+  return { frozen, not_stored: notStored, loaded, file, note };
 }
 
 /** How a file says that its weights are stored, as `bases.read_stored` reads it. */

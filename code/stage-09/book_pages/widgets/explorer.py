@@ -26,7 +26,7 @@ import peft
 from book_pages import pages
 from book_pages.figures import COLORS
 from experiments import small_llama
-from real_models import accounting, bases, optimizers, reading
+from real_models import accounting, bases, optimizers, reading, serving
 
 FRONT_END = Path(__file__).parent
 
@@ -484,6 +484,8 @@ def memory_record(model):
         language-model head, which all-linear leaves out. `targets`: PEFT's default target modules.
         `not_stored`: format -> why the model has none of it, `frozen` is empty there; `file`: of
         the base that its file tells of, the `labels` and whether it is `narrow`, or none.
+        `loaded`: format -> bytes without k-bit preparation. `cache`: see `serving.cache_record`; or
+        none, and `no_cache`, the reason.
         `notes`: what one must know to read the numbers. `kept`: see :func:`_kept_record`; or none,
         and `why_not`, the reason for that. `trained`: what an optimizer's state is counted from:
         `full` and `saved`, of every tensor its shape, whether it may be a hidden layer's, and how
@@ -506,6 +508,7 @@ def memory_record(model):
         "head": head, "notes": list(model.notes),
         "targets": accounting.FAMILIES[model.family].get("lora")
         or [leaf for leaf in leaves if leaf != head],
+        **_cache_record(model),
         "why_not": (why_not := accounting.why_not_estimated(model)),
         "kept": None if why_not else _kept_record(model, one),
         "trained": {
@@ -527,8 +530,17 @@ def _frozen_record(counted):
         except accounting.NotStored as error:
             frozen[base], why[base] = [], error.why
     stored = counted.model.stored
-    return {"frozen": frozen, "not_stored": why, "file": stored and {
+    loaded = {base: sum(item.bytes for item in accounting.frozen_items(
+        counted, base, prepared=False)) for base in frozen if base not in why}
+    return {"frozen": frozen, "not_stored": why, "loaded": loaded, "file": stored and {
         "labels": _labels(counted, "file"), "narrow": accounting.is_narrow(counted.model, "file")}}
+
+
+def _cache_record(model):
+    try:
+        return {"cache": serving.cache_record(model), "no_cache": ""}
+    except accounting.NotEstimated as why:
+        return {"cache": None, "no_cache": str(why)}
 
 
 def _labels(counted, base):
@@ -617,6 +629,8 @@ class MemoryExplorer(Widget):
         Tokens of each sequence, and sequences on each card, of which activations are kept.
     checkpointing : bool
         Whether layers keep their inputs alone and are computed again in the backward pass.
+    adapters : int
+        How many such adapters a server holds.
 
     Raises
     ------
@@ -624,7 +638,7 @@ class MemoryExplorer(Widget):
         An unknown model, or a target module that it does not have.
     """
 
-    _esm = front_end("bases", "model_config", "memory")
+    _esm = front_end("bases", "serving", "model_config", "memory")
 
     model = traitlets.Unicode().tag(sync=True)
     targets = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -638,6 +652,7 @@ class MemoryExplorer(Widget):
     length = traitlets.Int(512, min=1).tag(sync=True)
     batch = traitlets.Int(1, min=1).tag(sync=True)
     checkpointing = traitlets.Bool(False).tag(sync=True)
+    adapters = traitlets.Int(1, min=1).tag(sync=True)
 
     _records = traitlets.List().tag(sync=True)  # pairs of name and record, in order
     _states = traitlets.Dict().tag(sync=True)  # see _states_record
@@ -647,6 +662,7 @@ class MemoryExplorer(Widget):
     _ranks = traitlets.List(RANKS).tag(sync=True)
     _lengths = traitlets.List(LENGTHS).tag(sync=True)
     _batches = traitlets.List(BATCHES).tag(sync=True)
+    _many = traitlets.List([2**n for n in range(11)]).tag(sync=True)
     _gpus = traitlets.List([
         [str(size), f"{size} GB ({card})" + (
             f": holds {GPU_BYTES[size] / accounting.GB:.1f} GB" if gib else "")]
@@ -751,7 +767,9 @@ def reading_rules():
             "not_estimated": accounting.NOT_ESTIMATED, "kept": accounting.KEPT_BYTES,
             "bases": {"formats": bases.FORMATS, "quantized": bases.QUANTIZED, "all": bases.ALL,
                       "blocks": bases.BLOCKS, "reasons": bases.REASONS,
-                      "most_patterns": bases.MOST_PATTERNS}}
+                      "most_patterns": bases.MOST_PATTERNS},
+            "serving": {"caches": serving.CACHES, "tasks": serving.TASKS,
+                        "reasons": serving.REASONS, "odd_keys": serving.ODD_KEYS}}
 
 
 def memory_explorer(model="Llama-2-7B", **settings):

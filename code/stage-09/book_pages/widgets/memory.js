@@ -4,7 +4,7 @@
 // that a reader pastes, model_config.js did.
 
 const SETTINGS = ["rank", "base", "convention", "optimizer", "length", "batch", "checkpointing",
-  "cards", "sharding"];
+  "cards", "sharding", "adapters"];
 
 /** Bytes that an optimizer keeps of one tensor, as `optimizers.state_bytes` counts them. */
 function stateBytes(row, [block, smallest], shape, width, hidden) {
@@ -287,6 +287,32 @@ function render({ model, el }) {
     h("thead", {}, h("tr", {}, ["Where memory goes", labels.full, labels.lora]
       .map((text) => h("th", { scope: "col" }, text)))), body));
   const detail = h("p", { class: "pw-note" });
+  const adapters = colour(slider({
+    id: `${prefix}-adapters`, name: "adapters", label: "Adapters on one base", values: get("_many"),
+    say: (value) => `${formatCount(value)} adapters`, onMove: (value) => change({ adapters: value }),
+  }), get("_lora_color"));
+  const served = h("tbody", { "data-table": "serving" });
+  const servingNote = h("p", { class: "pw-note" });
+  const serving = h("details", { class: "pw-details" }, h("summary", {}, "For serving"), adapters,
+    h("div", { class: "pw-scroll" }, h("table", { class: "pw-table" },
+      h("caption", {}, "One card, each sequence as long as chosen above"),
+      h("thead", {}, h("tr", {}, ["What a server holds", "LoRA"].map((text) =>
+        h("th", { scope: "col" }, text)))), served)), servingNote);
+  /** Rows of what a server holds, or why its cache is not counted. */
+  const showServing = (now, settings, memory) => {
+    adapters.show(settings.adapters);
+    const items = now.cache && settings.targets.length ? servingBill(now, settings) : [];
+    const total = totalOf(items);
+    const row = ([label, bytes]) => h("tr", { "data-item": label },
+      h("th", { scope: "row" }, label[0].toUpperCase() + label.slice(1)),
+      h("td", { "data-bytes": bytes }, gigabytes(bytes)));
+    served.replaceChildren(...items.map(row), ...items.length ? [row(["total", total])] : []);
+    const fitting = total <= memory ? "fits" : "does not fit";
+    setText(servingNote, items.length ? `That ${fitting} into ${formatBytes(memory)}. `
+      + "The cache is counted as transformers keeps it. Weights are as they are loaded; cache and "
+      + "adapters have 16 bits, or 32 on a base in 32. Not included: activations of the step, what "
+      + "a server keeps for itself." : now.cache ? "" : `The cache is not counted: ${now.no_cache}.`);
+  };
 
   /** After a refusal: no figure of another model may stand there as if it were this one's. */
   const clear = (why) => {
@@ -296,6 +322,8 @@ function render({ model, el }) {
     rank.show(get("rank"), "");
     setText(caption, "");
     body.replaceChildren();
+    served.replaceChildren();
+    setText(servingNote, "");
     delete body.dataset.trainable;
     delete body.dataset.total;
     setText(detail, "");
@@ -377,6 +405,7 @@ function render({ model, el }) {
         fitting("batch", `Largest batch, ${formatCount(settings.length)} tokens each`, ""),
         fitting("length", `Longest text, batch of ${formatCount(settings.batch)}`, "\u00a0tokens"),
       ] : []);
+    showServing(now, settings, memory);
     body.dataset.trainable = lora.params;
     body.dataset.total = now.total;
     const parts = get("base") === "file" ? now.file.labels : get("_frozen_labels")[get("base")];
@@ -390,7 +419,7 @@ function render({ model, el }) {
     h("div", { class: "pw-controls" },
       h("div", { class: "pw-group" }, which, gpu, cards, sharding, rank, targets),
       h("div", { class: "pw-group" }, base, convention, optimizer, length, batch, again)),
-    paste, headline, spoken, bars, table, detail);
+    paste, headline, spoken, bars, table, detail, serving);
   draw();
   redraw = oncePerFrame(() => spoken.say(draw()));
   const events = ["model", "targets", "gpu", ...SETTINGS].map((name) => `change:${name}`);

@@ -327,10 +327,13 @@ function readConfig(given, families, rules) {
     storedNote,
     ownCode(config, rules).length ? rules.notes.auto_map : "",
   ].filter(Boolean);
+  const cache = cacheOf({ family, config, symbols, lists, task, rules: rules.serving });
   const whyNot = whyNotEstimated(table, rows, symbols, rules.not_estimated);
   return {
     total, saved, units, ...bases, notes, head: top?.leaf ?? null,
     targets: table.lora ?? everything, why_not: whyNot,
+    cache: typeof cache === "string" ? null : cache,
+    no_cache: typeof cache === "string" ? cache : "",
     kept: whyNot ? null : keptOf(rows, linear.filter(counted), symbols, top, rules.kept),
     trained: trainedOf(rows, linear.filter(counted), rows.filter(copied),
       (row) => row.kind === "embedding" || row === top || inside(row, whole)),

@@ -318,6 +318,7 @@ CASES_OF_CLASSES = [case["config"] for case in json.loads(
     (Path(__file__).parents[1] / "fixtures" / "classes.json").read_text("utf-8"))]
 
 BASES = json.loads((Path(__file__).parents[1] / "fixtures" / "bases.json").read_text("utf-8"))
+CACHES = json.loads((Path(__file__).parents[1] / "fixtures" / "caches.json").read_text("utf-8"))
 ODD_BASES = [
     {"quant_method": "exl2"}, {"quant_method": ["gptq"]}, {"bits": 4}, {}, [], "gptq", True,
     {"quant_method": "gptq"}, {"quant_method": "gptq", "bits": 5},
@@ -383,6 +384,12 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
     configs += [{"model_type": "llama", **small, "quantization_config": found, **more}
                 for found in ODD_BASES for more in ({}, *({"architectures": [name]} for name in (
                     "LlamaModel", "LlamaForQuestionAnswering")))]
+    configs += [case["config"] for case in CACHES["cases"]]
+    configs += [{"model_type": family, **small, **more} for family in ("mistral", "qwen3", "gemma2",
+                "exaone4", "gpt_oss", "smollm3") for more in (
+        {"sliding_window": 1}, {"sliding_window": 7.0}, {"sliding_window": "7"},
+        {"attention_chunk_size": 4}, {"use_sliding_window": True, "max_window_layers": 2},
+        {"use_sliding_window": True, "max_window_layers": None})]
     odd = {"hidden_size": 1_236, "intermediate_size": 3_001, "num_attention_heads": 12,
            "num_key_value_heads": 4}  # no size is a multiple of NF4's blocks
     configs.append(accounting.known_models()["Llama-2-7B"]["config"] | odd)
@@ -465,6 +472,16 @@ def bills_of(counts, base, convention, optimizer, cards, sharding, **batch):
     return answer
 
 
+def served_by(counted, settings):
+    """Python's answer to what a server holds; none where the cache is not counted."""
+    try:
+        bill = accounting.serving_bill(counted, settings["batch"], settings["length"],
+                                       base=settings["base"], adapters=settings["adapters"])
+    except accounting.NotEstimated:
+        return None
+    return [item.bytes for item in bill.items]
+
+
 def test_page_and_python_agree_on_models_and_settings(memory, tmp_path):
     """Listed models and pasted ones: experts, two stacks, copied heads, and what is refused."""
     rng = np.random.default_rng(0)
@@ -490,26 +507,30 @@ def test_page_and_python_agree_on_models_and_settings(memory, tmp_path):
                         "sharding": str(rng.choice(list(accounting.SHARDINGS))),
                         "length": int(rng.integers(1, 5000)), "batch": int(rng.integers(1, 40)),
                         "checkpointing": bool(rng.integers(2))}
+            adapters = int(rng.integers(1, 100))
             rank, memory_of_card = int(rng.choice(explorer.RANKS)), 10**9 * int(rng.integers(200))
             counts = full, accounting.count_lora(model, rank, targets)
-            cases.append([name, json.dumps(config),
-                          {**settings, "rank": rank, "targets": targets}, memory_of_card])
+            cases.append([name, json.dumps(config), {
+                **settings, "rank": rank, "targets": targets, "adapters": adapters},
+                memory_of_card])
             expected.append((counts, settings, memory_of_card))
     answers = node(tmp_path, memory._esm, """
 const byName = new Map(data.records);
 console.log(JSON.stringify(data.cases.map(([name, text, settings, memory]) => {
   const record = byName.get(name) ?? readPasted(text, data.families, data.rules);
+  const served = record.cache && servingBill(record, settings).map(([, bytes]) => bytes);
   return memoryBill(record, settings, data.states, data.overhead).map((side) => [
     side.items.map(([, bytes]) => bytes), record.kept && largestThatFit(side, settings, memory),
-    record.why_not]);
+    record.why_not, served]);
 })));
 """, {"records": memory._records, "families": memory._families, "rules": memory._rules,
       "states": memory._states, "overhead": memory._overhead, "cases": cases})
     for case, answer, (counts, settings, memory_of_card) in zip(
             cases, answers, expected, strict=True):
-        for (items, most, why), counted, bill in zip(answer, counts, bills_of(
+        for (items, most, why, served), counted, bill in zip(answer, counts, bills_of(
                 counts, **settings), strict=True):
             assert items == bill, case
+            assert served == served_by(counts[1], case[2]), case
             assert why == accounting.why_not_estimated(counted.model)
             kept = {key: settings[key] for key in ("length", "batch", "checkpointing")}
             lora = counted is counts[1]
@@ -523,7 +544,7 @@ console.log(JSON.stringify(data.cases.map(([name, text, settings, memory]) => {
                     again = accounting.activation_estimate(counted, base=base, **{**kept, name: n})
                     needed = states.bytes + again.bytes + accounting.overhead(states, again).bytes
                     assert (needed <= memory_of_card) == (n <= value), (case, name, n)
-    assert {why for answer in answers for _, _, why in answer} >= {"", (
+    assert {why for answer in answers for _, _, why, _ in answer} >= {"", (
         accounting.why_not_estimated(accounting.read_model(configs["deepseek_v2"])))}
 
 
