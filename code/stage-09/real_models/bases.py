@@ -73,7 +73,8 @@ FORMATS: dict[str, dict[str, Any]] = {
         "settings": {"down": 128, "across": 128, "scale": 4, "static": 0},
         "converts": "linear", "cast": False},
     "mxfp4": {  # transformers 5.23, integrations/mxfp4.py; OCP's MX format 1.0: blocks of 32
-        "parts": [["frozen weights, MXFP4", "0", "experts: 4 bits each"],
+        "parts": [["frozen weights, MXFP4 (transformers trains no model on them)", "0",
+                   "experts: 4 bits each"],
                   ["scales", "0", "8 bits for each block of 32"]],
         "experts": ["experts*n_out*(n_in//2)", "experts*n_out*(n_in//32)"],
         "divides": [["n_in", "32"]], "converts": "experts", "cast": False},

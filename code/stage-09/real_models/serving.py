@@ -51,7 +51,8 @@ CACHES: dict[str, dict[str, Any]] = {
     **dict.fromkeys((
         "apertus", "arcee", "cohere", "ernie4_5", "gemma", "glm", "glm4", "glm4_moe", "granite",
         "granitemoe", "helium", "llama", "ministral3", "mixtral", "olmo", "olmo2", "phi", "phi3",
-        "phimoe", "seed_oss", "stablelm", "starcoder2"), _slides(None)),
+        "phimoe", "seed_oss", "starcoder2"), _slides(None)),
+    "stablelm": {"token": "2*kv*(d//heads)", "window": None},
     **dict.fromkeys(("gpt2", "opt", "bloom", "gpt_neox"), {**_HEADS, "window": None}),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3"), {**_LATENT, "window": None}),
     "mistral": _slides(4096),

@@ -705,7 +705,8 @@ class MemoryExplorer(Widget):
             _optimizers=[[name, row.label] for name, row in accounting.OPTIMIZERS.items()],
             _frozen_labels={base: _labels(lora, base) for base in accounting.FORMATS
                             if base not in records["Llama-2-7B"]["not_stored"]}
-            | {"mxfp4": [*(label for label, *_ in accounting.FORMATS["mxfp4"]["parts"]),
+            | {"mxfp4": [*(label[0].upper() + label[1:]
+                           for label, *_ in accounting.FORMATS["mxfp4"]["parts"]),
                          "Frozen, not quantized"]},
         )
 

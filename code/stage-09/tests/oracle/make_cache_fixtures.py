@@ -81,6 +81,7 @@ def main(path: Path) -> None:
         slides = "sliding_window" in vars(type(transformers.AutoConfig.for_model(family)))
         for change in CHANGES if slides else CHANGES[:1 + (task == "CAUSAL_LM")]:
             config = changed({"model_type": family, **small}, change)
+            print(family, change, file=sys.stderr, flush=True)
             try:
                 found = {"bytes": held(config, task)}
             except Exception as error:  # recorded, so that the test can ask the same of us

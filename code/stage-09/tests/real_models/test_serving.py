@@ -92,3 +92,22 @@ def test_bad_settings_are_refused(settings):
         serving.serving_bill(counted, **settings)
     with pytest.raises(ValueError, match="no adapter"):
         serving.serving_bill(accounting.count_full(counted.model))
+
+
+@pytest.mark.parametrize("more, shown", [
+    ({}, "adapters"), ({"quantization_config": {"quant_method": "fp8"}}, "frozen weights, FP8"),
+    ({"attention_chunk_size": 8}, "the cache is not counted")])
+def test_the_command_line_counts_it_on_the_base_of_the_file(tmp_path, capsys, more, shown):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(LLAMA | more))
+    accounting.main([str(path), "--serve", "3", "--rank", "4"])
+    assert shown in (printed := capsys.readouterr().out)
+    assert ("3 times" in printed) == ("attention_chunk_size" not in more)
+
+
+def test_the_command_line_refuses_to_serve_without_an_adapter(tmp_path, capsys):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(LLAMA))
+    with pytest.raises(SystemExit):
+        accounting.main([str(path), "--serve", "3", "--method", "full"])
+    assert "no adapter" in capsys.readouterr().err
