@@ -189,11 +189,12 @@ def serving_bill(counted: "Count", batch: int = 1, length: int = 512, *, adapter
     if positive("adapters", adapters) and counted.method == "full":
         raise ValueError("after full fine-tuning there is no adapter: each model is served whole")
     width = 4 if FORMATS[stored_as(counted.model, base).format].get("bytes") == 4 else 2
+    # A file may also hold what was not trained, as the head under a LoRA on it: the base has that.
+    numbers = min(counted.stored, counted.trainable)
     weights = sum(item.bytes for item in frozen_items(counted, base, prepared=False))
     cache = cache_bytes(counted.model, batch, length, width=width)
     return Bill((
         Item("weights", weights, "as they are loaded"),
         Item("cache of keys and values", cache, f"{batch:,} sequences of {length:,} tokens"),
-        Item("adapters", adapters * width * counted.stored,
-             f"{adapters:,} times {counted.stored:,} numbers")),
+        Item("adapters", adapters * width * numbers, f"{adapters:,} times {numbers:,} numbers")),
         "activations of the step, the server's own buffers, fragmentation, the CUDA context")
