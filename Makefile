@@ -113,8 +113,8 @@ site: book  ## test the built book in browsers (LONG=1: the notebooks that take 
 	@LONG=$(LONG) $(BIN)/python -m pytest tests -n 2 --dist worksteal --durations 15
 
 # Each of these modules is to be covered by itself, not only all together.
-COVERED := peft llama training checks real_models/accounting real_models/hub exercises/harness/checking exercises/harness/run exercises/harness/compare exercises/harness/contract exercises/harness/report $(patsubst code/stage-09/%.py,%,$(wildcard code/stage-09/exercises/ex*/checks.py))
-COVERAGE_TESTS := peft algebra stress llama training accounting hub checking mistakes answers checks_ex1 checks_ex2 checks_ex3 checks_ex4 checks_ex5 checks_ex6 checks_ex7 checks_ex8
+COVERED := peft llama training checks real_models/accounting real_models/reading real_models/rules real_models/memory real_models/bases real_models/serving real_models/hub exercises/harness/checking exercises/harness/run exercises/harness/compare exercises/harness/contract exercises/harness/report $(patsubst code/stage-09/%.py,%,$(wildcard code/stage-09/exercises/ex*/checks.py))
+COVERAGE_TESTS := peft algebra stress llama training accounting bases serving hub checking mistakes answers checks_ex1 checks_ex2 checks_ex3 checks_ex4 checks_ex5 checks_ex6 checks_ex7 checks_ex8
 
 coverage: env  ## lines and branches that the tests reach; fails below 95 % of any module
 	@mkdir -p _build/coverage

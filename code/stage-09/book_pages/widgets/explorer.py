@@ -26,7 +26,7 @@ import peft
 from book_pages import pages
 from book_pages.figures import COLORS
 from experiments import small_llama
-from real_models import accounting, optimizers
+from real_models import accounting, bases, optimizers, reading, serving
 
 FRONT_END = Path(__file__).parent
 
@@ -444,8 +444,13 @@ GPUS = {
 }
 GPU_BYTES = {size: round((gib or 0) * 2**30) or size * accounting.GB
              for size, (_, gib) in GPUS.items()}
-BASE_NAMES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "8 bits (int8)",
-              "nf4": "4 bits (NF4)", "nf4+dq": "4 bits (NF4, double quantization: QLoRA)"}
+BASE_NAMES = {
+    "float32": "float32", "bfloat16": "bfloat16", "int8": "8 bits (int8)",
+    "nf4": "4 bits (NF4)", "nf4+dq": "4 bits (NF4, double quantization: QLoRA)",
+    "fp8": "8 bits (FP8, blocks of 128 × 128)", "mxfp4": "4 bits (MXFP4, experts alone)",
+    **{base: f"4 bits ({base.split('-')[0].upper()}, groups of {form['settings']['group']})"
+       for base, form in accounting.FORMATS.items() if "group" in form.get("settings", {})},
+    "file": "as the pasted file says"}
 SHARDING_NAMES = {"ddp": "nothing (DDP)", "zero1": "optimizer states (ZeRO 1)",
                   "zero2": "gradients, too (ZeRO 2)", "zero3": "everything (ZeRO 3)",
                   "fsdp": "everything (FSDP)"}
@@ -485,6 +490,10 @@ def memory_record(model):
         model's order. `saved`: parameters that PEFT trains as a copy besides, a classification
         head. `frozen`: format -> bytes of the frozen weights, part by part. `head`: the
         language-model head, which all-linear leaves out. `targets`: PEFT's default target modules.
+        `not_stored`: format -> why the model has none of it, `frozen` is empty there; `file`: of
+        the base that its file tells of, the `labels` and whether it is `narrow`, or none.
+        `loaded`: format -> bytes without k-bit preparation. `cache`: see `serving.cache_record`; or
+        none, and `no_cache`, the reason.
         `notes`: what one must know to read the numbers. `kept`: see :func:`_kept_record`; or none,
         and `why_not`, the reason for that. `trained`: what an optimizer's state is counted from:
         `full` and `saved`, of every tensor its shape, whether it may be a hidden layer's, and how
@@ -503,11 +512,11 @@ def memory_record(model):
     return {
         "total": model.num_parameters, "saved": saved,
         "units": [[leaf, counted.trainable - saved] for leaf, counted in one.items()],
-        "frozen": {base: [item.bytes for item in accounting.frozen_items(one[leaves[0]], base)]
-                   for base in accounting.BASE_FORMATS},
+        **_frozen_record(one[leaves[0]]),
         "head": head, "notes": list(model.notes),
         "targets": accounting.FAMILIES[model.family].get("lora")
         or [leaf for leaf in leaves if leaf != head],
+        **_cache_record(model),
         "why_not": (why_not := accounting.why_not_estimated(model)),
         "kept": None if why_not else _kept_record(model, one),
         "trained": {
@@ -519,6 +528,33 @@ def memory_record(model):
                 for leaf in leaves},
         },
     }
+
+
+def _frozen_record(counted):
+    frozen, why = {}, {}
+    for base in accounting.BASE_FORMATS:
+        try:
+            frozen[base] = [item.bytes for item in accounting.frozen_items(counted, base)]
+        except accounting.NotStored as error:
+            frozen[base], why[base] = [], error.why
+    stored = counted.model.stored
+    loaded = {base: sum(item.bytes for item in accounting.frozen_items(
+        counted, base, prepared=False)) for base in frozen if base not in why}
+    return {"frozen": frozen, "not_stored": why, "loaded": loaded, "file": stored and {
+        "labels": _labels(counted, "file"), "narrow": accounting.is_narrow(counted.model, "file")}}
+
+
+def _cache_record(model):
+    try:
+        return {"cache": serving.cache_record(model), "no_cache": ""}
+    except accounting.NotEstimated as why:
+        return {"cache": None, "no_cache": str(why)}
+
+
+def _labels(counted, base):
+    """What the parts of a base are called, each with a capital."""
+    return [item.label[0].upper() + item.label[1:]
+            for item in accounting.frozen_items(counted, base)]
 
 
 def _shapes(tensors):
@@ -601,6 +637,8 @@ class MemoryExplorer(Widget):
         Tokens of each sequence, and sequences on each card, of which activations are kept.
     checkpointing : bool
         Whether layers keep their inputs alone and are computed again in the backward pass.
+    adapters : int
+        How many such adapters a server holds.
 
     Raises
     ------
@@ -608,7 +646,7 @@ class MemoryExplorer(Widget):
         An unknown model, or a target module that it does not have.
     """
 
-    _esm = front_end("model_config", "memory")
+    _esm = front_end("bases", "serving", "model_config", "memory")
 
     model = traitlets.Unicode().tag(sync=True)
     targets = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -622,6 +660,7 @@ class MemoryExplorer(Widget):
     length = traitlets.Int(512, min=1).tag(sync=True)
     batch = traitlets.Int(1, min=1).tag(sync=True)
     checkpointing = traitlets.Bool(False).tag(sync=True)
+    adapters = traitlets.Int(1, min=1).tag(sync=True)
 
     _records = traitlets.List().tag(sync=True)  # pairs of name and record, in order
     _states = traitlets.Dict().tag(sync=True)  # see _states_record
@@ -631,6 +670,7 @@ class MemoryExplorer(Widget):
     _ranks = traitlets.List(RANKS).tag(sync=True)
     _lengths = traitlets.List(LENGTHS).tag(sync=True)
     _batches = traitlets.List(BATCHES).tag(sync=True)
+    _many = traitlets.List([2**n for n in range(11)]).tag(sync=True)
     _gpus = traitlets.List([
         [str(size), f"{size} GB ({card})" + (
             f": holds {GPU_BYTES[size] / accounting.GB:.1f} GB" if gib else "")]
@@ -658,20 +698,24 @@ class MemoryExplorer(Widget):
         if missing := set(settings["targets"]) - set(leaves):
             raise ValueError(f"{model} has no modules {sorted(missing)}; its linear layers are "
                              f"{leaves}")
+        if reason := records[model]["not_stored"].get(settings.get("base", "bfloat16")):
+            raise ValueError(f"base {settings['base']!r} of {model}: {reason}")
         lora = accounting.count_lora(models["Llama-2-7B"], 1, ["q_proj"])
         super().__init__(
             model=model, **settings,
             _records=[[name, record] for name, record in records.items()],
             _states=_states_record(accounting.count_full(models[model])),
             _families=accounting.FAMILIES,
-            _rules=accounting.reading_rules(),
+            _rules=reading_rules(),
             _bases=[[base, BASE_NAMES[base]] for base in accounting.BASE_FORMATS],
             _conventions=[[name, f"{sum(sizes):g} bytes: {how.split(' (')[0]}"]
                           for name, (*sizes, how) in accounting.CONVENTIONS.items()],
             _optimizers=[[name, row.label] for name, row in accounting.OPTIMIZERS.items()],
-            _frozen_labels={base: [item.label[0].upper() + item.label[1:]
-                                   for item in accounting.frozen_items(lora, base)]
-                            for base in accounting.BASE_FORMATS},
+            _frozen_labels={base: _labels(lora, base) for base in accounting.FORMATS
+                            if base not in records["Llama-2-7B"]["not_stored"]}
+            | {"mxfp4": [*(label[0].upper() + label[1:]
+                           for label, *_ in accounting.FORMATS["mxfp4"]["parts"]),
+                         "Frozen, not quantized"]},
         )
 
     @traitlets.observe("model")
@@ -681,6 +725,8 @@ class MemoryExplorer(Widget):
         if record:
             kept = [leaf for leaf in self.targets if leaf in dict(record["units"])]
             self.targets = kept or record["targets"]
+            if not record["frozen"][self.base]:
+                self.base = "bfloat16"
 
     def bills(self):
         """`accounting.memory_bill` on each card at the current settings, full and LoRA.
@@ -722,6 +768,19 @@ class MemoryExplorer(Widget):
                 ["Method", "Item", "GB"], rows)
 
 
+def reading_rules():
+    """What the front end needs besides the table to read a configuration as Python does."""
+    return {"towers": list(reading.TOWERS), "vocabulary": list(reading.VOCABULARY_TASKS),
+            "saved": reading.SAVED_HEADS, "notes": reading.NOTES, "reads": reading.READS.pattern,
+            "other_files": [list(each) for each in reading.OTHER_FILES],
+            "not_estimated": accounting.NOT_ESTIMATED, "kept": accounting.KEPT_BYTES,
+            "bases": {"formats": bases.FORMATS, "quantized": bases.QUANTIZED, "all": bases.ALL,
+                      "blocks": bases.BLOCKS, "reasons": bases.REASONS,
+                      "most_patterns": bases.MOST_PATTERNS},
+            "serving": {"caches": serving.CACHES, "tasks": serving.TASKS,
+                        "reasons": serving.REASONS, "odd_keys": serving.ODD_KEYS}}
+
+
 def memory_explorer(model="Llama-2-7B", **settings):
     """Memory to fine-tune real models: the widget of section 9.5."""
     return MemoryExplorer(model, **settings)
@@ -735,8 +794,9 @@ def _states_record(full):
     dict
         `conventions`: name -> label and bytes per trainable parameter of every line of a bill
         without frozen weights and optimizer's state, and the `width` of each number of that state.
-        `optimizers`: the table. `eight_bits`: the size of a block, and of the smallest tensor, of
-        those that keep 8 bits. `divided`: sharding -> the lines that cards divide.
+        `narrow`: the bases whose layers work on 16 bits. `optimizers`: the table. `eight_bits`: the
+        size of a block, and of the smallest tensor, of those that keep 8 bits. `divided`: sharding
+        -> the lines that cards divide.
     """
     def one(convention):
         *lines, _ = accounting.memory_bill(full, convention=convention).items
@@ -745,6 +805,8 @@ def _states_record(full):
 
     return {"conventions": {name: one(name) for name in accounting.CONVENTIONS},
             "optimizers": {name: asdict(row) for name, row in accounting.OPTIMIZERS.items()},
+            "narrow": [base for base in accounting.FORMATS
+                       if accounting.is_narrow(full.model, base)],
             "eight_bits": [optimizers.EIGHT_BIT_BLOCK, optimizers.EIGHT_BIT_SMALLEST],
             "divided": {name: list(lines) for name, lines in accounting.SHARDINGS.items()}}
 

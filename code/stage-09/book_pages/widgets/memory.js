@@ -4,7 +4,7 @@
 // that a reader pastes, model_config.js did.
 
 const SETTINGS = ["rank", "base", "convention", "optimizer", "length", "batch", "checkpointing",
-  "cards", "sharding"];
+  "cards", "sharding", "adapters"];
 
 /** Bytes that an optimizer keeps of one tensor, as `optimizers.state_bytes` counts them. */
 function stateBytes(row, [block, smallest], shape, width, hidden) {
@@ -24,7 +24,8 @@ function memoryBill(record, settings, states, overhead) {
   const kept = states.conventions[convention];
   const own = states.conventions.fp32;
   // A head that PEFT copies from a base in 16 bits stays in 16 bits.
-  const copies = base === "bfloat16" ? states.conventions.bf16 : own;
+  const isNarrow = base === "file" ? record.file?.narrow : states.narrow.includes(base);
+  const copies = isNarrow ? states.conventions.bf16 : own;
   const saved = targets.length ? record.saved : 0;
   const state = (tensors, width) => tensors.reduce((sum, [shape, hidden, count]) => sum + count
     * stateBytes(states.optimizers[optimizer], states.eight_bits, shape, width, hidden), 0);
@@ -35,12 +36,12 @@ function memoryBill(record, settings, states, overhead) {
   const share = (label, bytes) => (cards > 1 && (divided.includes("") || divided.includes(label))
     ? Math.ceil(bytes / cards) : bytes);
   const sides = [{
-    key: "full", params: record.total, keeps: (each) => keptFor(record.kept, each, "bfloat16", null),
+    key: "full", params: record.total, keeps: (each) => keptFor(record.kept, each, true, null),
     items: [["frozen weights", 0],
       ...kept.lines.map(([label, bytes]) => [label, share(label, record.total * bytes)]),
       ["optimizer state", share("optimizer state", state(record.trained.full, kept.width))]],
   }, {
-    key: "lora", params: trained + saved, keeps: (each) => keptFor(record.kept, each, base, targets),
+    key: "lora", params: trained + saved, keeps: (each) => keptFor(record.kept, each, isNarrow, targets),
     items: [["frozen weights",
       record.frozen[base].reduce((sum, bytes) => sum + share("", bytes), 0)],
     ...own.lines.map(([label, bytes], index) =>
@@ -70,8 +71,8 @@ const totalOf = (items) => items.reduce((sum, [, bytes]) => sum + bytes, 0);
  * What the forward pass keeps for the backward pass, and the smaller of two peaks; `targets` are
  * null where everything trains.
  */
-function keptFor({ narrow, wide }, { rank, length, batch, checkpointing }, base, targets) {
-  const kept = base === "bfloat16" ? narrow : wide;
+function keptFor({ narrow, wide }, { rank, length, batch, checkpointing }, isNarrow, targets) {
+  const kept = isNarrow ? narrow : wide;
   const tokens = batch * length;
   const trained = targets && kept.inputs.filter(([leaves]) => leaves.some((leaf) =>
     targets.includes(leaf)));
@@ -168,10 +169,12 @@ function render({ model, el }) {
   const change = changer(model);
   /** Keep the chosen target modules where the model has them, else take PEFT's default. */
   const pick = (name) => {
-    const { units, targets } = records.get(name);
+    const { units, targets, frozen } = records.get(name);
     const kept = get("targets").filter((leaf) => new Map(units).has(leaf));
     refused = false;
-    change({ model: name, targets: kept.length ? kept : targets });
+    // The base that the file tells of; else the chosen one, if the model has it.
+    const bases = ["file", get("base"), "bfloat16"].filter((base) => frozen[base].length);
+    change({ model: name, targets: kept.length ? kept : targets, base: bases[0] });
     redraw(); // the model may be the one before
   };
 
@@ -284,16 +287,43 @@ function render({ model, el }) {
     h("thead", {}, h("tr", {}, ["Where memory goes", labels.full, labels.lora]
       .map((text) => h("th", { scope: "col" }, text)))), body));
   const detail = h("p", { class: "pw-note" });
+  const adapters = colour(slider({
+    id: `${prefix}-adapters`, name: "adapters", label: "Adapters on one base", values: get("_many"),
+    say: (value) => `${formatCount(value)} adapters`, onMove: (value) => change({ adapters: value }),
+  }), get("_lora_color"));
+  const served = h("tbody", { "data-table": "serving" });
+  const servingNote = h("p", { class: "pw-note" });
+  const serving = h("details", { class: "pw-details" }, h("summary", {}, "For serving"), adapters,
+    h("div", { class: "pw-scroll" }, h("table", { class: "pw-table" },
+      h("caption", {}, "One card, each sequence as long as chosen above"),
+      h("thead", {}, h("tr", {}, ["What a server holds", "LoRA"].map((text) =>
+        h("th", { scope: "col" }, text)))), served)), servingNote);
+  /** Rows of what a server holds, or why its cache is not counted. */
+  const showServing = (now, settings, memory) => {
+    adapters.show(settings.adapters);
+    const items = now.cache && settings.targets.length ? servingBill(now, settings) : [];
+    const total = totalOf(items);
+    const row = ([label, bytes]) => h("tr", { "data-item": label },
+      h("th", { scope: "row" }, label[0].toUpperCase() + label.slice(1)),
+      h("td", { "data-bytes": bytes }, gigabytes(bytes)));
+    served.replaceChildren(...items.map(row), ...items.length ? [row(["total", total])] : []);
+    const fitting = total <= memory ? "fits" : "does not fit";
+    setText(servingNote, items.length ? `That ${fitting} into ${formatBytes(memory)}. `
+      + "The cache is counted as transformers keeps it. Weights are as they are loaded; cache and "
+      + "adapters have 16 bits, or 32 on a base in 32. Not included: activations of the step, what "
+      + "a server keeps for itself." : now.cache ? "" : `The cache is not counted: ${now.no_cache}.`);
+  };
 
   /** After a refusal: no figure of another model may stand there as if it were this one's. */
-  const clear = () => {
-    which.select.selectedIndex = -1;
+  const clear = (why) => {
     setText(figure, "Nothing is counted");
-    setText(sentence, "because the pasted configuration was refused; choose a model, or correct it.");
+    setText(sentence, `because ${why}.`);
     bars.hidden = true;
     rank.show(get("rank"), "");
     setText(caption, "");
     body.replaceChildren();
+    served.replaceChildren();
+    setText(servingNote, "");
     delete body.dataset.trainable;
     delete body.dataset.total;
     setText(detail, "");
@@ -301,8 +331,17 @@ function render({ model, el }) {
   };
 
   const draw = () => {
-    if (refused) return clear();
+    if (refused) {
+      which.select.selectedIndex = -1;
+      return clear("the pasted configuration was refused; choose a model, or correct it");
+    }
     const now = record();
+    for (const option of base.select.options) option.disabled = !now.frozen[option.value].length;
+    base.show(get("base"));
+    if (!now.frozen[get("base")].length) {
+      return clear(`LoRA's frozen weights can't be kept so: ${now.not_stored[get("base")]}; `
+        + "choose others");
+    }
     const chosen = get("targets").filter((leaf) => new Map(now.units).has(leaf));
     const settings = Object.fromEntries(SETTINGS.map((name) => [name, get(name)]));
     settings.targets = chosen;
@@ -311,7 +350,6 @@ function render({ model, el }) {
     const memory = get("_gpu_bytes")[get("gpu")];
 
     which.show(records.has(get("model")) ? get("model") : records.keys().next().value);
-    base.show(get("base"));
     convention.show(get("convention"));
     optimizer.show(get("optimizer"));
     gpu.show(String(get("gpu")));
@@ -367,9 +405,10 @@ function render({ model, el }) {
         fitting("batch", `Largest batch, ${formatCount(settings.length)} tokens each`, ""),
         fitting("length", `Longest text, batch of ${formatCount(settings.batch)}`, "\u00a0tokens"),
       ] : []);
+    showServing(now, settings, memory);
     body.dataset.trainable = lora.params;
     body.dataset.total = now.total;
-    const parts = get("_frozen_labels")[get("base")];
+    const parts = get("base") === "file" ? now.file.labels : get("_frozen_labels")[get("base")];
     setText(detail, `${many ? "Before cards divide them: " : ""}${parts.map((label, index) =>
       `${label}: ${gigabytes(now.frozen[get("base")][index])}`).join("; ")}. `
       + [...now.notes, get("_note")].join(" "));
@@ -380,7 +419,7 @@ function render({ model, el }) {
     h("div", { class: "pw-controls" },
       h("div", { class: "pw-group" }, which, gpu, cards, sharding, rank, targets),
       h("div", { class: "pw-group" }, base, convention, optimizer, length, batch, again)),
-    paste, headline, spoken, bars, table, detail);
+    paste, headline, spoken, bars, table, detail, serving);
   draw();
   redraw = oncePerFrame(() => spoken.say(draw()));
   const events = ["model", "targets", "gpu", ...SETTINGS].map((name) => `change:${name}`);

@@ -264,7 +264,6 @@ function labelsOf(config) {
 
 /** What `explorer.memory_record` finds for a model, for a configuration pasted into the page. */
 function readConfig(given, families, rules) {
-  const [block, secondBlock] = rules.nf4;
   const [family, table, config] = tableOf(given, families, rules);
   const task = taskOf(config, family, table);
   const symbols = new Map([["labels", labelsOf(config)]]);
@@ -307,21 +306,16 @@ function readConfig(given, families, rules) {
   const units = [...each];
 
   const heads = Object.values(rules.saved).flat();
-  const packed = linear.filter((row) => row !== top && !heads.includes(row.path.split(".")[0])
-    && !(table.not_quantized ?? []).some((name) => `.${row.path}`.endsWith(`.${name}`)));
-  const over = (amount) => packed.reduce((sum, row) => sum + amount(row) * row.count, 0);
-  const blocks = ({ size }) => Math.ceil(size / block);
-  const quantized = over(({ size }) => size);
-  const rest = 4 * (total - quantized);
-  const codes = over(({ size }) => Math.ceil(size / 2));
-  const frozen = {
-    float32: [4 * total],
-    bfloat16: [2 * total],
-    int8: [quantized, 4 * over(({ out }) => out), rest],
-    nf4: [codes, 4 * over(blocks), rest],
-    "nf4+dq": [codes,
-      over(blocks) + 4 * over((row) => Math.ceil(blocks(row) / secondBlock)), rest],
+  const outer = table.modules.trim().split(".")[0];
+  const root = (table.heads[task] ?? "").split("\n").map((line) => line.trim())
+    .filter((line) => line.startsWith("root ")).map((line) => line.slice(5)).pop() ?? outer;
+  const inner = task === "FEATURE_EXTRACTION" ? "" : `${root}.`;
+  const about = {
+    rows, symbols, lists, table, family, rules: rules.bases, notes: rules.notes,
+    rename: (path) => (path.startsWith(`${outer}.`) ? inner + path.slice(outer.length + 1) : path),
+    isHead: (row) => row === top || heads.includes(row.path.split(".")[0]),
   };
+  const { note: storedNote, ...bases } = basesOf(about, total, config.quantization_config);
   const everything = units.map(([leaf]) => leaf).filter((leaf) => leaf !== top?.leaf);
   if (!Number.isSafeInteger(64 * total) || units.some(([, n]) => n > 1e12)) {
     throw new ConfigError("config.json: these sizes make a model too large to count exactly");
@@ -330,13 +324,16 @@ function readConfig(given, families, rules) {
     table.note ?? "",
     assumed.size ? rules.notes.assumed.replace("{family}", family)
       .replace("{taken}", [...assumed].map((pair) => pair.join(" = ")).join(", ")) : "",
-    config.quantization_config ? rules.notes.quantization_config : "",
+    storedNote,
     ownCode(config, rules).length ? rules.notes.auto_map : "",
   ].filter(Boolean);
+  const cache = cacheOf({ family, config, symbols, lists, task, rules: rules.serving });
   const whyNot = whyNotEstimated(table, rows, symbols, rules.not_estimated);
   return {
-    total, saved, units, frozen, notes, head: top?.leaf ?? null,
+    total, saved, units, ...bases, notes, head: top?.leaf ?? null,
     targets: table.lora ?? everything, why_not: whyNot,
+    cache: typeof cache === "string" ? null : cache,
+    no_cache: typeof cache === "string" ? cache : "",
     kept: whyNot ? null : keptOf(rows, linear.filter(counted), symbols, top, rules.kept),
     trained: trainedOf(rows, linear.filter(counted), rows.filter(copied),
       (row) => row.kind === "embedding" || row === top || inside(row, whole)),

@@ -1,0 +1,487 @@
+"""What model a Hugging Face `config.json` describes: its modules, their sizes, what was assumed.
+
+All that is known here about architectures is the table in `families.py`. What it does not cover is
+refused by name, or read with a note that says what was assumed. `accounting.py` counts what this
+module reads.
+
+    model = read_model(json.load(open("config.json")))
+    model.num_parameters
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from real_models.bases import Stored, read_stored
+from real_models.families import FAMILIES
+from real_models.rules import SAVED_HEADS, evaluate, positive
+
+VOCABULARY_TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "MASKED_LM", "PRE_TRAINING", "IMAGE_TEXT",
+                     "SPEECH_TEXT")
+
+
+# --------------------------------------------------------------------------- reading a config.json
+
+
+# A text's tokens, and what is no JSON in it: single quotes, Python's names, a comma at the end.
+# A text without its end reaches to the end: else each quote in it would be tried in its turn.
+_TOKENS = re.compile(
+    r"""(["'])(?:(?!\1)[^\\]|\\[\s\S]?)*(?:\1|\Z)|,(?=\s*[}\]])|-?\b[A-Za-z][\w.]*""")
+LONGEST_CONFIG = 100_000  # characters, as in model_config.js
+NAMES = {"True": "true", "False": "false", "None": "null"} | dict.fromkeys(
+    ("NaN", "Infinity", "-Infinity", "nan", "inf", "-inf"), '"not finite"')  # so it is no size
+_BLANK = re.compile("[\u00a0\u200b-\u200d\u2028\u2029\u2060\ufeff]")  # what pages copy besides
+# What a file is instead, by a key that it has, where model_type is missing.
+OTHER_FILES = [
+    ("weight_map", "the index of a checkpoint's weights"),
+    ("tokenizer_class", "a tokenizer's configuration"),
+    ("siblings", "what the hub's interface says of a model, with a part of its config.json"),
+    ("general.architecture", "the metadata of a GGUF file"),
+    ("n_layers", "the params.json of an original release, with other names"),
+    ("_from_model_config", "a generation_config.json"),
+    ("config", "an object around a configuration"),
+]
+
+
+def parse_config(text: str | bytes) -> dict[str, Any]:
+    """A configuration as people have it: the file, or what Python printed.
+
+    Read are UTF-8 and UTF-16, with or without a byte-order mark; a comma before a closing brace;
+    `LlamaConfig {…}`, as transformers prints it; a dict as Python prints it. What stands before
+    the first brace and after the last, a code fence or a prompt, is left out.
+
+    Raises
+    ------
+    ValueError
+        What the text is instead, as far as that can be told, or where it stops being JSON; more
+        than 100,000 characters.
+    """
+    if isinstance(text, bytes):
+        utf16 = text[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in text[:4]
+        wide = "utf-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else (
+            "utf-16-be" if text[:1] == b"\0" else "utf-16-le")
+        try:
+            text = text.decode(wide if utf16 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"config.json is no text in UTF-8 or UTF-16: {error}") from None
+    if len(text) > LONGEST_CONFIG:
+        raise ValueError(f"config.json has {len(text):,} characters, and is read up to "
+                         f"{LONGEST_CONFIG:,}: read a longer one with json.load, and pass the dict")
+    text = _BLANK.sub(" ", text).strip()
+    if re.match(r"https?://\S+$", text):
+        raise ValueError(f"{text:.80} is an address; pass the content of the file that is there")
+    if text.find("{") < text.rfind("}"):
+        text = text[text.find("{"):text.rfind("}") + 1]
+    if '"' not in text:
+        text = re.sub("[\u201c\u201d]", '"', text)
+
+    def to_json(match: re.Match[str]) -> str:
+        token = match[0]
+        if token[0] == "'" and len(token) > 1 and token.endswith("'"):
+            inner = token[1:-1].replace("\\'", "'")
+            return '"' + re.sub(r'(?<!\\)"', r'\"', inner) + '"'
+        if token.startswith("torch."):
+            return f'"{token}"'
+        return "" if token == "," else NAMES.get(token, token)
+
+    try:
+        config = json.loads(_TOKENS.sub(to_json, text))
+    except RecursionError:
+        raise ValueError("config.json has braces inside braces, too deep for any model") from None
+    except ValueError as error:
+        cut = text.startswith("{") and text.count("{") > text.count("}")
+        raise ValueError(f"config.json is not JSON: {error}" + (
+            "; it ends before its last closing brace, so a part is missing" * cut)) from None
+    if not isinstance(config, dict):
+        raise ValueError("a config.json is an object in braces, { … }, "
+                         f"got {type(config).__name__}")
+    return config
+
+
+LARGEST_SIZE = 100_000_000  # of one dimension, and
+MOST_MODULES = 100_000  # in all: a lying file must not eat the memory
+
+
+def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], family: str,
+             assumed: dict[str, int]) -> int:
+    """The first alternative of a symbol's rule that the config, or what is known of it, answers.
+
+    A default of the family's class stands in for a key that the file leaves out, and is noted in
+    `assumed`.
+    """
+    optional = "?" in rule  # 0 and null mean that there is none
+    alternatives = [alternative.strip() for alternative in rule.replace("?", "").split("|")]
+    defaults = FAMILIES[family]["defaults"]
+    given = config.keys() & {alternative.partition("~")[0] for alternative in alternatives}
+    for alternative in alternatives:
+        key, test, prefix = alternative.partition("~")
+        if key in known and not test:
+            return known[key]  # a symbol of the table, whatever the file may call by its name
+        if config.get(key) is not None:
+            value = config[key]
+            if test:
+                return int(str(value).startswith(prefix))
+            if isinstance(value, float) and value.is_integer():  # 768.0, as some tools write it
+                value = int(value)
+            if alternatives[-1] in ("0", "1"):  # a flag: its default says so
+                if value not in (0, 1):
+                    raise ValueError(f"config.json: {key} must be true or false, got {value!r:.80}")
+            elif isinstance(value, bool) or not isinstance(value, int) or value < 1 - optional:
+                raise ValueError(f"config.json: {key} must be a positive integer, "
+                                 f"got {value!r:.80}")
+            if int(value) > LARGEST_SIZE:
+                raise ValueError(f"config.json: {key} is larger than {LARGEST_SIZE:,}, "
+                                 "which no model is; correct the file")
+            return int(value)
+        if key in defaults and not given:
+            assumed[key] = defaults[key]
+            return defaults[key]
+        names = set(re.findall(r"[A-Za-z_]\w*", alternative))
+        if not test and names <= known.keys():
+            return evaluate(alternative, known)
+    if optional:
+        return 0
+    raise ValueError(
+        f"config.json: a {family} model needs {' or '.join(alternatives)}, and it is missing; "
+        f"the keys given are {', '.join(sorted(map(str, config))) or 'none'}")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module of a model: its path, what it is, and its sizes as the table gives them."""
+
+    name: str
+    kind: str  # linear, conv1d, embedding, norm or stack
+    sizes: tuple[int, ...]
+    bias: bool = False
+    tied: bool = False  # the weight belongs to another module; a bias is still its own
+
+    @property
+    def is_linear(self) -> bool:
+        return self.kind in ("linear", "conv1d")
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """As PyTorch stores it: linear `(out, in)`, all others as the table's sizes."""
+        return self.sizes[::-1] if self.kind == "linear" else self.sizes
+
+    @property
+    def weight_name(self) -> str:
+        return self.name if self.kind == "stack" else f"{self.name}.weight"
+
+    @property
+    def out_features(self) -> int:
+        return self.sizes[-1]
+
+    @property
+    def bias_size(self) -> int:
+        return self.out_features if self.bias else 0
+
+    @property
+    def num_parameters(self) -> int:
+        return (0 if self.tied else math.prod(self.sizes)) + self.bias_size
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's modules, derived from its configuration by :func:`read_model`."""
+
+    family: str
+    task: str
+    symbols: Mapping[str, int]  # d, ff, layers, heads, vocab, … as FAMILIES names them
+    modules: tuple[Module, ...] = field(repr=False)
+    name: str = ""
+    notes: tuple[str, ...] = ()  # what was assumed of it
+    stored: Stored | None = field(default=None, repr=False)  # the base "file" of bases.py
+    # What the file says, parts as `part.key`.
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """Parameters of the model, shared ones counted once."""
+        return sum(module.num_parameters for module in self.modules)
+
+    @cached_property
+    def head(self) -> str | None:
+        """Path of the language-model head, which `all-linear` and 4-bit loading leave alone."""
+        if self.task not in VOCABULARY_TASKS:
+            return None
+        return [m.name for m in self.modules if m.is_linear and m.out_features == self["vocab"]][-1]
+
+    def __getitem__(self, symbol: str) -> int:
+        return self.symbols[symbol]
+
+
+def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, *,
+               num_labels: int | None = None, name: str = "") -> Model:
+    """The modules of the model that a Hugging Face `config.json` describes.
+
+    Parameters
+    ----------
+    config : dict or path
+        The content of a `config.json`, or where the file lies.
+    task : str, optional
+        Which head: CAUSAL_LM, SEQ_2_SEQ_LM, MASKED_LM, SEQ_CLS, TOKEN_CLS or FEATURE_EXTRACTION
+        (none). By default the one of the class that the config names under "architectures".
+    num_labels : int, optional
+        Outputs of a classification head; by default from the config, else 2 as in Transformers.
+    name : str, optional
+        How to call the model in messages and tables.
+
+    Raises
+    ------
+    ValueError
+        If the family is unknown, a field is missing or malformed, or the family has no such head.
+    """
+    config, table = _table_of(_content(config))
+    family = config["model_type"]
+    task = task or _task_of(config, table)
+    if task not in table["heads"] and task != "FEATURE_EXTRACTION":
+        raise ValueError(f"{family} has no head for task {task!r}; it has "
+                         f"{', '.join(table['heads'])} and FEATURE_EXTRACTION (none)")
+    names = config.get("id2label") or {}
+    if not isinstance(names, Mapping):
+        raise ValueError(f"config.json: id2label must be an object, got {names!r:.80}")
+    labels = num_labels or config.get("num_labels") or len(names) or 2
+    symbols: dict[str, int] = {"labels": positive("num_labels", labels)}
+    assumed: dict[str, int] = {}
+    for line in table["symbols"].strip().splitlines():
+        symbol, rule = line.split("=", 1)
+        symbols[symbol.strip()] = _resolve(rule, symbols, config, family, assumed)
+    lists = {name: _listed(rule, symbols["layers"], config, family)
+             for name, rule in table.get("lists", {}).items()}
+
+    head, outer = [], table["modules"].split(".")[0].strip()
+    root = outer
+    for line in map(str.strip, table["heads"].get(task, "").splitlines()):
+        if line.startswith("root "):
+            root = line.removeprefix("root ")
+        elif "=" in line:
+            symbol, value = line.split("=")
+            symbols[symbol.strip()] = int(value)
+        else:
+            head.append(line)
+    modules = _expand(table["modules"] + "\n" + "\n".join(head), symbols, lists)
+    if task == "FEATURE_EXTRACTION":  # the bare model has no outer `model.`, `bert.`, …
+        modules = [replace(m, name=m.name.removeprefix(f"{outer}.")) for m in modules]
+    elif root != outer:
+        modules = [replace(m, name=re.sub(rf"^{outer}\.", f"{root}.", m.name)) for m in modules]
+    model = Model(family, task, symbols, tuple(modules), name, config=config)
+    stored, method, why = read_stored(model, config.get("quantization_config"))
+    found = {"assumed": assumed, "method": method, "why": why, "stored": stored}
+    return replace(model, stored=stored, notes=_notes(config, table, found))
+
+
+def _content(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
+    """What a config.json says, given as it is or by the path of its file."""
+    if isinstance(config, (str, Path)):
+        path = Path(config)
+        if not path.is_file():
+            raise FileNotFoundError(f"no config.json at {path}; give the path of the file or its "
+                                    "content as a dict")
+        config = parse_config(path.read_bytes())
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config must be the dict in a config.json, got {type(config).__name__}")
+    return config
+
+
+def _listed(rule: Mapping[str, Any], layers: int, config: Mapping[str, Any],
+            family: str) -> list[str]:
+    """What kind each layer is of, by a list in the file or by the interval that stands for one."""
+    key = rule["key"]
+    kinds = config.get(key)
+    if kinds is None and "every" in rule:
+        name, usual, most, some = rule["every"]
+        interval = positive(f"config.json: {name}", config.get(name, usual))
+        if layers > MOST_MODULES:
+            raise ValueError(f"config.json: num_hidden_layers is larger than {MOST_MODULES:,}, "
+                             "which no model has; correct the file")
+        kinds = [most if (i + 1) % interval else some for i in range(layers)]
+    if not isinstance(kinds, list) or len(kinds) != layers or not all(
+            kind in rule["kinds"] for kind in kinds):
+        raise ValueError(f"config.json: {key} of a {family} model must be a list of {layers} "
+                         f"(num_hidden_layers), each {' or '.join(rule['kinds'])}, got "
+                         f"{kinds!r:.80}")
+    return kinds
+
+
+def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The table of a configuration's family, if it covers all of what the file describes, and the
+    file with the keys of its parts as `part.key`.
+    """
+    if "_class_name" in config and "_diffusers_version" in config:
+        raise ValueError("config.json: this file is diffusers' (_class_name "
+                         f"{config['_class_name']!r:.60}); only models of transformers are counted")
+    if "peft_type" in config:
+        raise ValueError("this is the adapter_config.json of an adapter; pass the config.json of "
+                         f"its base model, {config.get('base_model_name_or_path')!r:.80}")
+    family = config.get("model_type")
+    known = isinstance(family, str) and family in FAMILIES
+    inside = FAMILIES[family].get("parts", []) if known else []
+    parts = [key for key in config if key in TOWERS and key not in inside
+             and isinstance(config[key], (Mapping, str))]
+    if parts:
+        inner = config.get("text_config")
+        alone = isinstance(inner, Mapping) and inner.get("model_type") in FAMILIES
+        raise ValueError(
+            f"config.json: model_type {family!r:.60} consists of several parts "
+            f"({', '.join(parts)}), and only single language models are counted: PEFT also adapts "
+            "modules of the same names in the other parts"
+            + ("; pass config['text_config'] to count its language model without them" * alone))
+    if not known:
+        what = next((what for key, what in OTHER_FILES if key in config), "")
+        if what and family is None:
+            raise ValueError(f"this is {what}, and no config.json: model_type is missing")
+        missing = "config.json: model_type is missing" if family is None else (
+            f"config.json: model_type {family!r:.60} is not a family this module knows")
+        raise ValueError(f"{missing}. It knows {', '.join(FAMILIES)}")
+    table = FAMILIES[family]
+    for part in inside:
+        found = config.get(part) or {}
+        if not isinstance(found, Mapping):
+            raise ValueError(f"config.json: {part} must be an object, got {found!r:.80}")
+        if part == "text_config" and not found:
+            raise ValueError(f"config.json: a {family} model needs text_config, and it is missing")
+        config = {**config, **{f"{part}.{key}": value for key, value in found.items()}}
+    foreign = [entry for entry in own_code(config)
+               if entry.split("--")[-1] not in table.get("own_code", [])]
+    if foreign:
+        raise ValueError("config.json: auto_map names code of its own "
+                         f"({', '.join(foreign):.160}); what that builds is not known here. "
+                         f"If it is transformers' {family} after all, remove auto_map")
+    for key, counted in table.get("only", {}).items():
+        if config.get(key) is not None and config[key] not in counted:
+            raise ValueError(f"config.json: {key} is {config[key]!r:.60}; only "
+                             f"{' or '.join(map(repr, counted))} is counted for {family}")
+    return config, table
+
+
+def own_code(config: Mapping[str, Any]) -> list[str]:
+    """The entries of auto_map that build the model; those that read texts and pictures do not."""
+    own = config.get("auto_map") or {}
+    return [str(own)] if not isinstance(own, Mapping) else [
+        str(entry) for key, entry in own.items() if not READS.search(str(key))]
+
+
+READS = re.compile("Tokenizer|Processor|FeatureExtractor")
+TOWERS = ("text_config", "vision_config", "audio_config", "speech_config", "encoder", "decoder",
+           "mm_vision_tower")
+
+
+NOTES = {
+    "assumed": "Not in the file, so taken from transformers' defaults for {family}: {taken}.",
+    "stored": "The file says that its weights are quantized ({method}): a base as the file says "
+              "counts them so, any other as if not.",
+    "quantization_config": "The file says that its weights are quantized ({method}), and {why} is "
+                           "not known here; counted as if not.",
+    "auto_map": "auto_map names code of its own, which builds what transformers builds.",
+}
+
+
+def _notes(config: Mapping[str, Any], table: Mapping[str, Any],
+           found: Mapping[str, Any]) -> tuple[str, ...]:
+    """What one must know of a model that was read: assumptions, and what the file has besides."""
+    taken = ", ".join(f"{key} = {value}" for key, value in found["assumed"].items())
+    quantized = NOTES["stored" if found["stored"] else "quantization_config"]
+    notes = {table.get("note", ""): "note" in table,
+             NOTES["assumed"].format(family=config["model_type"], taken=taken): taken,
+             quantized.format(**found): config.get("quantization_config"),
+             NOTES["auto_map"]: own_code(config)}
+    return tuple(note for note, there in notes.items() if there)
+
+
+def _task_of(config: Mapping[str, Any], table: Mapping[str, Any]) -> str:
+    """The task of the first class that the file names, or the family's usual one."""
+    classes = config.get("architectures")
+    classes = [] if classes is None else classes
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"config.json: architectures must be a list of names, got {classes!r:.80}")
+    if not classes:
+        return table["head"]
+    if classes[0] not in table["classes"]:
+        raise ValueError(f"config.json: {classes[0]:.60} (architectures) is not a class of "
+                         f"{config['model_type']} that is known here; known are "
+                         f"{', '.join(table['classes'])}. To count another head of this model, "
+                         "pass task")
+    return table["classes"][classes[0]]
+
+
+def _expand(rows: str, symbols: Mapping[str, int],
+            lists: Mapping[str, list[str]]) -> list[Module]:
+    """The table's rows with sizes filled in, each repeated as often as its path says."""
+    modules = []
+    for row in filter(None, map(str.strip, rows.splitlines())):
+        path, kind, *rest = row.split()
+        sizes = tuple(evaluate(word, symbols) for word in rest if _is_size(word))
+        options = dict(word.partition(":")[::2] for word in rest if not _is_size(word))
+        if not _flag(options.get("if", "1"), symbols):
+            continue
+        bias = "bias" in options and _flag(options["bias"] or "1", symbols)
+        tied = "tied" in options and _flag(options["tied"], symbols)
+        repeats = [_span(count, symbols, lists) for count in re.findall(r"{([^}]*)}", path)]
+        if len(modules) + math.prod(map(len, repeats)) > MOST_MODULES:
+            raise ValueError(f"config.json: with those called {path} that makes more than "
+                             f"{MOST_MODULES:,} modules, which no model has; correct the file")
+        template = re.sub(r"{[^}]*}", "{}", path)
+        modules += [Module(template.format(*at), kind, sizes, bias, tied)
+                    for at in product(*repeats)]
+    return modules
+
+
+def _span(count: str, symbols: Mapping[str, int],
+          lists: Mapping[str, list[str]]) -> Sequence[int]:
+    """The numbers of `{stop}`, `{start:stop}` or `{list=kind}` in a path."""
+    if "=" in count:
+        name, kind = count.split("=")
+        return [i for i, each in enumerate(lists[name]) if each == kind]
+    start, stop = (evaluate(part or "0", symbols) for part in count.rpartition(":")[::2])
+    if start > stop or (":" in count and stop > symbols["layers"]):
+        raise ValueError(f"config.json: {count} are layers {start} to {stop}, and the model has "
+                         f"{symbols['layers']}; correct the file")
+    return range(start, stop)
+
+
+def _is_size(word: str) -> bool:
+    return ":" not in word and word != "bias"
+
+
+def _flag(expression: str, symbols: Mapping[str, int]) -> bool:
+    return bool(evaluate(expression, symbols))
+
+
+_MODELS_FILE = Path(__file__).parents[1] / "data" / "models.json"
+
+
+@cache
+def known_models() -> dict[str, dict[str, Any]]:
+    """Well-known models from data/models.json: name -> {"hub": …, "config": …}."""
+    return json.loads(_MODELS_FILE.read_text(encoding="utf-8"))["models"]
+
+
+def load_model(name: str, task: str | None = None, *, num_labels: int | None = None) -> Model:
+    """One of :func:`known_models`, by name."""
+    if name not in known_models():
+        raise ValueError(f"no model {name!r} in {_MODELS_FILE.name}; "
+                         f"it has {', '.join(known_models())}")
+    return read_model(known_models()[name]["config"], task, num_labels=num_labels, name=name)
+
+
+def is_inside(module: Module, names: Sequence[str]) -> bool:
+    return any(re.match(rf"(^|.*\.){name}($|\..*)", module.name) for name in names)
+
+
+def saved_heads(model: Model) -> list[str]:
+    """The names of what PEFT trains whole by itself, for the model's task."""
+    return SAVED_HEADS.get(model.task, [])
+
+
+def paths_to(path: str) -> list[str]:
+    """The modules that contain a module, from the outside in, and itself."""
+    parts = path.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
