@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
+from exercises.harness.outside import PATIENCE
 from exercises.harness.report import Diagnosis, short
 
-TIME_LIMIT = 10.0  # seconds for one test
+TIME_LIMIT = 10.0  # seconds of the processor's work for one test, see outside.deadline
 
 GENERAL = {d.mistake: d for d in (
     Diagnosis("raised", "an error inside your code",
@@ -19,8 +20,9 @@ GENERAL = {d.mistake: d for d in (
               "Other code calls yours by the names of the statement, and so does this check.",
               "statement"),
     Diagnosis("too-long", "a loop that does not end, or one over single numbers",
-              f"The test was stopped after {TIME_LIMIT:.0f} seconds. Its arrays are tiny: "
-              "whole-array operations need milliseconds.", "9.6"),
+              f"The test was stopped after {TIME_LIMIT:.0f} seconds of work, or {PATIENCE:.0f} times "
+              "as long by the clock. Its arrays are tiny: whole-array operations need milliseconds.",
+              "9.6"),
     Diagnosis("changes-input", "writing into an array that was passed in",
               "The caller still needs its array. An operation such as += on an input, or on a view "
               "of it, changes it for everybody.", "9.6"),

@@ -7,7 +7,6 @@ Where there are such, `outside` ends what gets around the limit.
 import linecache
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import numpy as np
 
 from exercises.harness.general import GENERAL, Found, NotYet
 from exercises.harness.kept import OURS, Kept
-from exercises.harness.outside import APART, apart, insisting
+from exercises.harness.outside import APART, apart, deadline, insisting
 from exercises.harness.report import PAGES, Diagnosis, short
 
 STANDARD_LIBRARY = str(Path(linecache.__file__).parent)
@@ -56,7 +55,9 @@ class TooLong(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TooLong` in Python code that runs longer. A single call into NumPy can't be stopped.
+    """Raise `TooLong` in Python code that runs longer, see `deadline`.
+
+    A single call into NumPy can't be stopped.
 
     A trace function needs neither threads nor signals, so this works in the browser. Where a
     debugger traces already, there is no limit: a reader may stand in it. One that a student's code
@@ -67,13 +68,13 @@ def time_limit(seconds: float) -> Iterator[None]:
     if not _untraced():
         yield
         return
-    end, inside = time.monotonic() + seconds, True
+    up, inside = deadline(seconds), True
 
     def watch(frame: FrameType, event: str, arg: Any) -> Callable:
         if event == "call":  # a loop on a single line has no new lines, but new operations
             comprehension = frame.f_code.co_name.startswith("<")  # these end, and are slow enough
             frame.f_trace_opcodes = not comprehension and _is_students(frame)
-        if time.monotonic() > end:
+        if up():
             raise TooLong(again)
         return watch
 
