@@ -56,7 +56,7 @@ MISTAKES = [
             start("self.W_down, self.W_up = self.W_down.ravel(), self.W_up.ravel()"),
             seen="W_down has shape (30,), expected (6, 5)."),
     Mistake("DtypeIgnored", "wrong-dtype", {"check_dtype(dtype)": "np.float64"},
-            seen="dtype=float32 was asked for, W_down is float64."),
+            seen="W_down: float32 in gave float64 out"),
     "W_up is zero, W_down is not and comes from rng",
     Mistake("UpRandom", "start-not-frozen",  # as that of the book's sequential Adapter
             start("self.W_up[...] = self.W_down.T")),
@@ -67,14 +67,12 @@ MISTAKES = [
     Mistake("OwnRandomness", "ignores-rng", {"default_rng(rng)": "default_rng()"}),
     Mistake("AlwaysSeedZero", "ignores-rng", {"default_rng(rng)": "default_rng(0)"}),
     Mistake("NoneIsSeedZero", "ignores-rng", {"default_rng(rng)": "default_rng(rng or 0)"}),
-    "any leading axes",
-    Mistake("RowsOnly", "wrong-shape", output("return out.reshape(-1, self.d_model)")),
+    "a fresh adapter leaves the sublayer's output as it is",
+    Mistake("OwnResidual", "another", {OUTPUT: f"{OUTPUT} + x"}),
     Mistake("SublayerLost", "sublayer-not-run", {"self.sublayer.forward(x) + ": ""}),
     Mistake("OwnCopyOfTheSublayer", "sublayer-not-run", {
         "self.sublayer, self.d_model = sublayer,":
         "import copy\nself.sublayer, self.d_model = copy.deepcopy(sublayer),"}),
-    "a fresh adapter leaves the sublayer's output as it is",
-    Mistake("OwnResidual", "another", {OUTPUT: f"{OUTPUT} + x"}),
     "the output is f(x) plus the scaled bottleneck of x",
     Mistake("DefaultScale", "signature", {"scale: float = 4.0": "scale: float = 1.0"}),
     Mistake("ReadsOutput", "reads-output",
@@ -95,6 +93,7 @@ MISTAKES = [
     Mistake("FirstOfTheBatch", "operand",  # the other sequences get its bottleneck
             {BOTTLENECK: "a = np.maximum((x[:1] if x.ndim == 3 else x) @ self.W_down, 0)"},
             seen="The output: the first entry of the batch for all of relu(z)"),
+    Mistake("RowsOnly", "wrong-shape", output("return out.reshape(-1, self.d_model)")),
     "dtypes stay as they are",
     Mistake("SingleOnTheWay", "wrong-dtype",
             {BOTTLENECK: "a = np.maximum(x.astype(np.float32).astype(x.dtype) @ self.W_down, 0)"},
@@ -105,10 +104,6 @@ MISTAKES = [
     Mistake("OneRowForAll", "accepts-nonsense",  # NumPy repeats a gradient that has too few rows
             {CHECK_G: "grad_output = grad_output + np.zeros_like(x)"},
             seen=f"a grad_output of one row for 8 {NOT_REFUSED}"),
-    "gradients have the shapes of what they belong to",
-    Mistake("FlattensForTheSublayer", "gradient-flattened",
-            {BACK: "return self.sublayer.backward(G).reshape(x.shape) + through_adapter"},
-            seen="The sublayer gave an output of shape (6,) and got a gradient of shape (1, 6)."),
     "with a linear sublayer",
     Mistake("RowsInAnotherOrder", "operand",
             {"x.reshape(-1, self.d_model), a": "x.reshape(self.d_model, -1).T, a"},
@@ -131,6 +126,9 @@ MISTAKES = [
     Mistake("AxesExchanged", "operand",  # brings time to the front for x alone: the shapes agree
             {"rows.T @ D": "(x.swapaxes(0, 1) if x.ndim == 3 else x).reshape(rows.shape).T @ D"},
             seen="The gradient of W_down: the first two axes of x swapped"),
+    Mistake("FlattensForTheSublayer", "gradient-flattened",
+            {BACK: "return self.sublayer.backward(G).reshape(x.shape) + through_adapter"},
+            seen="The sublayer gave an output of shape (6,) and got a gradient of shape (1, 6)."),
     "in the first step that of W_down is zero and that of W_up is not",
     Mistake("SkipsZeros", "values",  # saves the work while W_up is zero, and so it stays zero
             {"(a.T @ G)": "(a.T @ G) * self.W_up.any()"},

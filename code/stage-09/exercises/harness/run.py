@@ -311,6 +311,7 @@ class Calls:
         """`thing.parameters()` or `thing.gradients()`: a dict of arrays with exactly these keys."""
         try:
             found = self.expect(f"{which}()", getattr(thing, which)(), dict)
+            again = getattr(thing, which)() if which == "parameters" else found
         except RuntimeError as error:  # right before backward; here backward was called
             empty = [f"{name}_grad" for name in names
                      if getattr(thing, f"{name}_grad", ...) is None]
@@ -319,16 +320,19 @@ class Calls:
             if which == "gradients" and "has no gradients" in str(error):  # of a layer inside
                 raise NotYet(f"After backward: {error}. Does yours reach it?") from None
             raise
+        if set(found) != set(again):
+            raise Found(GENERAL["dead-parameters"], "Asked a second time, parameters() has "
+                        f"{len(again)} arrays, and before {len(found)}.")
         if set(found) != set(names):
             raise Found(GENERAL["signature"], f"{which}() has the keys {sorted(map(str, found))}, "
                                               f"expected {sorted(names)}"
                                               f"{'' if found else METHOD_HINT}.")
+        found = {name: found[name] for name in names}
         for name, array in found.items():
             self.expect(f"{which}()[{name!r}]", array)
         if which == "parameters":
-            again = thing.parameters()
             for name, array in found.items():
-                if name not in again or not np.shares_memory(array, again[name]):
+                if not np.shares_memory(array, again[name]):
                     raise Found(GENERAL["dead-parameters"], "Asked a second time, parameters() "
                                                             f"gave another array of {name}.")
         return found
