@@ -93,8 +93,8 @@ def _block(trial: Trial, number: int = 0, fill: bool = True) -> Layer:
     arrays, right = _parameters(trial, block), _weights(trial, number)  # copies, which stay
     if fill:
         _fill(trial, arrays)
-    return Layer(block, arrays, lambda x, G=None: _terms(right, arrays, x, G).right, weights,
-                 merged=lambda: _merged(trial, block), plain=lambda: _merged_terms(right, arrays))
+    return Layer(block, arrays, lambda x, G=None: _terms(right, arrays, x, G), weights,
+                 plain=lambda: _merged_terms(right, arrays))
 
 
 def _fill(trial: Trial, arrays: Arrays) -> None:
@@ -265,7 +265,7 @@ def _compare_output(trial: Trial, block: Layer, x: np.ndarray) -> None:
     other, w = {"gate": "up", "up": "gate", "down": "down"}, _whole(weights, arrays)
     crossed = {f"{name}.{matrix}": arrays[f"{other[name]}.{matrix}"]
                for name in other for matrix in "AB"}
-    trial.measure({"output": trial.call(block.forward, x)}, _terms(weights, arrays, x),
+    trial.measure({"output": trial.call(block.forward, x)}, block.terms(x),
                   {"output": [(NAMES_SWAPPED, _output(_whole(weights, crossed), x)),
                               (SWAPPED, _output({name: w[other[name]] for name in w}, x))]}, {
         "the update of up": TWO_OF_THREE, "the update of down": TWO_OF_THREE,
@@ -307,20 +307,11 @@ def _large(trial: Trial) -> None:
 
 # ---- Step 3: backward -------------------------------------------------------------------------
 
-def example_terms(trial: Trial) -> Terms:
-    """The terms on the check's own numbers."""
-    arrays = {f"{name}.{matrix}": np.empty((RANK, i) if matrix == "A" else (o, RANK), trial.dtype)
-              for name, (o, i) in PROJECTIONS.items() for matrix in "AB"}
-    _fill(trial, arrays)
-    *_, (x, G) = trial.inputs(4, D)
-    return _terms(_weights(trial), arrays, x, G)
-
-
 @EXERCISE.test(3, "gradients", "of the six arrays and of x")
 def _gradients(trial: Trial) -> None:
     for x, G in trial.inputs(4, D):
-        block, weights = _block(trial), _weights(trial)
-        terms = _terms(weights, block.arrays, x, G)  # now: a wrong backward may write into these
+        block = _block(trial)
+        terms = block.terms(x, G)  # now: a wrong backward may write into the arrays
         trial.call(block.forward, x)
         found = block.back(trial, G)
         silu = terms.nodes["silu(z)"]
@@ -337,14 +328,6 @@ contract(EXERCISE, 3, _block, (RANK, F), D, D, changed=FROZEN_CHANGED, other=lam
 
 # ---- Step 4: merging --------------------------------------------------------------------------
 
-def _merged(trial: Trial, block: Any) -> Arrays:
-    """What merge gives, by the names of `_merged_terms`."""
-    merged = trial.call(block.merge, returns=(tuple, list))
-    if len(merged) != 3:
-        raise Found(GENERAL["wrong-shape"], f"merge() returned {len(merged)} things, expected 3.")
-    return dict(zip((f"merged {name}" for name in PROJECTIONS), merged, strict=True))
-
-
 def _merged_terms(weights: Arrays, arrays: Arrays) -> Terms:
     nodes = {"s": ("", S), "alpha": ("", ALPHA_VALUE), "r": ("", RANK)}
     sums = {}
@@ -358,7 +341,7 @@ def _merged_terms(weights: Arrays, arrays: Arrays) -> Terms:
 
 @EXERCISE.test(4, "shapes", "merge returns three weights")
 def _merge_shapes(trial: Trial) -> None:
-    shapes = [getattr(array, "shape", None) for array in _block(trial).merged().values()]
+    shapes = [getattr(array, "shape", None) for array in _block(trial).merge(trial).values()]
     if shapes != (right := list(PROJECTIONS.values())) and sorted(map(str, shapes)) == sorted(
             map(str, right)):
         raise Found(MERGED_ORDER, f"The shapes are {shapes}.")
@@ -368,14 +351,10 @@ def _merge_shapes(trial: Trial) -> None:
 def _merge(trial: Trial) -> None:
     for each in (trial, *trial.each_dtype()):
         block = _block(each)
-        terms, merged = block.plain(), block.merged()
-        gate, up, _ = merged.values()
-        if each.agrees(gate, terms.right["merged up"]) and each.agrees(
-                up, terms.right["merged gate"]):
+        right, (gate, up, _) = block.plain().right, block.merge(each).values()
+        if each.agrees(gate, right["merged up"]) and each.agrees(up, right["merged gate"]):
             raise Found(MERGED_ORDER, "The first weight is that of up, the second that of gate.")
-        each.measure(merged, terms)
-        for name, array in merged.items():
-            each.keeps_digits(f"the {name}", array, terms.right[name])
+        _block(each).merges(each)  # another one, if a merge should write into the weights
 
 
 merging(EXERCISE, 4, _block, (4, D), D, frozen=FROZEN_CHANGED, changes=MERGE_CHANGES)

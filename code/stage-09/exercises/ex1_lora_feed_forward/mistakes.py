@@ -28,6 +28,13 @@ MISTAKES = [
     Mistake("CopiesAsParameters", "dead-parameters",
             around("parameters", "{key: array.copy() for key, array in right.items()}"),
             seen="Asked a second time, parameters() gave another array of gate.A."),
+    Mistake("ParametersOfAGenerator", "dead-parameters",  # which is empty the second time
+            {"def parameters(self) -> dict[str, np.ndarray]:\n"
+             '        return {f"{name}.{key}": array for name, layer in self.projections.items()':
+             "def parameters(self):\n"
+             "        items = self.__dict__.setdefault('items', iter(self.projections.items()))\n"
+             '        return {f"{name}.{key}": array for name, layer in items'},
+            seen="Asked a second time, parameters() has 0 arrays, and before 6."),
     Mistake("CountsFrozen", "values",
             method("def num_parameters(self):\n"
                    "    frozen = sum(layer.weight.size for layer in self.projections.values())\n"
@@ -139,7 +146,7 @@ MISTAKES = [
     "merge returns three weights",
     Mistake("MergesIntoTwo", "wrong-shape",  # as some checkpoints have them
             {MERGED: "return np.concatenate([gate, up]), down"},
-            seen="merge() returned 2 things, expected 3."),
+            seen="LoRAFeedForward.merge gave 2 things, expected 3."),
     Mistake("MergesDownFirst", "merged-order", {MERGED: "return down, gate, up"},
             seen="The shapes are [(6, 10), (10, 6), (10, 6)]."),
     Mistake("MergesAndResets", "writes-parameters",  # the update is in the weight by now

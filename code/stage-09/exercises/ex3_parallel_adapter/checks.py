@@ -93,7 +93,7 @@ def _adapter(trial: Trial, number: int = 0, fill: bool = True, linear: bool = Fa
     arrays = trial.arrays(adapter, NAMES)
     for number, name in enumerate(NAMES if fill else ()):
         arrays[name][...] = 0.5 * trial.normal(*arrays[name].shape, seed=30 + number)
-    return Layer(adapter, arrays, lambda x, G=None: _terms(sublayer, arrays, x, G).right,
+    return Layer(adapter, arrays, lambda x, G=None: _terms(sublayer, arrays, x, G),
                  {"weight of the sublayer": sublayer.W}, inside=sublayer)
 
 
@@ -138,14 +138,6 @@ def _terms(sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray | None =
                               (("the adapter",), "c G W_up relu'(z) W_down")])}
     return Terms(nodes, sums, known, x.shape[:-1],
                  flow=lambda at: _flow(at, sublayer, arrays, x, G))
-
-
-def example_terms(trial: Trial) -> Terms:
-    """The terms on the check's own kind of numbers."""
-    arrays = {name: 0.5 * trial.normal(*shape, seed=30 + i)
-              for i, (name, shape) in enumerate({"W_down": (D, M), "W_up": (M, D)}.items())}
-    *_, (x, G) = trial.inputs(ROWS, D)
-    return _terms(_sublayer(trial), arrays, x, G)
 
 
 # ---- Step 1: the arrays and their start -------------------------------------------------------
@@ -203,8 +195,7 @@ def _identity(trial: Trial) -> None:
     output = trial.call(adapter.forward, x)
     if adapter.inside.y is None:
         raise Found(NOT_RUN, "forward did not call the sublayer that was passed in.")
-    trial.measure({"output": output}, _terms(adapter.inside, adapter.arrays, x),
-                  when=" at the start")
+    trial.measure({"output": output}, adapter.terms(x), when=" at the start")
 
 
 @EXERCISE.test(2, "values", "the output is f(x) plus the scaled bottleneck of x")
@@ -221,7 +212,7 @@ def _values(trial: Trial) -> None:
                                   "changed.")
         after = f + SCALE * np.maximum(x @ down @ up, 0)
         before = np.tanh((x + SCALE * bottleneck(x)) @ sublayer.W.T)
-        trial.measure({"output": value}, _terms(sublayer, adapter.arrays, x),
+        trial.measure({"output": value}, adapter.terms(x),
                       {"output": [(BEFORE, before), (RELU_AFTER, after)]}, {
             "relu(f(x) W_down) in the place of relu(z)": SEQUENTIAL})
     plain = trial.make(_sublayer(trial), D, M, dtype=trial.dtype)  # with the scale's default
@@ -257,7 +248,7 @@ def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None
     if x.ndim > 1 and len(x) > 2:
         x = x.copy()
         x[0] = 0  # relu's input is exactly 0 there, and its slope is 0 as well
-    terms = _terms(sublayer, adapter.arrays, x, G)
+    terms = adapter.terms(x, G)
     trial.call(adapter.forward, x)
     if sublayer.x.size != x.size or not trial.agrees(sublayer.x.reshape(x.shape), x):
         raise Found(GENERAL["kept"], "The sublayer's last forward before backward was one of "

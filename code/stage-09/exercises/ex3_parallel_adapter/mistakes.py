@@ -62,6 +62,9 @@ MISTAKES = [
             start("self.W_up[...] = self.W_down.T")),
     Mistake("BothZero", "never-learns", start("self.W_down[...] = 0")),
     Mistake("LargeStart", "start-size", start("self.W_down /= 0.02")),
+    Mistake("UniformStart", "start-size",
+            {"standard_normal((self.d_model, m))": "uniform(-1, 1, (self.d_model, m))"},
+            seen="At width 256 W_down holds no Gaussian numbers"),
     Mistake("EqualUnits", "starts-alike",  # draws one column, and NumPy fills the others with it
             start("self.W_down[...] = self.W_down[:, :1]"), seen="W_down has not the rank 5."),
     Mistake("OwnRandomness", "ignores-rng", {"default_rng(rng)": "default_rng()"}),
@@ -88,6 +91,8 @@ MISTAKES = [
     Mistake("ScaleNotPassed", "terms",  # checks it, and uses the default
             {CHECK_SCALE: f"{CHECK_SCALE} and 4.0"}, seen="The output: 4/c times: the adapter"),
     Mistake("NoNonlinearity", "operand", {BOTTLENECK: "a = x @ self.W_down"}),
+    Mistake("ReluOnTheInput", "inner", {BOTTLENECK: "a = np.maximum(x, 0) @ self.W_down"},
+            seen="The output: relu(x) W_down in the place of relu(z)"),
     Mistake("ReluBehindUp", "relu-after-up",
             {"(a @ self.W_up)": "np.maximum(x @ self.W_down @ self.W_up, 0)"}),
     Mistake("FirstOfTheBatch", "operand",  # the other sequences get its bottleneck
@@ -137,6 +142,14 @@ MISTAKES = [
             {"(G @ self.W_up.T)": "(G @ (self.W_up + 1e-9).T)"},
             seen="With W_up at zero nothing can come back to W_down."),
     "gradients are replaced, not added up; dtypes stay as they are",
+    Mistake("GradientWhenAskedFor", "late-gradients",
+            {"self.W_down_grad = rows.T @ D": "self.late = rows, G, a > 0"}
+            | method("def gradients(self):\n"
+                     "    if self.W_up_grad is None:\n        raise RuntimeError\n"
+                     "    rows, G, on = self.late\n"
+                     "    D = self.scale * (G @ self.W_up.T) * on\n"
+                     '    return {"W_down": rows.T @ D, "W_up": self.W_up_grad}'),
+            seen="The gradient of W_down is another once the arrays hold other numbers."),
     Mistake("DoubleGradients", "wrong-dtype", {"rows.T @ D": "(rows.T @ D).astype(np.float64)"},
             seen="the gradient of W_down: float32 in gave float64 out."),
     "each step goes by the arrays and the input of its own forward",

@@ -79,9 +79,10 @@ def _layer(trial: Trial, number: int = 0, fill: bool = True, bias: bool = True, 
     if fill:
         _fill(trial, arrays)
     return Layer(
-        layer, arrays, lambda x, G=None: _right(own_W, own_b, arrays, x, G, detach, s),
-        {"weight": W, "bias": b}, merged=lambda: _merged(trial, layer, out),
-        plain=lambda: _terms(trial, arrays, np.zeros((1, IN)), bias=bias, out=out))
+        layer, arrays, lambda x, G=None: _terms(trial, arrays, x, G, detach, bias, out),
+        {"weight": W, "bias": b}, plain=lambda: _terms(trial, arrays, W[:1], bias=bias, out=out),
+        merged=lambda: _merged(trial, layer, out),
+        right=lambda x, G: _right(own_W, own_b, arrays, x, G, detach, s))
 
 
 def _inputs(trial: Trial) -> Iterator[np.ndarray]:
@@ -163,13 +164,6 @@ def _right(W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: np.ndarray
     return _flow(Watch(), W, b, a, x, G, detach, s)
 
 
-def example_terms(trial: Trial) -> Terms:
-    """The terms on the check's own kind of numbers."""
-    arrays = {name: np.empty(shape) for name, shape in SHAPES.items()}
-    _fill(trial, arrays)
-    return _terms(trial, arrays, trial.normal(2, 3, IN, seed=2), trial.normal(2, 3, OUT, seed=3))
-
-
 #: What a measured change is called.
 REASONS = {"the norm": DETACHED, "|W| in the place of |V|": NORM_OF_W,
            "m/|W| in the place of c": NORM_OF_W, "1/|W| in the place of 1/|V|": NORM_OF_W,
@@ -228,8 +222,8 @@ def _start(trial: Trial) -> None:
 @EXERCISE.test(2, "start", "a fresh layer gives what the frozen one does")
 def _pretrained(trial: Trial) -> None:
     layer, x = _layer(trial, fill=False), trial.normal(ROWS, IN, seed=2)
-    trial.measure({"output": trial.call(layer.forward, x)}, _terms(trial, layer.arrays, x), None,
-                  REASONS, " at the start")
+    trial.measure({"output": trial.call(layer.forward, x)}, layer.terms(x), None, REASONS,
+                  " at the start")
 
 
 @EXERCISE.test(2, "values", "V's columns, at the lengths m, and the bias")
@@ -237,8 +231,7 @@ def _values(trial: Trial) -> None:
     for out, bias in itertools.product(OUTS, (True, False)):
         layer = _layer(trial, bias=bias, out=out)
         for x in _inputs(trial):
-            trial.measure({"output": trial.call(layer.forward, x)},
-                          _terms(trial, layer.arrays, x, bias=bias, out=out), None, REASONS,
+            trial.measure({"output": trial.call(layer.forward, x)}, layer.terms(x), None, REASONS,
                           " of a square weight" * (out == IN))
     plain = trial.make(W := trial.normal(10, 12))  # with the defaults
     arrays = trial.arrays(plain, NAMES)
@@ -271,7 +264,7 @@ def _full(trial: Trial) -> None:
 def _gradients(trial: Trial, x: np.ndarray, out: int, detach: bool, **options: bool) -> None:
     layer = _layer(trial, out=out, **options)
     G, before = trial.normal(*x.shape[:-1], out, seed=3), x.copy()
-    full, wanted = (_terms(trial, layer.arrays, x, G, one, out=out) for one in (False, detach))
+    full, wanted = _terms(trial, layer.arrays, x, G, out=out), layer.terms(x, G)
     trial.call(layer.forward, x)
     found = layer.back(trial, G)
     trial.same_bits("forward's input after backward", x, before, GENERAL["changes-input"])
@@ -282,21 +275,16 @@ def _gradients(trial: Trial, x: np.ndarray, out: int, detach: bool, **options: b
 # ---- Step 4: merging, and what is refused -----------------------------------------------------
 
 def _merged(trial: Trial, layer: Any, out: int = OUT) -> Arrays:
-    found = trial.call(layer.merge, returns=(tuple, list))
-    if len(found) != 2:
-        raise Found(GENERAL["wrong-shape"], f"merge() gave {len(found)} things, expected 2.")
-    weight = trial.expect("the merged weight", found[0], shape=(out, IN))
-    return {"merged weight": weight} | ({} if found[1] is None else {"merged bias": found[1]})
+    weight, bias = trial.parts(layer.merge, 2)
+    trial.expect("the merged weight", weight, shape=(out, IN))
+    return {"merged weight": weight} | ({} if bias is None else {"merged bias": bias})
 
 
 @EXERCISE.test(4, "values", "the merged weight and bias make a plain layer that does the same")
 def _merge(trial: Trial) -> None:
     for each, out, bias in itertools.product(trial.each_dtype(), OUTS, (True, False)):
         layer = _layer(each, out=out, bias=bias)
-        merged, terms = layer.merged(), layer.plain()
-        each.measure(merged, terms, None, REASONS, " of a square weight" * (out == IN))
-        for name, array in merged.items():
-            each.keeps_digits(f"the {name}", array, terms.right[name])
+        merged = layer.merges(each, None, REASONS, " of a square weight" * (out == IN))
         if bias != ("merged bias" in merged):
             raise Found(GENERAL["wrong-type"], f"Made {'with' if bias else 'without'} a bias, the "
                         f"layer gave {'none' if bias else 'one'} when it was merged.")

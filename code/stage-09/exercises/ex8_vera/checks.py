@@ -76,8 +76,8 @@ def _block(trial: Trial, number: int = 0, F: int = WIDTHS[0], fill: bool = True,
     if fill:
         _fill(trial, vectors, off)
     frozen = weights | _matrices(trial, block)
-    return Layer(block, vectors, lambda x, G=None: _terms(frozen, vectors, x, G).right, frozen,
-                 merged=lambda: _merged(trial, block), plain=lambda: _merged_terms(frozen, vectors))
+    return Layer(block, vectors, lambda x, G=None: _terms(frozen, vectors, x, G), frozen,
+                 plain=lambda: _merged_terms(frozen, vectors))
 
 
 def _fill(trial: Trial, vectors: Arrays, off: str = "") -> None:
@@ -168,17 +168,6 @@ def _terms(frozen: Arrays, vectors: Arrays, x: np.ndarray, G: np.ndarray | None 
 
 def _update(name: str) -> str:
     return f"beta_{name} B_{name} d_{name} A_{name}"
-
-
-def example_terms(trial: Trial) -> Terms:
-    """The terms on the check's own kind of numbers."""
-    F = WIDTHS[0]
-    frozen = _weights(trial, F) | {"A": 0.5 * trial.normal(RANK, F, seed=22),
-                                   "B": 0.7 * trial.normal(F, RANK, seed=23)}
-    vectors = {name: trial.normal(size, seed=size + len(name))
-               for name, size in zip(NAMES, (RANK, F, RANK, D), strict=True)}
-    *_, (x, G) = trial.inputs(ROWS, D)
-    return _terms(frozen, vectors, x, G)
 
 
 # ---- Step 1: the arrays and their start -------------------------------------------------------
@@ -272,8 +261,7 @@ def _start(trial: Trial) -> None:
 @EXERCISE.test(2, "start", "a fresh block computes what the frozen one does")
 def _identity(trial: Trial) -> None:
     block, x = _block(trial, fill=False), trial.normal(ROWS, D, seed=2)
-    output = trial.call(block.forward, x)
-    terms = _terms(block.frozen, block.arrays, x)
+    output, terms = trial.call(block.forward, x), block.terms(x)
     if output.shape == x.shape and not trial.agrees(output, terms.right["output"]):
         _values(trial)  # a slip of both layers is told better where one is at work
     trial.measure({"output": output}, terms, when=" at the start")
@@ -374,7 +362,7 @@ def _gradients(trial: Trial) -> None:
         names = [name for name in NAMES if not name.startswith(off or "both")]
         for x, G in _inputs(trial):
             block, before = _block(trial, F=F, fill=off != "both", off=off), x.copy()
-            terms = _terms(block.frozen, block.arrays, x, G)
+            terms = block.terms(x, G)
             trial.call(block.forward, x)
             found = block.back(trial, G)
             block.stays(trial, "after backward", TRAINS_MATRICES)
@@ -392,22 +380,12 @@ def _merged_terms(frozen: Arrays, vectors: Arrays, last: str = "") -> Terms:
         for name, axes in {"up": "fi", "down": "of"}.items()})
 
 
-def _merged(trial: Trial, block: Any) -> Arrays:
-    merged = trial.call(block.merge, returns=(tuple, list))
-    if len(merged) != 2:
-        raise Found(GENERAL["wrong-shape"], f"merge() gave {len(merged)} things, expected 2.")
-    return dict(zip(("merged up", "merged down"), merged, strict=True))
-
-
 @EXERCISE.test(4, "values", "merge gives two new weights")
 def _merge(trial: Trial) -> None:
     for each, F in itertools.product((trial, *trial.each_dtype()), WIDTHS):
         block = _block(each, F=F)
-        terms, merged = block.plain(), block.merged()
-        each.measure(merged, terms, {name: _twins(lambda last, name=name: _merged_terms(
-            block.frozen, block.arrays, last).right[name]) for name in merged})
-        for name, array in merged.items():
-            each.keeps_digits(f"the {name}", array, terms.right[name])
+        block.merges(each, {name: _twins(lambda last, name=name: _merged_terms(
+            block.frozen, block.arrays, last).right[name]) for name in block.plain().right})
 
 
 merging(EXERCISE, 4, _block, (ROWS, D), D, frozen=TRAINS_MATRICES, changes=MERGE_CHANGES)

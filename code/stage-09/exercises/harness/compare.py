@@ -167,6 +167,11 @@ class Comparisons(Calls):
             raise Found(GENERAL["wrong-dtype"], f"{what}: float64 in gave float64 out, but it is "
                                                 f"off by {error:.1g}, as after a narrower dtype.")
 
+    def keeps_all_digits(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
+        """`keeps_digits` of arrays that are named as in `Terms`."""
+        for name, value in found.items():
+            self.keeps_digits(called(name), value, right[name])
+
 
 def called(*names: str) -> str:
     """Arrays of `Terms` in words: those of one word are gradients, but for the output."""

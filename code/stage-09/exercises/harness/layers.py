@@ -28,26 +28,30 @@ class Layer:
     ----------
     thing : the student's object
     arrays : its parameters, by name
-    right : function of x and grad_output that gives the output and all gradients, that of x under
-        "x"
+    terms : function of x and, for the gradients, grad_output that gives the right arrays as
+        `Terms`, the gradient of x under "x"
     frozen : by name the arrays that it was given, and must leave as they are
     forward : function of x, where it is not `thing.forward`
-    merged : function of nothing that gives the student's merged arrays by the names in `plain`
-    plain : function of nothing that gives `Terms` of the merged arrays
+    plain : function of nothing that gives `Terms` of the merged arrays, in the order of `merge`
+    merged : function of nothing that gives the student's merged arrays by the same names, where
+        they are not all that `thing.merge` returns
+    right : function of x and grad_output that gives the right arrays, where that is quicker
     inside : the check's own object that it was given
     """
 
     thing: Any
     arrays: Arrays
-    right: Callable[..., Arrays]
+    terms: Callable[..., Terms]
     frozen: Arrays = field(default_factory=dict)
     forward: Callable[[np.ndarray], np.ndarray] | None = None
-    merged: Callable[[], Arrays] | None = None
     plain: Callable[[], Terms] | None = None
+    merged: Callable[[], Arrays] | None = None
+    right: Callable[..., Arrays] | None = None
     inside: Any = None
 
     def __post_init__(self) -> None:
         self.forward = self.forward or self.thing.forward
+        self.right = self.right or (lambda x, G: self.terms(x, G).right)
         self.before = {name: array.copy() for name, array in self.frozen.items()}
 
     def back(self, trial: Trial, G: np.ndarray) -> Arrays:
@@ -58,6 +62,20 @@ class Layer:
     def run(self, trial: Trial, x: np.ndarray, G: np.ndarray) -> Arrays:
         """The output and all gradients of a forward and a backward."""
         return {"output": trial.call(self.forward, x)} | self.back(trial, G)
+
+    def merge(self, trial: Trial) -> Arrays:
+        """The student's merged arrays."""
+        if self.merged:
+            return self.merged()
+        names = tuple(self.plain().right)
+        return dict(zip(names, trial.parts(self.thing.merge, len(names)), strict=True))
+
+    def merges(self, trial: Trial, *told: Any) -> Arrays:
+        """The student's merged arrays, once they are right; `told` is as for `measure`."""
+        terms, merged = self.plain(), self.merge(trial)
+        trial.measure(merged, terms, *told)
+        trial.keeps_all_digits(merged, terms.right)
+        return merged
 
     def stays(self, trial: Trial, when: str, diagnosis: Diagnosis) -> None:
         """Raise `Found` unless the frozen arrays are what they were."""
@@ -78,6 +96,8 @@ def contract(exercise: Exercise, step: int, make: Callable[..., Layer], lead: tu
     changed : the diagnosis of a frozen array that has changed
     other : makes a student's object of other sizes
     """
+    exercise.example = lambda trial: make(trial).terms(trial.normal(2, 3, n_in, seed=2),
+                                                       trial.normal(2, 3, n_out, seed=3))
     batch, rows = lead
     shape = rows, n_in
 
@@ -105,8 +125,7 @@ def contract(exercise: Exercise, step: int, make: Callable[..., Layer], lead: tu
             layer, (x, G) = make(each), data(each)
             found, right = layer.run(each, x, G), layer.right(x, G)
             layer.stays(each, "after backward", changed)
-            for name in layer.arrays | {"x": x}:
-                each.keeps_digits(f"the gradient of {name}", found[name], right[name])
+            each.keeps_all_digits(found, right)
             each.replaces_gradients(layer.thing, tuple(layer.arrays),
                                     lambda: layer.run(each, x, G))  # noqa: B023
 
@@ -144,7 +163,7 @@ def merging(exercise: Exercise, step: int, make: Callable[..., Layer], shape: Se
         G = trial.normal(*shape[:-1], n_out, seed=3)
         right = layer.right(x, G)
         trial.call(layer.forward, x)
-        first = layer.merged()
+        first = layer.merge(trial)
         kept = {name: array.copy() for name, array in first.items()}
         layer.stays(trial, "after merging", frozen)
         try:
@@ -160,7 +179,7 @@ def merging(exercise: Exercise, step: int, make: Callable[..., Layer], shape: Se
                                      f"{name} is wrong.")
         for array in layer.arrays.values():
             array *= 2
-        again, plain = layer.merged(), layer.plain().right
+        again, plain = layer.merge(trial), layer.plain().right
         for name, array in again.items():
             if not trial.agrees(array, plain[name]):
                 raise Found(GENERAL["kept"], f"After a step, the {name} is not the new one.")
@@ -169,6 +188,6 @@ def merging(exercise: Exercise, step: int, make: Callable[..., Layer], shape: Se
         if not trial.agrees(trial.call(layer.forward, x), layer.right(x, G)["output"]):
             raise Found(changes, "After a merge and a step the output is wrong.")
         fresh = make(trial, fill=False)  # the update is zero, and a copy is a copy
-        for name, array in fresh.merged().items():
+        for name, array in fresh.merge(trial).items():
             trial.own_memory(f"the {name} of a fresh layer", array, *fresh.frozen.values(),
                              *fresh.arrays.values())

@@ -299,6 +299,14 @@ class Calls:
                             f"among {result.size} numbers.")
         return result
 
+    def parts(self, function: Callable, count: int) -> tuple:
+        """The things that a function of nothing returns; raise `Found` unless they are so many."""
+        parts = self.call(function, returns=(tuple, list))
+        if len(parts) != count:
+            raise Found(GENERAL["wrong-shape"], f"{_name(function)} gave {len(parts)} things, "
+                                                f"expected {count}.")
+        return tuple(parts)
+
     def attribute(self, thing: Any, name: str, returns: Any = np.ndarray,
                   shape: tuple | None = None) -> Any:
         """An attribute that the statement names."""
