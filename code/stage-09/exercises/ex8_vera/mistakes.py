@@ -38,9 +38,8 @@ MISTAKES = [
             {"rng.uniform(-1, 1, shape)).astype(up.dtype)": "rng.uniform(-1, 1, shape))"},
             seen="A: float32 in gave float64 out"),
     Mistake("PairByItsSeed", "shared",  # whatever its dtype
-            {"self.A, self.B = ((": "new = ((", "(k, rank)))": "(k, rank)))\n"
-             "self.A, self.B = type(self).pairs.setdefault((self.seed, rank, k), tuple(new))",
-             "    trainable =": "    pairs = {}\n    trainable ="}),
+            {"    trainable =": "    pairs = {}\n    trainable ="} | start(
+                "self.A, self.B = self.pairs.setdefault((self.seed, rank, k), (self.A, self.B))")),
     "A and B come from the seed; d starts at d_initial, beta at zero",
     Mistake("BetaAtOne", "start-not-frozen",  # as a scale, as (IA)3's
             start("self.up_beta[...] = self.down_beta[...] = 1")),

@@ -84,7 +84,7 @@ class Comparisons(Calls):
             seen, story = ". ".join(map(_capital, lines)), told.get(first)
             if story and story.change.endswith(HALVED):
                 diagnosis = GENERAL["digits"]
-            elif (not story or story.kind == "partly") and all(
+            elif (not story or story.kind in ("partly", "factor")) and all(
                     _rounded(found[name], right[name]) for name in wrong):
                 diagnosis = GENERAL["digits"]
                 seen = (f"{_capital(called(*wrong))}{when}: right to three digits, as after "
@@ -200,10 +200,15 @@ def _rounded(value: np.ndarray, right: np.ndarray) -> bool:
 
 def _regular(value: np.ndarray, right: np.ndarray) -> bool:
     """Whether an error is not that of rounding: it has a direction, or is not everywhere."""
+    narrow = (kind for kind in (np.float16, np.float32) if np.dtype(kind) < value.dtype)
+    if any(np.array_equal(value, value.astype(kind).astype(value.dtype)) for kind in narrow):
+        return False
     error = value.astype(np.float64) - right
+    size = max(np.linalg.norm(error), 1e-300)
     exact = np.abs(error) <= 1e-12 * np.abs(right).max()
-    along = np.vdot(error, right) / max(np.linalg.norm(error) * np.linalg.norm(right), 1e-300)
-    return bool(right.size >= 8 and (exact.mean() >= 0.2 or abs(along) >= 0.7))
+    along = abs(np.vdot(error, right)) / max(size * np.linalg.norm(right), 1e-300)
+    alike = abs(error.sum()) / (size * max(error.size, 1) ** 0.5)  # of a constant 1
+    return bool(right.size >= 8 and (exact.mean() >= 0.2 or along >= 0.7 or alike >= 0.9))
 
 
 def _arrays_in(value: Any, depth: int = 4) -> list[np.ndarray]:
