@@ -104,7 +104,8 @@ def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: 
     U = at("V / |V|", V / norm, {
         BY_ROWS: V / _lengths(V, 1)[:, None],
         "W / |W| + s B A / m": W / _lengths(W) + BA / a["m"]})  # LoRA beside a W of its own length
-    found = {"output": (x * c) @ (U * norm).T + b, "merged weight": U * norm * c}
+    found = {"output": (x * c) @ (U * norm).T + b, "merged weight": U * norm * c,
+             "merged bias": b}
     if G is None:
         return found
     rows, G = x.reshape(-1, IN), at("G", G.reshape(-1, len(W)))

@@ -31,7 +31,7 @@ class Layer:
     terms : function of x and, for the gradients, grad_output that gives the right arrays as
         `Terms`, the gradient of x under "x"
     frozen : by name the arrays that it was given, and must leave as they are
-    forward : function of x, where it is not `thing.forward`
+    by : function of x that runs forward, where it is not `thing.forward`
     plain : function of nothing that gives `Terms` of the merged arrays, in the order of `merge`
     merged : function of nothing that gives the student's merged arrays by the same names, where
         they are not all that `thing.merge` returns
@@ -43,16 +43,20 @@ class Layer:
     arrays: Arrays
     terms: Callable[..., Terms]
     frozen: Arrays = field(default_factory=dict)
-    forward: Callable[[np.ndarray], np.ndarray] | None = None
+    by: Callable[[np.ndarray], np.ndarray] | None = None
     plain: Callable[[], Terms] | None = None
     merged: Callable[[], Arrays] | None = None
     right: Callable[..., Arrays] | None = None
     inside: Any = None
 
     def __post_init__(self) -> None:
-        self.forward = self.forward or self.thing.forward
         self.right = self.right or (lambda x, G: self.terms(x, G).right)
         self.before = {name: array.copy() for name, array in self.frozen.items()}
+
+    @property
+    def forward(self) -> Callable[[np.ndarray], np.ndarray]:
+        """What runs forward by now: a student's code may put another function there."""
+        return self.by or self.thing.forward
 
     def back(self, trial: Trial, G: np.ndarray) -> Arrays:
         """All gradients of a backward, that of the input under "x"."""
@@ -129,6 +133,14 @@ def contract(exercise: Exercise, step: int, make: Callable[..., Layer], lead: tu
             each.replaces_gradients(layer.thing, tuple(layer.arrays),
                                     lambda: layer.run(each, x, G))  # noqa: B023
 
+    _own_steps(exercise, step, make, (batch, *shape), other)
+
+
+def _own_steps(exercise: Exercise, step: int, make: Callable[..., Layer], most: tuple,
+               other: Callable[[Trial], Any] | None) -> None:
+    """Add the test that nothing is left from another call or another object."""
+    shape = most[1:]
+
     @exercise.test(step, "behaviour",
                    "each step goes by the arrays and the input of its own forward")
     def follows(trial: Trial) -> None:
@@ -138,14 +150,19 @@ def contract(exercise: Exercise, step: int, make: Callable[..., Layer], lead: tu
 
         layer = make(trial)
         names = tuple(layer.arrays)
-        trial.follows(layer.thing, names, (shape, shape, (batch, *shape)), layer.right,
-                      layer.forward)
+        trial.follows(layer.thing, names, (shape, shape, most), layer.right, layer.by)
         for first in (0, 1):  # each of two settings once first
             numbers = itertools.count(first)
             trial.keeps_apart(build, names, shape)
         if other:
             trial.undisturbed(lambda: make(trial), lambda: other(trial), lambda layer:
-                              trial.call(layer.forward, data(trial)[0]))
+                              trial.call(layer.forward, trial.normal(*shape, seed=2)))
+
+
+def _step(layer: Layer) -> None:
+    """As an optimizer changes the parameters, in place."""
+    for array in layer.arrays.values():
+        array *= 2
 
 
 def merging(exercise: Exercise, step: int, make: Callable[..., Layer], shape: Sequence[int],
@@ -177,16 +194,16 @@ def merging(exercise: Exercise, step: int, make: Callable[..., Layer], shape: Se
             if not trial.agrees(grad, right[name]):
                 raise Found(changes, "With a merge between forward and backward, the gradient of "
                                      f"{name} is wrong.")
-        for array in layer.arrays.values():
-            array *= 2
+        _step(layer)
+        if not trial.agrees(trial.call(layer.forward, x), layer.right(x, G)["output"]):
+            raise Found(changes, "After a merge and a step the output is wrong.")
+        _step(layer)  # of which no forward knows
         again, plain = layer.merge(trial), layer.plain().right
         for name, array in again.items():
             if not trial.agrees(array, plain[name]):
                 raise Found(GENERAL["kept"], f"After a step, the {name} is not the new one.")
             if not np.array_equal(first[name], kept[name]):
                 raise Found(GENERAL["kept"], f"The second merge has changed the first {name}.")
-        if not trial.agrees(trial.call(layer.forward, x), layer.right(x, G)["output"]):
-            raise Found(changes, "After a merge and a step the output is wrong.")
         fresh = make(trial, fill=False)  # the update is zero, and a copy is a copy
         for name, array in fresh.merge(trial).items():
             trial.own_memory(f"the {name} of a fresh layer", array, *fresh.frozen.values(),
