@@ -7,25 +7,16 @@ import numpy as np
 
 from exercises.harness.checking import (GENERAL, Exercise, Found, Report, Terms, Trial, Watch,
                                          activations)
+from exercises.harness.layers import Layer, contract, merging
 
 EXERCISE = Exercise(1, "LoRA on the feed-forward block")
+BOTH_ZERO, NOT_IDENTITY, TRANSPOSED, MERGE_CHANGES = EXERCISE.shared(
+    "both-zero", "start-not-frozen", "transposed", "merge-changes")
 
 TWO_OF_THREE = EXERCISE.mistake(
     "two-of-three", "an update on only two of the three projections",
     "Such a block trains, so the loss won't tell you. Count the parameters, and fill one update "
     "after the other to see whether the output moves.", "statement")
-TRANSPOSED = EXERCISE.mistake(
-    "transposed", "A or B stored the other way round",
-    "Weights are (out, in), here as in PyTorch: A is (rank, in) and B is (out, rank). Mind that "
-    "the down projection goes from d_ff to d_model.", "9.2")
-BOTH_ZERO = EXERCISE.mistake(
-    "both-zero", "A and B both start at zero",
-    "Each gradient contains the other matrix as a factor. With both at zero, both gradients are "
-    "zero for ever and nothing is learned.", "9.2")
-NOT_IDENTITY = EXERCISE.mistake(
-    "start-not-frozen", "a block that does not start at the pretrained one",
-    "Training must begin exactly at the pretrained model. If an update is not zero at the start, "
-    "training first has to repair the damage.", "9.2")
 BAD_SHAPES = EXERCISE.mistake(
     "shapes-not-checked", "weights that do not fit together are accepted",
     "gate and up must have the same shape, and down the reverse of it. If that is not checked at "
@@ -61,10 +52,6 @@ FROZEN_CHANGED = EXERCISE.mistake(
     "frozen-changed", "a frozen weight that has changed",
     "The pretrained weights are shared with everybody who uses the model. After merging into them "
     "they cannot be had back exactly.", "9.2")
-MERGE_CHANGES = EXERCISE.mistake(
-    "merge-changes-block", "a merge that changes the block",
-    "merge only reads. One may look at the merged weights in the middle of training, and go on.",
-    "statement")
 ALPHA_LOST = EXERCISE.mistake(
     "alpha-not-passed", "an alpha that does not arrive",
     "The output is that of the default alpha. An argument that is accepted and dropped is a silent "
@@ -82,37 +69,37 @@ KEYS = [f"{name}.{matrix}" for name in PROJECTIONS for matrix in "AB"]
 Arrays = dict[str, np.ndarray]
 
 
-def _weights(trial: Trial) -> Arrays:
-    return {name: (0.5 * trial.normal(*shape, seed=20 + i)).astype(trial.dtype)
+def _weights(trial: Trial, number: int = 0) -> Arrays:
+    return {name: (0.5 * trial.normal(*shape, seed=20 + 10 * number + i)).astype(trial.dtype)
             for i, (name, shape) in enumerate(PROJECTIONS.items())}
 
 
 def _parameters(trial: Trial, block: Any) -> Arrays:
-    found = trial.expect("parameters()", block.parameters(), dict)
-    missing = [name for name in PROJECTIONS if not {f"{name}.A", f"{name}.B"} & set(found)]
-    if found and missing and not set(found) - set(KEYS):
-        raise Found(TWO_OF_THREE, f"parameters() has nothing of {' and '.join(missing)}.")
-    return trial.arrays(block, KEYS)
+    try:
+        return trial.arrays(block, KEYS)
+    except Found:
+        found = set(block.parameters())
+        missing = [name for name in PROJECTIONS if not {f"{name}.A", f"{name}.B"} & found]
+        if found and missing and not found - set(KEYS):
+            raise Found(TWO_OF_THREE, f"parameters() has nothing of {' and '.join(missing)}."
+                        ) from None
+        raise
 
 
-def _block(trial: Trial, fill: bool = True, seed: int = 1) -> tuple[Any, Arrays, Arrays]:
-    """A student's block, the frozen weights it got, and its parameters, random if `fill`."""
-    weights = _weights(trial)
-    block = trial.make(**weights, rank=RANK, alpha=ALPHA_VALUE, rng=trial.rng(seed))
-    arrays = _parameters(trial, block)
+def _block(trial: Trial, number: int = 0, fill: bool = True) -> Layer:
+    """A student's block, with random parameters if `fill`; of another number with other weights."""
+    weights = _weights(trial, number)
+    block = trial.make(**weights, rank=RANK, alpha=ALPHA_VALUE, rng=trial.rng(1))
+    arrays, right = _parameters(trial, block), _weights(trial, number)  # copies, which stay
     if fill:
         _fill(trial, arrays)
-    return block, weights, arrays
+    return Layer(block, arrays, lambda x, G=None: _terms(right, arrays, x, G), weights,
+                 plain=lambda: _merged_terms(right, arrays))
 
 
 def _fill(trial: Trial, arrays: Arrays) -> None:
     for number, name in enumerate(KEYS):
         arrays[name][...] = 0.3 * trial.normal(*arrays[name].shape, seed=30 + number)
-
-
-def _frozen_kept(trial: Trial, weights: Arrays, when: str) -> None:
-    for name, array in _weights(trial).items():
-        trial.same_bits(f"the frozen {name} {when}", weights[name], array, FROZEN_CHANGED)
 
 
 def _whole(weights: Arrays, arrays: Arrays, s: float = S) -> Arrays:
@@ -140,7 +127,8 @@ def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarr
           ) -> Arrays:
     """The output and, if there is G, the gradients; every inner value passes through `at`."""
     s, = at("s", np.array([S]), {"alpha": np.array([ALPHA_VALUE]), "s²": np.array([S * S]),
-                                 "s/r": np.array([S / RANK]), "s r": np.array([S * RANK])})
+                                 "s/r": np.array([S / RANK]), "s r": np.array([S * RANK]),
+                                 "16/r": np.array([16 / RANK])})
     w, found = _whole(weights, arrays, s), {}
 
     def back(name: str, g: np.ndarray, inputs: np.ndarray) -> np.ndarray:
@@ -224,14 +212,8 @@ def _terms(weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray | None 
 
 @EXERCISE.test(1, "interface", "the block can be made and trains six arrays")
 def _names(trial: Trial) -> None:
-    block, weights, _ = _block(trial)
-    count = trial.call(block.num_parameters, returns=(int, np.integer))
-    right = 3 * RANK * (D + F)
-    if count == 2 * RANK * (D + F):
-        raise Found(TWO_OF_THREE, f"num_parameters() gave {count}, expected {right}.")
-    if count != right:
-        raise Found(GENERAL["values"], f"num_parameters() gave {count}, expected {right}.")
-    plain = _parameters(trial, trial.make(*weights.values()))
+    trial.counts(_block(trial).thing, 3 * RANK * (D + F), {2 * RANK * (D + F): TWO_OF_THREE})
+    plain = _parameters(trial, trial.make(*_weights(trial).values()))
     if 8 not in plain["gate.A"].shape:  # which way round is another test's business
         raise Found(GENERAL["signature"], f"Made without a rank, gate.A has shape "
                                           f"{plain['gate.A'].shape}, expected rank 8.")
@@ -252,15 +234,9 @@ def _refusals(trial: Trial) -> None:
 
 @EXERCISE.test(1, "shapes", "each A is (rank, in), each B is (out, rank), in the weights' dtype")
 def _shapes(trial: Trial) -> None:
-    _, weights, arrays = _block(trial)
-    for name, (n_out, n_in) in PROJECTIONS.items():
-        for key, shape in ((f"{name}.A", (RANK, n_in)), (f"{name}.B", (n_out, RANK))):
-            if arrays[key].shape == shape[::-1]:
-                raise Found(TRANSPOSED, f"{key} has shape {arrays[key].shape}.")
-            trial.expect(key, arrays[key], shape=shape)
-            if arrays[key].dtype != weights[name].dtype:
-                raise Found(GENERAL["wrong-dtype"], f"{key} is {arrays[key].dtype}, its weight "
-                                                    f"{weights[name].dtype}.")
+    trial.shaped(_block(trial).arrays, {
+        f"{name}.{matrix}": shape for name, (o, i) in PROJECTIONS.items()
+        for matrix, shape in (("A", (RANK, i)), ("B", (o, RANK)))}, TRANSPOSED)
 
 
 @EXERCISE.test(1, "start", "the updates are zero at the start, can learn, and come from rng")
@@ -279,42 +255,31 @@ def _start(trial: Trial) -> None:
 
 # ---- Step 2: forward --------------------------------------------------------------------------
 
-@EXERCISE.test(2, "shapes", "any leading axes")
-def _leading(trial: Trial) -> None:
-    block, *_ = _block(trial)
-    for x, _ in trial.inputs(4, D):
-        trial.call(block.forward, x, shape=x.shape)
-
-
 @EXERCISE.test(2, "start", "a fresh block equals the frozen one")
 def _frozen_start(trial: Trial) -> None:
-    block, weights, arrays = _block(trial, fill=False)
-    _compare_output(trial, block, weights, arrays, trial.normal(4, D, seed=2))
+    _compare_output(trial, _block(trial, fill=False), trial.normal(4, D, seed=2))
 
 
-def _compare_output(trial: Trial, block: Any, weights: Arrays, arrays: Arrays, x: np.ndarray
-                    ) -> None:
-    w = _whole(weights, arrays)
-    z, u = x @ w["gate"].T, x @ w["up"].T
-    other = {"gate": "up", "up": "gate", "down": "down"}
+def _compare_output(trial: Trial, block: Layer, x: np.ndarray) -> None:
+    weights, arrays = block.before, block.arrays
+    other, w = {"gate": "up", "up": "gate", "down": "down"}, _whole(weights, arrays)
     crossed = {f"{name}.{matrix}": arrays[f"{other[name]}.{matrix}"]
                for name in other for matrix in "AB"}
-    twins = [(SUM, (_silu(z) + u) @ w["down"].T), (SWAPPED, (z * _silu(u)) @ w["down"].T),
-             (SILU_TWICE, (_silu(z) * _silu(u)) @ w["down"].T),
-             (NAMES_SWAPPED, _output(_whole(weights, crossed), x)),
-             (ALPHA, _output(_whole(weights, arrays, ALPHA_VALUE), x)),
-             (ALPHA_LOST, _output(_whole(weights, arrays, 16.0 / RANK), x))]
-    trial.measure({"output": trial.call(block.forward, x)}, _terms(weights, arrays, x),
-                  {"output": twins}, {
+    trial.measure({"output": trial.call(block.forward, x)}, block.terms(x),
+                  {"output": [(NAMES_SWAPPED, _output(_whole(weights, crossed), x)),
+                              (SWAPPED, _output({name: w[other[name]] for name in w}, x))]}, {
         "the update of up": TWO_OF_THREE, "the update of down": TWO_OF_THREE,
-        "silu(z) without gate's update in the place of silu(z)": TWO_OF_THREE})
+        "silu(z) without gate's update in the place of silu(z)": TWO_OF_THREE,
+        "silu(z) + u in the place of silu(z) u": SUM,
+        "silu(z) silu(u) in the place of silu(z) u": SILU_TWICE,
+        "alpha in the place of s": ALPHA, "16/r in the place of s": ALPHA_LOST})
 
 
 @EXERCISE.test(2, "values", "each of the three updates acts, with s = alpha / r")
 def _values(trial: Trial) -> None:
-    block, weights, arrays = _block(trial)
+    block, weights = _block(trial), _weights(trial)
     for x, _ in trial.inputs(4, D):
-        _compare_output(trial, block, weights, arrays, x)
+        _compare_output(trial, block, x)
     plain = trial.make(*weights.values())
     arrays = _parameters(trial, plain)
     _fill(trial, arrays)
@@ -323,12 +288,11 @@ def _values(trial: Trial) -> None:
                                           "output than with s = 16 / 8.")
 
 
-@EXERCISE.test(2, "behaviour", "large inputs stay finite; dtypes stay as they are")
+@EXERCISE.test(2, "behaviour", "large inputs stay finite")
 def _large(trial: Trial) -> None:
-    block, *_ = _block(trial)
     big = trial.dtype.type(3e3) * trial.normal(4, D, seed=2)
     try:
-        trial.call(block.forward, big)
+        trial.call(_block(trial).forward, big)
     except Found as found:
         if found.diagnosis.mistake == "not-finite":
             raise Found(OVERFLOW, "With inputs in the thousands, " + found.diagnosis.seen) from None
@@ -339,56 +303,17 @@ def _large(trial: Trial) -> None:
     if not wide.agrees(wide.call(wide.make(**deep).forward, x), _output(deep, x)):
         raise Found(GENERAL["digits"], "Where every z is -15 the output is wrong: the logistic "
                                        "function is small there, and not cut off.")
-    for each in trial.each_dtype():
-        block, weights, arrays = _block(each)
-        x = each.normal(4, D)
-        each.keeps_digits("forward", each.call(block.forward, x),
-                          _output(_whole(weights, arrays), x))
 
 
 # ---- Step 3: backward -------------------------------------------------------------------------
 
-@EXERCISE.test(3, "interface", "backward refuses to be first, and another shape")
-def _order(trial: Trial) -> None:
-    block, *_ = _block(trial)
-    trial.refuses_backward_first(block, trial.normal(4, D))
-    trial.call(block.forward, trial.normal(4, D))
-    trial.refuses("a grad_output of one row for four",
-                  lambda: block.backward(trial.normal(1, D)))
-
-
-@EXERCISE.test(3, "shapes", "six gradients, each with the shape of its array")
-def _gradient_shapes(trial: Trial) -> None:
-    for x, G in trial.inputs(4, D):
-        block, _, arrays = _block(trial)
-        trial.call(block.forward, x)
-        trial.call(block.backward, G, shape=x.shape)
-        for key, grad in trial.arrays(block, KEYS, "gradients").items():
-            trial.expect(f"the gradient of {key}", grad, shape=arrays[key].shape)
-
-
-def example_terms(trial: Trial) -> Terms:
-    """The terms on the check's own numbers."""
-    arrays = {f"{name}.{matrix}": np.empty((RANK, i) if matrix == "A" else (o, RANK), trial.dtype)
-              for name, (o, i) in PROJECTIONS.items() for matrix in "AB"}
-    _fill(trial, arrays)
-    *_, (x, G) = trial.inputs(4, D)
-    return _terms(_weights(trial), arrays, x, G)
-
-
-def _right(weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray) -> Arrays:
-    """The output and all gradients, that of the input under "x"."""
-    return _terms(weights, arrays, x, G).right
-
-
 @EXERCISE.test(3, "gradients", "of the six arrays and of x")
 def _gradients(trial: Trial) -> None:
     for x, G in trial.inputs(4, D):
-        block, weights, arrays = _block(trial)
-        terms = _terms(weights, arrays, x, G)  # now: a wrong backward may write into the arrays
+        block = _block(trial)
+        terms = block.terms(x, G)  # now: a wrong backward may write into the arrays
         trial.call(block.forward, x)
-        back = trial.call(block.backward, G)
-        found = trial.arrays(block, KEYS, "gradients") | {"x": back}
+        found = block.back(trial, G)
         silu = terms.nodes["silu(z)"]
         trial.measure(found, terms, {name: [(SWAPPED, terms.changed(
             name, {"u": np.ones_like(silu), "silu'(z)": silu}))] for name in ("gate.B", "gate.A")},
@@ -397,62 +322,11 @@ def _gradients(trial: Trial) -> None:
                        "silu(z) in the place of z": IN_PLACE})
 
 
-@EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes stay as they are")
-def _replaced(trial: Trial) -> None:
-    block, weights, _ = _block(trial)
-    x, G = trial.normal(4, D, seed=2), trial.normal(4, D, seed=3)
-    trial.call(block.forward, x)
-    trial.call(block.backward, G)
-    _frozen_kept(trial, weights, "after backward")
-    trial.replaces_gradients(block, KEYS, lambda: (
-        trial.call(block.forward, x), trial.call(block.backward, G)))
-    for each in trial.each_dtype():
-        block, weights, arrays = _block(each)
-        x, G = each.normal(4, D, seed=2), each.normal(4, D, seed=3)
-        each.call(block.forward, x)
-        found = {"x": each.call(block.backward, G)} | each.arrays(block, KEYS, "gradients")
-        right = _right(weights, arrays, x, G)
-        for name, grad in found.items():
-            each.keeps_digits(f"the gradient of {name}", grad, right[name])
-
-
-@EXERCISE.test(3, "behaviour", "each step goes by the arrays and the input of its own forward")
-def _follows(trial: Trial) -> None:
-    block, weights, arrays = _block(trial)
-    trial.follows(block, KEYS, ((F, D), (F, D), (RANK, F, D)),
-                  lambda x, G: _right(weights, arrays, x, G))
-
-    def build() -> tuple:
-        block, weights, arrays = _block(trial)
-        return block, block.forward, lambda x, G: _right(weights, arrays, x, G)
-
-    trial.keeps_apart(build, KEYS, (4, D))
-    other = {name: -weight for name, weight in _weights(trial).items()}
-    trial.undisturbed(lambda: _block(trial)[0], lambda: trial.make(**other, rank=1, alpha=9.0),
-                      lambda block: trial.call(block.forward, trial.normal(4, D, seed=2)))
+contract(EXERCISE, 3, _block, (RANK, F), D, D, changed=FROZEN_CHANGED, other=lambda trial:
+         trial.make(*(-weight for weight in _weights(trial).values()), rank=1, alpha=9.0))
 
 
 # ---- Step 4: merging --------------------------------------------------------------------------
-
-@EXERCISE.test(4, "shapes", "merge returns three weights")
-def _merge_shapes(trial: Trial) -> None:
-    block, *_ = _block(trial)
-    merged = trial.call(block.merge, returns=(tuple, list))
-    if len(merged) != 3:
-        raise Found(GENERAL["wrong-shape"], f"merge() returned {len(merged)} things, expected 3.")
-    shapes = [getattr(array, "shape", None) for array in merged]
-    if sorted(map(str, shapes)) == sorted(map(str, PROJECTIONS.values())):
-        if shapes != list(PROJECTIONS.values()):
-            raise Found(MERGED_ORDER, f"The shapes are {shapes}.")
-    for (name, shape), array in zip(PROJECTIONS.items(), merged, strict=True):
-        trial.expect(f"the merged {name}", array, shape=shape)
-
-
-@EXERCISE.test(4, "values", "a plain block with the merged weights gives the same output")
-def _merge(trial: Trial) -> None:
-    for each in (trial, *trial.each_dtype()):
-        _compare_merged(each)
-
 
 def _merged_terms(weights: Arrays, arrays: Arrays) -> Terms:
     nodes = {"s": ("", S), "alpha": ("", ALPHA_VALUE), "r": ("", RANK)}
@@ -465,49 +339,25 @@ def _merged_terms(weights: Arrays, arrays: Arrays) -> Terms:
     return Terms(nodes, sums)
 
 
-def _compare_merged(trial: Trial) -> None:
-    block, _, arrays = _block(trial)
-    weights = _weights(trial)  # not those of the block, which merge may have changed
-    terms, right = _merged_terms(weights, arrays), _whole(weights, arrays)
-    merged = dict(zip(PROJECTIONS, trial.call(block.merge, returns=(tuple, list)), strict=True))
-    if trial.agrees(merged["gate"], right["up"]) and trial.agrees(merged["up"], right["gate"]):
-        raise Found(MERGED_ORDER, "The first weight is that of up, the second that of gate.")
-    trial.measure({f"merged {name}": array for name, array in merged.items()}, terms)
-    for name, array in merged.items():
-        trial.keeps_digits(f"the merged {name}", array, right[name])
+@EXERCISE.test(4, "shapes", "merge returns three weights")
+def _merge_shapes(trial: Trial) -> None:
+    shapes = [getattr(array, "shape", None) for array in _block(trial).merge(trial).values()]
+    if shapes != (right := list(PROJECTIONS.values())) and sorted(map(str, shapes)) == sorted(
+            map(str, right)):
+        raise Found(MERGED_ORDER, f"The shapes are {shapes}.")
 
 
-@EXERCISE.test(4, "behaviour", "merging changes nothing, and can be done again")
-def _merge_after(trial: Trial) -> None:
-    block, weights, arrays = _block(trial)
-    copies = {key: array.copy() for key, array in arrays.items()}
-    x, G = trial.normal(4, D, seed=2), trial.normal(4, D, seed=3)
-    trial.call(block.forward, x)
-    merged = trial.call(block.merge, returns=(tuple, list))
-    _frozen_kept(trial, weights, "after merging")
-    for key, array in _parameters(trial, block).items():
-        trial.same_bits(f"{key} after merging", array, copies[key], MERGE_CHANGES)
-    back, right = trial.call(block.backward, G), _right(weights, arrays, x, G)
-    for name, grad in (trial.arrays(block, KEYS, "gradients") | {"x": back}).items():
-        if not trial.agrees(grad, right[name]):
-            raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient "
-                                       f"of {name} is wrong.")
-    before, merged = _whole(weights, arrays), dict(zip(PROJECTIONS, merged, strict=True))
-    for array in arrays.values():
-        array *= 2
-    if not trial.agrees(trial.call(block.forward, x), _output(_whole(weights, arrays), x)):
-        raise Found(MERGE_CHANGES, "After a merge and a step of an optimizer the output is wrong.")
-    for name, array in zip(PROJECTIONS, trial.call(block.merge, returns=(tuple, list)),
-                           strict=True):
-        if not trial.agrees(array, _whole(weights, arrays)[name]):
-            raise Found(GENERAL["kept"], f"Merged again after a step, {name} is not the new one.")
-        if not trial.agrees(merged[name], before[name]):
-            raise Found(GENERAL["kept"], f"The second merge has changed the first one's {name}.")
-    block, weights, arrays = _block(trial, fill=False)
-    for name, array in zip(PROJECTIONS, trial.call(block.merge, returns=(tuple, list)),
-                           strict=True):
-        trial.own_memory(f"the merged {name} of a fresh block", array, *weights.values(),
-                         *arrays.values())
+@EXERCISE.test(4, "values", "a plain block with the merged weights gives the same output")
+def _merge(trial: Trial) -> None:
+    for each in (trial, *trial.each_dtype()):
+        block = _block(each)
+        right, (gate, up, _) = block.plain().right, block.merge(each).values()
+        if each.agrees(gate, right["merged up"]) and each.agrees(up, right["merged gate"]):
+            raise Found(MERGED_ORDER, "The first weight is that of up, the second that of gate.")
+        _block(each).merges(each)  # another one, if a merge should write into the weights
+
+
+merging(EXERCISE, 4, _block, (4, D), D, frozen=FROZEN_CHANGED, changes=MERGE_CHANGES)
 
 
 def check_lora_feed_forward(student: type, step: int | None = None, *,

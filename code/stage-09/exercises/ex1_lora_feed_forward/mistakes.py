@@ -28,6 +28,13 @@ MISTAKES = [
     Mistake("CopiesAsParameters", "dead-parameters",
             around("parameters", "{key: array.copy() for key, array in right.items()}"),
             seen="Asked a second time, parameters() gave another array of gate.A."),
+    Mistake("ParametersOfAGenerator", "dead-parameters",  # which is empty the second time
+            {"def parameters(self) -> dict[str, np.ndarray]:\n"
+             '        return {f"{name}.{key}": array for name, layer in self.projections.items()':
+             "def parameters(self):\n"
+             "        items = self.__dict__.setdefault('items', iter(self.projections.items()))\n"
+             '        return {f"{name}.{key}": array for name, layer in items'},
+            seen="Asked a second time, parameters() has 0 arrays, and before 6."),
     Mistake("CountsFrozen", "values",
             method("def num_parameters(self):\n"
                    "    frozen = sum(layer.weight.size for layer in self.projections.values())\n"
@@ -57,8 +64,6 @@ MISTAKES = [
             seen="gate.A has not the rank 3."),
     Mistake("EqualStarts", "starts-alike", start("self.up.lora.A[...] = self.gate.lora.A"),
             seen="gate.A and up.A are the same."),
-    "any leading axes",
-    Mistake("RowsOnly", "wrong-shape", {OUTPUT: OUTPUT + ".reshape(-1, x.shape[-1])"}),
     "a fresh block equals the frozen one",
     Mistake("NoActivation", "operand", {"silu = z * sig": "silu = z"}),
     Mistake("Swapped", "gate-and-up-swapped", {"z, u = self.gate": "u, z = self.gate"}),
@@ -77,11 +82,13 @@ MISTAKES = [
             {OUTPUT: "out = self.down.forward(silu * u)\n"
                      "return np.broadcast_to(out[0], out.shape) if x.ndim == 3 else out"},
             seen="The output: the first along axis 0 for all."),
-    "large inputs stay finite; dtypes stay as they are",
+    Mistake("RowsOnly", "wrong-shape", {OUTPUT: OUTPUT + ".reshape(-1, x.shape[-1])"}),
+    "large inputs stay finite",
     Mistake("Overflow", "overflow",
             {"0.5 * (1.0 + np.tanh(0.5 * z))": "np.exp(z) / (1 + np.exp(z))"}),
     Mistake("ClipsInput", "changes-input",  # keeps the exponential small
             {"z, u = self.gate": "np.clip(x, -100, 100, out=x)\nz, u = self.gate"}),
+    "dtypes stay as they are",
     Mistake("SingleOnTheWay", "wrong-dtype",
             {"z, u = self.gate": "x = x.astype(np.float32).astype(x.dtype)\nz, u = self.gate"},
             seen="forward: float64 in gave float64 out, but it is off by"),
@@ -92,9 +99,7 @@ MISTAKES = [
                                          "u, sig, silu = self._rem"}),
     Mistake("OneRowForAll", "accepts-nonsense",  # NumPy repeats a gradient that has too few rows
             {THROUGH_DOWN: "a = self.down.backward(grad_output + np.zeros_like(u[..., :1]))"},
-            seen="a grad_output of one row for four raised no ValueError or TypeError."),
-    "six gradients, each with the shape of its array",
-    Mistake("ChangesInput", "changes-input", {BACK: f"grad_output *= 0\n{BACK}"}),
+            seen="a grad_output of one row for 10 raised no ValueError or TypeError."),
     "of the six arrays and of x",
     Mistake("SigmoidOverwritten", "inner", {"silu = z * sig": "silu = sig\nsilu *= z"},
             seen="The gradients of gate.B, gate.A and x: that with silu(z) for its sigmoid(z)"),
@@ -125,6 +130,7 @@ MISTAKES = [
                              + THROUGH_DOWN},
             seen="The gradients of down.B, down.A, up.B, up.A, gate.B and gate.A: multiplied by "
                  "1/2 or 1/(the batch)."),
+    Mistake("ChangesInput", "changes-input", {BACK: f"grad_output *= 0\n{BACK}"}),
     "gradients are replaced, not added up; dtypes stay as they are",
     Mistake("TrainsFrozen", "frozen-changed", {BACK: f"self.down.weight -= 1e-3\n{BACK}"},
             seen="the frozen down after backward is not bit for bit what it was."),
@@ -140,7 +146,7 @@ MISTAKES = [
     "merge returns three weights",
     Mistake("MergesIntoTwo", "wrong-shape",  # as some checkpoints have them
             {MERGED: "return np.concatenate([gate, up]), down"},
-            seen="merge() returned 2 things, expected 3."),
+            seen="LoRAFeedForward.merge gave 2 things, expected 3."),
     Mistake("MergesDownFirst", "merged-order", {MERGED: "return down, gate, up"},
             seen="The shapes are [(6, 10), (10, 6), (10, 6)]."),
     Mistake("MergesAndResets", "writes-parameters",  # the update is in the weight by now
@@ -155,17 +161,17 @@ MISTAKES = [
             {"layer.merge()[0]":
              "np.add(layer.weight, layer.lora.delta_weight(), out=layer.weight)"},
             seen="the frozen gate after merging is not bit for bit what it was."),
-    Mistake("MergeTriesItsWeights", "merge-changes-block",
+    Mistake("MergeTriesItsWeights", "merge-changes",
             {MERGED: f"self.forward(np.ones((4, gate.shape[1]), gate.dtype))\n{MERGED}"},
             seen="With a merge between forward and backward, the gradient of"),
     Mistake("MergesOnce", "kept",
             {MERGED: 'return self.__dict__.setdefault("merged", (gate, up, down))'},
-            seen="Merged again after a step, gate is not the new one."),
+            seen="After a step, the merged gate is not the new one."),
     Mistake("MergesIntoOneBuffer", "kept",
             {MERGED: 'buffers = self.__dict__.setdefault("merged", (gate, up, down))\n'
                      "for buffer, weight in zip(buffers, (gate, up, down)): buffer[...] = weight\n"
                      "return buffers"},
-            seen="The second merge has changed the first one's gate."),
+            seen="The second merge has changed the first merged gate."),
     "weights that do not fit, and a rank of 0, are refused",
     Mistake("NoShapeCheck", "shapes-not-checked", {CHECK_UP: "", CHECK_DOWN: ""}),
     Mistake("UpColumnsNotChecked", "shapes-not-checked", {"(d_ff, d_model))": "(d_ff, None))"},

@@ -5,31 +5,23 @@ matrix), W = 0 and s = 1 the output *is* the update's input as the layer used it
 ones, M / (1 - p). A second layer made from the same seed draws the same mask for any other data.
 """
 
+import itertools
 from typing import Any
 
 import numpy as np
 
 from exercises.harness.checking import (GENERAL, Diagnosis, Exercise, Found, Report, Terms, Trial,
                                          Watch, activations)
+from exercises.harness.layers import Layer, contract
 
 EXERCISE = Exercise(2, "LoRA dropout")
+BOTH_ZERO, NOT_IDENTITY, TRANSPOSED, MERGE_CHANGES = EXERCISE.shared(
+    "both-zero", "start-not-frozen", "transposed", "merge-changes")
 
-BOTH_ZERO = EXERCISE.mistake(
-    "both-zero", "A and B both start at zero",
-    "Each gradient contains the other matrix as a factor. With both at zero, both gradients are "
-    "zero for ever and nothing is learned.", "9.2")
-NOT_IDENTITY = EXERCISE.mistake(
-    "start-not-frozen", "a layer that does not start at the pretrained one",
-    "Training must begin exactly at the pretrained model. If the update is not zero at the start, "
-    "training first has to repair the damage.", "9.2")
 START_SWAPPED = EXERCISE.mistake(
     "start-swapped", "A at zero and B random at the start",
     "The update is zero this way as well, but the statement has it the other way round, as files "
     "and other code do.", "statement")
-TRANSPOSED = EXERCISE.mistake(
-    "transposed", "A or B stored the other way round",
-    "Weights are (out, in), here as in PyTorch: A is (rank, in) and B is (out, rank). Files, "
-    "counts and start values all rely on it.", "9.2")
 IN_EVALUATION = EXERCISE.mistake(
     "active-in-evaluation", "dropout that stays active when training is False",
     "Two evaluations of the same input then differ, and both are worse than the trained model is.",
@@ -66,7 +58,7 @@ FIXED_COUNT = EXERCISE.mistake(
     "Each entry is dropped on its own, with probability p. How many are dropped is then random, "
     "too.", "statement")
 FIXED_MASK = EXERCISE.mistake(
-    "fixed-mask", "one mask for all forward passes",
+    "fixed-mask", "a mask that is not drawn anew in every forward pass",
     "A mask drawn once removes the same inputs for ever: that is a smaller layer, not dropout. It "
     "is drawn anew in every forward pass.", "statement")
 SHARED_MASK = EXERCISE.mistake(
@@ -92,10 +84,6 @@ MERGED_MASK = EXERCISE.mistake(
     "merged-with-mask", "merging with a mask",
     "A merged weight is used for evaluation, and there is no mask in evaluation. It must not "
     "depend on what happened in the last forward pass.", "statement")
-MERGE_CHANGES = EXERCISE.mistake(
-    "merge-changes-layer", "a merge that changes the layer",
-    "Training may go on after a merge: the flag, and what forward has left for backward, stay as "
-    "they are.", "statement")
 BAD_RATE = EXERCISE.mistake(
     "rate-not-checked", "a rate outside 0 <= p < 1 is accepted",
     "At p = 1 the layer divides by zero. A negative rate makes no mask at all. NaN is neither "
@@ -105,6 +93,10 @@ ROW_MASK = EXERCISE.mistake(
     "mask-per-row", "one mask value for several entries of a row",
     "Every entry of the update's input is kept or dropped by itself. A row that is dropped as a "
     "whole loses its token.", "statement")
+NO_MASK = EXERCISE.mistake(
+    "no-mask", "a mask with other numbers in it than 0 and one factor",
+    "What is dropped adds nothing at all, and what is kept is multiplied by one number for all. In "
+    "which order does Python compute M / 1 - p?", "statement")
 WRONG_FACTOR = EXERCISE.mistake(
     "wrong-factor", "entries that were kept, multiplied by the wrong factor",
     "With a share p dropped, the kept ones must make up for it, so that the expected sum stays as "
@@ -127,6 +119,15 @@ def _layer(trial: Trial, dropout: float, n_in: int = IN, n_out: int = OUT, rank:
     for number, array in enumerate(arrays.values()):
         array[...] = trial.normal(*array.shape, seed=10 + number)
     return layer, arrays
+
+
+def _without(trial: Trial, number: int = 0, rate: float = 0.0, training: bool = True) -> Layer:
+    """A layer without dropout, beside a frozen weight; of another number beside another."""
+    layer, arrays = _layer(trial, rate)
+    layer.training = training
+    W, own = (trial.normal(OUT, IN, seed=3 + number) for _ in range(2))
+    return Layer(layer, arrays, lambda x, G=None: _terms(arrays, x, own, G), {"weight": W},
+                 lambda x: layer.forward(x, W))
 
 
 def _glass_layer(trial: Trial, seed: int = 1, a: Any = None, b: Any = None,
@@ -155,10 +156,13 @@ def _data(trial: Trial, n_in: int, n_out: int, lead: tuple[int, ...] = LEAD
 
 
 def _masked_layer(trial: Trial, lead: tuple[int, ...] = LEAD) -> tuple:
-    """A layer in training, its A and B; x, W and G; the M / (1 - p) that it will draw for x."""
+    """A layer in training; x, W and G; the M / (1 - p) that it will draw for x."""
     M = trial.call(_glass_layer(trial).forward, _ones(trial, lead), _frozen(trial))
     layer, arrays = _layer(trial, RATE, N, N, N)
-    return layer, arrays, *_data(trial, N, N, lead), M
+    x, W, G = _data(trial, N, N, lead)
+    own = W.copy()
+    return Layer(layer, arrays, lambda x, G: _terms(arrays, x, own, G, M), {"weight": W},
+                 lambda x: layer.forward(x, W)), x, W, G, M
 
 
 def _flow(at: Watch, arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray | None,
@@ -177,7 +181,7 @@ def _flow(at: Watch, arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray
     rows, g_rows, Ax, GB_rows = (array.reshape(-1, array.shape[-1])
                                  for array in (dropped, G, Ax, GB))
     return found | {"B": S * g_rows.T @ Ax, "A": S * GB_rows.T @ rows,
-                    "X": at("G in the frozen part", G) @ W + S * GB @ A * at("M in backward", M)}
+                    "x": at("G in the frozen part", G) @ W + S * GB @ A * at("M in backward", M)}
 
 
 def _terms(arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray | None = None,
@@ -197,16 +201,11 @@ def _terms(arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray | None = 
             "merged weight": ("oi", [(frozen, "W"), (update, "s B A")])}
     if G is not None:
         nodes["G"] = "no", G
-        sums |= {"X": ("ni", [(frozen, "G W"), (update, f"s G B A{dropped[1:]}")]),
+        sums |= {"x": ("ni", [(frozen, "G W"), (update, f"s G B A{dropped[1:]}")]),
                  "B": ("or", [(update, f"s G {dropped} A")]),
                  "A": ("ri", [(update, f"s G B {dropped}")])}
     return Terms(nodes, sums, known, x.shape[:-1],
                  flow=lambda at: _flow(at, arrays, x, W, G, M))
-
-
-def _backward(trial: Trial, layer: Any, G: np.ndarray) -> Arrays:
-    """All that backward gives, under the names that `_gradients` uses."""
-    return {"X": trial.call(layer.backward, G), **trial.arrays(layer, ("A", "B"), "gradients")}
 
 
 def example_terms(trial: Trial) -> Terms:
@@ -221,9 +220,7 @@ def example_terms(trial: Trial) -> Terms:
 @EXERCISE.test(1, "interface", "the layer can be made, trains A and B, and starts in training")
 def _names(trial: Trial) -> None:
     layer = trial.make(IN, OUT, dtype=trial.dtype, rng=trial.rng())
-    right = sum(array.size for array in trial.arrays(layer, ("A", "B")).values())
-    if (count := trial.call(layer.num_parameters, returns=int)) != right:
-        raise Found(GENERAL["values"], f"num_parameters() gave {count}, expected {right}.")
+    trial.counts(layer, sum(array.size for array in trial.arrays(layer, ("A", "B")).values()))
     if trial.attribute(layer, "training", bool) is not True:
         raise Found(GENERAL["signature"], "training is not True at the start.")
 
@@ -240,15 +237,7 @@ def _refusals(trial: Trial) -> None:
 @EXERCISE.test(1, "shapes", "A is (rank, in) and B is (out, rank), in the dtype asked for")
 def _shapes(trial: Trial) -> None:
     for each in trial.each_dtype():
-        arrays = trial.arrays(trial.make(IN, OUT, RANK, dtype=each.dtype, rng=trial.rng()),
-                              ("A", "B"))
-        for name, shape in {"A": (RANK, IN), "B": (OUT, RANK)}.items():
-            if arrays[name].shape == shape[::-1]:
-                raise Found(TRANSPOSED, f"{name} has shape {arrays[name].shape}.")
-            trial.expect(name, arrays[name], shape=shape)
-            if arrays[name].dtype != each.dtype:
-                raise Found(GENERAL["wrong-dtype"], f"dtype={each.dtype} was asked for, "
-                                                    f"{name} is {arrays[name].dtype}.")
+        each.shaped(_layer(each, 0.1)[1], {"A": (RANK, IN), "B": (OUT, RANK)}, TRANSPOSED)
     for name, array in trial.arrays(trial.make(N, N), ("A", "B")).items():
         if array.size != 8 * N or array.dtype != np.float32:
             raise Found(GENERAL["signature"], f"With rank and dtype left out, {name} has shape "
@@ -300,7 +289,7 @@ def _plain(trial: Trial) -> None:
                       f" at p = {dropout}, training = {training}")
 
 
-@EXERCISE.test(5, "arguments", "wrong shapes of x and W are refused")
+@EXERCISE.test(5, "arguments", "wrong shapes of x, W and grad_output are refused")
 def _forward_shapes(trial: Trial) -> None:
     layer, _ = _layer(trial, 0.0)
     x, W, _ = _data(trial, IN, OUT)
@@ -308,6 +297,9 @@ def _forward_shapes(trial: Trial) -> None:
     trial.refuses("an x of width 1", lambda: layer.forward(x[..., :1].copy(), W))
     for part in (W[:1].copy(), W[:, :1].copy()):
         trial.refuses(f"a W of shape {part.shape}", lambda part=part: layer.forward(x, part))
+    trial.call(layer.forward, x, W)
+    G = trial.normal(*LEAD[::-1], OUT)  # as many rows
+    trial.refuses(f"a grad_output of shape {G.shape}", lambda: layer.backward(G))
 
 
 # ---- Step 3: dropout in forward ---------------------------------------------------------------
@@ -345,8 +337,8 @@ def _mask_place(trial: Trial) -> None:
         if levels[0]:
             raise Found(WRONG_FACTOR, f"Entries that were kept are multiplied by {levels[0]:.3g}.")
     else:
-        raise Found(GENERAL["values"], "For an input of ones the update's input should take two "
-                                       f"values, one of them 0; it takes {levels[:4]} ...")
+        raise Found(NO_MASK, "For an input of ones the update's input should take two values, one "
+                             f"of them 0; it takes {levels[:4]} ...")
 
 
 @EXERCISE.test(3, "values", "each entry is dropped by itself at the rate p, or divided by 1 - p")
@@ -363,9 +355,12 @@ def _mask_values(trial: Trial) -> None:
     if (different := len(np.unique(rows, axis=0))) < 0.9 * len(rows):
         raise Found(SHARED_MASK, f"{len(rows):,} rows have {different:,} different masks.")
     _at_rate(trial, used, RATE)
-    for rate in (0.05, 0.9):
-        layer = _glass_layer(trial, rate=rate)
-        _at_rate(trial, trial.call(layer.forward, _ones(trial, (32, 32)), _frozen(trial)), rate)
+    _drops(trial, 0.9)
+
+
+def _drops(trial: Trial, rate: float) -> None:
+    layer = _glass_layer(trial, rate=rate)
+    _at_rate(trial, trial.call(layer.forward, _ones(trial, (32, 32)), _frozen(trial)), rate)
 
 
 def _at_rate(trial: Trial, used: np.ndarray, rate: float) -> None:
@@ -373,14 +368,15 @@ def _at_rate(trial: Trial, used: np.ndarray, rate: float) -> None:
     kept, share, right = used.max(), np.mean(used != 0), 1 / (1 - rate)
     if abs(share - rate) < 0.02:
         raise Found(KEEP_RATE, f"At a rate of {rate} a share of {share:.2f} was kept.")
-    if abs(share - (1 - rate)) > 0.02:  # eight standard deviations
-        raise Found(WRONG_RATE, f"At a rate of {rate} a share of {share:.2f} was kept.")
+    if abs(share - (1 - rate)) > 8 * (rate * (1 - rate) / used.size) ** 0.5:  # deviations
+        raise Found(WRONG_RATE, f"At a rate of {rate} a share of {share:.4g} was kept.")
     if 1e-12 < (error := abs(kept - right)) < 1e-3 * right and not trial.agrees(
             kept.reshape(1), np.array([right], trial.dtype)):
         raise Found(GENERAL["digits"], f"Entries that were kept are off by {error:.1g}.")
     if abs(kept - right) > 1e-3 * right:
-        raise Found(WRONG_FACTOR, f"Entries that were kept are multiplied by {kept:.3g} at a rate "
-                                  f"of {rate}.")
+        own = ", that is one over the share that was kept" * bool(abs(kept * share - 1) < 1e-4)
+        raise Found(WRONG_FACTOR, f"Entries that were kept are multiplied by {kept:.4g} at a rate "
+                                  f"of {rate}{own}.")
 
 
 @EXERCISE.test(3, "behaviour", "each forward pass has its own mask")
@@ -393,11 +389,14 @@ def _mask_fresh(trial: Trial) -> None:
                                      "for both.")
     passes = np.stack([trial.call(layer.forward, x, W) for _ in range(6)])
     if len(np.unique(passes, axis=0)) < len(passes):
-        raise Found(FIXED_MASK, "Two forward passes in training gave the same output.")
+        same = np.array_equal(first != 0, second != 0)
+        raise Found(FIXED_MASK, "Two forward passes of one input gave the same output" + (
+            "." if same else ", and those of two inputs others: the mask comes from the input."))
     for which, counts in (("row", (passes != 0).sum(-1)),
                           ("forward pass", (passes != 0).sum((1, 2, 3)))):
         if np.ptp(counts) == 0:  # of six passes by chance: once in a thousand million
             raise Found(FIXED_COUNT, f"In each {which} {counts.max():,} entries are kept.")
+    _drops(trial, 0.005)  # no whole percent
 
 
 @EXERCISE.test(3, "behaviour", "masks come from rng, and stop once training is False")
@@ -420,10 +419,10 @@ def _seeded(trial: Trial) -> None:
 @EXERCISE.test(3, "behaviour", "the same masks act on any X, A, B and s; dtypes stay as they are")
 def _any_data(trial: Trial) -> None:
     for each in trial.each_dtype():
-        layer, arrays, x, W, _, M = _masked_layer(each)
-        value = each.call(layer.forward, x, W)
-        each.measure({"output": value}, _terms(arrays, x, W, M=M), when=" in training")
-        each.keeps_digits("forward in training", value, _terms(arrays, x, W, M=M).right["output"])
+        layer, x, W, _, M = _masked_layer(each)
+        value, terms = each.call(layer.forward, x), _terms(layer.arrays, x, W, M=M)
+        each.measure({"output": value}, terms, when=" in training")
+        each.keeps_digits("forward in training", value, terms.right["output"])
 
 
 @EXERCISE.test(3, "behaviour", "left out, alpha is 16 and the rate 0.1")
@@ -442,112 +441,50 @@ def _defaults(trial: Trial) -> None:
 
 # ---- Step 4: backward -------------------------------------------------------------------------
 
-@EXERCISE.test(4, "interface", "backward before forward raises RuntimeError")
-def _order(trial: Trial) -> None:
-    layer, _ = _layer(trial, 0.0)
-    trial.refuses_backward_first(layer, trial.normal(4, OUT))
-
-
-@EXERCISE.test(4, "shapes", "gradients have the shapes of what they belong to")
-def _gradient_shapes(trial: Trial) -> None:
-    for lead in ((), (2, 3)):
-        layer, arrays = _layer(trial, 0.5)
-        trial.call(layer.forward, trial.normal(*lead, IN), trial.normal(OUT, IN))
-        trial.call(layer.backward, trial.normal(*lead, OUT), shape=(*lead, IN))
-        for name, grad in trial.arrays(layer, ("A", "B"), "gradients").items():
-            trial.expect(f"the gradient of {name}", grad, shape=arrays[name].shape)
+contract(EXERCISE, 4, _without, LEAD, IN, OUT,
+         other=lambda trial: _layer(trial, RATE, N, N, 1, 3 * S, seed=2))
 
 
 @EXERCISE.test(4, "gradients", "without dropout they are those of plain LoRA")
 def _plain_gradients(trial: Trial) -> None:
-    for each in trial.each_dtype():
-        for dropout, training in ((0.0, True), (0.5, False)):
-            for lead in ((7,), LEAD):
-                layer, arrays = _layer(each, dropout)
-                layer.training = training
-                _check_plain_gradients(each, layer, arrays, *_data(each, IN, OUT, lead))
-
-
-def _check_plain_gradients(trial: Trial, layer: Any, arrays: Arrays, x: np.ndarray, W: np.ndarray,
-                           G: np.ndarray) -> None:
-    kept, terms = W.copy(), _terms(arrays, x, W, G)
-    trial.call(layer.forward, x, W)
-    found = _backward(trial, layer, G)
-    trial.measure(found, terms)
-    for name, array in found.items():
-        trial.keeps_digits(f"the gradient of {name}", array, terms.right[name])
-    trial.same_bits("the frozen weight after backward", W, kept, GENERAL["changes-input"])
+    for each, (rate, training), lead in itertools.product(
+            trial.each_dtype(), ((0.0, True), (0.5, False)), ((), (7,), LEAD)):
+        layer, (x, W, G) = _without(each, 0, rate, training), _data(each, IN, OUT, lead)
+        terms, found = _terms(layer.arrays, x, W, G), layer.run(each, x, G)
+        each.measure(found, terms)
+        each.keeps_all_digits(found, terms.right)
 
 
 @EXERCISE.test(4, "gradients", "with dropout they use the mask of their own forward pass")
 def _masked_gradients(trial: Trial) -> None:
     for each in trial.each_dtype():
-        layer, arrays, x, W, G, M = _masked_layer(each)
+        layer, x, W, G, M = _masked_layer(each)
         x[..., ::3] = 0  # a mask says nothing of which inputs are zero
-        each.call(layer.forward, x, W)
-        plain, found, frozen = _terms(arrays, x, W, G).right, _backward(each, layer, G), G @ W
-        seems_kept = np.abs(found["X"] - frozen) > np.abs(plain["X"] - frozen) / 2
-        other = frozen + (plain["X"] - frozen) * seems_kept / (1 - RATE)
-        each.measure(found, _terms(arrays, x, W, G, M), {
-            "X": [(MASK_ON_ALL, plain["X"] * M), (OTHER_MASK, other)]})
+        plain, found = _terms(layer.arrays, x, W, G).right, layer.run(each, x, G)
+        frozen = G @ W
+        seems_kept = np.abs(found["x"] - frozen) > np.abs(plain["x"] - frozen) / 2
+        other = frozen + (plain["x"] - frozen) * seems_kept / (1 - RATE)
+        each.measure(found, _terms(layer.arrays, x, W, G, M), {
+            "x": [(MASK_ON_ALL, plain["x"] * M), (OTHER_MASK, other)]})
         each.keeps_dtype("backward", *found.values())
 
 
 @EXERCISE.test(4, "behaviour", "backward follows the last forward, not the flag")
 def _flag(trial: Trial) -> None:
-    layer, arrays, x, W, G, M = _masked_layer(trial)
-    masked, plain = (_terms(arrays, x, W, G, mask) for mask in (M, None))
-    trial.call(layer.forward, x, W)
-    layer.training = False
-    trial.measure(_backward(trial, layer, G), masked, _twins(FLAG_IN_BACKWARD, plain))
+    layer, x, W, G, M = _masked_layer(trial)
+    masked, plain = (_terms(layer.arrays, x, W, G, mask) for mask in (M, None))
+    trial.call(layer.forward, x)
+    layer.thing.training = False
+    trial.measure(layer.back(trial, G), masked, _twins(FLAG_IN_BACKWARD, plain))
     layer, *_ = _masked_layer(trial)
-    trial.call(layer.forward, x, W)
-    layer.training = False
-    trial.call(layer.forward, x, W)
-    trial.measure(_backward(trial, layer, G), plain, _twins(STALE_MASK, masked))
+    trial.call(layer.forward, x)
+    layer.thing.training = False
+    trial.call(layer.forward, x)
+    trial.measure(layer.back(trial, G), plain, _twins(STALE_MASK, masked))
 
 
 def _twins(diagnosis: Diagnosis, terms: Terms) -> dict:
     return {name: [(diagnosis, array)] for name, array in terms.right.items()}
-
-
-@EXERCISE.test(4, "behaviour", "gradients are replaced; a wrong grad_output is refused")
-def _replaced(trial: Trial) -> None:
-    layer, _ = _layer(trial, 0.0)
-    x, W, G = _data(trial, IN, OUT)
-
-    def once(G: np.ndarray = G) -> None:
-        trial.call(layer.forward, x, W)
-        trial.call(layer.backward, G)
-
-    once()
-    trial.replaces_gradients(layer, ("A", "B"), once)
-    swapped = G.reshape(7, 2, OUT)
-    trial.refuses(f"a grad_output of shape {swapped.shape}", lambda: once(swapped))
-    _follows(trial)
-
-
-def _right(arrays: Arrays, x: np.ndarray, W: np.ndarray, G: np.ndarray) -> Arrays:
-    """Output and gradients of plain LoRA, that of the input under "x"."""
-    right = _terms(arrays, x, W, G).right
-    return right | {"x": right["X"]}
-
-
-def _follows(trial: Trial) -> None:
-    W = trial.normal(N, N, seed=3)
-
-    def build() -> tuple:
-        layer, arrays = _layer(trial, 0.0, N, N)
-        return (layer, lambda x: layer.forward(x, W),
-                lambda x, G: _right(arrays, x, W, G))
-
-    layer, forward, right = build()
-    trial.follows(layer, ("A", "B"), ((4, N), (4, N), (2, 3, N)), right, forward)
-    trial.keeps_apart(build, ("A", "B"), (4, N))
-    for rate, other in ((0.0, RATE), (RATE, 0.0)):
-        trial.undisturbed(lambda rate=rate: _layer(trial, rate, N, N)[0],
-                          lambda other=other: _layer(trial, other, N, N, 1, 3 * S, seed=2),
-                          lambda layer: trial.call(layer.forward, trial.normal(4, N, seed=2), W))
 
 
 # ---- Step 5: merging --------------------------------------------------------------------------
@@ -577,17 +514,18 @@ def _merge_shapes(trial: Trial) -> None:
 
 @EXERCISE.test(5, "behaviour", "training and merging leave each other alone")
 def _merge_between(trial: Trial) -> None:
-    layer, arrays, x, W, G, M = _masked_layer(trial, (N,))
-    before = trial.call(layer.merge_weights, W)
-    trial.call(layer.forward, x, W)
-    if not trial.agrees(trial.call(layer.merge_weights, W), before):
+    layer, x, W, G, M = _masked_layer(trial, (N,))
+    thing, arrays = layer.thing, layer.arrays
+    before = trial.call(thing.merge_weights, W)
+    trial.call(layer.forward, x)
+    if not trial.agrees(trial.call(thing.merge_weights, W), before):
         raise Found(MERGED_MASK, "A forward pass in training changed the merged weight.")
-    if layer.training is not True:
-        raise Found(MERGE_CHANGES, f"training was True, and is {layer.training} after the merge.")
-    if not trial.agrees(trial.call(layer.backward, G), _terms(arrays, x, W, G, M).right["X"]):
-        raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient of X "
+    if thing.training is not True:
+        raise Found(MERGE_CHANGES, f"training was True, and is {thing.training} after the merge.")
+    if not trial.agrees(layer.back(trial, G)["x"], layer.right(x, G)["x"]):
+        raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient of x "
                                    "is another one.")
-    trial.notices("A", arrays["A"], lambda W: trial.call(layer.merge_weights, W), W)
+    trial.notices("A", arrays["A"], lambda W: trial.call(thing.merge_weights, W), W)
     fresh = trial.make(N, N, RANK, dtype=trial.dtype, rng=trial.rng())
     trial.own_memory("the merged weight of a fresh layer", trial.call(fresh.merge_weights, W), W,
                      *trial.arrays(fresh, ("A", "B")).values())

@@ -51,7 +51,7 @@ MISTAKES = [
     Mistake("Flattened", "wrong-shape", start("self.A = self.A.ravel()"),
             seen="A has shape (18,), expected (3, 6)."),
     Mistake("DtypeIgnored", "wrong-dtype", {"dtype=dtype": "dtype=np.float64"},
-            seen="dtype=float32 was asked for, A is float64."),
+            seen="A: float32 in gave float64 out"),
     "the update is zero at the start, can learn, and comes from rng",
     Mistake("BothZero", "both-zero", start("self.A[...] = 0")),
     Mistake("BothRandom", "start-not-frozen",
@@ -104,14 +104,19 @@ MISTAKES = [
     Mistake("NoneKept", "wrong-rate",  # the upper end is not among the numbers drawn: all are 0
             {KEPT: "kept = self.rng.integers(0, 1, x.shape)"},
             seen="All 4,096 entries were dropped at a rate of 0.25."),
-    Mistake("TwoMasksMean", "values",  # three values instead of two
+    Mistake("TwoMasksMean", "no-mask",  # three values instead of two
             {KEPT: "kept = np.mean(self.rng.random((2, *x.shape)) >= self.dropout, axis=0)"},
             seen=f"{LEVELS}[0.     0.6667 1.3333] ..."),
-    Mistake("Leaks", "values",  # makes small what should be zero
+    Mistake("Leaks", "no-mask",  # makes small what should be zero
             {"dropped = x * mask": "dropped = x * np.maximum(mask, 0.1)"},
             seen=f"{LEVELS}[0.1    1.3333]"),
+    Mistake("MOverOneMinusP", "no-mask",  # as it is read aloud
+            {"/ x.dtype.type(1 - self.dropout)": "/ 1 - x.dtype.type(self.dropout)"},
+            seen=f"{LEVELS}[-0.25  0.75]"),
     "each entry is dropped by itself at the rate p, or divided by 1 - p",
     Mistake("NoScale", "wrong-factor", {" / x.dtype.type(1 - self.dropout)": ""}),
+    Mistake("OverTheShareKept", "wrong-factor", {"type(1 - self.dropout)": "type(kept.mean())"},
+            seen="Entries that were kept are multiplied by 1.33"),
     Mistake("TimesKeepRate", "wrong-factor", {"/ x.dtype.type(1": "* x.dtype.type(1"}),
     Mistake("RateIsKeepRate", "rate-is-keep-rate",
             {">= self.dropout": "< self.dropout", "(1 - self.dropout)": "(self.dropout)"}),
@@ -134,6 +139,10 @@ MISTAKES = [
             {KEPT: 'kept = getattr(self, "kept", None)\n'
                    "if kept is None or kept.shape != x.shape:\n"
                    "    kept = self.kept = self.rng.random(x.shape) >= self.dropout"}),
+    Mistake("MaskFromTheInput", "fixed-mask",
+            {"self.rng.random(x.shape)":
+             "np.random.default_rng(abs(hash(x.tobytes()))).random(x.shape)"},
+            seen="Two forward passes of one input gave the same output, and those of two"),
     Mistake("FixedCountInRow", "fixed-count",
             {KEPT: "kept = np.ones(x.shape)\n"
                    "kept[..., :round(self.dropout * x.shape[-1])] = 0\n"
@@ -143,6 +152,9 @@ MISTAKES = [
             {KEPT: "kept = np.arange(x.size) >= round(self.dropout * x.size)\n"
                    "kept = self.rng.permutation(kept).reshape(x.shape)"},
             seen="In each forward pass 3,072 entries are kept."),
+    Mistake("RateInPercent", "wrong-rate",
+            {KEPT: "kept = self.rng.integers(0, 100, x.shape) >= int(100 * self.dropout)"},
+            seen="At a rate of 0.005 a share of 1 was kept."),
     "masks come from rng, and stop once training is False",
     Mistake("OneSeedForAllMasks", "ignores-rng", start("self.rng = np.random.default_rng(0)")),
     Mistake("IgnoresRng", "ignores-rng",
@@ -163,7 +175,7 @@ MISTAKES = [
     Mistake("DefaultRate", "signature", {"dropout: float = 0.1": "dropout: float = 0.0"},
             seen="With dropout left out, what is kept of an input of ones becomes 2, "
                  "expected 2.222."),
-    "backward before forward raises RuntimeError",
+    "backward refuses to be first, and another shape",
     Mistake("BackwardFirst", "backward-first",
             {"rows = self._rem": "if not self.cache:\n"
                                  "    return grad_output @ self.B @ self.A\n"
@@ -196,11 +208,8 @@ MISTAKES = [
             | backward("mask = mask if self.training else None\n"
                        "rows = rows if mask is None else rows * mask.reshape(rows.shape)\n"
                        "Ax = rows @ self.A.T")),
-    "gradients are replaced; a wrong grad_output is refused",
+    "each step goes by the arrays and the input of its own forward",
     Mistake("RateOnTheClass", "shared", {"self.dropout = check": "type(self).dropout = check"}),
-    Mistake("GradOutputNotChecked", "accepts-nonsense",  # as many rows, in another shape
-            backward("grad_output = grad_output.reshape(*shape[:-1], -1)"),
-            seen="a grad_output of shape (7, 2, 5) raised no ValueError or TypeError."),
     "the merged weight is W + s B A",
     Mistake("MergesCopy", "terms", merge("return W.copy()")),
     Mistake("MergedWithMask", "merged-with-mask",
@@ -215,15 +224,15 @@ MISTAKES = [
                   "mask = 1 if mask is None else mask.reshape(-1, self.in_features)[0]\n"
                   "return super().merge_weights(W) + self.delta_weight() * (mask - 1)"),
             seen="A forward pass in training changed the merged weight."),
-    Mistake("MergeEndsTraining", "merge-changes-layer",
+    Mistake("MergeEndsTraining", "merge-changes",
             merge("self.training = False\nreturn super().merge_weights(W)"),
             seen="training was True, and is False after the merge."),
-    Mistake("MergesByForward", "merge-changes-layer",  # the output for the unit matrix
+    Mistake("MergesByForward", "merge-changes",  # the output for the unit matrix
             merge("flag, self.training = self.training, False\n"
                   "merged = self.forward(np.eye(self.in_features, dtype=W.dtype), W).T\n"
                   "self.training = flag\n"
                   "return merged"),
-            seen="With a merge between forward and backward, the gradient of X is another one."),
+            seen="With a merge between forward and backward, the gradient of x is another one."),
     Mistake("DeadParameters", "dead-parameters",  # keeps B A from the start of the step
             merge('return W + self.__dict__.setdefault("kept", super().merge_weights(W) - W)')),
     "rates outside 0 <= p < 1, and a rank of 0, are refused",
@@ -239,13 +248,16 @@ MISTAKES = [
     Mistake("RankNotChecked", "accepts-nonsense",
             {"rank, alpha, dtype=": "max(rank, 1), alpha, dtype="},
             seen="rank=0 raised no ValueError or TypeError."),
-    "wrong shapes of x and W are refused",
+    "wrong shapes of x, W and grad_output are refused",
     Mistake("NoWidthOfX", "accepts-nonsense",
             {'check_shape("x", x, (..., self.in_features))':
              "x = np.broadcast_to(x, (*x.shape[:-1], self.in_features))"},
             seen="an x of width 1 raised no ValueError or TypeError."),
     Mistake("OneRowOfW", "accepts-nonsense", {CHECK_W: ""},  # its one output is added to all others
             seen="a W of shape (1, 6) raised no ValueError or TypeError."),
+    Mistake("GradOutputNotChecked", "accepts-nonsense",  # as many rows, in another shape
+            backward("grad_output = grad_output.reshape(*shape[:-1], -1)"),
+            seen="a grad_output of shape (7, 2, 5) raised no ValueError or TypeError."),
     "wrong shapes of W are refused",
     Mistake("MergesOneRow", "accepts-nonsense", merge("return W + self.delta_weight()"),
             seen="a W of shape (1, 6) raised no ValueError or TypeError."),

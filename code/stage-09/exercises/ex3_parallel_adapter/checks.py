@@ -6,6 +6,7 @@ import numpy as np
 
 from exercises.harness.checking import (GENERAL, Exercise, Found, Report, Terms, Trial, Watch,
                                          activations, slopes)
+from exercises.harness.layers import Layer, contract
 
 EXERCISE = Exercise(3, "parallel adapter")
 
@@ -85,27 +86,23 @@ def _sublayer(trial: Trial, linear: bool = False, width: int = D) -> Tanh:
     return Tanh((0.5 * trial.normal(width, width, seed=20)).astype(trial.dtype), linear)
 
 
-def _adapter(trial: Trial, fill: bool = True, seed: int = 1, linear: bool = False
-             ) -> tuple[Any, Tanh, Arrays]:
-    """A student's adapter, its sublayer, and its parameters, random if `fill`."""
+def _adapter(trial: Trial, number: int = 0, fill: bool = True, linear: bool = False) -> Layer:
+    """A student's adapter beside a sublayer, with random parameters if `fill`."""
     sublayer = _sublayer(trial, linear)
-    adapter = trial.make(sublayer, D, M, SCALE, dtype=trial.dtype, rng=trial.rng(seed))
+    adapter = trial.make(sublayer, D, M, SCALE, dtype=trial.dtype, rng=trial.rng(1))
     arrays = trial.arrays(adapter, NAMES)
-    if fill:
-        for number, name in enumerate(NAMES):
-            arrays[name][...] = 0.5 * trial.normal(*arrays[name].shape, seed=30 + number)
-    return adapter, sublayer, arrays
-
-
-def _x(trial: Trial) -> np.ndarray:
-    return trial.normal(ROWS, D, seed=2)
+    for number, name in enumerate(NAMES if fill else ()):
+        arrays[name][...] = 0.5 * trial.normal(*arrays[name].shape, seed=30 + number)
+    return Layer(adapter, arrays, lambda x, G=None: _terms(sublayer, arrays, x, G),
+                 {"weight of the sublayer": sublayer.W}, inside=sublayer)
 
 
 def _flow(at: Watch, sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray | None) -> Arrays:
     """The output and, if there is G, the gradients; every inner value passes through `at`."""
     own, (down, up) = Tanh(sublayer.W, sublayer.linear), arrays.values()
     z = at("z", at("x of the adapter", x) @ down)
-    a = at("relu(z)", np.maximum(z, 0), lambda: activations(z, "relu(z)"))
+    a = at("relu(z)", np.maximum(z, 0), lambda: activations(z, "relu(z)") | {
+        "relu(x) W_down": np.maximum(x, 0) @ down})
     bottleneck = at("c relu(z) W_up", SCALE * a @ up, {
         "c relu(z W_up)": SCALE * np.maximum(z @ up, 0), "c z W_up": SCALE * z @ up})
     f = own.forward(at("x of the sublayer", x, {"x + c relu(z) W_up": x + bottleneck}))
@@ -143,14 +140,6 @@ def _terms(sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray | None =
                  flow=lambda at: _flow(at, sublayer, arrays, x, G))
 
 
-def example_terms(trial: Trial) -> Terms:
-    """The terms on the check's own kind of numbers."""
-    arrays = {name: 0.5 * trial.normal(*shape, seed=30 + i)
-              for i, (name, shape) in enumerate({"W_down": (D, M), "W_up": (M, D)}.items())}
-    *_, (x, G) = trial.inputs(ROWS, D)
-    return _terms(_sublayer(trial), arrays, x, G)
-
-
 # ---- Step 1: the arrays and their start -------------------------------------------------------
 
 @EXERCISE.test(1, "interface", "the adapter can be made and trains W_down and W_up, nothing else")
@@ -162,10 +151,7 @@ def _names(trial: Trial) -> None:
     if any(array is sublayer.W for array in found.values()):
         raise Found(TRAINS_SUBLAYER, "The sublayer's weight is in parameters().")
     trial.arrays(adapter, NAMES)
-    count = trial.call(adapter.num_parameters, returns=(int, np.integer))
-    if count != 2 * D * M:
-        raise Found(TRAINS_SUBLAYER if count == 2 * D * M + D * D else GENERAL["values"],
-                    f"num_parameters() gave {count}, expected {2 * D * M}.")
+    trial.counts(adapter, 2 * D * M, {2 * D * M + D * D: TRAINS_SUBLAYER})
 
 
 @EXERCISE.test(3, "arguments", "sizes below 1 and a scale not finite and positive are refused")
@@ -178,17 +164,8 @@ def _refusals(trial: Trial) -> None:
 
 @EXERCISE.test(1, "shapes", "W_down is (d_model, bottleneck), W_up the reverse; dtype as asked")
 def _shapes(trial: Trial) -> None:
-    _, _, arrays = _adapter(trial)
-    for name, shape in {"W_down": (D, M), "W_up": (M, D)}.items():
-        if arrays[name].shape == shape[::-1]:
-            raise Found(TRANSPOSED, f"{name} has shape {arrays[name].shape}.")
-        trial.expect(name, arrays[name], shape=shape)
-    for dtype in (np.float32, np.float64):
-        adapter = trial.make(_sublayer(trial), D, M, dtype=dtype, rng=trial.rng())
-        for name, array in trial.arrays(adapter, NAMES).items():
-            if array.dtype != dtype:
-                raise Found(GENERAL["wrong-dtype"], f"dtype={np.dtype(dtype)} was asked for, "
-                                                    f"{name} is {array.dtype}.")
+    for each in trial.each_dtype():
+        each.shaped(_adapter(each).arrays, {"W_down": (D, M), "W_up": (M, D)}, TRANSPOSED)
     plain = trial.arrays(trial.make(_sublayer(trial), D), NAMES)["W_down"]
     if plain.shape != (D, 64) or plain.dtype != np.float32:
         raise Found(GENERAL["signature"], f"Made with sublayer and d_model={D} alone, W_down is "
@@ -198,7 +175,7 @@ def _shapes(trial: Trial) -> None:
 
 @EXERCISE.test(1, "start", "W_up is zero, W_down is not and comes from rng")
 def _start(trial: Trial) -> None:
-    _, _, arrays = _adapter(trial, fill=False)
+    arrays = _adapter(trial, fill=False).arrays
     if not arrays["W_down"].any():
         raise Found(NEVER_LEARNS, "W_down holds zeros only.")
     if arrays["W_up"].any():
@@ -207,34 +184,24 @@ def _start(trial: Trial) -> None:
         lambda rng: trial.arrays(trial.make(_sublayer(trial), D, M, rng=rng), NAMES))
     width = 256
     wide = trial.make(_sublayer(trial, width=width), width, dtype=trial.dtype, rng=trial.rng())
-    if (std := float(trial.arrays(wide, NAMES)["W_down"].std())) > 0.3:  # all usual starts: < 0.2
-        raise Found(GENERAL["start-size"],
-                    f"At width 256, W_down has a standard deviation of {std:.2g}.")
+    trial.small_gaussian(f"At width {width} W_down", trial.arrays(wide, NAMES)["W_down"])
 
 
 # ---- Step 2: forward --------------------------------------------------------------------------
 
-@EXERCISE.test(2, "shapes", "any leading axes")
-def _leading(trial: Trial) -> None:
-    adapter, sublayer, _ = _adapter(trial)
-    for x, _ in trial.inputs(ROWS, D):
-        trial.call(adapter.forward, x, shape=x.shape)
-    if sublayer.y is None:
-        raise Found(NOT_RUN, "forward did not call the sublayer that was passed in.")
-
-
 @EXERCISE.test(2, "start", "a fresh adapter leaves the sublayer's output as it is")
 def _identity(trial: Trial) -> None:
-    adapter, sublayer, arrays = _adapter(trial, fill=False)
-    x = _x(trial)
-    trial.measure({"output": trial.call(adapter.forward, x)}, _terms(sublayer, arrays, x),
-                  when=" at the start")
+    adapter, x = _adapter(trial, fill=False), trial.normal(ROWS, D, seed=2)
+    output = trial.call(adapter.forward, x)
+    if adapter.inside.y is None:
+        raise Found(NOT_RUN, "forward did not call the sublayer that was passed in.")
+    trial.measure({"output": output}, adapter.terms(x), when=" at the start")
 
 
 @EXERCISE.test(2, "values", "the output is f(x) plus the scaled bottleneck of x")
 def _values(trial: Trial) -> None:
-    adapter, sublayer, arrays = _adapter(trial)
-    down, up = (arrays[name] for name in NAMES)
+    adapter = _adapter(trial)
+    sublayer, (down, up) = adapter.inside, adapter.arrays.values()
 
     def bottleneck(h: np.ndarray) -> np.ndarray:
         return np.maximum(h @ down, 0) @ up
@@ -245,7 +212,7 @@ def _values(trial: Trial) -> None:
                                   "changed.")
         after = f + SCALE * np.maximum(x @ down @ up, 0)
         before = np.tanh((x + SCALE * bottleneck(x)) @ sublayer.W.T)
-        trial.measure({"output": value}, _terms(sublayer, arrays, x),
+        trial.measure({"output": value}, adapter.terms(x),
                       {"output": [(BEFORE, before), (RELU_AFTER, after)]}, {
             "relu(f(x) W_down) in the place of relu(z)": SEQUENTIAL})
     plain = trial.make(_sublayer(trial), D, M, dtype=trial.dtype)  # with the scale's default
@@ -257,33 +224,10 @@ def _values(trial: Trial) -> None:
                                           "than with the scale 4.")
 
 
-@EXERCISE.test(2, "behaviour", "dtypes stay as they are")
-def _forward_dtype(trial: Trial) -> None:
-    for each in trial.each_dtype():
-        adapter, sublayer, arrays = _adapter(each)
-        each.keeps_digits("forward", each.call(adapter.forward, _x(each)),
-                          _right(sublayer, arrays, _x(each), _x(each))["output"])
-
-
 # ---- Step 3: backward -------------------------------------------------------------------------
 
-@EXERCISE.test(3, "interface", "backward refuses to be first, and another shape")
-def _order(trial: Trial) -> None:
-    adapter, *_ = _adapter(trial)
-    trial.refuses_backward_first(adapter, _x(trial))
-    trial.call(adapter.forward, _x(trial))
-    trial.refuses(f"a grad_output of one row for {ROWS}",
-                  lambda: adapter.backward(trial.normal(1, D)))
-
-
-@EXERCISE.test(3, "shapes", "gradients have the shapes of what they belong to")
-def _gradient_shapes(trial: Trial) -> None:
-    for x, G in trial.inputs(ROWS, D):
-        adapter, _, arrays = _adapter(trial)
-        trial.call(adapter.forward, x)
-        trial.call(adapter.backward, G, shape=x.shape)
-        for name, grad in trial.arrays(adapter, NAMES, "gradients").items():
-            trial.expect(f"the gradient of {name}", grad, shape=arrays[name].shape)
+contract(EXERCISE, 3, _adapter, (M, ROWS), D, D, changed=TRAINS_SUBLAYER, other=lambda trial:
+         trial.make(_sublayer(trial, width=D + 1), D + 1, M + 1, SCALE + 1))
 
 
 @EXERCISE.test(3, "gradients", "with a linear sublayer")
@@ -298,73 +242,33 @@ def _nonlinear(trial: Trial) -> None:
         _gradients(trial, x, G, linear=False)
 
 
-def _right(sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray) -> Arrays:
-    """The output and all gradients, that of the input under "x"."""
-    return _terms(sublayer, arrays, x, G).right
-
-
 def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None:
-    adapter, sublayer, arrays = _adapter(trial, linear=linear)
+    adapter = _adapter(trial, linear=linear)
+    sublayer = adapter.inside
     if x.ndim > 1 and len(x) > 2:
         x = x.copy()
         x[0] = 0  # relu's input is exactly 0 there, and its slope is 0 as well
-    kept, terms = sublayer.W.copy(), _terms(sublayer, arrays, x, G)
+    terms = adapter.terms(x, G)
     trial.call(adapter.forward, x)
     if sublayer.x.size != x.size or not trial.agrees(sublayer.x.reshape(x.shape), x):
         raise Found(GENERAL["kept"], "The sublayer's last forward before backward was one of "
                                      "another array than x, and that is the one it goes back.")
-    back = trial.call(adapter.backward, G)
-    trial.same_bits("the sublayer's weight", sublayer.W, kept, TRAINS_SUBLAYER)
+    found = adapter.back(trial, G)
+    adapter.stays(trial, "after backward", TRAINS_SUBLAYER)
     if sublayer.back is not None and not trial.agrees(sublayer.back, sublayer.returned):
         raise Found(IN_PLACE, "After your backward the array that the sublayer's returned has "
                               "changed.")
-    trial.measure(trial.arrays(adapter, NAMES, "gradients") | {"x": back}, terms)
+    trial.measure(found, terms)
 
 
 @EXERCISE.test(3, "gradients", "in the first step that of W_down is zero and that of W_up is not")
 def _first_step(trial: Trial) -> None:
-    adapter, *_ = _adapter(trial, fill=False)
-    trial.call(adapter.forward, _x(trial))
-    trial.call(adapter.backward, trial.normal(ROWS, D, seed=3))
-    grads = trial.arrays(adapter, NAMES, "gradients")
+    x, G = (trial.normal(ROWS, D, seed=seed) for seed in (2, 3))
+    grads = _adapter(trial, fill=False).run(trial, x, G)
     if grads["W_down"].any():
         raise Found(GENERAL["values"], "With W_up at zero nothing can come back to W_down.")
     if not grads["W_up"].any():
         raise Found(GENERAL["values"], "The gradient of W_up is zero, so nothing would be learned.")
-
-
-@EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes stay as they are")
-def _contract(trial: Trial) -> None:
-    adapter, *_ = _adapter(trial)
-    G = trial.normal(ROWS, D, seed=3)
-    trial.call(adapter.forward, _x(trial))
-    trial.call(adapter.backward, G)
-    trial.replaces_gradients(adapter, NAMES, lambda: (
-        trial.call(adapter.forward, _x(trial)), trial.call(adapter.backward, G)))
-    for each in trial.each_dtype():
-        adapter, sublayer, arrays = _adapter(each)
-        x, G = _x(each), each.normal(ROWS, D, seed=3)
-        each.call(adapter.forward, x)
-        found = {"x": each.call(adapter.backward, G)} | each.arrays(adapter, NAMES, "gradients")
-        right = _right(sublayer, arrays, x, G)
-        for name, grad in found.items():
-            each.keeps_digits(f"the gradient of {name}", grad, right[name])
-
-
-@EXERCISE.test(3, "behaviour", "each step goes by the arrays and the input of its own forward")
-def _follows(trial: Trial) -> None:
-    adapter, sublayer, arrays = _adapter(trial)
-    trial.follows(adapter, NAMES, ((ROWS, D), (ROWS, D), (M, ROWS, D)),
-                  lambda x, G: _right(sublayer, arrays, x, G))
-
-    def build() -> tuple:
-        adapter, sublayer, arrays = _adapter(trial)
-        return adapter, adapter.forward, lambda x, G: _right(sublayer, arrays, x, G)
-
-    trial.keeps_apart(build, NAMES, (ROWS, D))
-    trial.undisturbed(lambda: _adapter(trial)[0],
-                      lambda: trial.make(_sublayer(trial, width=D + 1), D + 1, M + 1, SCALE + 1),
-                      lambda adapter: trial.call(adapter.forward, _x(trial)))
 
 
 def check_parallel_adapter(student: type, step: int | None = None, *,

@@ -56,25 +56,26 @@ MISTAKES = [
             start("self.W_down, self.W_up = self.W_down.ravel(), self.W_up.ravel()"),
             seen="W_down has shape (30,), expected (6, 5)."),
     Mistake("DtypeIgnored", "wrong-dtype", {"check_dtype(dtype)": "np.float64"},
-            seen="dtype=float32 was asked for, W_down is float64."),
+            seen="W_down: float32 in gave float64 out"),
     "W_up is zero, W_down is not and comes from rng",
     Mistake("UpRandom", "start-not-frozen",  # as that of the book's sequential Adapter
             start("self.W_up[...] = self.W_down.T")),
     Mistake("BothZero", "never-learns", start("self.W_down[...] = 0")),
     Mistake("LargeStart", "start-size", start("self.W_down /= 0.02")),
+    Mistake("UniformStart", "start-size",
+            {"standard_normal((self.d_model, m))": "uniform(-1, 1, (self.d_model, m))"},
+            seen="At width 256 W_down holds no Gaussian numbers"),
     Mistake("EqualUnits", "starts-alike",  # draws one column, and NumPy fills the others with it
             start("self.W_down[...] = self.W_down[:, :1]"), seen="W_down has not the rank 5."),
     Mistake("OwnRandomness", "ignores-rng", {"default_rng(rng)": "default_rng()"}),
     Mistake("AlwaysSeedZero", "ignores-rng", {"default_rng(rng)": "default_rng(0)"}),
     Mistake("NoneIsSeedZero", "ignores-rng", {"default_rng(rng)": "default_rng(rng or 0)"}),
-    "any leading axes",
-    Mistake("RowsOnly", "wrong-shape", output("return out.reshape(-1, self.d_model)")),
+    "a fresh adapter leaves the sublayer's output as it is",
+    Mistake("OwnResidual", "another", {OUTPUT: f"{OUTPUT} + x"}),
     Mistake("SublayerLost", "sublayer-not-run", {"self.sublayer.forward(x) + ": ""}),
     Mistake("OwnCopyOfTheSublayer", "sublayer-not-run", {
         "self.sublayer, self.d_model = sublayer,":
         "import copy\nself.sublayer, self.d_model = copy.deepcopy(sublayer),"}),
-    "a fresh adapter leaves the sublayer's output as it is",
-    Mistake("OwnResidual", "another", {OUTPUT: f"{OUTPUT} + x"}),
     "the output is f(x) plus the scaled bottleneck of x",
     Mistake("DefaultScale", "signature", {"scale: float = 4.0": "scale: float = 1.0"}),
     Mistake("ReadsOutput", "reads-output",
@@ -90,11 +91,14 @@ MISTAKES = [
     Mistake("ScaleNotPassed", "terms",  # checks it, and uses the default
             {CHECK_SCALE: f"{CHECK_SCALE} and 4.0"}, seen="The output: 4/c times: the adapter"),
     Mistake("NoNonlinearity", "operand", {BOTTLENECK: "a = x @ self.W_down"}),
+    Mistake("ReluOnTheInput", "inner", {BOTTLENECK: "a = np.maximum(x, 0) @ self.W_down"},
+            seen="The output: relu(x) W_down in the place of relu(z)"),
     Mistake("ReluBehindUp", "relu-after-up",
             {"(a @ self.W_up)": "np.maximum(x @ self.W_down @ self.W_up, 0)"}),
     Mistake("FirstOfTheBatch", "operand",  # the other sequences get its bottleneck
             {BOTTLENECK: "a = np.maximum((x[:1] if x.ndim == 3 else x) @ self.W_down, 0)"},
             seen="The output: the first entry of the batch for all of relu(z)"),
+    Mistake("RowsOnly", "wrong-shape", output("return out.reshape(-1, self.d_model)")),
     "dtypes stay as they are",
     Mistake("SingleOnTheWay", "wrong-dtype",
             {BOTTLENECK: "a = np.maximum(x.astype(np.float32).astype(x.dtype) @ self.W_down, 0)"},
@@ -105,10 +109,6 @@ MISTAKES = [
     Mistake("OneRowForAll", "accepts-nonsense",  # NumPy repeats a gradient that has too few rows
             {CHECK_G: "grad_output = grad_output + np.zeros_like(x)"},
             seen=f"a grad_output of one row for 8 {NOT_REFUSED}"),
-    "gradients have the shapes of what they belong to",
-    Mistake("FlattensForTheSublayer", "gradient-flattened",
-            {BACK: "return self.sublayer.backward(G).reshape(x.shape) + through_adapter"},
-            seen="The sublayer gave an output of shape (6,) and got a gradient of shape (1, 6)."),
     "with a linear sublayer",
     Mistake("RowsInAnotherOrder", "operand",
             {"x.reshape(-1, self.d_model), a": "x.reshape(self.d_model, -1).T, a"},
@@ -131,6 +131,9 @@ MISTAKES = [
     Mistake("AxesExchanged", "operand",  # brings time to the front for x alone: the shapes agree
             {"rows.T @ D": "(x.swapaxes(0, 1) if x.ndim == 3 else x).reshape(rows.shape).T @ D"},
             seen="The gradient of W_down: the first two axes of x swapped"),
+    Mistake("FlattensForTheSublayer", "gradient-flattened",
+            {BACK: "return self.sublayer.backward(G).reshape(x.shape) + through_adapter"},
+            seen="The sublayer gave an output of shape (6,) and got a gradient of shape (1, 6)."),
     "in the first step that of W_down is zero and that of W_up is not",
     Mistake("SkipsZeros", "values",  # saves the work while W_up is zero, and so it stays zero
             {"(a.T @ G)": "(a.T @ G) * self.W_up.any()"},
@@ -139,6 +142,14 @@ MISTAKES = [
             {"(G @ self.W_up.T)": "(G @ (self.W_up + 1e-9).T)"},
             seen="With W_up at zero nothing can come back to W_down."),
     "gradients are replaced, not added up; dtypes stay as they are",
+    Mistake("GradientWhenAskedFor", "late-gradients",
+            {"self.W_down_grad = rows.T @ D": "self.late = rows, G, a > 0"}
+            | method("def gradients(self):\n"
+                     "    if self.W_up_grad is None:\n        raise RuntimeError\n"
+                     "    rows, G, on = self.late\n"
+                     "    D = self.scale * (G @ self.W_up.T) * on\n"
+                     '    return {"W_down": rows.T @ D, "W_up": self.W_up_grad}'),
+            seen="The gradient of W_down is another once the arrays hold other numbers."),
     Mistake("DoubleGradients", "wrong-dtype", {"rows.T @ D": "(rows.T @ D).astype(np.float64)"},
             seen="the gradient of W_down: float32 in gave float64 out."),
     "each step goes by the arrays and the input of its own forward",

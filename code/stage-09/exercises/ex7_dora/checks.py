@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from exercises.harness.checking import (GENERAL, Diagnosis, Exercise, Found, Report, Terms, Trial,
+from exercises.harness.checking import (GENERAL, Exercise, Found, Report, Terms, Trial,
                                          Watch)
+from exercises.harness.layers import Layer, contract, merging
 
 EXERCISE = Exercise(7, "DoRA, column by column")
+MERGE_CHANGES, = EXERCISE.shared("merge-changes")
 
 ROWS_NOT_COLUMNS = EXERCISE.mistake(
     "rows-not-columns", "a length for each row of V instead of each column",
@@ -39,10 +41,6 @@ ZERO_COLUMN = EXERCISE.mistake(
     "zero-column", "a column of zeros that is not refused",
     "It has no direction, and forward would divide zero by zero. A zero row harms nobody.",
     "statement")
-MERGE_CHANGES = EXERCISE.mistake(
-    "merge-changes-layer", "a merge that changes the layer",
-    "merge only reads. One may look at the merged weight in the middle of training, and go on.",
-    "statement")
 
 
 OUT, IN, RANK, S, ROWS = 5, 7, 3, 2.5, 8  # the scale is no whole number
@@ -68,20 +66,23 @@ def _fill(trial: Trial, arrays: Arrays, seed: int = 30) -> None:
         array[...] = size * trial.normal(*array.shape, seed=seed + number)
 
 
-def _layer(trial: Trial, fill: bool = True, bias: bool = True, out: int = OUT, **options: Any
-           ) -> tuple[Any, Arrays]:
-    """A student's layer, and its parameters, random if `fill`."""
-    W, b = _frozen(trial, out)
-    layer = trial.make(W, b if bias else None, RANK, S * RANK, rng=trial.rng(1), **options)
+def _layer(trial: Trial, number: int = 0, fill: bool = True, bias: bool = True, out: int = OUT,
+           **options: Any) -> Layer:
+    """A student's layer, its parameters random if `fill`; of another number with other weights,
+    another scale and, if that is odd, the norm detached."""
+    (W, b), (own_W, own_b) = (_frozen(trial, out, 20 + 10 * number) for _ in range(2))
+    s, detach = S + number, number % 2 == 1 or options.get("detach_norm", False)
+    if number:
+        options["detach_norm"] = detach
+    layer = trial.make(W, b if bias else None, RANK, s * RANK, rng=trial.rng(1), **options)
     arrays = trial.arrays(layer, NAMES)
     if fill:
         _fill(trial, arrays)
-    return layer, arrays
-
-
-def _data(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
-    """An input and a gradient of its output."""
-    return trial.normal(ROWS, IN, seed=2), trial.normal(ROWS, OUT, seed=3)
+    return Layer(
+        layer, arrays, lambda x, G=None: _terms(trial, arrays, x, G, detach, bias, out),
+        {"weight": W, "bias": b}, plain=lambda: _terms(trial, arrays, W[:1], bias=bias, out=out),
+        merged=lambda: _merged(trial, layer, out),
+        right=lambda x, G: _right(own_W, own_b, arrays, x, G, detach, s))
 
 
 def _inputs(trial: Trial) -> Iterator[np.ndarray]:
@@ -103,7 +104,8 @@ def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: 
     U = at("V / |V|", V / norm, {
         BY_ROWS: V / _lengths(V, 1)[:, None],
         "W / |W| + s B A / m": W / _lengths(W) + BA / a["m"]})  # LoRA beside a W of its own length
-    found = {"output": (x * c) @ (U * norm).T + b, "merged weight": U * norm * c}
+    found = {"output": (x * c) @ (U * norm).T + b, "merged weight": U * norm * c,
+             "merged bias": b}
     if G is None:
         return found
     rows, G = x.reshape(-1, IN), at("G", G.reshape(-1, len(W)))
@@ -138,10 +140,11 @@ def _terms(trial: Trial, a: Arrays, x: np.ndarray, G: np.ndarray | None = None,
         known |= {f"1/{name}": 1 / norm, f"m/{name}": a["m"] / norm}
     nodes = {"s": ("", S), "x": ("ni", x), "W": ("oi", W), "A": ("ri", a["A"]),
              "B": ("or", a["B"]), "c": ("i", known.pop("m/|V|")),
-             "b": ("no", np.broadcast_to(b, (*x.shape[:-1], out)))}
+             "b": ("no", np.broadcast_to(b, (*x.shape[:-1], out))), "bias": ("o", b)}
     frozen, update, through = ("the frozen weight",), ("the update",), ("the norm",)
     sums = {"output": ("no", [(frozen, "x W c"), (update, "s x A B c"), (("the bias",), "b")]),
-            "merged weight": ("oi", [(frozen, "W c"), (update, "s B A c")])}
+            "merged weight": ("oi", [(frozen, "W c"), (update, "s B A c")]),
+            "merged bias": ("o", [(("the bias",), "bias")])}
     if G is not None:
         for_m = ((G.reshape(-1, out).T @ x.reshape(-1, IN)) * V).sum(0) / n
         nodes |= {"G": ("no", G), "∂m": ("i", for_m), "1/|V|": ("i", known.pop("1/|V|")),
@@ -154,17 +157,12 @@ def _terms(trial: Trial, a: Arrays, x: np.ndarray, G: np.ndarray | None = None,
                  flow=lambda at: _flow(at, W, b, a, x, G, detach))
 
 
-def _right(trial: Trial, a: Arrays, x: np.ndarray, G: np.ndarray | None = None) -> Arrays:
-    """The same arrays with the full gradient, and sooner."""
-    W, b, x = (array.astype(np.float64) for array in (*_frozen(trial), x))
-    return _flow(Watch(), W, b, {name: a[name].astype(np.float64) for name in NAMES}, x, G, False)
-
-
-def example_terms(trial: Trial) -> Terms:
-    """The terms on the check's own kind of numbers."""
-    arrays = {name: np.empty(shape) for name, shape in SHAPES.items()}
-    _fill(trial, arrays)
-    return _terms(trial, arrays, trial.normal(2, 3, IN, seed=2), trial.normal(2, 3, OUT, seed=3))
+def _right(W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: np.ndarray | None,
+           detach: bool, s: float) -> Arrays:
+    """The same arrays, sooner."""
+    W, b, x = (array.astype(np.float64) for array in (W, b, x))
+    a = {name: a[name].astype(np.float64) for name in NAMES}
+    return _flow(Watch(), W, b, a, x, G, detach, s)
 
 
 #: What a measured change is called.
@@ -189,23 +187,17 @@ def _names(trial: Trial) -> None:
 @EXERCISE.test(1, "shapes", "A is (rank, in), B is (out, rank), m is (in,); the weight's dtype")
 def _shapes(trial: Trial) -> None:
     for each in trial.each_dtype():
-        layer, arrays = _layer(each, fill=False)
-        if arrays["m"].size == OUT:
+        layer = _layer(each, fill=False)
+        if layer.arrays["m"].size == OUT:
             raise Found(ROWS_NOT_COLUMNS, f"m has {OUT} numbers for a weight of {(OUT, IN)}.")
-        for name, shape in SHAPES.items():
-            each.expect(name, arrays[name], shape=shape)
-            if arrays[name].dtype != each.dtype:
-                raise Found(GENERAL["wrong-dtype"], f"The weight is {each.dtype}, {name} is "
-                                                    f"{arrays[name].dtype}.")
-    count = trial.call(layer.num_parameters, returns=(int, np.integer))
-    if count != (right := RANK * (OUT + IN) + IN):
-        raise Found(M_NOT_TRAINED if count == right - IN else GENERAL["values"],
-                    f"num_parameters() gave {count}, expected {right}.")
+        each.shaped(layer.arrays, SHAPES)
+    lora = RANK * (OUT + IN)
+    trial.counts(layer.thing, lora + IN, {lora: M_NOT_TRAINED})
 
 
 @EXERCISE.test(1, "start", "B is zero, A is not and comes from rng; m holds W's column lengths")
 def _start(trial: Trial) -> None:
-    _, arrays = _layer(trial, fill=False)
+    arrays = _layer(trial, fill=False).arrays
     if not arrays["A"].any() or arrays["B"].any():
         raise Found(GENERAL["values"], "A has to be random and B zero, as in peft.LoRALayer.")
     W, b = _frozen(trial)
@@ -223,26 +215,24 @@ def _start(trial: Trial) -> None:
         what = next((f"It is {name}" for name, other in others.items() if m.shape == other.shape
                      and trial.agrees(m, other)), f"The first is {m[0]:.3g}, not {right[0]:.3g}")
         raise Found(NOT_PRETRAINED, f"m does not hold the lengths of W's columns. {what}.")
-    if (std := float(arrays["A"].std())) > 0.3:  # of the widest
-        raise Found(GENERAL["start-size"], f"At width 256, A has a standard deviation of {std:.2g}")
+    trial.small_gaussian("At width 256 A", arrays["A"])  # of the widest
 
 
 # ---- Step 2: forward --------------------------------------------------------------------------
 
 @EXERCISE.test(2, "start", "a fresh layer gives what the frozen one does")
 def _pretrained(trial: Trial) -> None:
-    (layer, arrays), (x, _) = _layer(trial, fill=False), _data(trial)
-    trial.measure({"output": trial.call(layer.forward, x)}, _terms(trial, arrays, x), None, REASONS,
+    layer, x = _layer(trial, fill=False), trial.normal(ROWS, IN, seed=2)
+    trial.measure({"output": trial.call(layer.forward, x)}, layer.terms(x), None, REASONS,
                   " at the start")
 
 
 @EXERCISE.test(2, "values", "V's columns, at the lengths m, and the bias")
 def _values(trial: Trial) -> None:
     for out, bias in itertools.product(OUTS, (True, False)):
-        layer, arrays = _layer(trial, bias=bias, out=out)
+        layer = _layer(trial, bias=bias, out=out)
         for x in _inputs(trial):
-            trial.measure({"output": trial.call(layer.forward, x)},
-                          _terms(trial, arrays, x, bias=bias, out=out), None, REASONS,
+            trial.measure({"output": trial.call(layer.forward, x)}, layer.terms(x), None, REASONS,
                           " of a square weight" * (out == IN))
     plain = trial.make(W := trial.normal(10, 12))  # with the defaults
     arrays = trial.arrays(plain, NAMES)
@@ -254,22 +244,9 @@ def _values(trial: Trial) -> None:
                                           "than with a lora_rank of 8 and a lora_alpha of 16.")
 
 
-@EXERCISE.test(2, "behaviour", "dtypes stay as they are")
-def _forward_dtype(trial: Trial) -> None:
-    for each in trial.each_dtype():
-        (layer, arrays), (x, _) = _layer(each), _data(each)
-        each.keeps_digits("forward", each.call(layer.forward, x), _right(each, arrays, x)["output"])
-
-
 # ---- Step 3: backward -------------------------------------------------------------------------
 
-@EXERCISE.test(3, "interface", "backward refuses to be first, and another shape")
-def _order(trial: Trial) -> None:
-    (layer, _), (x, G) = _layer(trial), _data(trial)
-    trial.refuses_backward_first(layer, G)
-    trial.call(layer.forward, x)
-    trial.refuses(f"a grad_output of one row for {ROWS}",
-                  lambda: layer.backward(trial.normal(1, OUT)))
+contract(EXERCISE, 3, _layer, (2, ROWS), IN, OUT)
 
 
 @EXERCISE.test(3, "gradients", "with the norm detached")
@@ -286,121 +263,35 @@ def _full(trial: Trial) -> None:
 
 
 def _gradients(trial: Trial, x: np.ndarray, out: int, detach: bool, **options: bool) -> None:
-    layer, arrays = _layer(trial, out=out, **options)
+    layer = _layer(trial, out=out, **options)
     G, before = trial.normal(*x.shape[:-1], out, seed=3), x.copy()
+    full, wanted = _terms(trial, layer.arrays, x, G, out=out), layer.terms(x, G)
     trial.call(layer.forward, x)
-    back = trial.call(layer.backward, G)
+    found = layer.back(trial, G)
     trial.same_bits("forward's input after backward", x, before, GENERAL["changes-input"])
-    full = _terms(trial, arrays, x, G, out=out).right
-    trial.measure(trial.arrays(layer, NAMES, "gradients") | {"x": back},
-                  _terms(trial, arrays, x, G, detach, out=out),
-                  {name: [(NOT_DETACHED, full[name])] for name in ("A", "B")} if detach else None,
-                  REASONS, " of a square weight" * (out == IN))
-
-
-@EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes and W stay")
-def _contract(trial: Trial) -> None:
-    for each in trial.each_dtype():
-        W, b = _frozen(each)
-        layer = each.make(W, b, RANK, S * RANK)
-        _fill(each, arrays := each.arrays(layer, NAMES))
-        x, G = _data(each)
-        each.call(layer.forward, x)
-        found = {"x": each.call(layer.backward, G)} | each.arrays(layer, NAMES, "gradients")
-        right = _right(each, arrays, x, G)
-        for name, grad in found.items():
-            each.keeps_digits(f"the gradient of {name}", grad, right[name])
-        _untouched(each, W, b, GENERAL["changes-input"])
-    (layer, _), (x, G) = _layer(trial), _data(trial)
-    trial.call(layer.forward, x)
-    trial.call(layer.backward, G)
-    trial.replaces_gradients(layer, NAMES, lambda: (
-        trial.call(layer.forward, x), trial.call(layer.backward, G)))
-
-
-def _untouched(trial: Trial, W: np.ndarray, b: np.ndarray, diagnosis: Diagnosis) -> None:
-    for what, array, copy in zip(("The weight", "The bias"), (W, b), _frozen(trial), strict=True):
-        trial.same_bits(what, array, copy, diagnosis)
-
-
-@EXERCISE.test(3, "behaviour", "each step goes by the arrays and the input of its own forward")
-def _follows(trial: Trial) -> None:
-    layer, arrays = _layer(trial)
-    trial.follows(layer, NAMES, ((ROWS, IN), (ROWS, IN), (2, ROWS, IN)),
-                  lambda x, G: _right(trial, arrays, x, G))
-
-    def build() -> tuple:
-        """A layer of other weights, scale and setting than the last: all that is its own."""
-        number = next(numbers)
-        (W, b), s, detach = _frozen(trial, seed=20 + 10 * number), S + number, number % 2 == 1
-        layer = trial.make(W, b, RANK, s * RANK, detach_norm=detach)
-        arrays = trial.arrays(layer, NAMES)
-        return layer, layer.forward, lambda x, G: _flow(Watch(), W, b, arrays, x, G, detach, s)
-
-    for start in (0, 1):  # each setting once first
-        numbers = itertools.count(start)
-        trial.keeps_apart(build, NAMES, (ROWS, IN))
+    trial.measure(found, wanted, {name: [(NOT_DETACHED, full.right[name])] for name in "AB"}
+                  if detach else None, REASONS, " of a square weight" * (out == IN))
 
 
 # ---- Step 4: merging, and what is refused -----------------------------------------------------
 
+def _merged(trial: Trial, layer: Any, out: int = OUT) -> Arrays:
+    weight, bias = trial.parts(layer.merge, 2)
+    trial.expect("the merged weight", weight, shape=(out, IN))
+    return {"merged weight": weight} | ({} if bias is None else {"merged bias": bias})
+
+
 @EXERCISE.test(4, "values", "the merged weight and bias make a plain layer that does the same")
 def _merge(trial: Trial) -> None:
-    for each in trial.each_dtype():
-        layer, arrays = _layer(each)
-        weight, bias = _merged(each, layer)
-        terms = _terms(each, arrays, _data(each)[0])
-        each.measure({"merged weight": weight}, terms, None, REASONS)
-        each.keeps_digits("the merged weight", weight, terms.right["merged weight"])
-        if not isinstance(bias, np.ndarray):
-            raise Found(GENERAL["wrong-type"], f"The merged bias is {bias}, expected an array.")
-        each.compare("the merged bias", bias, _frozen(each)[1])
-        square, arrays = _layer(each, out=IN)
-        each.measure({"merged weight": _merged(each, square, IN)[0]},
-                     _terms(each, arrays, _data(each)[0], out=IN), None, REASONS,
-                     " of a square weight")
-        if (bias := _merged(each, _layer(each, bias=False)[0])[1]) is not None:
-            raise Found(GENERAL["values"], f"Without a bias, that of merge() is {bias}, not None.")
+    for each, out, bias in itertools.product(trial.each_dtype(), OUTS, (True, False)):
+        layer = _layer(each, out=out, bias=bias)
+        merged = layer.merges(each, None, REASONS, " of a square weight" * (out == IN))
+        if bias != ("merged bias" in merged):
+            raise Found(GENERAL["wrong-type"], f"Made {'with' if bias else 'without'} a bias, the "
+                        f"layer gave {'none' if bias else 'one'} when it was merged.")
 
 
-def _merged(trial: Trial, layer: Any, out: int = OUT) -> tuple:
-    found = trial.call(layer.merge, returns=(tuple, list))
-    if len(found) != 2:
-        raise Found(GENERAL["wrong-shape"], f"merge() gave {len(found)} things, expected 2.")
-    trial.expect("the merged weight", found[0], shape=(out, IN))
-    return tuple(found)
-
-
-@EXERCISE.test(4, "behaviour", "a merge is a copy and leaves the layer as it was")
-def _merge_reads(trial: Trial) -> None:
-    W, b = _frozen(trial)
-    layer = trial.make(W, b, RANK, S * RANK, rng=trial.rng())
-    for name, array in zip(("weight", "bias"), _merged(trial, layer), strict=True):
-        trial.own_memory(f"The merged {name} of a fresh layer", array, W, b,
-                         *layer.parameters().values())
-    _fill(trial, arrays := trial.arrays(layer, NAMES))
-    x, G = _data(trial)
-    right = _right(trial, arrays, x, G)
-    trial.call(layer.forward, x)
-    _merged(trial, layer)
-    _untouched(trial, W, b, MERGE_CHANGES)
-    try:
-        back = {"x": trial.call(layer.backward, G)}
-    except NotImplementedError:  # which is a RuntimeError
-        raise
-    except RuntimeError as error:
-        raise Found(MERGE_CHANGES, f"With a merge between forward and backward, backward stops: "
-                                   f"{error}") from None
-    for name, grad in (back | trial.arrays(layer, NAMES, "gradients")).items():
-        if not trial.agrees(grad, right[name]):
-            raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient of "
-                                       f"{name} is wrong.")
-    _fill(trial, arrays, seed=60)
-    right = _right(trial, arrays, x)
-    if not trial.agrees(_merged(trial, layer)[0], right["merged weight"]):
-        raise Found(GENERAL["kept"], "After a step, a second merge gives a wrong weight.")
-    if not trial.agrees(trial.call(layer.forward, x), right["output"]):
-        raise Found(MERGE_CHANGES, "After a merge and a step the output is wrong.")
+merging(EXERCISE, 4, _layer, (ROWS, IN), OUT, frozen=MERGE_CHANGES, changes=MERGE_CHANGES)
 
 
 @EXERCISE.test(4, "arguments", "a zero column is refused, and sizes that make no sense")

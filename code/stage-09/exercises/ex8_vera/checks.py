@@ -9,8 +9,10 @@ import numpy as np
 
 from exercises.harness.checking import (GENERAL, TIME_LIMIT, Exercise, Found, NotYet, Report,
                                          Terms, Trial, Watch, activations, slopes)
+from exercises.harness.layers import Layer, contract, merging
 
 EXERCISE = Exercise(8, "VeRA in a feed-forward block")
+NOT_IDENTITY, MERGE_CHANGES = EXERCISE.shared("start-not-frozen", "merge-changes")
 
 TRAINS_MATRICES = EXERCISE.mistake(
     "trains-matrices", "A or B trained, or counted, along",
@@ -24,10 +26,6 @@ NOT_FROM_SEED = EXERCISE.mistake(
     "not-from-seed", "matrices that do not come from the seed alone",
     "The seed is all that is kept of A and B. What else had a part in them, a global state or the "
     "weights or the order of calls, is not there when the vectors are loaded again.", "statement")
-NOT_IDENTITY = EXERCISE.mistake(
-    "start-not-frozen", "a start that is not the pretrained block",
-    "The block computes something else before the first step. The statement says which of the "
-    "vectors start at zero, so that the update is zero and can still learn.", "statement")
 WRONG_D = EXERCISE.mistake(
     "wrong-d", "d that does not start at d_initial",
     "With d at zero nothing comes back to beta, and with both at zero nothing ever learns. The "
@@ -68,16 +66,18 @@ def _weights(trial: Trial, F: int, seed: int = 20) -> Arrays:
             "down": 0.5 * trial.normal(D, F, seed=seed + 1)}
 
 
-def _block(trial: Trial, F: int = WIDTHS[0], fill: bool = True, off: str = "", rank: int = RANK,
-           seed: int = SEED, weights: Arrays | None = None) -> tuple[Any, Arrays, Arrays]:
-    """A student's block, the frozen arrays, and the vectors: as they start or, if `fill`, random
-    but for those of the layer that is `off`, zero."""
-    weights = weights or _weights(trial, F)
+def _block(trial: Trial, number: int = 0, F: int = WIDTHS[0], fill: bool = True, off: str = "",
+           rank: int = RANK, seed: int = SEED) -> Layer:
+    """A student's block, the vectors as they start or, if `fill`, random but for those of the layer
+    that is `off`, zero; of another number with other weights and another seed."""
+    weights, seed = _weights(trial, F, 20 + 10 * number), seed + number
     block = trial.make(*weights.values(), rank, D_INITIAL, seed=seed)
     vectors = trial.arrays(block, NAMES)
     if fill:
         _fill(trial, vectors, off)
-    return block, weights | _matrices(trial, block), vectors
+    frozen = weights | _matrices(trial, block)
+    return Layer(block, vectors, lambda x, G=None: _terms(frozen, vectors, x, G), frozen,
+                 plain=lambda: _merged_terms(frozen, vectors))
 
 
 def _fill(trial: Trial, vectors: Arrays, off: str = "") -> None:
@@ -170,22 +170,6 @@ def _update(name: str) -> str:
     return f"beta_{name} B_{name} d_{name} A_{name}"
 
 
-def example_terms(trial: Trial) -> Terms:
-    """The terms on the check's own kind of numbers."""
-    F = WIDTHS[0]
-    frozen = _weights(trial, F) | {"A": 0.5 * trial.normal(RANK, F, seed=22),
-                                   "B": 0.7 * trial.normal(F, RANK, seed=23)}
-    vectors = {name: trial.normal(size, seed=size + len(name))
-               for name, size in zip(NAMES, (RANK, F, RANK, D), strict=True)}
-    *_, (x, G) = trial.inputs(ROWS, D)
-    return _terms(frozen, vectors, x, G)
-
-
-def _frozen_kept(trial: Trial, F: int, frozen: Arrays, when: str) -> None:
-    for name, array in _block(trial, F)[1].items():
-        trial.same_bits(f"the frozen {name} {when}", frozen[name], array, TRAINS_MATRICES)
-
-
 # ---- Step 1: the arrays and their start -------------------------------------------------------
 
 @EXERCISE.test(1, "interface", "the block can be made and trains four vectors, nothing else")
@@ -197,10 +181,8 @@ def _names(trial: Trial) -> None:
         if getattr(array, "size", 0) in (RANK * F, F * D):
             raise Found(TRAINS_MATRICES, f"parameters() holds {name}, of shape {array.shape}.")
     trial.arrays(block, NAMES)
-    count, right = trial.call(block.num_parameters, returns=(int, np.integer)), 2 * RANK + F + D
-    if count != right:
-        raise Found(TRAINS_MATRICES if count == right + 2 * RANK * F else GENERAL["values"],
-                    f"num_parameters() gave {count}, expected {right}.")
+    right = 2 * RANK + F + D
+    trial.counts(block, right, {right + 2 * RANK * F: TRAINS_MATRICES})
 
 
 @EXERCISE.test(4, "arguments", "what makes no sense is refused")
@@ -218,22 +200,19 @@ def _refusals(trial: Trial) -> None:
 @EXERCISE.test(1, "shapes", "d is (rank,), beta (out,); A (rank, k), B (k, rank); dtype as up's")
 def _shapes(trial: Trial) -> None:
     for each, F in itertools.product(trial.each_dtype(), WIDTHS):
-        block, frozen, vectors = _block(each, F, fill=False)
-        k = max(D, F)
-        shapes = dict(zip(NAMES, ((RANK,), (F,), (RANK,), (D,)), strict=True))
-        if vectors["up_d"].shape == (F,) or vectors["up_beta"].shape == (RANK,):
-            raise Found(EXCHANGED, f"up_d has shape {vectors['up_d'].shape}, up_beta "
-                                   f"{vectors['up_beta'].shape}; the rank is {RANK}.")
-        for name, array in (vectors | _matrices(each, block)).items():
-            each.expect(name, array, shape=(shapes | {"A": (RANK, k), "B": (k, RANK)})[name])
-            if array.dtype != each.dtype:
-                raise Found(GENERAL["wrong-dtype"], f"{name} is {array.dtype}, the weights are "
-                                                    f"{each.dtype}.")
+        block, k = _block(each, F=F, fill=False), max(D, F)
+        up_d, up_beta, *_ = block.arrays.values()
+        if up_d.shape == (F,) or up_beta.shape == (RANK,):
+            raise Found(EXCHANGED, f"up_d has shape {up_d.shape}, up_beta {up_beta.shape}; the "
+                                   f"rank is {RANK}.")
+        each.shaped(block.arrays | block.frozen, dict(zip(
+            (*NAMES, "A", "B"), ((RANK,), (F,), (RANK,), (D,), (RANK, k), (k, RANK)), strict=True)))
 
 
 @EXERCISE.test(1, "start", "A and B come from the seed; d starts at d_initial, beta at zero")
 def _start(trial: Trial) -> None:
-    _, first, vectors = _block(trial, fill=False)
+    block = _block(trial, fill=False)
+    first, vectors = block.frozen, block.arrays
     for name, value, diagnosis in (("d", D_INITIAL, WRONG_D), ("beta", 0, NOT_IDENTITY)):
         for key in (f"up_{name}", f"down_{name}"):
             if not trial.agrees(vectors[key], np.full(vectors[key].shape, value)):
@@ -251,11 +230,11 @@ def _start(trial: Trial) -> None:
         if np.array_equal(first[name], other[name]):
             raise Found(NOT_FROM_SEED, f"Two blocks of different seeds have the same {name}.")
     seeds = (1, 1001, 2**16 + 1, 2**32 + 1)  # whole, not only the last digits or bits
-    drawn = {_block(trial, fill=False, seed=seed)[1]["A"].tobytes() for seed in seeds}
+    drawn = {_block(trial, fill=False, seed=seed).frozen["A"].tobytes() for seed in seeds}
     if len(drawn) < len(seeds):
         raise Found(NOT_FROM_SEED, f"Of four blocks of the seeds {', '.join(map(str, seeds))} some "
                                    "have the same A.")
-    zero, again = (_block(trial, fill=False, seed=0)[1] for _ in range(2))  # a seed, and no None
+    zero, again = (_block(trial, fill=False, seed=0).frozen for _ in range(2))  # no None
     if not np.array_equal(zero["A"], again["A"]):
         raise Found(NOT_FROM_SEED, "Two blocks of seed=0 differ in A.")
     if any(abs(np.corrcoef(A.ravel(), first["B"].ravel())[0, 1]) > 0.999
@@ -281,9 +260,8 @@ def _start(trial: Trial) -> None:
 
 @EXERCISE.test(2, "start", "a fresh block computes what the frozen one does")
 def _identity(trial: Trial) -> None:
-    block, frozen, vectors = _block(trial, fill=False)
-    x = trial.normal(ROWS, D, seed=2)
-    output, terms = trial.call(block.forward, x), _terms(frozen, vectors, x)
+    block, x = _block(trial, fill=False), trial.normal(ROWS, D, seed=2)
+    output, terms = trial.call(block.forward, x), block.terms(x)
     if output.shape == x.shape and not trial.agrees(output, terms.right["output"]):
         _values(trial)  # a slip of both layers is told better where one is at work
     trial.measure({"output": output}, terms, when=" at the start")
@@ -313,9 +291,10 @@ def _told_in(cases: list[tuple[int, str, str]], look: Callable[[int, str, str], 
 
 def _updates_without(trial: Trial, names: tuple[str, ...], F: int, off: str) -> bool:
     """Whether there still is an update when these arrays of a block are zero."""
-    block, frozen, vectors = _block(trial, F, off=off)
+    block = _block(trial, F=F, off=off)
+    frozen = block.frozen
     for name in names:
-        array = (frozen | vectors)[name]
+        array = (frozen | block.arrays)[name]
         if not (array.flags.owndata or array.flags.writeable):
             return False  # protected so well that it can't be tried
         array.setflags(write=True)
@@ -328,10 +307,11 @@ def _updates_without(trial: Trial, names: tuple[str, ...], F: int, off: str) -> 
 @EXERCISE.test(2, "values", "the output is that of two updated layers with relu between")
 def _values(trial: Trial) -> None:
     def look(F: int, off: str, when: str) -> None:
-        block, frozen, vectors = _block(trial, F, off=off)
+        block = _block(trial, F=F, off=off)
+        frozen, vectors = block.frozen, block.arrays
         for x, _ in _inputs(trial):
             output, terms = trial.call(block.forward, x), _terms(frozen, vectors, x)
-            _frozen_kept(trial, F, frozen, "after forward")
+            block.stays(trial, "after forward", TRAINS_MATRICES)
             if (output.shape == x.shape and not trial.agrees(output, terms.right["output"])
                     and _updates_without(trial, ("A", "B"), F, off)
                     and not _updates_without(trial, ("up_d", "down_d"), F, off)):
@@ -351,7 +331,7 @@ def _twins(right: Callable[[str], np.ndarray]) -> Iterator[tuple[Any, np.ndarray
 @EXERCISE.test(1, "behaviour", "each vector has memory of its own")
 def _own_vectors(trial: Trial) -> None:
     for F in WIDTHS:
-        vectors = _block(trial, F, fill=False)[2]
+        vectors = _block(trial, F=F, fill=False).arrays
         for one, two in itertools.combinations(NAMES, 2):
             if np.shares_memory(vectors[one], vectors[two]):
                 raise Found(SHARED_VECTOR, f"{one} and {two} share their memory.")
@@ -360,19 +340,11 @@ def _own_vectors(trial: Trial) -> None:
 @EXERCISE.test(2, "behaviour", "both layers read the one A and the one B")
 def _shared(trial: Trial) -> None:
     for F, name, (layer, off) in itertools.product(WIDTHS, "AB", (("up", "down"), ("down", "up"))):
-        block = _block(trial, F)[0]
+        block = _block(trial, F=F).thing
         if not np.shares_memory(*(trial.attribute(block, name) for _ in range(2))):
             raise Found(OWN_MATRICES, f"Asked twice, the attribute {name} gave two arrays.")
         if _updates_without(trial, (name,), F, off):
             raise Found(OWN_MATRICES, f"With zeros in {name} there still is the update of {layer}.")
-
-
-@EXERCISE.test(2, "behaviour", "dtypes stay as they are")
-def _forward_dtype(trial: Trial) -> None:
-    for each in trial.each_dtype():
-        block, frozen, vectors = _block(each)
-        x = each.normal(ROWS, D, seed=2)
-        each.keeps_digits("forward", each.call(block.forward, x), _right(frozen, vectors, x))
 
 
 def _right(frozen: Arrays, vectors: Arrays, x: np.ndarray, last: str = "") -> np.ndarray:
@@ -381,14 +353,7 @@ def _right(frozen: Arrays, vectors: Arrays, x: np.ndarray, last: str = "") -> np
 
 # ---- Step 3: backward -------------------------------------------------------------------------
 
-@EXERCISE.test(3, "interface", "backward refuses to be first, and another shape")
-def _order(trial: Trial) -> None:
-    block, *_ = _block(trial)
-    x = trial.normal(ROWS, D, seed=2)
-    trial.refuses_backward_first(block, x)
-    trial.call(block.forward, x)
-    trial.refuses(f"a grad_output of one row for {ROWS}",
-                  lambda: block.backward(trial.normal(1, D)))
+contract(EXERCISE, 3, _block, (2, ROWS), D, D, changed=TRAINS_MATRICES)
 
 
 @EXERCISE.test(3, "gradients", "of d, beta and x; in the first step those of d are zero")
@@ -396,42 +361,15 @@ def _gradients(trial: Trial) -> None:
     def look(F: int, off: str, when: str) -> None:
         names = [name for name in NAMES if not name.startswith(off or "both")]
         for x, G in _inputs(trial):
-            block, frozen, vectors = _block(trial, F, off != "both", off)
-            terms, before = _terms(frozen, vectors, x, G), x.copy()
+            block, before = _block(trial, F=F, fill=off != "both", off=off), x.copy()
+            terms = block.terms(x, G)
             trial.call(block.forward, x)
-            back, found = trial.call(block.backward, G), trial.arrays(block, NAMES, "gradients")
-            _frozen_kept(trial, F, frozen, "after backward")
+            found = block.back(trial, G)
+            block.stays(trial, "after backward", TRAINS_MATRICES)
             trial.same_bits("forward's input after backward", x, before, GENERAL["changes-input"])
-            trial.measure({name: found[name] for name in names} | {"x": back}, terms, when=when)
+            trial.measure({name: found[name] for name in (*names, "x")}, terms, when=when)
 
     _told_in([*CASES, (9, "both", " at the start")], look)
-
-
-@EXERCISE.test(3, "behaviour", "gradients are replaced, not added up; dtypes stay as they are")
-def _contract(trial: Trial) -> None:
-    for each in (trial, *trial.each_dtype()):
-        block, frozen, vectors = _block(each)
-        x, G = each.normal(ROWS, D, seed=2), each.normal(ROWS, D, seed=3)
-        each.call(block.forward, x)
-        found = {"x": each.call(block.backward, G)} | each.arrays(block, NAMES, "gradients")
-        right = _terms(frozen, vectors, x, G).right
-        for name, grad in found.items():
-            each.keeps_digits(f"the gradient of {name}", grad, right[name])
-        each.replaces_gradients(block, NAMES, lambda block=block, x=x, G=G, each=each: (
-            each.call(block.forward, x), each.call(block.backward, G)))
-
-
-@EXERCISE.test(3, "behaviour", "each step goes by the vectors and the input of its own forward")
-def _follows(trial: Trial) -> None:
-    def build() -> tuple:
-        seed = next(seeds)  # and other weights: a model's blocks have nothing but their class
-        block, frozen, vectors = _block(trial, seed=seed, weights=_weights(trial, WIDTHS[0], seed))
-        return block, block.forward, lambda x, G: _terms(frozen, vectors, x, G).right
-
-    seeds = itertools.count(40, 10)
-    block, _, right = build()
-    trial.follows(block, NAMES, ((ROWS, D), (ROWS, D), (2, ROWS, D)), right)
-    trial.keeps_apart(build, NAMES, (ROWS, D))
 
 
 # ---- Step 4: merging and saving ---------------------------------------------------------------
@@ -442,32 +380,21 @@ def _merged_terms(frozen: Arrays, vectors: Arrays, last: str = "") -> Terms:
         for name, axes in {"up": "fi", "down": "of"}.items()})
 
 
-@EXERCISE.test(4, "values", "merge gives two new weights and changes nothing")
+@EXERCISE.test(4, "values", "merge gives two new weights")
 def _merge(trial: Trial) -> None:
     for each, F in itertools.product((trial, *trial.each_dtype()), WIDTHS):
-        block, frozen, vectors = _block(each, F)
-        x = each.normal(ROWS, D, seed=2)
-        output, terms = _right(frozen, vectors, x), _merged_terms(frozen, vectors)
-        merged = each.call(block.merge, returns=(tuple, list))
-        if len(merged) != 2:
-            raise Found(GENERAL["wrong-shape"], f"merge() gave {len(merged)} things, expected 2.")
-        merged = dict(zip(terms.right, merged, strict=True))
-        each.measure(merged, terms, {name: _twins(lambda last, name=name: _merged_terms(
-            frozen, vectors, last).right[name]) for name in merged})
-        for name, array in merged.items():
-            each.keeps_digits(f"the {name}", array, terms.right[name])
-            each.own_memory(f"The {name}", array, *frozen.values())
-        _frozen_kept(each, F, frozen, "after merging")
-        each.compare("the output after a merge", each.call(block.forward, x), output)
-    fresh, frozen, _ = _block(trial, fill=False)  # the update is zero, and a copy is a copy
-    for name, array in zip(terms.right, trial.call(fresh.merge, returns=(tuple, list)),
-                           strict=True):
-        trial.own_memory(f"The {name} of a fresh block", array, *frozen.values())
+        block = _block(each, F=F)
+        block.merges(each, {name: _twins(lambda last, name=name: _merged_terms(
+            block.frozen, block.arrays, last).right[name]) for name in block.plain().right})
+
+
+merging(EXERCISE, 4, _block, (ROWS, D), D, frozen=TRAINS_MATRICES, changes=MERGE_CHANGES)
 
 
 @EXERCISE.test(4, "values", "the state holds the vectors and the seed")
 def _state(trial: Trial) -> None:
-    block, _, vectors = _block(trial, fill=False)
+    layer = _block(trial, fill=False)
+    block, vectors = layer.thing, layer.arrays
     start = {name: vector.copy() for name, vector in vectors.items()}
     _fill(trial, vectors)
     x = trial.normal(ROWS, D, seed=2)
@@ -494,13 +421,16 @@ def _state(trial: Trial) -> None:
         trial.compare(f"{name} of the state", kept, vector, {
             GENERAL["kept"]: start[name],
             GENERAL["another"]: trial.arrays(block, NAMES, "gradients")[name]})
-        trial.own_memory(f"{name} of the state", state[name], *vectors.values())
+        if not np.array_equal(kept, vector):
+            raise Found(GENERAL["digits"], f"{name} of the state, {kept.dtype}, is off by little.")
+        trial.own_memory(f"{name} of the state", kept, *vectors.values())
 
 
 @EXERCISE.test(4, "values", "from_state makes a block that computes what the saved one did")
 def _again(trial: Trial) -> None:
     for each, F in itertools.product(trial.each_dtype(), WIDTHS):
-        block, frozen, vectors = _block(each, F, rank=RANK - 2, seed=SEED + 1)
+        layer = _block(each, F=F, rank=RANK - 2, seed=SEED + 1)
+        block, frozen, vectors = layer.thing, layer.frozen, layer.arrays
         x = each.normal(ROWS, D, seed=2)
         right, state = _terms(frozen, vectors, x), each.call(block.state, returns=dict)
         keys = set(state)

@@ -36,7 +36,10 @@ MISTAKES = [
             seen="A has shape (5, 6), expected (5, 9)."),
     Mistake("DrawnInDouble", "wrong-dtype",
             {"rng.uniform(-1, 1, shape)).astype(up.dtype)": "rng.uniform(-1, 1, shape))"},
-            seen="A is float64, the weights are float32."),
+            seen="A: float32 in gave float64 out"),
+    Mistake("PairByItsSeed", "shared",  # whatever its dtype
+            {"    trainable =": "    pairs = {}\n    trainable ="} | start(
+                "self.A, self.B = self.pairs.setdefault((self.seed, rank, k), (self.A, self.B))")),
     "A and B come from the seed; d starts at d_initial, beta at zero",
     Mistake("BetaAtOne", "start-not-frozen",  # as a scale, as (IA)3's
             start("self.up_beta[...] = self.down_beta[...] = 1")),
@@ -137,7 +140,7 @@ MISTAKES = [
                    "    return {name: gradient if self.asked else 2 * gradient\n"
                    "            for name, gradient in super().gradients().items()}"),
             seen="The gradient of up_d is another when it is asked for a second time."),
-    "each step goes by the vectors and the input of its own forward",
+    "each step goes by the arrays and the input of its own forward",
     Mistake("CornersScaledOnce", "kept",
             {"u = (d * t) @ B.T": 'kept = self.__dict__.setdefault("scaled", {})\n'
              "u = t @ kept.setdefault(W is self.up, d[:, None] * B.T)"}),
@@ -152,14 +155,20 @@ MISTAKES = [
              '    setattr(self, name + "_grad", kept[name])\n'
              "return back.reshape(shape)"},
             seen="Call 2 has changed what call 1 had returned. It is the gradient of up_d."),
-    "merge gives two new weights and changes nothing",
+    "merge gives two new weights",
     Mistake("MergeDropsD", "operand", {MERGED: "return W + (beta[:, None] * B) @ A"},
             seen="The merged up: d_up left out"),
+    "merging changes nothing, and can be done again",
     Mistake("MergesInPlace", "trains-matrices",
             {MERGED: "W += (beta[:, None] * B * d) @ A\nreturn W.copy()"}),
     Mistake("NoUpdateNoCopy", "handed-out", {MERGED: f"if not beta.any():\n    return W\n{MERGED}"},
-            seen="The merged up of a fresh block"),
+            seen="the merged up of a fresh layer"),
+    Mistake("MergeForgetsForward", "merge-changes",
+            {"return (self._merged(self.up": "self.cache = {}\nreturn (self._merged(self.up"},
+            seen="With a merge between forward and backward, backward stops: "),
     "the state holds the vectors and the seed",
+    Mistake("SavesInSingle", "digits", {"name: v.copy() for": "name: v.astype(np.float32) for"},
+            seen="up_d of the state, float32, is off by little."),
     Mistake("SavesTheMatrices", "state-too-large",
             {STATE: f'{STATE} | {{"A": self.A, "B": self.B}}'},
             seen="state() has the keys A, B, too."),

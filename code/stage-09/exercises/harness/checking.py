@@ -67,6 +67,11 @@ class Exercise:
         self.mistakes[mistake] = Diagnosis(mistake, name, why, read)
         return self.mistakes[mistake]
 
+    def shared(self, *mistakes: str) -> list[Diagnosis]:
+        """Diagnoses of `general` that this exercise counts among its own."""
+        self.mistakes |= {mistake: GENERAL[mistake] for mistake in mistakes}
+        return [GENERAL[mistake] for mistake in mistakes]
+
     def test(self, step: int, kind: str, name: str) -> Callable:
         """Decorator: the function below is a test of this step. Within a step they go by kind."""
         if kind not in KINDS:

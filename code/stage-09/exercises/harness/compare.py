@@ -84,7 +84,7 @@ class Comparisons(Calls):
             seen, story = ". ".join(map(_capital, lines)), told.get(first)
             if story and story.change.endswith(HALVED):
                 diagnosis = GENERAL["digits"]
-            elif (not story or story.kind == "partly") and all(
+            elif (not story or story.kind in ("partly", "factor")) and all(
                     _rounded(found[name], right[name]) for name in wrong):
                 diagnosis = GENERAL["digits"]
                 seen = (f"{_capital(called(*wrong))}{when}: right to three digits, as after "
@@ -102,6 +102,34 @@ class Comparisons(Calls):
             return replace(diagnosis, seen=seen, measured=tuple(table.items()))
 
         raise Measured(measured)
+
+    def shaped(self, arrays: dict[str, np.ndarray], shapes: dict[str, tuple],
+               turned: Diagnosis | None = None) -> None:
+        """Raise `Found` unless arrays have these shapes and the trial's dtype; `turned`, if given,
+        is the diagnosis of a matrix that is transposed."""
+        for name, shape in shapes.items():
+            if turned and len(shape) == 2 and arrays[name].shape == shape[::-1]:
+                raise Found(turned, f"{name} has shape {arrays[name].shape}.")
+            self.expect(name, arrays[name], shape=shape)
+            self.keeps_dtype(name, arrays[name])
+
+    def counts(self, thing: Any, right: int, known: dict[int, Diagnosis] | None = None) -> None:
+        """Raise `Found` unless `num_parameters()` gives a number; some others have a diagnosis."""
+        count = self.call(thing.num_parameters, returns=(int, np.integer))
+        if count != right:
+            raise Found((known or {}).get(int(count), GENERAL["values"]),
+                        f"num_parameters() gave {count}, expected {right}.")
+
+    def small_gaussian(self, what: str, array: np.ndarray, most: float = 0.3) -> None:
+        """Raise `Found` unless a large array at its start looks Gaussian, and not too large."""
+        array = array.astype(np.float64)
+        if (std := float(array.std())) > most:  # all usual starts are smaller
+            raise Found(GENERAL["start-size"], f"{what} has a standard deviation of {std:.2g}.")
+        tails = float(((array - array.mean()) ** 4).mean() / max(std, 1e-300) ** 4)
+        if array.any() and not 2.1 < tails < 5:  # Gaussian 3, cut at 2 deviations 2.4, uniform 1.8
+            raise Found(GENERAL["start-size"], f"{what} holds no Gaussian numbers: the mean of its "
+                        f"fourth powers is {tails:.2g} times the square of that of its squares, "
+                        "and theirs is 3.")
 
     def on_the_class(self, value: np.ndarray | None = None) -> str:
         """The attribute of the student's class in which there are arrays, or this one; or ""."""
@@ -133,8 +161,16 @@ class Comparisons(Calls):
         """Raise `Found` if float64 was narrower on the way: right, but not to float64's digits."""
         self.keeps_dtype(what, value)
         if self.dtype == np.float64 and (error := _error(value, right)) > DIGITS:
+            if _regular(value, right):
+                raise Found(GENERAL["nearly"], f"{what} is off by {error:.1g}, relative to its "
+                                               "largest entry.")
             raise Found(GENERAL["wrong-dtype"], f"{what}: float64 in gave float64 out, but it is "
                                                 f"off by {error:.1g}, as after a narrower dtype.")
+
+    def keeps_all_digits(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
+        """`keeps_digits` of arrays that are named as in `Terms`."""
+        for name, value in found.items():
+            self.keeps_digits(called(name), value, right[name])
 
 
 def called(*names: str) -> str:
@@ -159,12 +195,20 @@ def _error(value: np.ndarray, reference: np.ndarray) -> float:
 
 def _rounded(value: np.ndarray, right: np.ndarray) -> bool:
     """Whether the error may be half's rounding: small, everywhere, and of either sign."""
-    if _error(value, right) >= HALF:
+    return _error(value, right) < HALF and not _regular(value, right)
+
+
+def _regular(value: np.ndarray, right: np.ndarray) -> bool:
+    """Whether an error is not that of rounding: it has a direction, or is not everywhere."""
+    narrow = (kind for kind in (np.float16, np.float32) if np.dtype(kind) < value.dtype)
+    if any(np.array_equal(value, value.astype(kind).astype(value.dtype)) for kind in narrow):
         return False
     error = value.astype(np.float64) - right
+    size = max(np.linalg.norm(error), 1e-300)
     exact = np.abs(error) <= 1e-12 * np.abs(right).max()
-    along = np.vdot(error, right) / max(np.linalg.norm(error) * np.linalg.norm(right), 1e-300)
-    return bool(right.size < 8 or exact.mean() < 0.2 and abs(along) < 0.7)
+    along = abs(np.vdot(error, right)) / max(size * np.linalg.norm(right), 1e-300)
+    alike = abs(error.sum()) / (size * max(error.size, 1) ** 0.5)  # of a constant 1
+    return bool(right.size >= 8 and (exact.mean() >= 0.2 or along >= 0.7 or alike >= 0.9))
 
 
 def _arrays_in(value: Any, depth: int = 4) -> list[np.ndarray]:

@@ -21,7 +21,7 @@ class Trial(Comparisons):
     def replaces_gradients(self, thing: Any, names: tuple | list,
                            again: Callable[[], Any]) -> None:
         """Raise `Found` if the gradients add up when `again()` does the same, or change when they
-        are only asked for once more.
+        are only asked for once more, or after a step.
 
         `again` runs forward, too: backward may forget what it has used.
         """
@@ -30,6 +30,16 @@ class Trial(Comparisons):
             if not np.array_equal(grad, first[name]):
                 raise Found(GENERAL["kept"], f"The gradient of {name} is another when it is asked "
                                              "for a second time.")
+        arrays = self.arrays(thing, names)
+        kept = {name: array.copy() for name, array in arrays.items()}
+        self._fill(arrays, 800)
+        late = thing.gradients()
+        for name, array in arrays.items():
+            array[...] = kept[name]
+        for name, grad in late.items():
+            if not np.array_equal(grad, first[name]):
+                raise Found(GENERAL["late-gradients"], f"The gradient of {name} is another once "
+                                                       "the arrays hold other numbers.")
         again()
         for name, grad in self.arrays(thing, names, "gradients").items():
             if not self.agrees(grad, first[name]):

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
+from exercises.harness.outside import PATIENCE
 from exercises.harness.report import Diagnosis, short
 
-TIME_LIMIT = 10.0  # seconds for one test
+TIME_LIMIT = 10.0  # seconds of the processor's work for one test, see outside.deadline
 
 GENERAL = {d.mistake: d for d in (
     Diagnosis("raised", "an error inside your code",
@@ -19,10 +20,11 @@ GENERAL = {d.mistake: d for d in (
               "Other code calls yours by the names of the statement, and so does this check.",
               "statement"),
     Diagnosis("too-long", "a loop that does not end, or one over single numbers",
-              f"The test was stopped after {TIME_LIMIT:.0f} seconds. Its arrays are tiny: "
-              "whole-array operations need milliseconds.", "9.6"),
-    Diagnosis("changes-input", "writing into an array that was passed in",
-              "The caller still needs its array. An operation such as += on an input, or on a view "
+              f"The test was stopped after {TIME_LIMIT:.0f} seconds of work, or after "
+              f"{PATIENCE * TIME_LIMIT:.0f} in all. Its arrays are tiny: operations on whole ones "
+              "need milliseconds.", "9.6"),
+    Diagnosis("changes-input", "writing into what was passed in",
+              "The caller still needs it. An operation such as += on an input, or on a view "
               "of it, changes it for everybody.", "9.6"),
     Diagnosis("global-random", "use of the global random state",
               "Functions such as np.random.rand share one hidden state with all other code, so a "
@@ -95,13 +97,33 @@ GENERAL = {d.mistake: d for d in (
     Diagnosis("handed-out", "a result that is somebody else's array",
               "Whoever writes into the result writes into the frozen weight, too, or the other way "
               "round. A new array is a copy, also while the update is zero.", "9.6"),
-    Diagnosis("start-size", "random numbers of the wrong size at the start",
-              "The statement says how large they may be. Larger ones disturb what was trained "
-              "before and make the first steps jump.", "statement"),
+    Diagnosis("start-size", "random numbers of the wrong size or kind at the start",
+              "The statement says how large they may be, and from which distribution they come. "
+              "Larger ones disturb what was trained before and make the first steps jump.",
+              "statement"),
     Diagnosis("digits", "digits that were lost on the way",
               "The formula is right and the numbers have fewer digits than their dtype holds. "
               "Tables stay as exact as they are given, and nothing becomes narrower in between.",
               "statement"),
+    Diagnosis("both-zero", "A and B both start at zero",
+              "Each gradient contains the other matrix as a factor. With both at zero, both "
+              "gradients are zero for ever and nothing is learned.", "9.2"),
+    Diagnosis("start-not-frozen", "a start that is not the pretrained model",
+              "Training must begin exactly at the pretrained model. If an update is not zero at "
+              "the start, training first has to repair the damage.", "9.2"),
+    Diagnosis("transposed", "A or B stored the other way round",
+              "Weights are (out, in), here as in PyTorch: A is (rank, in) and B is (out, rank). "
+              "Files, counts and start values all rely on it.", "9.2"),
+    Diagnosis("merge-changes", "a merge that changes something",
+              "merge only reads. One may look at the merged weights in the middle of training, and "
+              "go on: what forward has left for backward stays.", "statement"),
+    Diagnosis("nearly", "a value that is nearly right",
+              "That is too little for a slip in the formula, and too regular for rounding. Look "
+              "for a small number that was added lest something divides by zero, and for a limit.",
+              "statement"),
+    Diagnosis("late-gradients", "gradients that are made when they are asked for",
+              "An optimizer asks for them one by one, while it moves the arrays. backward computes "
+              "all of them, by the arrays as they are then, and keeps them.", "9.6"),
     Diagnosis("writes-parameters", "a forward or backward that writes into parameters()",
               "They read these arrays and leave the gradients beside them. Only the optimizer "
               "takes a step, once and at the rate that it was given.", "9.6"),

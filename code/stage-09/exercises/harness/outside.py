@@ -22,13 +22,31 @@ PRINTED = 50_000  # bytes of one stream of a test; see kept.MOST_PRINTED
 LEFT_OUT = "\n[The check shows no more of this test: {:,} further {} are left out.]\n"
 #: Of a test in a process of its own: bytes of memory, bytes of a file, processes and threads.
 MEMORY, FILE, PROCESSES = 4 * 2 ** 30, 64 * 2 ** 20, 512
+PATIENCE = 6.0  # times its limit is what a test may take by the clock
 GRACE = 10.0  # seconds in which a killed process and its children are gone
 DEATH, SUBREAPER = 1, 36  # of Linux's prctl: a signal when the parent ends; to inherit orphans
 
 
+def deadline(seconds: float) -> Callable[[], bool]:
+    """A function that says whether the time is up, from now on.
+
+    What counts is the processor's work: on a machine that is busy, or stopped for a while, a right
+    answer takes as long as ever. Who sleeps may take `PATIENCE` times as long. In the browser,
+    where a worker has its processor to itself, the clock alone counts.
+    """
+    clock, work = time.monotonic, time.process_time  # a student's code might replace them
+    first, worked = clock() + seconds, work() + seconds
+    last = first + (PATIENCE - 1) * seconds * (sys.platform != "emscripten")
+
+    def up() -> bool:
+        now = clock()  # which is read sooner, and asked first
+        return now > first and (now > last or work() > worked)
+    return up
+
+
 @contextmanager
 def insisting(seconds: float, error: type[BaseException]) -> Iterator[None]:
-    """Raise `error` in this thread after `seconds`, and again until the block is left.
+    """Raise `error` in this thread after `seconds`, see `deadline`, and until the block is left.
 
     It reaches code that has switched tracing off, or keeps every exception that it catches. It
     does not reach a single call into compiled code.
@@ -38,10 +56,12 @@ def insisting(seconds: float, error: type[BaseException]) -> Iterator[None]:
         return
     import ctypes  # here, and select below: a browser's Python need not have them
     wake, here, now = threading.Event(), ctypes.c_ulong(threading.get_ident()), Insisting()
+    up = deadline(seconds)
     send = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
     def insist() -> None:
-        wake.wait(seconds)
+        while not (wake.wait(0.05) or up()):
+            pass
         now.begun, pause = True, 0.0
         while not now.left:
             send(here, ctypes.py_object(error))
@@ -84,16 +104,16 @@ class Insisting:
 def apart(work: Callable[[], tuple], seconds: float) -> tuple[str, str, Diagnosis | None] | str:
     """The outcome of a test that runs in a process of its own, or why there is none.
 
-    That process has a guard, a process between it and this one, which ends it after `seconds`, or
-    as soon as this one is gone, with all that it has started; what it has changed goes with it. On
+    The system ends that process after `seconds` of work. It has a guard, a process between it and
+    this one, which ends it after `PATIENCE` times as long by the clock, or as soon as this one is
+    gone, with all that it has started; what it has changed goes with it. On
     Linux the guard inherits every orphan, so one in a session of its own ends too; elsewhere only
     the process's own group does. Its end is waited for, not that of its answer: a student's code
     can close the pipe, write half an answer into it, or leave it to another process.
 
     It reads nothing, and each of its two streams is passed on up to `PRINTED` bytes. Limits of the
     system, as far as it has them: `MEMORY` more than now of its own, twice that in all; files of at
-    most `FILE`; `PROCESSES` more processes and threads of this user than now, unless that is root;
-    `seconds` on every core.
+    most `FILE`; `PROCESSES` more processes and threads of this user than now, unless that is root.
 
     This is no sandbox. What the user may do, the student's code may: read files, use the network,
     end the guard or this process, lie about its own outcome. Against malice grade in a container.
@@ -111,19 +131,21 @@ def apart(work: Callable[[], tuple], seconds: float) -> tuple[str, str, Diagnosi
         os.close(file)
     heard = [Heard(read, most) for (read, _), most in
              zip(pipes, (LARGEST, PRINTED, PRINTED), strict=True)]
+    longest = PATIENCE * seconds
     try:
-        status = _listen(guard, held, heard, seconds)
+        status = _listen(guard, held, heard, longest)
     finally:
         for pipe in heard:
             os.close(pipe.file)
     for stream, pipe in zip((sys.stdout, sys.stderr), heard[1:], strict=True):
         with suppress(OSError, ValueError, AttributeError):  # it is closed, full or None
             stream.write(pipe.data.decode("utf-8", "replace") + pipe.note())
-    if status is None:
-        return f"It was ended after {seconds:.0f} seconds: a single call that takes so long, or " \
-               "code that catches every interruption."
-    return _outcome(heard[0].data) or ("It ended the process of the check, with code "
-                                       f"{os.waitstatus_to_exitcode(status)}.")
+    code = None if status is None else os.waitstatus_to_exitcode(status)
+    if code in (None, -signal.SIGXCPU):
+        after = f"{seconds:.0f} seconds of work" if code else f"{longest:.0f} seconds"
+        return f"It was ended after {after}: a single call that takes so long, or code that " \
+               "catches every interruption."
+    return _outcome(heard[0].data) or f"It ended the process of the check, with code {code}."
 
 
 def _outcome(answer: bytes) -> tuple[str, str, Diagnosis | None] | None:
@@ -362,7 +384,7 @@ def _work(work: Callable[[], tuple], seconds: float, guard: int, files: list[int
 def _limit(seconds: float) -> None:
     """Let the system bound what this process and its children take; see `apart`."""
     import resource
-    most = {"CPU": int(seconds + 1) * (os.cpu_count() or 1), "FSIZE": FILE, "CORE": 0}
+    most = {"CPU": int(seconds + 1), "FSIZE": FILE, "CORE": 0}
     with suppress(OSError):  # no /proc: then these are not known
         with open("/proc/self/status") as file:
             said = dict(line.split(":", 1) for line in file)
@@ -373,8 +395,9 @@ def _limit(seconds: float) -> None:
         what = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(what)[1]
         with suppress(OSError, ValueError):  # one that the system does not have
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(what, (value, value))
+            end = value + (name == "CPU")  # a second before it kills, the system says why
+            end = end if hard == resource.RLIM_INFINITY else min(end, hard)
+            resource.setrlimit(what, (min(value, end), end))
 
 
 def _running() -> int:

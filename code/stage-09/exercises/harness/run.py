@@ -7,7 +7,6 @@ Where there are such, `outside` ends what gets around the limit.
 import linecache
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import numpy as np
 
 from exercises.harness.general import GENERAL, Found, NotYet
 from exercises.harness.kept import OURS, Kept
-from exercises.harness.outside import APART, apart, insisting
+from exercises.harness.outside import APART, apart, deadline, insisting
 from exercises.harness.report import PAGES, Diagnosis, short
 
 STANDARD_LIBRARY = str(Path(linecache.__file__).parent)
@@ -56,7 +55,9 @@ class TooLong(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TooLong` in Python code that runs longer. A single call into NumPy can't be stopped.
+    """Raise `TooLong` in Python code that runs longer, see `deadline`.
+
+    A single call into NumPy can't be stopped.
 
     A trace function needs neither threads nor signals, so this works in the browser. Where a
     debugger traces already, there is no limit: a reader may stand in it. One that a student's code
@@ -67,13 +68,13 @@ def time_limit(seconds: float) -> Iterator[None]:
     if not _untraced():
         yield
         return
-    end, inside = time.monotonic() + seconds, True
+    up, inside = deadline(seconds), True
 
     def watch(frame: FrameType, event: str, arg: Any) -> Callable:
         if event == "call":  # a loop on a single line has no new lines, but new operations
             comprehension = frame.f_code.co_name.startswith("<")  # these end, and are slow enough
             frame.f_trace_opcodes = not comprehension and _is_students(frame)
-        if time.monotonic() > end:
+        if up():
             raise TooLong(again)
         return watch
 
@@ -298,6 +299,14 @@ class Calls:
                             f"among {result.size} numbers.")
         return result
 
+    def parts(self, function: Callable, count: int) -> tuple:
+        """The things that a function of nothing returns; raise `Found` unless they are so many."""
+        parts = self.call(function, returns=(tuple, list))
+        if len(parts) != count:
+            raise Found(GENERAL["wrong-shape"], f"{_name(function)} gave {len(parts)} things, "
+                                                f"expected {count}.")
+        return tuple(parts)
+
     def attribute(self, thing: Any, name: str, returns: Any = np.ndarray,
                   shape: tuple | None = None) -> Any:
         """An attribute that the statement names."""
@@ -310,6 +319,7 @@ class Calls:
         """`thing.parameters()` or `thing.gradients()`: a dict of arrays with exactly these keys."""
         try:
             found = self.expect(f"{which}()", getattr(thing, which)(), dict)
+            again = getattr(thing, which)() if which == "parameters" else found
         except RuntimeError as error:  # right before backward; here backward was called
             empty = [f"{name}_grad" for name in names
                      if getattr(thing, f"{name}_grad", ...) is None]
@@ -318,16 +328,19 @@ class Calls:
             if which == "gradients" and "has no gradients" in str(error):  # of a layer inside
                 raise NotYet(f"After backward: {error}. Does yours reach it?") from None
             raise
+        if set(found) != set(again):
+            raise Found(GENERAL["dead-parameters"], "Asked a second time, parameters() has "
+                        f"{len(again)} arrays, and before {len(found)}.")
         if set(found) != set(names):
             raise Found(GENERAL["signature"], f"{which}() has the keys {sorted(map(str, found))}, "
                                               f"expected {sorted(names)}"
                                               f"{'' if found else METHOD_HINT}.")
+        found = {name: found[name] for name in names}
         for name, array in found.items():
             self.expect(f"{which}()[{name!r}]", array)
         if which == "parameters":
-            again = thing.parameters()
             for name, array in found.items():
-                if name not in again or not np.shares_memory(array, again[name]):
+                if not np.shares_memory(array, again[name]):
                     raise Found(GENERAL["dead-parameters"], "Asked a second time, parameters() "
                                                             f"gave another array of {name}.")
         return found

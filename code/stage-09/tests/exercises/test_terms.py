@@ -8,12 +8,21 @@ import itertools
 
 import numpy as np
 import pytest
-from exercise_tools import DTYPES, ROOMS, module
+from exercise_tools import DTYPES, ROOMS, module, solution
 
 from exercises.harness.checking import Found, Terms, Trial, Watch
 from exercises.harness.terms import _same
 
-TERMS = [room for room in ROOMS if hasattr(module(room, "checks"), "example_terms")]
+TERMS = [room for room in ROOMS if hasattr(module(room, "checks"), "example_terms")
+         or hasattr(module(room, "checks").EXERCISE, "example")]
+
+
+def example(room):
+    """The terms of the room on its check's own kind of numbers."""
+    home = module(room, "checks")
+    if hasattr(home, "example_terms"):
+        return home.example_terms(Trial(None, np.float64))
+    return home.EXERCISE.example(Trial(solution(room, ROOMS[room]), np.float64))
 
 
 def wrong_answers(terms):
@@ -70,7 +79,7 @@ def told(terms, wrong, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("room", TERMS)
 def test_generated_wrong_arrays_are_told_as_what_was_done(room, dtype):
-    terms = module(room, "checks").example_terms(Trial(None, np.float64))
+    terms = example(room)
     passed, silent, count = [], [], 0
     for what, texts, wrong in itertools.islice(wrong_answers(terms), DTYPES.index(dtype), None, 3):
         (name, array), = wrong.items()
@@ -87,12 +96,12 @@ def test_generated_wrong_arrays_are_told_as_what_was_done(room, dtype):
 
 
 FLOWS = [room for room in TERMS
-         if module(room, "checks").example_terms(Trial(None, np.float64)).flow]
+         if example(room).flow]
 
 
 @pytest.mark.parametrize("room", FLOWS)
 def test_the_computation_and_the_sums_give_the_same(room):
-    terms, watch = module(room, "checks").example_terms(Trial(None, np.float64)), Watch()
+    terms, watch = example(room), Watch()
     arrays = terms.flow(watch)
     for name, right in terms.right.items():
         np.testing.assert_allclose(arrays[name], right, rtol=0, atol=1e-12 * np.abs(right).max())
@@ -101,7 +110,7 @@ def test_the_computation_and_the_sums_give_the_same(room):
 
 @pytest.mark.parametrize("room", FLOWS)
 def test_an_inner_value_that_is_wrong_is_told_in_all_arrays_that_it_acts_on(room):
-    terms, watch = module(room, "checks").example_terms(Trial(None, np.float64)), Watch()
+    terms, watch = example(room), Watch()
     terms.flow(watch)
     silent, count = [], 0
     for i, (place, value) in enumerate(watch.values.items()):
@@ -122,7 +131,7 @@ def test_an_inner_value_that_is_wrong_is_told_in_all_arrays_that_it_acts_on(room
 
 @pytest.mark.parametrize("room", FLOWS)
 def test_what_may_stand_in_the_place_of_an_inner_value_is_told_by_its_name(room):
-    terms, watch = module(room, "checks").example_terms(Trial(None, np.float64)), Watch()
+    terms, watch = example(room), Watch()
     terms.flow(watch)
     for place, others in watch.instead.items():
         for what, other in list(others.items())[::2]:
@@ -136,7 +145,7 @@ def test_what_may_stand_in_the_place_of_an_inner_value_is_told_by_its_name(room)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("room", TERMS)
 def test_right_arrays_computed_in_other_ways_are_accepted(room, dtype):
-    terms = module(room, "checks").example_terms(Trial(None, np.float64))
+    terms = example(room)
     for name, (axes, sums) in terms.sums.items():
         nodes = {key: array.astype(dtype) for key, array in terms.nodes.items()}
         for turn in (1, -1):  # factors and terms in the order of the formula, and in the other

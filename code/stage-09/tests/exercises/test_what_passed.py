@@ -79,7 +79,7 @@ PATCHES = [
      "        gate, up, down = (layer.merge()[0] for layer in self.projections.values())",
      "        gate, up, down = (layer.merge()[0] for layer in self.projections.values())\n"
      "        self.forward = lambda x: (lambda z: z * sigmoid(z) * (x @ up.T))(x @ gate.T) "
-     "@ down.T", "merge-changes-block"),
+     "@ down.T", "merge-changes"),
     ("a merge that hands out the frozen array", 1,
      "        return gate, up, down",
      "        return [layer.weight if not layer.lora.B.any() else w for layer, w in "
