@@ -256,7 +256,8 @@ ROWS = {
         "first the best single method with a rate of its own; then a combination",
         "on XSum a prefix of 30 with a parallel adapter of 512 reached ROUGE-2 21.90. The best "
         "single method in the same paper, a parallel adapter with the scale 4, had 21.54, Pfeiffer "
-        "adapters 20.89. On our small Llama LoRA and a prompt together were not ahead of LoRA alone",
+        "adapters 20.89. On our small Llama LoRA and a prompt together were not ahead of LoRA "
+        "alone",
         "[He et al., 2022, tables 5 and 6](references.md); [exercise 5]"
         "(solutions/sol5-prompted-lora.ipynb#the-stretch-goal)"),
     "unknown": Row(
