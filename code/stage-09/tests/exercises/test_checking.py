@@ -5,14 +5,18 @@ import bdb
 import builtins
 import contextlib
 import copy
+import decimal
 import functools
 import gc
 import importlib
 import itertools
 import json
+import locale
+import logging
 import os
 import random
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -836,6 +840,42 @@ def test_settings_are_put_back_and_named(tmp_path):
         os.environ = dict(os.environ)
     assert "os.environ" in verdict(lambda trial: another_environment()).diagnosis.seen
     assert now() == before and os.environ is environ
+
+
+def spoil_signals():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 1000)
+
+
+SPOILT = {  # how code leaves it: what to ask for it
+    "how modules are found": (lambda: sys.meta_path.clear(), lambda: list(sys.meta_path)),
+    "the trace or profile function": (lambda: threading.setprofile(print), threading.getprofile),
+    "the collection of garbage": (gc.disable, gc.isenabled),
+    "the mask of new files": (lambda: os.umask(0), kept._umask),
+    "what signals do, the alarm": (spoil_signals, lambda: (
+        signal.getsignal(signal.SIGINT), signal.getitimer(signal.ITIMER_REAL))),
+    "logging": (lambda: logging.disable(50), lambda: logging.root.manager.disable),
+    "the decimal context": (lambda: setattr(decimal.getcontext(), "prec", 3),
+                            lambda: decimal.getcontext().prec),
+    "the most digits of an integer": (lambda: sys.set_int_max_str_digits(0),
+                                      sys.get_int_max_str_digits),
+    "the locale": (lambda: locale.setlocale(locale.LC_ALL, "C.UTF-8"),
+                   lambda: locale.setlocale(locale.LC_ALL))}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_every_setting_of_the_process_is_put_back_and_named(what):
+    def work():
+        spoil, ask = SPOILT[what]
+        locale.setlocale(locale.LC_ALL, "C")
+        decimal.Decimal(1) / 3  # what numbers have met is no setting
+        before = ask()
+        said = str(verdict(lambda trial: spoil()))
+        fine = all(each in said for each in what.split(", ")) and ask() == before
+        quiet = "changed" not in str(verdict(lambda trial: decimal.Decimal(1) / 7))
+        return str(fine and quiet), said, None
+    status, said, _ = apart(work, 30)
+    assert status == "True", said
 
 
 def test_another_generator_in_the_place_of_the_global_one_is_put_back():
