@@ -459,6 +459,19 @@ def test_what_is_written_past_pythons_streams_is_bounded_here_too(capfd):
     assert "still open" in capfd.readouterr().out
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no files with numbers to close")
+@pytest.mark.parametrize("where", ["", "yes"], ids=["here", "apart"])
+def test_after_a_students_code_has_closed_every_file_the_report_is_shown(where):
+    script = ("import os; from exercises.harness.checking import Exercise; "
+              "trial = Exercise(2, 'a trial'); "
+              "trial.test(1, 'interface', 'it works')(lambda trial: os.closerange(0, 256)); "
+              "print(trial.check(None))")
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT / "code" / "stage-09",
+                          capture_output=True, text=True, timeout=60,
+                          env=os.environ | {outside.APART: where})
+    assert done.returncode == 0 and "a trial" in done.stdout, done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to be apart in")
 def test_a_students_code_that_closes_every_file_breaks_no_check():
     """In a process apart, whose answer goes through a file that stays, behind 1,024 others."""

@@ -142,8 +142,8 @@ def test_expressions_of_well_known_files_are_read(expression, tmp_path):
 
 
 @pytest.mark.parametrize("expression", [
-    "(a+)+$", "(?:a*)*$", "(?:x|(a{1,})b?)*$", "(?<n>(a+?)){2,}", "a{1,}+", "([^]a]+)+", "(?i:a+)*?",
-    "(?>(a+)+b)", "((a+))+", "(a+)(?#c)+"])
+    "(a+)+$", "(?:a*)*$", "(?:x|(a{1,})b?)*$", "(?<n>(a+?)){2,}", "a{1,}+", "([^]a]+)+",
+    "(?i:a+)*?", "(?>(a+)+b)", "((a+))+", "(a+)(?#c)+"])
 def test_a_repeat_in_a_repeat_is_refused_before_the_package_tries_it(expression, tmp_path):
     for part in ({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": expression},
                                     "behavior": "Isolated", "invert": False}},
