@@ -29,6 +29,9 @@ KEPT = {KEY: {"answers": {"q-old-known": answer(True, True, 15), "q-known": answ
         "peft-book-progress": {"2": "2026-11-24"}}
 
 
+LIST = '<nav class="bd-links"><a href="02-lora.html">LoRA</a><a href="#">Here</a></nav>'
+
+
 @pytest.fixture
 def address(tmp_path):
     """The page's very element and script, in a folder as deep as in the book."""
@@ -38,7 +41,7 @@ def address(tmp_path):
     page.parent.mkdir()
     script = (ROOT / "book" / "_static" / "work.js").as_uri()
     page.write_text('<!doctype html><html lang="en" data-content_root="../"><meta charset="utf-8">'
-                    f'<title>Work</title><main><h1>Work</h1><h2>Yours</h2>{element}</main>'
+                    f'<title>Work</title>{LIST}<main><h1>Work</h1><h2>Yours</h2>{element}</main>'
                     f'<script src="{script}"></script>', "utf-8")
     return page.as_uri()
 
@@ -108,6 +111,55 @@ def test_work_goes_out_as_one_file_and_in_elsewhere_without_loss(visit, tmp_path
     assert stored(other) == {"another program": {"a": 1}}
 
 
+def offer(page, path, **work):
+    path.write_text(json.dumps({"form": "peft-book work 1"} | work), "utf-8")
+    page.locator("input[type=file]").set_input_files(path)
+    expect(page.get_by_role("status")).not_to_be_empty()
+    return page.get_by_role("status").text_content()
+
+
+@pytest.mark.parametrize("size, filled", [(1_100_000, 0), (600_000, 600_000)],
+                         ids=["alone", "with what is here"])
+def test_more_than_has_room_is_refused_whole(visit, tmp_path, size, filled):
+    page = visit(KEPT | {"peft-book-faults": {"long": "x" * filled}})
+    before = stored(page)
+    assert "more than fits" in offer(page, tmp_path / "work.json", **{EDITS: {"new": "x" * size}})
+    assert stored(page) == before
+
+
+def test_a_storage_that_is_full_keeps_what_was_there(visit, tmp_path):
+    page = visit(KEPT)
+    before = stored(page)
+    page.evaluate("""() => {
+      const set = Storage.prototype.setItem;
+      Storage.prototype.setItem = function (key, text) {
+        if (text.includes("too much")) throw new DOMException("full", "QuotaExceededError");
+        set.call(this, key, text);
+      };
+    }""")
+    said = offer(page, tmp_path / "work.json", **{
+        "peft-book-faults": {"new-1": "new"}, EDITS: {"1\nx = 1": "x = 9", "new": "x = 1"},
+        "peft-book-progress": {"3": "too much"}})
+    assert "no room" in said and stored(page) == before
+
+
+def test_edits_of_a_notebook_that_the_book_has_not_are_left_out(visit, tmp_path):
+    page = visit({})
+    said = offer(page, tmp_path / "work.json", **{
+        "peft-book edits book/none.ipynb": {"a": "b"}, EDITS: {"c": "d"}})
+    assert "1 note" in said
+    assert stored(page) == {EDITS: {"c": "d"}, "peft-book-imported": {EDITS: {"c": "work.json"}}}
+
+
+def test_the_books_list_of_pages_names_every_notebook(html):
+    page = (html / "book" / "your-work.html").read_text("utf-8")
+    [nav] = re.findall(r'<nav class="bd-links.*?</nav>', page, re.DOTALL)
+    named = {f"book/{name}" for name in re.findall(r'href="([^"#]*)\.html"', nav)}
+    [cells] = html.glob("in-page/*/cells")
+    found = {path.relative_to(cells).with_suffix("").as_posix() for path in cells.rglob("*.json")}
+    assert found and found <= named
+
+
 @pytest.mark.parametrize("text", [
     "", "[]", "null", '{"form": "else"}', '{"2": "2026-11-24"}', "<html>",
     '{"form": "peft-book work 1", "peft-book-imported": {"a": {}}}',
@@ -135,6 +187,7 @@ def test_what_was_stored_badly_does_no_harm(visit, kept):
     page = visit(kept)
     expect(page.get_by_role("button", name="Export")).to_be_visible()
     assert not page.locator("#my-work img").count()
-    hrefs = [link.get_attribute("href") for link in page.get_by_role("link").all()]
+    hrefs = [link.get_attribute("href") for link in
+             page.locator("#my-work").get_by_role("link").all()]
     assert all(re.fullmatch(r"file:///.*/book/(02-lora\.html#q|find-the-fault\.html)", href)
                for href in hrefs)

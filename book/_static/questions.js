@@ -24,16 +24,18 @@
     } catch {
       kept = {};
     }
-    const answers = Object.entries(kept?.answers ?? {})
-      .filter(([, one]) => typeof one?.said === "string" && typeof one.sure === "boolean");
-    return { answers: new Map(answers), open: kept?.open === true };
+    const fits = ([, one]) => typeof one?.said === "string" && typeof one.sure === "boolean";
+    const answers = Object.entries(kept?.answers ?? {});
+    return { answers: new Map(answers.filter(fits)), open: kept?.open === true, kept,
+      others: answers.filter((one) => !fits(one)) }; // which another edition may know
   }
 
   /** Changes what is kept, as another tab may have left it. */
   function change(edit) {
     const kept = read();
     edit(kept);
-    unkept = JSON.stringify({ answers: Object.fromEntries(kept.answers), open: kept.open });
+    unkept = JSON.stringify({ ...kept.kept, open: kept.open,
+      answers: Object.fromEntries([...kept.others, ...kept.answers]) });
     try {
       localStorage.setItem(KEY, unkept);
       unkept = null;

@@ -9,6 +9,7 @@
   const EDITS = "peft-book edits ";
   const IMPORTED = "peft-book-imported"; // {key of edits: {cell: file}}; in_page/cells.js asks before it runs these
   const FORM = "peft-book work 1"; // the file's first entry: what it is
+  const LARGEST = 1_000_000; // characters of a file, and of all that is kept after it: browsers have room for 5
   const DAY = 24 * 60 * 60 * 1000;
   const AFTER = { shaky: 2, known: 14 }; // days until a question comes back: wrong or guessed, or sure and right
 
@@ -36,35 +37,63 @@
   }
 
   /** Notes of which file a notebook's edits are. No file can say this: its key is none that is taken. */
-  function mark(key, names, file) {
-    let all = null;
-    try {
-      all = JSON.parse(localStorage.getItem(IMPORTED));
-    } catch { /* damaged */ }
-    const here = isRecord(all) && isRecord(all[key]) ? Object.entries(all[key]) : [];
-    const marked = Object.fromEntries([...here, ...names.map((name) => [name, file])]);
-    localStorage.setItem(IMPORTED, JSON.stringify({ ...(isRecord(all) ? all : {}), [key]: marked }));
+  function mark(all, key, names, file) {
+    const here = isRecord(all[key]) ? Object.entries(all[key]) : [];
+    return { ...all, [key]: Object.fromEntries([...here, ...names.map((name) => [name, file])]) };
   }
 
-  /** Adds what a file holds; what is here already stays. How many notes are new. */
-  function take(work, file) {
+  /** The record of which edits came in files. */
+  function marks() {
+    try {
+      const all = JSON.parse(localStorage.getItem(IMPORTED));
+      return isRecord(all) ? all : {};
+    } catch { // damaged
+      return {};
+    }
+  }
+
+  /** The notebooks of this book, as its list of pages names them. */
+  function notebooks(root) {
+    const pages = [...document.querySelectorAll("nav.bd-links a[href$='.html']")].map(({ href }) => href);
+    return new Set(pages.filter((page) => page.startsWith(root.href))
+      .map((page) => page.slice(root.href.length).replace(/html$/, "ipynb")));
+  }
+
+  /** Keeps all values, by key, in their order; or, where one is not kept, what was there before. */
+  function keep(values) {
+    const before = Object.keys(values).map((key) => [key, localStorage.getItem(key)]);
+    try {
+      for (const [key, value] of Object.entries(values)) localStorage.setItem(key, JSON.stringify(value));
+    } catch (error) {
+      for (const [key] of before) localStorage.removeItem(key); // first room, then what fitted before
+      for (const [key, text] of before) if (text !== null) localStorage.setItem(key, text);
+      throw error;
+    }
+  }
+
+  /** Adds what a file holds, all or nothing; what is here already stays. How many notes are new. */
+  function take(work, file, root) {
     if (!isRecord(work) || work.form !== FORM) throw new Error("form");
     let count = 0;
-    const here = read();
+    const here = read(), known = notebooks(root);
+    const values = { [IMPORTED]: marks() }; // before the edits themselves: none is ever there unmarked
     for (const [key, value] of Object.entries(work)) {
       if (!KEYS.test(key) || !isRecord(value)) continue;
-      const answers = key === "peft-book-questions";
+      const edits = key.startsWith(EDITS), answers = key === "peft-book-questions";
+      if (edits && !known.has(key.slice(EDITS.length))) continue;
       const [theirs, ours] = [value, here[key] ?? {}].map((all) => (answers ? all.answers ?? {} : all));
       if (!isRecord(theirs) || !isRecord(ours)) continue;
       const fits = answers ? isRecord : (one) => typeof one === "string";
       const fresh = Object.entries(theirs).filter(([name, one]) => fits(one) && !Object.hasOwn(ours, name));
       if (!fresh.length) continue;
-      // Before the edits themselves: wherever this stops, none is there unmarked.
-      if (key.startsWith(EDITS)) mark(key, fresh.map(([name]) => name), file);
+      if (edits) values[IMPORTED] = mark(values[IMPORTED], key, fresh.map(([name]) => name), file);
       const joined = Object.fromEntries([...Object.entries(ours), ...fresh]);
-      localStorage.setItem(key, JSON.stringify(answers ? { ...here[key], answers: joined } : joined));
+      values[key] = answers ? { ...here[key], answers: joined } : joined;
       count += fresh.length;
     }
+    if (JSON.stringify({ ...here, ...values }).length > LARGEST) throw new RangeError("too much together");
+    if (!Object.keys(values[IMPORTED]).length) delete values[IMPORTED];
+    if (count) keep(values);
     return count;
   }
 
@@ -165,11 +194,14 @@
 
     file.addEventListener("change", async () => {
       try {
-        const count = take(JSON.parse(await file.files[0].text()), file.files[0].name);
+        if (file.files[0].size > LARGEST) throw new RangeError("too large");
+        const count = take(JSON.parse(await file.files[0].text()), file.files[0].name, root);
         show(count ? `${plural(count, "note")} added; what was here stays.`
           : "There is nothing new in that file.");
       } catch (error) {
-        show(error.name === "QuotaExceededError" ? "This browser has no room for it."
+        show(error.name === "QuotaExceededError" ? "This browser has no room for it. Nothing was added."
+          : error instanceof RangeError ? "That is more than fits here: at most "
+            + `${LARGEST / 1e6} MB, with what is here already. Nothing was added.`
           : "That file is no exported work of this book.");
       }
       file.value = "";

@@ -23,6 +23,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 from math import isinf, prod
 from pathlib import Path
@@ -516,6 +517,15 @@ def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float
 
 
 # ----------------------------------------------------------------------------------- writing, whole
+
+
+def set_aside(*paths: Path) -> None:
+    """Move files or folders to names with the time in them, so that a new start loses nothing."""
+    for path in filter(Path.exists, paths):
+        now = datetime.now().strftime("%Y-%m-%d-%H%M%S-%f")  # two in one second are told apart
+        aside = path.with_name(f"{path.stem}-until-{now}{path.suffix}")
+        path.rename(aside)
+        print(f"{path.name} is kept as {aside.name}; delete it when the new one is complete")
 
 
 @contextmanager

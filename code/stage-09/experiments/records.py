@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tensorfile import write_whole
+from tensorfile import set_aside, write_whole
 
 try:
     import fcntl
@@ -79,14 +79,6 @@ def _is_json(line: bytes) -> bool:
 def write_record(path: Path, content: Any) -> None:
     """A record that is made in one go, as indented JSON."""
     write_whole(path, json.dumps(rounded(content), indent=1) + "\n")
-
-
-def set_aside(*paths: Path) -> None:
-    """Move records to names with the time in them, so that a new start loses nothing."""
-    for path in filter(Path.exists, paths):
-        aside = path.with_name(f"{path.stem}-until-{time.strftime('%Y-%m-%d-%H%M%S')}{path.suffix}")
-        path.rename(aside)
-        print(f"{path.name} is kept as {aside.name}; delete it when the new one is complete")
 
 
 # -------------------------------------------------------------------------- several runners at once

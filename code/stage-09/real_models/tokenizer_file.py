@@ -42,6 +42,16 @@ ONCE = {"Lowercase", "NFC", "NFD", "NFKC", "NFKD"}
 INSIDE = ("normalizers", "pretokenizers", "processors", "decoders")  # of a Sequence
 JSON = re.compile(  # texts, of which one without its end reaches to the end, and brackets
     rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)|[][{}]', re.DOTALL)
+#: Of a regular expression: a group's begin; its end, a class, which may hold others, or one letter,
+#: with all repeats behind it. In an atomic group, `(?>`, nothing is tried twice.
+COMMENT = r"\(\?#(?:[^)\\]|\\.)*\)"
+CLASS = r"\[\^?\]?(?:\\.|[^][\\]|%s)*+\]"
+EXPRESSION = re.compile(
+    rf"{COMMENT}|(?P<begins>\((?:\?>)?)|"
+    rf"(?:(?P<ends>\))|{CLASS % (CLASS % (CLASS % '(?!)'))}|\\.|.)"
+    rf"(?P<repeats>(?:[*+?]|\{{\d*,?\d*\}}|{COMMENT})*)", re.DOTALL)
+UNBOUNDED = re.compile(r"[*+]|\{\d+,\}")
+UNREAD = re.compile(r"\(\?[a-z-]*x|\\g")  # spaces that do not count; a call of another group
 
 
 def check_tokenizer_file(path: Path) -> None:
@@ -67,6 +77,9 @@ def check_tokenizer_file(path: Path) -> None:
                 raise ValueError(f"{', '.join(names)} can make a text {growth:.3g} times as long, "
                                  f"and at most {MOST_GROWTH:,} times is read: it would fill the "
                                  "memory")
+        for name, step in steps:
+            if isinstance(pattern := step.get("pattern"), dict):
+                _check_expression(name, pattern.get("Regex", ""))
         for name, part in found:
             if name == "padding":
                 _check_padding(part)
@@ -169,6 +182,30 @@ def _overlap(truncation: dict[str, Any]) -> float:
         raise ValueError(f"truncation has max_length {short(length)} and stride {short(stride)}; "
                          "they must be whole numbers, and the stride the smaller one")
     return length / (length - stride) if length else 1
+
+
+def _check_expression(name: str, expression: Any) -> None:
+    """ValueError for a repeat without bound inside of another: `(a+)+$` may try for ever.
+
+    The package cannot be interrupted meanwhile. What gives nothing back, as `a++`, does no harm.
+    """
+    groups = [("", False)]  # those that are open: how they begin, whether such a repeat is inside
+    text = expression if isinstance(expression, str) else ""
+    if UNREAD.search(text):
+        raise ValueError(f"{name} has the expression {short(text)}; (?x) and \\g are not read")
+    for found in EXPRESSION.finditer(text):
+        if found["begins"]:
+            groups.append((found["begins"], False))
+            continue
+        begins, inside = groups.pop() if found["ends"] and len(groups) > 1 else ("", False)
+        inside &= begins != "(?>"
+        repeats = found["repeats"] or ""
+        unbounded = 0 if repeats in ("*+", "++", "?+") else len(UNBOUNDED.findall(repeats))
+        if unbounded + (inside and unbounded) > 1:
+            raise ValueError(f"{name} has the expression {short(text)}, in which a repeat "
+                             "without bound stands in another: a short text could keep it busy "
+                             "for ever")
+        groups[-1] = groups[-1][0], groups[-1][1] or inside or unbounded > 0
 
 
 def _check_padding(padding: dict[str, Any]) -> None:

@@ -4,9 +4,14 @@
 """
 
 import builtins
+import decimal
+import gc
+import locale
+import logging
 import os
 import random
 import re
+import signal
 import sys
 import threading
 import time
@@ -32,7 +37,8 @@ NUMPY_INSIDE = re.compile(r"numpy(\.(_core|lib|linalg|random|fft)(\..*)?)?")
 #: Other modules that all code calls; of these what can be called is kept, and
 COMMON = ("builtins", "contextlib", "dataclasses", "functools", "json", "linecache", "math", "os",
           "random", "sys", "threading", "time", "warnings")
-OBJECTS = {"os": ("environ",), "sys": ("modules", "path")}
+OBJECTS = {"os": ("environ",), "sys": ("modules", "path", "meta_path", "path_hooks")}
+SIGNALS = (*signal.Signals,)
 #: A name that is new in a module is harmless, unless its functions take it for Python's own.
 SHADOWS = frozenset(name for name in vars(builtins) if not name.startswith("__"))
 #: What Python itself writes into modules and classes, at any time.
@@ -55,8 +61,54 @@ def _folder() -> str | None:
         return None
 
 
-def _path(was: list[str]) -> None:
-    sys.path[:] = was
+def _list(*names: str) -> tuple[Callable[[], list], Callable[[list], None]]:
+    """How to ask for lists of `sys`, and how to put back what was in them."""
+    def put(was: list) -> None:
+        for name, items in zip(names, was, strict=True):
+            getattr(sys, name)[:] = items
+    return lambda: [[*getattr(sys, name)] for name in names], put
+
+
+def _umask() -> int:
+    now = os.umask(0o77)  # the system tells it to nobody who does not change it
+    os.umask(now)
+    return now
+
+
+def _decimal() -> tuple:
+    """How the decimal context is made, without what numbers have met in it."""
+    context = decimal.getcontext().copy()
+    context.clear_flags()
+    return context.__reduce__()
+
+
+def _garbage(was: tuple[bool, tuple[int, int, int]]) -> None:
+    (gc.enable if was[0] else gc.disable)()
+    gc.set_threshold(*was[1])
+
+
+def _log(was: tuple[int, int]) -> None:
+    logging.disable(was[0])
+    logging.root.setLevel(was[1])
+
+
+def _alarm(was: bool) -> None:
+    if not was:  # one that was armed before goes on, unless it was changed
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _signals(was: dict[int, Any]) -> None:
+    for number, handler in was.items():
+        if signal.getsignal(number) is not handler:
+            with suppress(OSError, ValueError, TypeError):  # not in this thread, or not from Python
+                signal.signal(number, handler)
+
+
+def _steps(was: tuple) -> None:
+    """The functions that Python calls at each step, in this thread and in new ones."""
+    for put, function in zip((sys.setprofile, sys.settrace, threading.setprofile,
+                              threading.settrace), was, strict=True):
+        put(function)
 
 
 #: What else is everybody's: its name, how to ask for it, how to put it back.
@@ -68,7 +120,20 @@ SETTINGS: tuple[tuple[str, Callable[[], Any], Callable[[Any], Any]], ...] = (
     ("the switch interval", sys.getswitchinterval, sys.setswitchinterval),
     ("os.environ", lambda: dict(os.environ), _environment),
     ("the working folder", _folder, lambda was: was and os.chdir(was)),
-    ("sys.path", lambda: list(sys.path), _path),
+    ("sys.path", *_list("path")),
+    ("how modules are found", *_list("meta_path", "path_hooks")),
+    ("the trace or profile function", lambda: (
+        sys.getprofile(), sys.gettrace(), threading.getprofile(), threading.gettrace()), _steps),
+    ("the collection of garbage", lambda: (gc.isenabled(), gc.get_threshold()), _garbage),
+    ("the mask of new files", _umask, os.umask),
+    ("what signals do", lambda: {one: signal.getsignal(one) for one in SIGNALS}, _signals),
+    ("logging", lambda: (logging.root.manager.disable, logging.root.level), _log),
+    ("the decimal context", _decimal, lambda was: decimal.setcontext(was[0](*was[1]))),
+    ("the locale", lambda: locale.setlocale(locale.LC_ALL),
+     lambda was: locale.setlocale(locale.LC_ALL, was)),
+    ("the most digits of an integer", sys.get_int_max_str_digits, sys.set_int_max_str_digits),
+    *([("the alarm", lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0, _alarm)]
+      if hasattr(signal, "setitimer") else []),
 )
 
 
@@ -278,7 +343,7 @@ class Kept:
         for what, ask, put, was in self._settings:
             if not _same(ask(), was):
                 self.settings.append(what)
-                with suppress(OSError):  # the folder is gone
+                with suppress(OSError, ValueError, locale.Error):  # as where the folder is gone
                     put(was)
         self.threads = [thread for thread in threading.enumerate()
                         if id(thread) not in self._threads and type(thread) is not Limit]

@@ -220,6 +220,14 @@ class Heard:
         return LEFT_OUT.format(left, "bytes") if left else ""
 
 
+def _high(file: int) -> int:
+    """A copy of a file, above the numbers that code which closes every file goes through."""
+    import fcntl
+    with suppress(OSError):  # the system gives no such numbers
+        return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 700)
+    return os.dup(file)
+
+
 class Streams:
     """The process's own two streams while a student's code runs: of each the first bytes pass.
 
@@ -247,7 +255,7 @@ class Streams:
         self.thread = thread
         for number in (1, 2):
             with suppress(OSError):  # it is closed
-                copy = os.dup(number)
+                copy = _high(number)
                 read, write = os.pipe()
                 self.pipes.append((number, copy, Heard(read, PRINTED)))
                 os.dup2(write, number)

@@ -23,7 +23,7 @@ except ImportError:  # everywhere else
     msvcrt = None
 
 HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what a lock that another one has is called
-EXERCISES = 8
+EXERCISES, MOST_EXERCISES = 8, 99  # of this edition, of any
 PATIENCE = 5.0  # seconds; noting a pass takes milliseconds
 
 
@@ -42,13 +42,13 @@ def progress_file() -> Path | None:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / name
 
 
-def _read(path: Path | None) -> dict[str, str]:
-    """Day of the pass by number of the exercise; what is no such entry does not count.
+def _load(path: Path | None) -> dict[str, object]:
+    """All that the file holds, also what only a later edition of the book knows.
 
     Raises
     ------
     OSError, ValueError
-        The file can't be read, or holds something else.
+        The file can't be read, or is not one of ours.
     """
     if path is None or not path.exists():
         return {}
@@ -56,14 +56,19 @@ def _read(path: Path | None) -> dict[str, str]:
         done = json.loads(path.read_text("utf-8"))
     except RecursionError:
         raise ValueError("brackets in brackets without end") from None
-    if not isinstance(done, dict):
+    if not isinstance(done, dict) or done and not _entries(done, MOST_EXERCISES):
         raise ValueError("it holds no list of exercises")
-    return {number: day for number, day in done.items() if _is_entry(number, day)}
+    return done
 
 
-def _is_entry(number: str, day: object) -> bool:
+def _entries(done: dict[str, object], last: int = EXERCISES) -> dict[str, str]:
+    """Day of the pass by number of the exercise; what is no such entry does not count."""
+    return {number: str(day) for number, day in done.items() if _is_entry(number, day, last)}
+
+
+def _is_entry(number: str, day: object, last: int) -> bool:
     try:
-        return 1 <= int(number) <= EXERCISES and bool(date.fromisoformat(str(day)))
+        return 1 <= int(number) <= last and bool(date.fromisoformat(str(day)))
     except ValueError:
         return False
 
@@ -102,18 +107,18 @@ def _held(file: int) -> bool:
 
 
 def _note(number: str, path: Path) -> None:
-    """Add an exercise to the file; a damaged file is put aside under a name that is said."""
+    """Add an exercise to what the file holds; one that is not ours is put aside, which is said."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path):
         try:
-            done = _read(path)
+            done = _load(path)
         except ValueError as error:
             aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
             path.rename(aside)
             print(f"{path} could not be read ({error}); it is kept as {aside.name}, and a new one "
                   "begins.", file=sys.stderr)
             done = {}
-        if number not in done:
+        if number not in _entries(done):
             done[number] = date.today().isoformat()
             write_whole(path, json.dumps(done, indent=1, sort_keys=True) + "\n")
 
@@ -149,13 +154,18 @@ def progress() -> Progress:
     """What was passed on this machine, and the file that says so: copy it to export it."""
     path = progress_file()
     try:
-        return Progress(_read(path), path)
+        return Progress(_entries(_load(path)), path)
     except (OSError, ValueError) as error:
         print(f"{path} could not be read: {error}", file=sys.stderr)
         return Progress({}, path)
 
 
 def clear_progress() -> None:
-    """Delete the file."""
-    if path := progress_file():
-        path.unlink(missing_ok=True)
+    """Delete the file, unless it is another program's: PEFT_BOOK_PROGRESS can name any."""
+    path = progress_file()
+    try:
+        _load(path)
+        if path:
+            path.unlink(missing_ok=True)
+    except ValueError as error:
+        print(f"{path} was not deleted, since it could not be read: {error}", file=sys.stderr)

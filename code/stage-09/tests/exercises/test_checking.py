@@ -5,11 +5,14 @@ import bdb
 import builtins
 import contextlib
 import copy
+import decimal
 import functools
 import gc
 import importlib
 import itertools
 import json
+import locale
+import logging
 import os
 import random
 import re
@@ -459,6 +462,19 @@ def test_what_is_written_past_pythons_streams_is_bounded_here_too(capfd):
     assert "still open" in capfd.readouterr().out
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no files with numbers to close")
+@pytest.mark.parametrize("where", ["", "yes"], ids=["here", "apart"])
+def test_after_a_students_code_has_closed_every_file_the_report_is_shown(where):
+    script = ("import os; from exercises.harness.checking import Exercise; "
+              "trial = Exercise(2, 'a trial'); "
+              "trial.test(1, 'interface', 'it works')(lambda trial: os.closerange(0, 256)); "
+              "print(trial.check(None))")
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT / "code" / "stage-09",
+                          capture_output=True, text=True, timeout=60,
+                          env=os.environ | {outside.APART: where})
+    assert done.returncode == 0 and "a trial" in done.stdout, done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to be apart in")
 def test_a_students_code_that_closes_every_file_breaks_no_check():
     """In a process apart, whose answer goes through a file that stays, behind 1,024 others."""
@@ -888,6 +904,42 @@ def test_settings_are_put_back_and_named(tmp_path):
         os.environ = dict(os.environ)
     assert "os.environ" in verdict(lambda trial: another_environment()).diagnosis.seen
     assert now() == before and os.environ is environ
+
+
+def spoil_signals():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 1000)
+
+
+SPOILT = {  # how code leaves it: what to ask for it
+    "how modules are found": (lambda: sys.meta_path.clear(), lambda: list(sys.meta_path)),
+    "the trace or profile function": (lambda: threading.setprofile(print), threading.getprofile),
+    "the collection of garbage": (gc.disable, gc.isenabled),
+    "the mask of new files": (lambda: os.umask(0), kept._umask),
+    "what signals do, the alarm": (spoil_signals, lambda: (
+        signal.getsignal(signal.SIGINT), signal.getitimer(signal.ITIMER_REAL))),
+    "logging": (lambda: logging.disable(50), lambda: logging.root.manager.disable),
+    "the decimal context": (lambda: setattr(decimal.getcontext(), "prec", 3),
+                            lambda: decimal.getcontext().prec),
+    "the most digits of an integer": (lambda: sys.set_int_max_str_digits(0),
+                                      sys.get_int_max_str_digits),
+    "the locale": (lambda: locale.setlocale(locale.LC_ALL, "C.UTF-8"),
+                   lambda: locale.setlocale(locale.LC_ALL))}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_every_setting_of_the_process_is_put_back_and_named(what):
+    def work():
+        spoil, ask = SPOILT[what]
+        locale.setlocale(locale.LC_ALL, "C")
+        decimal.Decimal(1) / 3  # what numbers have met is no setting
+        before = ask()
+        said = str(verdict(lambda trial: spoil()))
+        fine = all(each in said for each in what.split(", ")) and ask() == before
+        quiet = "changed" not in str(verdict(lambda trial: decimal.Decimal(1) / 7))
+        return str(fine and quiet), said, None
+    status, said, _ = apart(work, 30)
+    assert status == "True", said
 
 
 def test_another_generator_in_the_place_of_the_global_one_is_put_back():

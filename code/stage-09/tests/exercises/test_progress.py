@@ -41,8 +41,8 @@ def test_six_processes_at_once_are_all_noted(file):
     assert names(file) == {file.name, LOCK}
 
 
-@pytest.mark.parametrize("damaged", ['{"1": "2026-01-0', "[" * 100_000],
-                         ids=["cut", "endless"])
+@pytest.mark.parametrize("damaged", ['{"1": "2026-01-0', "[" * 100_000, '{"theme": "dark"}'],
+                         ids=["cut", "endless", "another program's"])
 def test_a_damaged_file_is_kept_aside_and_named(file, capsys, damaged):
     file.write_text(damaged)
     assert progress.progress().done == {}
@@ -50,6 +50,19 @@ def test_a_damaged_file_is_kept_aside_and_named(file, capsys, damaged):
     [aside] = [path for path in file.parent.iterdir() if path.name not in (file.name, LOCK)]
     assert aside.read_text() == damaged and aside.name in capsys.readouterr().err
     assert list(progress.progress().done) == ["2"]
+    file.write_text(damaged)
+    progress.clear_progress()
+    assert file.read_text() == damaged and file.name in capsys.readouterr().err
+
+
+def test_what_a_later_edition_noted_stays(file):
+    later = {"1": "2026-01-01", "9": "2026-01-02", "12": "2026-01-03", "form": {"is": 2}}
+    file.write_text(json.dumps(later))
+    progress.remember(passed(2))
+    kept = json.loads(file.read_text())
+    assert kept == later | {"2": kept["2"]} and list(progress.progress().done) == ["1", "2"]
+    progress.clear_progress()
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("content", [

@@ -15,9 +15,9 @@ from experiments.records import (
     read_lines,
     run_claimed,
     runner,
-    set_aside,
     write_record,
 )
+from tensorfile import set_aside
 
 CODE = Path(records.__file__).parents[1]
 
@@ -165,6 +165,9 @@ def test_a_fresh_start_keeps_the_old_record(tmp_path):
     set_aside(log, tmp_path / "none.jsonl")
     [kept] = tmp_path.glob("*.jsonl")
     assert kept != log and read_lines(kept) == [{"seed": 0}] and read_lines(log) == []
+    append(log, {"seed": 1})
+    set_aside(log)  # in the same second
+    assert len([*tmp_path.glob("*.jsonl")]) == 2
 
 
 def test_a_run_recorded_twice_is_one_seed():

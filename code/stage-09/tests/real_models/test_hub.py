@@ -28,7 +28,7 @@ from family.vera import VeRALinear, shared_matrices
 from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
 from llama_config import read_config
 from peft import Adapter, LoRALinear, PrefixTuning, PromptTuning
-from real_models import family_files, hub
+from real_models import family_files, hub, patterns
 from real_models.lora_embedding import LoRAEmbedding
 from tensorfile import HubError
 
@@ -1023,6 +1023,13 @@ def test_patterns_that_are_short_alone_have_a_limit_together(key, tmp_path, monk
     assert time.process_time() - begun < 3
     edit(tmp_path / CONFIG, **{key: {f"(?:[a-z]+|{i})*x": 3 for i in range(20)}})
     hub.load_adapter(base(), tmp_path)  # and the next file has its own
+
+
+def test_a_match_that_is_long_alone_has_the_limit_too():
+    begun = time.process_time()
+    with patterns.within(0.2), pytest.raises(ValueError, match="too long"):
+        patterns.fullmatch("(.*)" + 13 * "(.*.*)*" + "x", "a" * 300)
+    assert time.process_time() - begun < 1.5
 
 
 HARMLESS = {  # fields that PEFT fills in, with what stands in published adapters

@@ -232,6 +232,58 @@ def test_weights_are_unpacked_and_put_in_order(gguf_file, tmp_path):
     assert not smollm2.is_whole(tmp_path / "out")
 
 
+def lost_a_file(folder):
+    (folder / "LICENSE").unlink()
+
+
+def add_adapter(folder):
+    (folder / "mine").mkdir()
+    (folder / "mine" / "adapter_config.json").write_text("{}")
+
+
+def add_setting(folder):
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"temperature": 0.2}))
+
+
+@pytest.mark.parametrize("change", [lost_a_file, add_adapter, add_setting])
+def test_what_a_reader_keeps_in_the_models_folder_is_not_deleted(change, gguf_file, tmp_path,
+                                                                 capsys):
+    path, _ = gguf_file()
+    folder = tmp_path / "out"
+    smollm2.convert(path, folder)
+    change(folder)
+    before = {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.json")}
+    smollm2.convert(path, folder)
+    assert smollm2.is_whole(folder)
+    kept = [*tmp_path.glob("out-until-*")]
+    assert len(kept) == (change is not lost_a_file)
+    for one in kept:
+        assert {name: (one / name).read_bytes() for name in before} == before
+        assert one.name in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_ours_or_holds_the_file_is_refused(gguf_file, tmp_path):
+    path, _ = gguf_file()
+    folder = tmp_path / "models"
+    folder.mkdir()
+    smollm2.convert(path, folder)  # an empty one is taken
+    for name, text in (("thesis.txt", "years"), ("provenance.json", "{}"), ("m.gguf", None)):
+        other = tmp_path / name.partition(".")[0]
+        if text is None:
+            smollm2.convert(path, other)
+            path = path.rename(other / name)
+        else:
+            other.mkdir()
+            (other / name).write_text(text)
+        with pytest.raises(HubError, match=str(other)):
+            smollm2.convert(path, other)
+        assert (other / name).exists() and (text is None or (other / name).read_text() == text)
+    with pytest.raises(HubError, match="no folder"):
+        smollm2.convert(path, tmp_path / "thesis" / "thesis.txt")
+    assert [*tmp_path.glob("*-until-*")] == []
+
+
 @pytest.mark.parametrize("changes, said", [
     ({"arch": "qwen2"}, "qwen2"), ({"kind": "Q5_0"}, "Q5_0"), ({"pre": "llama-bpe"}, "llama-bpe"),
     ({"extra": {"expert_count": 4}}, "expert_count"), ({"leave_out": ["blk.0.attn_k"]}, "k_proj"),

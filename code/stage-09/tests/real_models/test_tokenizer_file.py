@@ -121,6 +121,44 @@ def test_no_file_takes_long_to_look_through(data, tmp_path):
     assert time.process_time() - start < 5
 
 
+SOUND = [  # those of well-known files, and what only looks like a repeat in a repeat
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",  # GPT-2
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",  # Llama 3; Qwen has \p{N} alone
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s+",  # o200k
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",  # DeepSeek
+    " ?[^(\\s|[.,!?\u2026\u3002])]+", r"\s+", " {2,}", r"\d{1,3}(?=(?:\d{3})*\b)",
+    r"(?>a+)+b", r"(?:a++b)+", r"\(a+\)+", "[(]a+[)]+", "(?#(a+)b(c+)", r"(?:\p{L}\x{41})+"]
+
+
+@pytest.mark.parametrize("expression", SOUND)
+def test_expressions_of_well_known_files_are_read(expression, tmp_path):
+    for part in ({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": expression},
+                                    "behavior": "Isolated", "invert": False}},
+                 {"normalizer": replace(expression, " ", "Regex")}):
+        read_tokenizer(write(tmp_path, **part))
+
+
+@pytest.mark.parametrize("expression", [
+    "(a+)+$", "(?:a*)*$", "(?:x|(a{1,})b?)*$", "(?<n>(a+?)){2,}", "a{1,}+", "([^]a]+)+",
+    "(?i:a+)*?", "(?>(a+)+b)", "((a+))+", "(a+)(?#c)+"])
+def test_a_repeat_in_a_repeat_is_refused_before_the_package_tries_it(expression, tmp_path):
+    for part in ({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": expression},
+                                    "behavior": "Isolated", "invert": False}},
+                 {"normalizer": sequence(replace(expression, " ", "Regex"))},
+                 {"decoder": replace(expression, " ", "Regex")}):
+        with pytest.raises(HubError, match="tokenizer.json.*without bound"):
+            read_tokenizer(write(tmp_path, **part))
+
+
+def test_expressions_whose_groups_cannot_be_seen_are_refused(tmp_path):
+    for expression in ("(?x)(a+) +$", "(?i-mx: (a+) +)$", r"(?<n>a+){0}(\g<n>)+$"):
+        with pytest.raises(HubError, match="not read"):
+            read_tokenizer(write(tmp_path, normalizer=replace(expression, " ", "Regex")))
+
+
 def llama(t):
     t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     t.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(),
