@@ -84,8 +84,8 @@ def test_a_prefix_takes_attention_beside_the_recorded_full_fine_tuning(page):
     maps = answers(page, "weights")[-1]
     table = page.locator("#playground table.pw-map")
     for layer, head in ((0, 0), (2, 3)):
-        page.get_by_label("Layer").select_option(str(layer))
-        page.get_by_label("Head").select_option(str(head))
+        page.get_by_label("Layer", exact=True).select_option(index=layer)
+        page.get_by_label("Head", exact=True).select_option(index=head)
         shown = [[int(text) for text in row.locator("td .pw-unseen").all_text_contents()]
                  for row in table.locator("tbody tr").all()]
         assert shown == [pytest.approx([100 * weight for weight in row], abs=0.51)
@@ -96,6 +96,12 @@ def test_a_prefix_takes_attention_beside_the_recorded_full_fine_tuning(page):
     assert page.locator("#playground .pw-curve path.pw-recorded").count() == 1
     assert "Full fine-tuning, recorded" in page.locator(".pw-curve").get_attribute("aria-label")
     assert page.locator(".question.predict").count() == 6
+    page.set_viewport_size({"width": 360, "height": 740})
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_timeout(500)  # colours of the theme change slowly
+        assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_a_run_pauses_forks_and_takes_another_rate(page):
