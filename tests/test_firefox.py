@@ -208,7 +208,7 @@ def test_the_model_trains_in_the_page_in_firefox(firefox, in_page, site):
     firefox.wait_for("() => document.querySelector('#playground .peft-widget')", 30)
     firefox.evaluate("""() => [...document.querySelectorAll("#playground button")]
         .find(({ textContent }) => textContent === "One step").click()""")
-    firefox.wait_for("""() => document.querySelector("#playground [role=status]")
+    firefox.wait_for("""() => document.querySelector("#playground-place [role=status]")
         .textContent.startsWith("Step 1 of")""", 300)
     firefox.wait_for("() => document.querySelector('#playground table.pw-map td')", 60)
     assert [fault for fault in firefox.faults if "default-src" not in fault] == []

@@ -49,7 +49,7 @@ def press(page, name):
 
 
 def test_the_model_trains_in_the_page_as_it_does_outside(page, tmp_path):
-    status = page.locator("#playground").get_by_role("status")
+    status = page.locator("#playground-place").get_by_role("status")
     assert page.evaluate("said") == [], "Python starts before anybody asks"
     choose(page, **SETTINGS)
     press(page, "Train")
@@ -62,18 +62,18 @@ def test_the_model_trains_in_the_page_as_it_does_outside(page, tmp_path):
     assert shown == pytest.approx(losses, abs=1e-4)
     look = run.look()["held_out"]
     assert answers(page, "held_out")[-1] == pytest.approx(look, abs=1e-4)
-    row = page.locator("#playground tbody tr").last.inner_text()
+    row = page.locator("#playground table.pw-table tbody tr").last.inner_text()
     assert f"{run.model.num_parameters():,}" in row and f"{look['target']:.3f}" in row
 
     with page.expect_download() as download:
         press(page, "Download the adapter")
     download.value.save_as(tmp_path / "adapter.zip")
     press(page, "Load an adapter")
-    page.locator("#playground input[type=file]").set_input_files(tmp_path / "adapter.zip")
+    page.locator("#playground-place input[type=file]").set_input_files(tmp_path / "adapter.zip")
     expect(status).to_contain_text("Loaded")
     expect(status).to_contain_text(f"{look['target']:.3f}")
     (tmp_path / "no.zip").write_text("no adapter")
-    page.locator("#playground input[type=file]").set_input_files(tmp_path / "no.zip")
+    page.locator("#playground-place input[type=file]").set_input_files(tmp_path / "no.zip")
     expect(status).to_contain_text("adapter_config.json")
 
 
@@ -84,8 +84,8 @@ def test_a_prefix_takes_attention_beside_the_recorded_full_fine_tuning(page):
     maps = answers(page, "weights")[-1]
     table = page.locator("#playground table.pw-map")
     for layer, head in ((0, 0), (2, 3)):
-        page.get_by_label("Layer").select_option(str(layer))
-        page.get_by_label("Head").select_option(str(head))
+        page.get_by_label("Layer", exact=True).select_option(index=layer)
+        page.get_by_label("Head", exact=True).select_option(index=head)
         shown = [[int(text) for text in row.locator("td .pw-unseen").all_text_contents()]
                  for row in table.locator("tbody tr").all()]
         assert shown == [pytest.approx([100 * weight for weight in row], abs=0.51)
@@ -96,6 +96,12 @@ def test_a_prefix_takes_attention_beside_the_recorded_full_fine_tuning(page):
     assert page.locator("#playground .pw-curve path.pw-recorded").count() == 1
     assert "Full fine-tuning, recorded" in page.locator(".pw-curve").get_attribute("aria-label")
     assert page.locator(".question.predict").count() == 6
+    page.set_viewport_size({"width": 360, "height": 740})
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_timeout(500)  # colours of the theme change slowly
+        assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_a_run_pauses_forks_and_takes_another_rate(page):
@@ -107,15 +113,15 @@ def test_a_run_pauses_forks_and_takes_another_rate(page):
     expect(page.get_by_role("status").filter(has_text="stands where")).to_be_visible()
     choose(page, rate=0.1)
     press(page, "One step")
-    expect(page.locator("#playground tbody tr").last).to_contain_text("0.1")
+    expect(page.locator("#playground table.pw-table tbody tr").last).to_contain_text("0.1")
     expect(page.get_by_role("button", name="Go on")).to_be_enabled()
-    assert page.locator("#playground tbody tr").count() == 2
+    assert page.locator("#playground table.pw-table tbody tr").count() == 2
     press(page, "Go on")
     press(page, "Pause")
     expect(page.get_by_role("button", name="Go on")).to_be_enabled()
     assert "20" not in json.dumps(answers(page, "step")[-1:])
     press(page, "Forget the other runs")
-    assert page.locator("#playground tbody tr").count() == 1
+    assert page.locator("#playground table.pw-table tbody tr").count() == 1
     for width in (1280, 360):
         page.set_viewport_size({"width": width, "height": 800})
         for scheme in ("light", "dark"):

@@ -216,7 +216,7 @@ class Page {
     });
     let work;  // where the reader writes; the checks from there to the next such cell look at it
     for (const cell of this.cells) {
-      if (cell.known.source.includes("NotImplementedError")) work = cell;
+      if (cell.known.source.includes("raise NotImplementedError")) work = cell;
       else if (cell.known.check) work?.checks.push(cell);
     }
     for (const cell of this.cells) if (cell.code && this.kept(cell) !== undefined) cell.open();
