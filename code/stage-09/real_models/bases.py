@@ -13,14 +13,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from real_models.families import FAMILIES
 from real_models.rules import SAVED_HEADS, evaluate, matches, one_of
 
-if TYPE_CHECKING:
-    from real_models.accounting import Count
-    from real_models.reading import Model, Module
+Model = Module = Count = Any  # of reading.py and count.py, which import this module
 
 GB = 10**9
 ALL = 10**9  # a group or block of this size: all inputs, or outputs, in one
@@ -178,7 +176,7 @@ class NotStored(ValueError):
         self.why = why
 
 
-def stored_as(model: "Model", base: str) -> Stored:
+def stored_as(model: Model, base: str) -> Stored:
     """What `base` means for a model.
 
     Raises
@@ -194,7 +192,7 @@ def stored_as(model: "Model", base: str) -> Stored:
     return model.stored
 
 
-def is_narrow(model: "Model", base: str, prepared: bool = True) -> bool:
+def is_narrow(model: Model, base: str, prepared: bool = True) -> bool:
     """Whether what is not quantized, and so what layers work on, has 16 bits in training.
 
     If `prepared`, PEFT's `prepare_model_for_kbit_training` has cast it to 32 on bitsandbytes'
@@ -205,7 +203,7 @@ def is_narrow(model: "Model", base: str, prepared: bool = True) -> bool:
     return found.get("bytes") != 4 and not (prepared and found.get("cast"))
 
 
-def quantized_modules(model: "Model", stored: Stored | None = None) -> list["Module"]:
+def quantized_modules(model: Model, stored: Stored | None = None) -> list[Module]:
     """The linear layers that a format converts; by default those of 4 and 8 bits: all but the head.
 
     That leaves out, too, what transformers keeps in 32 bits, as T5's `wo`.
@@ -227,17 +225,17 @@ def quantized_modules(model: "Model", stored: Stored | None = None) -> list["Mod
             and not _meant(m.name, skips or ()) and not (heads and _is_head(model, m))]
 
 
-def _is_head(model: "Model", module: "Module") -> bool:
+def _is_head(model: Model, module: Module) -> bool:
     heads = [name for names in SAVED_HEADS.values() for name in names]
     return module.name == model.head or module.name.split(".")[0] in heads
 
 
-def _block(model: "Model") -> str:
+def _block(model: Model) -> str:
     return next((block for block in BLOCKS
                  if any(m.name.startswith(block) for m in model.modules)), "")
 
 
-def quantized_experts(model: "Model", stored: Stored) -> list["Module"]:
+def quantized_experts(model: Model, stored: Stored) -> list[Module]:
     """The stacks of experts that a format converts."""
     if "experts" not in FORMATS[stored.format]:
         return []
@@ -245,7 +243,7 @@ def quantized_experts(model: "Model", stored: Stored) -> list["Module"]:
             and not _meant(m.name.rpartition(".")[0], stored.skips or ())]
 
 
-def _experts(model: "Model") -> Iterator["Module"]:
+def _experts(model: Model) -> Iterator[Module]:
     return (m for m in model.modules if m.kind == "stack" and ".experts." in m.name)
 
 
@@ -261,7 +259,7 @@ def _meant(path: str, patterns: Iterable[str]) -> list[str]:
             re.match(rf"(?:{pattern})(?:(?<=\.)|(?=\.|$))", path))]
 
 
-def why_not_stored(model: "Model", stored: Stored) -> str:
+def why_not_stored(model: Model, stored: Stored) -> str:
     """Why a model's weights are not kept in a format; empty if they are."""
     found, name = FORMATS[stored.format], stored.format
     if "parts" not in found:
@@ -293,7 +291,7 @@ def why_not_stored(model: "Model", stored: Stored) -> str:
     return ""
 
 
-def _matrices(model: "Model", stack: "Module") -> tuple[int, int, int, int]:
+def _matrices(model: Model, stack: Module) -> tuple[int, int, int, int]:
     """Experts, inputs, outputs, and whether gate and up are in one."""
     experts, n_out, n_in = stack.sizes
     if model.family == "gpt_oss":  # kept the other way round; its blocks are not
@@ -301,7 +299,7 @@ def _matrices(model: "Model", stack: "Module") -> tuple[int, int, int, int]:
     return experts, n_in, n_out, int(stack.name.endswith("gate_up_proj"))
 
 
-def frozen_items(counted: "Count", base: str = "bfloat16", *, prepared: bool = True) -> list[Item]:
+def frozen_items(counted: Count, base: str = "bfloat16", *, prepared: bool = True) -> list[Item]:
     """The frozen weights' lines of the bill. Full fine-tuning has none.
 
     On a base in 4 or 8 bits PEFT's `prepare_model_for_kbit_training` casts every parameter that is
@@ -347,7 +345,7 @@ def frozen_items(counted: "Count", base: str = "bfloat16", *, prepared: bool = T
 # --------------------------------------------------------------- what a quantization_config says
 
 
-def read_stored(model: "Model", found: Any) -> tuple[Stored | None, str, str]:
+def read_stored(model: Model, found: Any) -> tuple[Stored | None, str, str]:
     """How a file says that its weights are stored.
 
     Returns
@@ -436,7 +434,7 @@ def _numbers(found: Mapping[str, Any], rule: Mapping[str, Any]) -> dict[str, int
     return numbers
 
 
-def _names(model: "Model", key: str, value: Any) -> tuple[tuple[str, ...] | None, str]:
+def _names(model: Model, key: str, value: Any) -> tuple[tuple[str, ...] | None, str]:
     """A list of names, and what is not known of it: other patterns, or what means no module."""
     if isinstance(value, list) and any(isinstance(each, list) for each in value):
         value = [name for each in value for name in (each if isinstance(each, list) else [each])]

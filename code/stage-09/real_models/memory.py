@@ -7,17 +7,15 @@ which `measured.py` sets beside measured runs. How a frozen base lies in memory 
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from real_models.bases import GB, Item, frozen_items, is_narrow
+from real_models.count import Count
 from real_models.families import FAMILIES
 from real_models.methods import METHODS
 from real_models.optimizers import OPTIMIZERS, Optimizer, by_shape, state_bytes
 from real_models.reading import Model, Module, is_inside, paths_to, saved_heads
 from real_models.rules import one_of, positive
-
-if TYPE_CHECKING:
-    from real_models.accounting import Count
 
 # Why activations are not estimated, by the part of a family's table that says so.
 NOT_ESTIMATED = {
@@ -55,7 +53,7 @@ class Bill:
         return "\n".join([*rows, total, f"not included: {self.leaves_out}"])
 
 
-def memory_bill(counted: "Count", *, convention: str = "fp32", base: str = "bfloat16",
+def memory_bill(counted: Count, *, convention: str = "fp32", base: str = "bfloat16",
                 optimizer: str = "adamw", prepared: bool = True) -> Bill:
     """The memory of a model's states in training, exact under a stated convention.
 
@@ -102,7 +100,7 @@ def memory_bill(counted: "Count", *, convention: str = "fp32", base: str = "bflo
     return Bill(tuple(items), "activations, temporary buffers, fragmentation, the CUDA context")
 
 
-def _optimizer_item(counted: "Count", optimizer: Optimizer, width: float, halved: int,
+def _optimizer_item(counted: Count, optimizer: Optimizer, width: float, halved: int,
                     few: str) -> Item:
     """What the optimizer keeps, each number in `width` bytes, of `halved` ones in half of them."""
     width = int(width)
@@ -121,7 +119,7 @@ def _optimizer_item(counted: "Count", optimizer: Optimizer, width: float, halved
         for shape, hidden, copied in tensors), optimizer.how)
 
 
-def trained_tensors(counted: "Count") -> list[tuple[tuple[int, ...], bool, bool]]:
+def trained_tensors(counted: Count) -> list[tuple[tuple[int, ...], bool, bool]]:
     """Of each trained tensor: its shape, whether it may be a hidden layer's, whether it was the
     base model's.
 
@@ -165,7 +163,7 @@ class NotEstimated(ValueError):
     """What is asked for is right, and nothing here can estimate it."""
 
 
-def activation_estimate(counted: "Count", batch: int = 1, length: int = 512, *,
+def activation_estimate(counted: Count, batch: int = 1, length: int = 512, *,
                         checkpointing: bool = False, attention: str = "flash",
                         base: str = "bfloat16") -> Bill:
     """What the forward pass keeps for the backward pass: an estimate, unlike everything else here.
@@ -214,7 +212,7 @@ def activation_estimate(counted: "Count", batch: int = 1, length: int = 512, *,
                 other_peak)
 
 
-def _kept_items(counted: "Count", tokens: int, length: int, checkpointing: bool, attention: str,
+def _kept_items(counted: Count, tokens: int, length: int, checkpointing: bool, attention: str,
                 base: str) -> tuple[list[Item], int]:
     """What is kept, item by item, and the bytes of the smaller of two peaks.
 
@@ -361,7 +359,7 @@ def kept_outside(model: Model, base: str = "bfloat16") -> int:
                if m.kind == "norm" and not re.search(r"\.\d+\.", m.name))
 
 
-def _kept_by(counted: "Count", base: str) -> float:
+def _kept_by(counted: Count, base: str) -> float:
     """The numbers of :func:`kept_per_token` that are kept where this trains, and LoRA's own."""
     always, inputs = kept_per_token(counted.model, base)
     # What trains; a bias needs no input. A LoRA on stacked experts lies on the module around them.

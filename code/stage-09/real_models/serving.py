@@ -9,15 +9,13 @@ really has. `CACHES` is data that the memory explorer reads, too.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from real_models.bases import FORMATS, Item, frozen_items, stored_as
+from real_models.count import Count
 from real_models.memory import Bill, NotEstimated
 from real_models.reading import Model
 from real_models.rules import evaluate, positive
-
-if TYPE_CHECKING:
-    from real_models.accounting import Count
 
 # token     numbers that a layer keeps of each token
 # layers    the symbol that says how many there are
@@ -174,7 +172,7 @@ def cache_bytes(model: Model, batch: int = 1, length: int = 512, *, width: int =
     return batch * (width * (tokens + kept["cross"] * length + kept["conv"]) + 4 * kept["state"])
 
 
-def serving_bill(counted: "Count", batch: int = 1, length: int = 512, *, adapters: int = 1,
+def serving_bill(counted: Count, batch: int = 1, length: int = 512, *, adapters: int = 1,
                  base: str = "bfloat16") -> Bill:
     """The weights as they are loaded, the cache, and so many adapters like this one.
 

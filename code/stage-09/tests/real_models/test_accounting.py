@@ -17,6 +17,7 @@ import safetensors
 import safetensors.numpy
 
 from real_models import accounting as ac
+from real_models import reading
 from real_models import published
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -480,9 +481,9 @@ def test_bad_configurations_are_refused_by_name(change, message):
 
 def test_sizes_are_refused_above_the_limit_only(monkeypatch):
     assert ac.read_model({**TINY, "vocab_size": 100_000_000})["vocab"] == 100_000_000
-    monkeypatch.setattr(ac, "_MOST_MODULES", 3 + 3 * 9)  # in all
+    monkeypatch.setattr(reading, "MOST_MODULES", 3 + 3 * 9)  # in all
     assert len(ac.read_model(TINY).modules) == 3 + 3 * 9
-    monkeypatch.setattr(ac, "_MOST_MODULES", 3 + 3 * 9 - 1)
+    monkeypatch.setattr(reading, "MOST_MODULES", 3 + 3 * 9 - 1)
     with pytest.raises(ValueError, match="those called lm_head that makes more than 29 modules"):
         ac.read_model(TINY)
 
