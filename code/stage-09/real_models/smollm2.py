@@ -365,12 +365,17 @@ def convert(gguf: str | Path, folder: str | Path, licence: str = "", **source: s
             "note": "The weights were rounded to 4 bits (the embedding to 8) by whoever made the "
                     "file, and are unpacked to float32 here: near the original's, not equal.",
             "sha256": {file.name: sha256(file) for file in sorted(new.iterdir())}})
-        if folder.exists() and (own := readers_own(folder)):
-            print(f"{own[0]} is not as it was written here, so its folder is not replaced:")
-            set_aside(folder)
-        elif folder.exists():  # at once, where removing its files takes a while
-            os.replace(folder, Path(name) / "old")
+        make_way(folder, Path(name) / "old")
         os.replace(new, folder)
+
+
+def make_way(folder: Path, old: Path) -> None:
+    """Move a folder of `convert` to `old`; set it aside if a reader has put something into it."""
+    if folder.exists() and (own := readers_own(folder)):
+        print(f"{own[0]} is not as it was written here, so its folder is not replaced:")
+        set_aside(folder)
+    elif folder.exists():  # at once, where removing its files takes a while
+        os.replace(folder, old)
 
 
 def check_place(gguf: Path, folder: Path) -> None:
