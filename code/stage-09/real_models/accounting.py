@@ -39,6 +39,7 @@ from real_models.bases import (
     NotStored,
     frozen_items,
     is_narrow,
+    quantized_modules,
     why_not_stored,
 )
 from real_models.count import Count
@@ -100,6 +101,7 @@ __all__ = [
     "known_models",
     "load_model",
     "parse_config",
+    "quantized_modules",
     "trained_tensors",
     "why_not_estimated",
     "why_not_stored",
