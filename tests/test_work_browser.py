@@ -191,3 +191,23 @@ def test_what_was_stored_badly_does_no_harm(visit, kept):
              page.locator("#my-work").get_by_role("link").all()]
     assert all(re.fullmatch(r"file:///.*/book/(02-lora\.html#q|find-the-fault\.html)", href)
                for href in hrefs)
+
+
+def test_an_answer_leaves_what_another_edition_has_noted(chromium, tmp_path):
+    script = (ROOT / "book" / "_static" / "questions.js").as_uri()
+    file = tmp_path / "page.html"
+    file.write_text('<!doctype html><html data-content_root="./"><article><section>'
+                    '<div class="question" id="q-a"><p>How many?</p><details><p><strong>7</strong>'
+                    f'</p></details></div></section></article><script src="{script}"></script>',
+                    "utf-8")
+    later = {"answers": {"q-z": {"chosen": [1, 2]}}, "open": False, "edition": 2}
+    context = chromium.new_context(offline=True)
+    page = context.new_page()
+    page.goto(file.as_uri())
+    page.evaluate("([key, kept]) => localStorage.setItem(key, JSON.stringify(kept))", [KEY, later])
+    page.reload()
+    page.get_by_label("Your number").fill("7")
+    page.get_by_role("button", name="I am sure").click()
+    kept = stored(page)[KEY]
+    context.close()
+    assert kept["answers"].pop("q-a")["right"] and kept == later
