@@ -344,6 +344,15 @@ def test_a_cell_that_warns_is_refused(tmp_path, capsys):
     assert "cell 1 warns" in said and "look here" in said
 
 
+def test_what_is_saved_while_a_notebook_runs_is_not_written_over(tmp_path, capsys):
+    path = tmp_path / "saved.ipynb"
+    cell = {"cell_type": "code", "id": "saves", "metadata": {}, "execution_count": None,
+            "outputs": [], "source": "with open('saved.ipynb', 'a') as file:\n    file.write(' ')"}
+    notebooks.write({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, path)
+    assert notebooks.run_all([path], lambda *saved: pytest.fail("written over"), jobs=1) == [path]
+    assert "saved while it ran" in capsys.readouterr().out
+
+
 def test_a_bar_of_progress_is_no_warning(tmp_path):
     cell = {"cell_type": "code", "id": "bar", "metadata": {}, "execution_count": None,
             "outputs": [], "source": "from tqdm import tqdm\nprint(sum(tqdm(range(3), 'slowly')))"}

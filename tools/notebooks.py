@@ -187,8 +187,8 @@ def run(path):
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # two notebooks run side by side
     os.environ.setdefault("TQDM_DISABLE", "1")  # on a slow machine a bar is not a warning
-    began, cells = time.perf_counter(), []
-    notebook = nbformat.read(path, as_version=4)
+    began, cells, before = time.perf_counter(), [], path.read_bytes()
+    notebook = nbformat.reads(before.decode("utf-8"), as_version=4)
     client = NotebookClient(
         notebook, timeout=TIMEOUT, kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
@@ -203,6 +203,9 @@ def run(path):
         raise RuntimeError(f"{where}: {error}") from None
     if warned := warnings_in(notebook):
         raise RuntimeError("\n".join(warned))
+    if path.read_bytes() != before:
+        raise RuntimeError("it was saved while it ran, so its outputs are of an older text: run it "
+                           "again")
     return normalise(notebook, name_of(path)), time.perf_counter() - began
 
 

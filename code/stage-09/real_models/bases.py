@@ -136,6 +136,7 @@ BLOCKS = ["transformer.h", "model.decoder.layers", "gpt_neox.layers", "model.lay
           "model.language_model.layers", "h", "decoder.layers", "layers"]
 _NAME = re.compile(r"[\w.-]{1,200}\Z", re.ASCII)  # and with up to two `*` it stays quick to match
 MOST_PATTERNS = 20
+MOST_COMPARED = 20_000_000  # names of a list times modules, else a page would stand still
 REASONS = {
     "method": "the method", "nothing": "{key} names {name}, which is not here",
     "file": "the file says nothing of quantized weights that is known here",
@@ -441,7 +442,8 @@ def _names(model: Model, key: str, value: Any) -> tuple[tuple[str, ...] | None, 
     if not isinstance(value, list) or not all(
             isinstance(name, str) and _NAME.match(name.replace(".*", "."))
             and name.count("*") <= 2 for name in value) or sum(
-                "*" in name for name in value) > MOST_PATTERNS:
+                "*" in name for name in value) > MOST_PATTERNS or (
+                    len(value) * len(model.modules) > MOST_COMPARED):
         return None, key
     left = {name: None for name in value}
     for m in model.modules:

@@ -51,6 +51,8 @@ EXPRESSION = re.compile(
     rf"(?:(?P<ends>\))|{CLASS % (CLASS % (CLASS % '(?!)'))}|\\.|.)"
     rf"(?P<repeats>(?:[*+?]|\{{\d*,?\d*\}}|{COMMENT})*)", re.DOTALL)
 UNBOUNDED = re.compile(r"[*+]|\{\d+,\}")
+CHOICE = re.compile(r"[*+?]|\{\d*,\d*\}")  # a number of rounds that is not fixed
+MOST_ROUNDS = 3  # of what can match in more ways than one; known files have one
 UNREAD = re.compile(r"\(\?[a-z-]*x|\\g")  # spaces that do not count; a call of another group
 
 
@@ -185,11 +187,12 @@ def _overlap(truncation: dict[str, Any]) -> float:
 
 
 def _check_expression(name: str, expression: Any) -> None:
-    """ValueError for a repeat without bound inside of another: `(a+)+$` may try for ever.
+    """ValueError for a choice inside of a group that is repeated often: `(a+)+$`, `(a|b){20}`.
 
-    The package cannot be interrupted meanwhile. What gives nothing back, as `a++`, does no harm.
+    Each round may then choose again, and a text that fits nowhere has them all tried; the package
+    cannot be interrupted meanwhile. What gives nothing back, as `a++`, does no harm.
     """
-    groups = [("", False)]  # those that are open: how they begin, whether such a repeat is inside
+    groups = [("", False)]  # those that are open: how they begin, whether a choice is inside
     text = expression if isinstance(expression, str) else ""
     if UNREAD.search(text):
         raise ValueError(f"{name} has the expression {short(text)}; (?x) and \\g are not read")
@@ -200,12 +203,16 @@ def _check_expression(name: str, expression: Any) -> None:
         begins, inside = groups.pop() if found["ends"] and len(groups) > 1 else ("", False)
         inside &= begins != "(?>"
         repeats = found["repeats"] or ""
-        unbounded = 0 if repeats in ("*+", "++", "?+") else len(UNBOUNDED.findall(repeats))
-        if unbounded + (inside and unbounded) > 1:
-            raise ValueError(f"{name} has the expression {short(text)}, in which a repeat "
-                             "without bound stands in another: a short text could keep it busy "
+        if repeats in ("*+", "++", "?+"):
+            repeats = ""
+        unbounded = len(UNBOUNDED.findall(repeats))
+        often = unbounded or any(int(count) > MOST_ROUNDS for count in re.findall(r"\d+", repeats))
+        if unbounded > 1 or (inside and often):
+            raise ValueError(f"{name} has the expression {short(text)}, in which something that "
+                             "can match in more ways is repeated: a short text could keep it busy "
                              "for ever")
-        groups[-1] = groups[-1][0], groups[-1][1] or inside or unbounded > 0
+        chooses = found[0] == "|" or CHOICE.search(repeats)
+        groups[-1] = groups[-1][0], bool(groups[-1][1] or inside or chooses)
 
 
 def _check_padding(padding: dict[str, Any]) -> None:

@@ -222,7 +222,10 @@ function listedNames(key, value, about) {
   const known = (name) => typeof name === "string" && name.split("*").length <= 3
     && /^[\w.-]{1,200}$/.test(name.replaceAll(".*", "."));
   if (!Array.isArray(names) || !names.every(known)
-    || names.filter((name) => name.includes("*")).length > about.rules.most_patterns) return key;
+    || names.filter((name) => name.includes("*")).length > about.rules.most_patterns
+    || names.length * about.rows.reduce((sum, row) => sum + row.count, 0) > about.rules.most_compared) {
+    return key;
+  }
   let left = [...new Set(names)];
   for (const row of about.rows) {
     if (!left.length) break;

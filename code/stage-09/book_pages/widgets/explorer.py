@@ -776,7 +776,8 @@ def reading_rules():
             "not_estimated": accounting.NOT_ESTIMATED, "kept": accounting.KEPT_BYTES,
             "bases": {"formats": bases.FORMATS, "quantized": bases.QUANTIZED, "all": bases.ALL,
                       "blocks": bases.BLOCKS, "reasons": bases.REASONS,
-                      "most_patterns": bases.MOST_PATTERNS},
+                      "most_patterns": bases.MOST_PATTERNS,
+                      "most_compared": bases.MOST_COMPARED},
             "serving": {"caches": serving.CACHES, "tasks": serving.TASKS,
                         "reasons": serving.REASONS, "odd_keys": serving.ODD_KEYS}}
 

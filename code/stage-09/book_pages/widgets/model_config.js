@@ -138,6 +138,7 @@ function spanOf(span, symbols, lists) {
 /** The rows of a family's table with sizes filled in; each stands for `count` modules. */
 function expand(table, symbols, lists) {
   const rows = [];
+  let modules = 0;
   for (const line of table.split("\n").map((text) => text.trim()).filter(Boolean)) {
     const [path, kind, ...rest] = line.split(/\s+/);
     const isSize = (word) => !word.includes(":") && word !== "bias";
@@ -149,6 +150,10 @@ function expand(table, symbols, lists) {
     const count = [...path.matchAll(/{([^}]*)}/g)]
       .reduce((product, [, span]) => product * spanOf(span, symbols, lists), 1);
     if (count === 0) continue;
+    if ((modules += count) > MOST_MODULES) { // what follows makes lists as long
+      throw new ConfigError(`config.json: with those called ${path} that makes more than ${
+        formatCount(MOST_MODULES)} modules, which no model has; correct the file`);
+    }
     const size = sizes.reduce((product, n) => product * n, 1);
     const linear = kind === "linear" || kind === "conv1d";
     rows.push({

@@ -358,6 +358,12 @@ console.log(JSON.stringify(data.texts.map((text) => {
 """
 
 
+#: More names times modules than a page compares while its reader waits.
+LONG_LIST = {"model_type": "llama", "hidden_size": 96, "num_attention_heads": 12,
+             "num_hidden_layers": 2000, "quantization_config": {
+                 "quant_method": "fp8", "modules_to_not_convert": [f"a{i}" for i in range(2000)]}}
+
+
 def paste(tmp_path, memory, texts):
     data = {"texts": texts, "families": memory._families, "rules": memory._rules}
     return node(tmp_path, memory._esm, PASTE, data)
@@ -385,6 +391,7 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
     configs += [{"model_type": "llama", **small, "quantization_config": found, **more}
                 for found in ODD_BASES for more in ({}, *({"architectures": [name]} for name in (
                     "LlamaModel", "LlamaForQuestionAnswering")))]
+    configs.append(LONG_LIST)
     configs += [case["config"] for case in CACHES["cases"]]
     configs += [{"model_type": family, **small, **more} for family in ("mistral", "qwen3", "gemma2",
                 "exaone4", "gpt_oss", "smollm3") for more in (
@@ -586,7 +593,8 @@ def test_what_stands_around_and_between_is_no_matter(memory, tmp_path, text):
 
 @pytest.mark.parametrize("text", [
     LLAMA + LLAMA, f"[{LLAMA}, {LLAMA}]", LLAMA.replace("2048", "NaN"), LLAMA.replace("{", "{//\n"),
-    LLAMA.replace('"', "\u201c", 1), LLAMA.replace(": ", "\uff1a"), json.dumps(LLAMA)])
+    LLAMA.replace('"', "\u201c", 1), LLAMA.replace(": ", "\uff1a"), json.dumps(LLAMA),
+    re.sub('(num_hidden_layers": )16', r"\g<1>50000", LLAMA)])
 def test_what_may_mean_another_model_is_refused(memory, tmp_path, text):
     [answer] = paste(tmp_path, memory, [text])
     assert isinstance(answer, str)

@@ -104,6 +104,14 @@ def test_what_is_not_known_is_noted_by_name(found, why):
         stored_bytes(model, "file")
 
 
+def test_a_list_that_takes_long_to_compare_is_noted_as_it_stands():
+    names = [f"a{i}" for i in range(2000)]
+    model = accounting.read_model(LLAMA | {"num_hidden_layers": 2000, "quantization_config": {
+        "quant_method": "fp8", "modules_to_not_convert": names}})
+    assert model.stored is None and "modules_to_not_convert" in model.notes[-1]
+    assert "a0" not in model.notes[-1]  # they were not looked for
+
+
 @pytest.mark.parametrize("found, base", [
     ({"load_in_4bit": True, "bnb_4bit_use_double_quant": True}, "nf4+dq"),
     ({"load_in_4bit": True}, "nf4"), ({"load_in_8bit": True}, "int8"),
