@@ -505,10 +505,8 @@ def test_only_notebooks_that_run_get_the_script_and_little_else(html, site, name
     text = page.read_text("utf-8")
     assert (f'data-notebook="{name}"' in text) == lite.runs_in_browser(name)
     assert text == content_policy.with_policy(text), "the policy is of another state"
-    [place] = (html / in_page.PLACE).iterdir()
-    early = sum((place / name).stat().st_size
-                for name in ("start.js", "in-page.css"))
-    assert early + 1000 <= 15_000  # bytes; and the tags
+    early = sum(path.stat().st_size for path in in_page.before_a_click(html))
+    assert early + len("".join(in_page.TAGS.findall(text))) <= 15_000  # bytes
 
 
 def test_adding_it_twice_changes_nothing_and_needs_the_notebooks_own_cells(tmp_path):
