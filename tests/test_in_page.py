@@ -338,7 +338,7 @@ def test_a_browser_that_is_full_says_so_though_the_cell_has_run(served_page):
     cell = Cell(page, 0)
     cell.press("Edit and run")
     cell.run("print(1)")
-    page.evaluate("Storage.prototype.setItem = () => { throw new DOMException(); }")
+    page.evaluate("void (Storage.prototype.setItem = () => { throw new DOMException(); })")
     cell.text.fill("print(2)")
     cell.says("does not keep your edit")
 

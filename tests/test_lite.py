@@ -179,7 +179,8 @@ def test_a_notebooks_links_lead_into_the_book(visit, site, link, leads):
 
 @pytest.mark.parametrize(("gone", "named"), [
     ("delete self.WebAssembly", "WebAssembly"), ("delete self.Worker", "Web Workers"),
-    ("Function = new Proxy(Function, { construct() { throw new SyntaxError(); } })", "the JavaScript of today")])
+    ("Function = new Proxy(Function, { construct() { throw new SyntaxError(); } })",
+     "the JavaScript of today")])
 def test_a_browser_that_lacks_what_a_notebook_needs_says_so_and_leads_back(
         chromium, site, gone, named):
     with chromium.new_context(viewport={"width": 360, "height": 740}) as context:
