@@ -167,7 +167,7 @@ def test_code_has_the_colours_that_it_has_in_print(served_page):
         task.text.content.wait_for()
         assert task.box.evaluate(printed, words) == before
         assert len({colour for _, colour in before}) == 1 and "rgb(0, 0, 0)" not in before[0]
-        task.press("Back to the printed result")
+        task.press("Back to the printed code")
 
 
 def test_names_are_chosen_with_the_keyboard_and_seen_at_any_width(served_page):

@@ -220,13 +220,127 @@ def test_a_reader_edits_fails_stops_and_finds_the_edit_again(served_page):
     page.reload()
     assert Cell(page, 0).text.value().startswith("import matplotlib")
     assert page.evaluate("said") == [], "an edit that is kept starts no Python"
-    cell.press("Back to the printed result")
+    cell.press("Back to the printed code")
     assert printed.is_visible() and not cell.text.content.is_visible()
     cell.press("Edit and run")
     cell.press("Forget my edit")
     page.reload()
     assert printed.is_visible() and cell.text.content.count() == 0
     assert page.evaluate("Object.keys(localStorage).every((key) => !key.includes('edits'))")
+
+
+def test_what_goes_back_says_to_what(served_page):
+    page = served_page(EXERCISE)
+    step, with_output = Cell(page, 3), Cell(page, 7)
+    step.press("Check step 2")
+    step.says("Done")
+    assert step.box.get_by_role("button", name="Back").count() == 0, "nothing else is in print"
+    step.press("Clear the result")
+    assert step.box.locator(".in-page-output").count() == 0
+    step.press("Edit and run")
+    step.press("Back to the printed code")
+    assert step.box.locator(".cell_input, details").first.is_visible()
+    with_output.press("Edit and run")
+    with_output.press("Back to the printed result")
+
+
+def test_a_reload_in_mid_run_and_the_ways_back_and_forward_keep_the_edit(served_page, site):
+    page, endless = served_page(EXERCISE), "while True:\n    pass"
+    cell = Cell(page, 0)
+    cell.press("Edit and run")
+    cell.text.fill(endless)
+    cell.press("Run")
+    cell.says("Running")
+    page.reload()
+    cell.text.content.wait_for()
+    assert cell.text.value() == endless and page.evaluate("said") == []
+    assert cell.run("print(6 * 7)") == "42\n"
+    page.goto(f"{site}/{CHAPTER}.html")
+    page.go_back()
+    cell.text.content.wait_for()
+    assert cell.text.value() == "print(6 * 7)"
+    page.go_forward()
+    page.go_back()
+    cell.text.content.wait_for()
+    cell.press("Run")
+    cell.says("Done")
+    assert cell.output.text_content() == "42\n"
+
+
+def test_two_tabs_lose_none_of_each_others_edits(served_page):
+    one = served_page(EXERCISE)
+    other = one.context.new_page()
+    other.goto(one.url)
+    for page, number in ((one, 0), (other, 1)):
+        Cell(page, number).press("Edit and run")
+    for text in ("first", "second"):
+        for page, number in ((one, 0), (other, 1)):
+            Cell(page, number).text.fill(f"# {text} {number}")
+    Cell(one, 2).press("Edit and run")
+    Cell(one, 2).text.fill("# third")
+    Cell(one, 2).press("Forget my edit")
+    one.reload()
+    Cell(one, 1).text.content.wait_for()
+    assert [Cell(one, number).text.value() for number in (0, 1)] == ["# second 0", "# second 1"]
+    assert Cell(one, 2).text.content.count() == 0
+
+
+def test_after_its_first_run_a_page_needs_no_server(served_page):
+    page = served_page(EXERCISE)
+    cell, task, step = Cell(page, 0), Cell(page, 1), Cell(page, 3)
+    cell.press("Edit and run")
+    cell.press("Run")
+    cell.says("Done")
+    page.context.set_offline(True)
+    cell.press("Run")
+    cell.says("Done")
+    task.press("Edit and run")
+    task.text.fill(source_of("ex2_lora_dropout"))
+    step.press("Check step 2")
+    step.says("Done", "passed")
+
+
+PASTE = """(content, lines) => {
+    const data = new DataTransfer();
+    data.setData("text/plain", Array.from({ length: lines }, (_, i) => `x = ${i}`).join("\\n"));
+    content.dispatchEvent(new ClipboardEvent("paste", {
+        clipboardData: data, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_a_paste_of_many_lines_is_said_not_to_be_kept_and_costs_no_other_edit(served_page):
+    page = served_page(EXERCISE)
+    cell, other = Cell(page, 0), Cell(page, 1)
+    other.press("Edit and run")
+    other.text.fill("# mine")
+    cell.press("Edit and run")
+    assert cell.run("print(1)") == "1\n"
+    cell.text.content.focus()
+    page.keyboard.press("Control+End")
+    cell.text.content.evaluate(PASTE, 170_000)
+    page.keyboard.type("\nprint(x)")
+    cell.says("Too long to be kept")
+    assert cell.text.value().endswith("x = 169999\nprint(x)")
+    assert page.evaluate("(key) => localStorage.getItem(key).length", NOTEBOOK) < 100_000
+    page.keyboard.press("Control+a")
+    page.keyboard.type("print(2)")
+    cell.says("Changed since it ran")
+    cell.press("Run")
+    cell.says("Done")
+    assert cell.output.text_content() == "2\n"
+    page.reload()
+    other.text.content.wait_for()
+    assert [one.text.value() for one in (cell, other)] == ["print(2)", "# mine"]
+
+
+def test_a_browser_that_is_full_says_so_though_the_cell_has_run(served_page):
+    page = served_page(EXERCISE)
+    cell = Cell(page, 0)
+    cell.press("Edit and run")
+    cell.run("print(1)")
+    page.evaluate("void (Storage.prototype.setItem = () => { throw new DOMException(); })")
+    cell.text.fill("print(2)")
+    cell.says("does not keep your edit")
 
 
 REACH = """import js
@@ -370,7 +484,7 @@ def test_the_books_own_code_and_a_readers_edit_ask_nothing(strangers):
     page.reload()
     assert cell.run("print(2)") == "2\n"
     cell = Cell(page, 1)
-    cell.press("Back to the printed result")
+    cell.press("Back to the printed code")
     cell.press("Edit and run")  # the stranger's text stands there again
     cell.press("Run")
     assert "cell 2 came" in cell.box.locator(".in-page-ask").inner_text()
@@ -505,10 +619,8 @@ def test_only_notebooks_that_run_get_the_script_and_little_else(html, site, name
     text = page.read_text("utf-8")
     assert (f'data-notebook="{name}"' in text) == lite.runs_in_browser(name)
     assert text == content_policy.with_policy(text), "the policy is of another state"
-    [place] = (html / in_page.PLACE).iterdir()
-    early = sum((place / name).stat().st_size
-                for name in ("start.js", "in-page.css"))
-    assert early + 1000 <= 15_000  # bytes; and the tags
+    early = sum(path.stat().st_size for path in in_page.before_a_click(html))
+    assert early + len("".join(in_page.TAGS.findall(text))) <= 15_000  # bytes
 
 
 def test_adding_it_twice_changes_nothing_and_needs_the_notebooks_own_cells(tmp_path):

@@ -21,6 +21,7 @@ import zip_book
 from conftest import HTML, ROOT
 from lite import build as lite
 from playwright.sync_api import expect
+from test_accessibility import violations
 
 NAMES = [path.relative_to(ROOT).as_posix() for path in notebooks.book_notebooks()]
 #: Of each kind one. All run cell by cell in their pages (test_in_page.py), with the same Python;
@@ -174,6 +175,57 @@ def test_a_notebooks_links_lead_into_the_book(visit, site, link, leads):
     assert urlsplit(opened.value.url).path == leads
     assert urlsplit(opened.value.url).fragment == link.partition("#")[2]
     assert faults == []
+
+
+@pytest.mark.parametrize(("gone", "named"), [
+    ("delete self.WebAssembly", "WebAssembly"), ("delete self.Worker", "Web Workers"),
+    ("Function = new Proxy(Function, { construct() { throw new SyntaxError(); } })",
+     "the JavaScript of today")])
+def test_a_browser_that_lacks_what_a_notebook_needs_says_so_and_leads_back(
+        chromium, site, gone, named):
+    with chromium.new_context(viewport={"width": 360, "height": 740}) as context:
+        page = context.new_page()
+        page.add_init_script(gone)
+        page.goto(f"{site}/lite/notebooks/index.html?path={EXERCISE}", wait_until="commit")
+        said = page.get_by_role("main")
+        expect(said).to_contain_text(f"lacks {named}")
+        page.wait_for_timeout(1000)
+        expect(page.locator("#jupyterlite-loading-indicator, #main")).to_have_count(0)
+        assert violations(page) == []
+        said.get_by_role("link").click()
+        page.wait_for_url(f"{site}/index.html")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (360, "light")])
+def test_a_notebook_leads_back_to_its_page(visit, site, width, scheme):
+    page, faults = visit
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 740})
+    lite_tools.open_notebook(page, site, EXERCISE)
+    page.wait_for_selector(f"body[data-jp-theme-light={json.dumps(scheme == 'light')}]",
+                           state="attached")
+    assert [one for one in violations(page) if "to-book" in one[1]] == []
+    band, app = (page.locator(f"#{name}").bounding_box() for name in ("to-book", "main"))
+    assert app["y"] == band["height"] and app["y"] + app["height"] == 740 and band["width"] == width
+    assert page.locator("#to-book [role=status]").count() == 0, "all is there, and it says not"
+    page.locator("#to-book a").click()
+    page.wait_for_url(f"{site}/{EXERCISE.replace('ipynb', 'html')}")
+    page.goto(f"{site}/lite/notebooks/index.html?path=//other.example/x.ipynb")
+    page.locator("#to-book a").click()
+    page.wait_for_url(f"{site}/index.html")
+    assert faults == []
+
+
+@pytest.mark.parametrize(("gone", "said"), [
+    ("IDBFactory.prototype.open = () => { throw new DOMException('', 'SecurityError'); }",
+     "keeps no changes"), ("delete Navigator.prototype.serviceWorker", "find no files")])
+def test_a_notebook_says_what_does_not_work_here(visit, site, gone, said):
+    page, _ = visit
+    page.add_init_script(gone)
+    lite_tools.open_notebook(page, site, EXERCISE)
+    expect(page.locator("#to-book [role=status]")).to_contain_text(said)
+    band, app = (page.locator(f"#{name}").bounding_box() for name in ("to-book", "main"))
+    assert app["y"] == band["height"], "the notebook lies below the sentence"
 
 
 def test_the_file_menu_can_download_and_the_colours_follow_the_system(visit, site):

@@ -27,6 +27,8 @@ TAGS = re.compile(rf'<link[^>]* href="[./]*{PLACE}/[^>]*>\n'
                   rf'<script src="[./]*{PLACE}/[^>]*></script>\n')
 SCRIPTS = ("start.js", "cells.js", "editor.js", "completion.js", "text-box.js", "outputs.js",
            "python.js", "bounds.js", "worker.js", "in-page.css")
+#: What is loaded before anybody asks: on pages with cells, and, of the book's own, on every page.
+EARLY, EVERYWHERE = ("start.js", "in-page.css"), ("launch.js", "progress.js")
 #: CodeMirror as the scripts here import it; a built book has it beside this folder, see below.
 CODEMIRROR = "../../vendor/editor/codemirror.js"
 #: The part of the exercises' page that says what an entry of the progress is.
@@ -83,6 +85,13 @@ def script(name):
     content = (HERE / name).read_bytes()
     version = hashlib.sha256((HERE / CODEMIRROR).read_bytes()).hexdigest()[:12]
     return content.replace(CODEMIRROR.encode(), f"../../editor/codemirror.js?{version}".encode())
+
+
+def before_a_click(folder):
+    """The files of a built book that a page loads for Python in the page though nobody runs it."""
+    [place] = (folder / PLACE).iterdir()
+    return ([place / name for name in EARLY]
+            + [folder / "_static" / name for name in EVERYWHERE])
 
 
 def cells_of(path):

@@ -5,6 +5,7 @@ import { BASE, Python, STOPPED } from "./python.js";
 import * as plain from "./text-box.js";
 
 const IMPORTED = "peft-book-imported";  // work.js notes there which edits came in a file
+const LONGEST = 100_000;  // characters of an edit that is kept; work.js takes ten times as many in one file
 
 function button(parent, text, act) {
   const made = parent.appendChild(document.createElement("button"));
@@ -42,7 +43,7 @@ class Cell {
     this.runButton = button(this.tools, "Run", () => this.page.run(this));
     this.checkButtons = this.checks.map((one) => button(this.tools, one.known.check, () => this.page.run(one, this)));
     this.stopButton = button(this.tools, "Stop", () => this.page.stop());
-    this.backButton = button(this.tools, "Back to the printed result", () => this.back());
+    this.backButton = button(this.tools, "", () => this.back());
     this.forgetButton = button(this.tools, "Forget my edit", () => this.forget());
     this.bar = this.tools.appendChild(document.createElement("progress"));
     this.bar.setAttribute("aria-label", "Loading Python");
@@ -93,8 +94,10 @@ class Cell {
   }
 
   changed() {
-    this.page.keep(this, this.editor.text);
-    if (this.ran !== null && this.ran !== this.text) this.say("Changed since it ran.");
+    const { text } = this.editor, before = this.fault;
+    this.fault = this.page.keep(this, text);
+    const stale = this.ran !== null && this.ran !== text;
+    if (this.fault || before || stale) this.say(this.fault || (stale ? "Changed since it ran." : ""));
     this.show();
   }
 
@@ -185,6 +188,9 @@ class Cell {
     if (this.editButton) this.editButton.hidden = open;
     this.runButton.hidden = !open || runs;
     this.stopButton.hidden = !runs;
+    // What checks an exercise, or only defines something, has no result in print.
+    this.backButton.textContent = this.printed ? "Back to the printed result"
+      : open ? "Back to the printed code" : "Clear the result";
     this.backButton.hidden = runs || !(open || this.outputs?.box.childElementCount);
     this.forgetButton.hidden = runs || !open || this.page.kept(this) === undefined;
     for (const one of this.checkButtons) one.hidden = !open || runs;
@@ -234,7 +240,11 @@ class Page {
     return this.edits[cell.name];
   }
 
+  /** Keep the reader's text of a cell, or forget it; returns why it could not be kept, or "". */
   keep(cell, text) {
+    if (text?.length > LONGEST) {  // to write it at each key would make the keys slow
+      return `Too long to be kept (${LONGEST.toLocaleString("en")} characters are the most): copy it before you leave.`;
+    }
     this.edits = this.read();  // another tab may have changed another cell
     if (text === null || text === cell.known.source) delete this.edits[cell.name];
     else this.edits[cell.name] = text;
@@ -242,8 +252,9 @@ class Page {
       if (Object.keys(this.edits).length) localStorage.setItem(this.key, JSON.stringify(this.edits));
       else localStorage.removeItem(this.key);
     } catch {
-      cell.say("This browser does not keep your edit: copy it before you leave.");
+      return "This browser does not keep your edit: copy it before you leave.";
     }
+    return "";
   }
 
   /** Of which file the edits of this page's cells are, by a cell's name. */

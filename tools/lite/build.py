@@ -502,6 +502,8 @@ def make(folder):
     pages = [path.relative_to(ROOT).as_posix() for path in book_files()
              if path.suffix in (".md", ".ipynb")]
     run_first(folder, "notebooks", "to-book.js", BOOK=pages)
+    for page in folder.glob("*/index.html"):
+        run_first(folder, page.parent.name, "needs.js")
     for name in ("start-again.html", "start-again.js"):
         write_whole(folder / name, (HERE / name).read_bytes())
     for page in folder.rglob("*.html"):

@@ -44,9 +44,10 @@ def machine(record: dict[str, Any]) -> str:
             f"{versions}; {record['date']}{'; ' + code if (code := record.get('code')) else ''}.")
 
 
-def _goal(value: float, limit: float) -> str:
-    """A goal, and whether it was missed."""
-    return f"≤ {limit:g}" + ", missed" * (value > limit)
+def _goal(value: float, limit: float, least: bool = False) -> str:
+    """A goal, the most or the `least` that a value should be, and whether it was missed."""
+    return f"{'≥' if least else '≤'} {limit:g}" + ", missed" * (value < limit if least
+                                                                 else value > limit)
 
 
 def layer_rows(record: dict[str, Any]) -> list[list[str]]:
@@ -238,7 +239,13 @@ def page_rows(browser: dict[str, Any], cells: dict[str, Any],
                      goals["notebook"]))
     rows += [(f"{what}, s", seconds, commands["goals"][what])
              for what, seconds in commands["seconds"].items()]
-    return [[what, f"{value:,.1f}", _goal(value, goal)] for what, value, goal in rows]
+    told = [[what, f"{value:,.1f}", _goal(value, goal)] for what, value, goal in rows]
+    if steps := cells.get("steps"):
+        ours, theirs = steps["ours"], steps["theirs"]
+        what = (f"training steps a second in the playground, {ours / theirs:.2f} of the "
+                f"{theirs:,.1f} in CPython")
+        told.append([what, f"{ours:,.1f}", _goal(ours, cells["goals"]["steps"], least=True)])
+    return told
 
 
 def table(columns: list[str], rows: list[list[str]], record: dict[str, Any]) -> Any:
