@@ -100,7 +100,8 @@ def closing(opened: bool = False) -> Markdown:
         f"errors. At a rate of 0.1 the best is {told(tenth)}, {undecided(tenth, best[0]):.1f} "
         "standard errors from the one without, which does not decide. After 400 steps both are "
         f"worse than after 150, {told(late[0])} without and {told(late[1])} at 0.5. So here "
-        "dropout delays overfitting and does not stop it: above all it insures whoever trains too long.",
+        "dropout delays overfitting and does not stop it: above all it insures whoever trains too "
+        "long.",
         "What dropout brings at another learning rate (all ran at 0.005), at a lower rank, with "
         "more names or beside weight decay. And stopping at the best step takes names to look at, "
         "which the figure takes for granted.", opened)
