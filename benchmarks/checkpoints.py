@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 
 import sides
@@ -162,7 +163,8 @@ def main():
     versions = subprocess.run([sides.ORACLE, "-c", "import torch, transformers; "
                                "print(torch.__version__, transformers.__version__)"],
                               capture_output=True, text=True, check=True).stdout.split()
-    machine = {"processor": sides.processor(), "threads": int(THREADS), "prompt": PROMPT,
+    machine = {"processor": sides.processor(), "threads": int(THREADS),
+               "date": date.today().isoformat(), "prompt": PROMPT,
                "new": NEW, "numpy": numpy.__version__, "torch": versions[0].split("+")[0],
                "transformers": versions[1]}
     if args.record:

@@ -29,8 +29,9 @@ BOTH_ZERO = EXERCISE.mistake(
     "Each gradient contains the other matrix as a factor, so neither ever learns.", "9.2")
 PROMPT_RETURNED = EXERCISE.mistake(
     "prompt-scored", "the prompt's positions in the output, where they get scored",
-    "Nobody knows what the model should say after a virtual token. If their outputs are returned, "
-    "the loss asks for something meaningless, and targets no longer fit their positions.",
+    "After a virtual token that another one follows, nothing is there to be said. If their outputs "
+    "are returned, the loss asks for something meaningless, and targets no longer fit their "
+    "positions. (PEFT scores the last one, against the first real token.)",
     "mistakes")
 WRONG_ROWS = EXERCISE.mistake(
     "wrong-rows", "the wrong rows cut off",

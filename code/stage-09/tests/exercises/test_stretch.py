@@ -90,6 +90,19 @@ def test_the_record_holds_what_is_planned_and_nothing_else(name):
     assert len(rows) == sum(row["goal"] == name for row in stretch_goals._recorded())
 
 
+def test_the_sequential_adapter_of_the_equal_start_is_the_pretrained_model_at_first(monkeypatch):
+    stretch = importlib.import_module("exercises.ex3_parallel_adapter.stretch")
+    monkeypatch.setattr(stretch, "train", lambda model, lr, seed: model)
+    random, zero = (stretch.trained(None, *stretch.GOAL.settings[name], lr=0.1)
+                    for name in ("sequential", "sequential, W_up zero"))
+    ids = np.arange(12).reshape(2, 6)
+    plain = pretrained().forward(ids)
+    assert np.array_equal(zero.forward(ids), plain)
+    assert not np.array_equal(random.forward(ids), plain)
+    for one, two in zip(random.layers, zero.layers, strict=True):  # nothing else differs
+        assert np.array_equal(one.after_mlp.W_down, two.after_mlp.W_down)
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_what_a_stretch_goal_says_in_the_end_is_borne_out(room):
     stretch = importlib.import_module(f"exercises.{room}.stretch")
