@@ -289,8 +289,9 @@ def test_every_classifier_has_as_many_outputs_as_labels():
     """DistilBERT's had two for any number: its question answering takes no other."""
     for family, table in ac.FAMILIES.items():
         for task in {"SEQ_CLS", "TOKEN_CLS"} & table["heads"].keys():
-            config = {"model_type": family, "num_key_value_heads": 2} | ({"text_config": {"hidden_size": 2560}}
-                                               if "text_config" in table.get("parts", []) else {})
+            parts = {"text_config": {"hidden_size": 2560}}
+            config = {"model_type": family, "num_key_value_heads": 2} | (
+                parts if "text_config" in table.get("parts", []) else {})
             two, five = (ac.read_model(config, task, num_labels=n) for n in (2, 5))
             assert any(m.out_features == 5 for m in five.modules if m.is_linear), (family, task)
             more = five.num_parameters - two.num_parameters
