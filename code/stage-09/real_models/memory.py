@@ -304,7 +304,7 @@ def why_not_estimated(model: Model) -> str:
     if lists := table.get("lists"):
         return NOT_ESTIMATED["lists"].format(named=", ".join(lists))
     if named := next((m.name for m in model.modules if m.is_convolution), ""):
-        return NOT_ESTIMATED["convolution"].format(named=re.sub(r"\.\d+\.", ".N.", named))
+        return NOT_ESTIMATED["convolution"].format(named=named.split(".")[-2])
     if any(".experts." in m.name for m in model.modules) and "active" not in model.symbols:
         return NOT_ESTIMATED["active"]
     return ""

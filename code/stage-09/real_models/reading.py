@@ -216,7 +216,8 @@ class Model:
         """Path of the language-model head, which `all-linear` and 4-bit loading leave alone."""
         if self.task not in VOCABULARY_TASKS:
             return None
-        return [m.name for m in self.modules if m.is_linear and m.out_features == self["vocab"]][-1]
+        wide = [m.name for m in self.modules if m.is_linear and m.out_features == self["vocab"]]
+        return wide[-1] if wide else None  # ELECTRA is pre-trained to tell words from words
 
     def __getitem__(self, symbol: str) -> int:
         return self.symbols[symbol]

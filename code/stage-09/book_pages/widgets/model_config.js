@@ -377,7 +377,7 @@ function whyNotEstimated(table, rows, symbols, reasons) {
   const convolution = rows.find(({ kind, leaf, sizes }) =>
     kind === "stack" && leaf === "weight" && sizes.length > 2);
   if (convolution) {
-    return reasons.convolution.replace("{named}", convolution.path.replace(/\.{[^}]*}\./, ".N."));
+    return reasons.convolution.replace("{named}", convolution.path.split(".").at(-2));
   }
   return rows.some(isExpert) && !symbols.has("active") ? reasons.active : "";
 }
