@@ -496,7 +496,8 @@ def test_page_and_python_agree_on_models_and_settings(memory, tmp_path):
     configs = {name: entry["config"]
                for name, entry in list(accounting.known_models().items())[::5]}
     configs |= {family: {"model_type": family, "architectures": sorted(table["classes"])[-1:],
-                         **small, **({"text_config": small} if "text_config" in table.get("parts", []) else {})}
+                         **small, **({"text_config": small}
+                                     if "text_config" in table.get("parts", []) else {})}
                 for family, table in accounting.FAMILIES.items() if family != "phi-msft"}
     configs["nemotron"]["num_key_value_heads"] = 8  # its own default fails
     configs["glm4_moe"]["head_dim"] = 128  # by default its heads do not divide its width
