@@ -685,7 +685,7 @@ def count_prefix(model: Model, num_virtual_tokens: int = 20, *, projection: bool
     classification the head trains along; `head` says how it is counted, see :func:`count_lora`.
     """
     P, layers, width = positive("num_virtual_tokens", num_virtual_tokens), model["layers"], (
-        model["prefix_width"])
+        model.symbols.get("prefix_width", model["d"]))
     stored = P * 2 * layers * width
     trainable, notes = stored, []
     if projection:
@@ -738,6 +738,9 @@ def count_p_tuning(model: Model, num_virtual_tokens: int = 20, *, hidden: int | 
 def _count_virtual(method: str, model: Model, trainable: int, shape: tuple[int, int],
                    notes: Sequence[str], head: str) -> Count:
     """The virtual tokens, and in classification the head."""
+    if "prefix_width" not in model.symbols:
+        raise ValueError(f"{method} of {model.family} is not counted: PEFT does not find how many "
+                         "attention heads it has, and asks for num_attention_heads")
     counted = _count_tuner(method, model, [], {"prompt_embeddings": shape},
                            saved=_saved_names(model, []), head=head, notes=notes)
     network = trainable - math.prod(shape)  # trained through it, not stored

@@ -228,6 +228,8 @@ def quantized_modules(model: Model, stored: Stored | None = None) -> list[Module
 
 def _is_head(model: Model, module: Module) -> bool:
     heads = [name for names in SAVED_HEADS.values() for name in names]
+    if model.task == "IMAGE_CLS":  # ends in a bias; transformers looks for a weight at the end
+        return False
     return module.name == model.head or module.name.split(".")[0] in heads
 
 

@@ -21,6 +21,7 @@ from real_models.rules import one_of, positive
 NOT_ESTIMATED = {
     "parts": "it consists of several parts ({named}), and only one reads text",
     "lists": "some of its layers are no attention ({named}), and what those keep is not known here",
+    "convolution": "it has convolutions ({named}), which read pictures, sound or states",
     "active": "how many experts a token meets is not known here",
 }
 # Bytes for each *trainable* parameter: its weight, its gradient, Adam's two averages, a second copy
@@ -294,13 +295,16 @@ def why_not_estimated(model: Model) -> str:
     """Why the activations of a model are not estimated; empty if they are.
 
     The tower of a model of several parts reads patches, not the tokens that are counted here;
-    linear attention keeps states; of experts, those count that a token meets.
+    linear attention keeps states, and convolutions read what is no token; of experts, those count
+    that a token meets.
     """
     table = FAMILIES[model.family]
-    if parts := table.get("parts"):
+    if parts := [part for part in table.get("parts", []) if f"{part}." in table["symbols"]]:
         return NOT_ESTIMATED["parts"].format(named=", ".join(parts))
     if lists := table.get("lists"):
         return NOT_ESTIMATED["lists"].format(named=", ".join(lists))
+    if named := next((m.name for m in model.modules if m.is_convolution), ""):
+        return NOT_ESTIMATED["convolution"].format(named=named.split(".")[-2])
     if any(".experts." in m.name for m in model.modules) and "active" not in model.symbols:
         return NOT_ESTIMATED["active"]
     return ""

@@ -167,6 +167,10 @@ class Module:
         return self.kind in ("linear", "conv1d")
 
     @property
+    def is_convolution(self) -> bool:
+        return self.kind == "stack" and self.name.endswith(".weight") and len(self.sizes) > 2
+
+    @property
     def weight_shape(self) -> tuple[int, ...]:
         """As PyTorch stores it: linear `(out, in)`, all others as the table's sizes."""
         return self.sizes[::-1] if self.kind == "linear" else self.sizes
@@ -212,7 +216,8 @@ class Model:
         """Path of the language-model head, which `all-linear` and 4-bit loading leave alone."""
         if self.task not in VOCABULARY_TASKS:
             return None
-        return [m.name for m in self.modules if m.is_linear and m.out_features == self["vocab"]][-1]
+        wide = [m.name for m in self.modules if m.is_linear and m.out_features == self["vocab"]]
+        return wide[-1] if wide else None  # ELECTRA is pre-trained to tell words from words
 
     def __getitem__(self, symbol: str) -> int:
         return self.symbols[symbol]
@@ -248,7 +253,8 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     names = config.get("id2label") or {}
     if not isinstance(names, Mapping):
         raise ValueError(f"config.json: id2label must be an object, got {names!r:.80}")
-    labels = num_labels or config.get("num_labels") or len(names) or 2
+    usual = table["defaults"].get("num_labels", 2)
+    labels = num_labels or config.get("num_labels") or len(names) or usual
     symbols: dict[str, int] = {"labels": positive("num_labels", labels)}
     assumed: dict[str, int] = {}
     for line in table["symbols"].strip().splitlines():

@@ -255,12 +255,13 @@ function taskOf(config, family, table) {
 }
 
 /** Outputs of a classification head. */
-function labelsOf(config) {
+function labelsOf(config, { defaults }) {
   const names = config.id2label ?? {};
   if (typeof names !== "object" || Array.isArray(names)) {
     throw new ConfigError(`config.json: id2label must be an object, got ${shown(names)}`);
   }
-  const labels = config.num_labels || Object.keys(names).length || 2;
+  const labels = config.num_labels || Object.keys(names).length
+    || (defaults.num_labels ?? 2);
   if (!Number.isSafeInteger(labels) || labels < 1) {
     throw new ConfigError(`num_labels must be a positive integer, got ${shown(labels)}`);
   }
@@ -271,7 +272,7 @@ function labelsOf(config) {
 function readConfig(given, families, rules) {
   const [family, table, config] = tableOf(given, families, rules);
   const task = taskOf(config, family, table);
-  const symbols = new Map([["labels", labelsOf(config)]]);
+  const symbols = new Map([["labels", labelsOf(config, table)]]);
   const assumed = new Map();
   for (const line of table.symbols.trim().split("\n")) {
     const [name, rule] = line.split(/=(.*)/s);
@@ -318,7 +319,8 @@ function readConfig(given, families, rules) {
   const about = {
     rows, symbols, lists, table, family, rules: rules.bases, notes: rules.notes,
     rename: (path) => (path.startsWith(`${outer}.`) ? inner + path.slice(outer.length + 1) : path),
-    isHead: (row) => row === top || heads.includes(row.path.split(".")[0]),
+    isHead: (row) => row === top
+      || (task !== "IMAGE_CLS" && heads.includes(row.path.split(".")[0])),
   };
   const { note: storedNote, ...bases } = basesOf(about, total, config.quantization_config);
   const everything = units.map(([leaf]) => leaf).filter((leaf) => leaf !== top?.leaf);
@@ -374,8 +376,14 @@ const isExpert = ({ path }) => path.includes(".experts.");
 
 /** Why activations are not estimated, as `accounting.why_not_estimated` says it; or nothing. */
 function whyNotEstimated(table, rows, symbols, reasons) {
-  if (table.parts) return reasons.parts.replace("{named}", table.parts.join(", "));
+  const parts = (table.parts ?? []).filter((part) => table.symbols.includes(`${part}.`));
+  if (parts.length) return reasons.parts.replace("{named}", parts.join(", "));
   if (table.lists) return reasons.lists.replace("{named}", Object.keys(table.lists).join(", "));
+  const convolution = rows.find(({ kind, leaf, sizes }) =>
+    kind === "stack" && leaf === "weight" && sizes.length > 2);
+  if (convolution) {
+    return reasons.convolution.replace("{named}", convolution.path.split(".").at(-2));
+  }
   return rows.some(isExpert) && !symbols.has("active") ? reasons.active : "";
 }
 

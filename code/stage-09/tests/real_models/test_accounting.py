@@ -289,14 +289,38 @@ def test_every_classifier_has_as_many_outputs_as_labels():
     """DistilBERT's had two for any number: its question answering takes no other."""
     for family, table in ac.FAMILIES.items():
         for task in {"SEQ_CLS", "TOKEN_CLS"} & table["heads"].keys():
-            config = {"model_type": family} | ({"text_config": {"hidden_size": 2560}}
-                                               if "parts" in table else {})
+            parts = {"text_config": {"hidden_size": 2560}}
+            config = {"model_type": family, "num_key_value_heads": 2} | (
+                parts if "text_config" in table.get("parts", []) else {})
             two, five = (ac.read_model(config, task, num_labels=n) for n in (2, 5))
             assert any(m.out_features == 5 for m in five.modules if m.is_linear), (family, task)
             more = five.num_parameters - two.num_parameters
             assert more > 0 and more % 3 == 0, (family, task)
     distilbert = {"model_type": "distilbert", "id2label": {"0": "a", "1": "b", "2": "c"}}
     assert ac.read_model(distilbert, "SEQ_CLS").num_parameters == 66_955_779  # transformers'
+
+
+@pytest.mark.parametrize("name, config, parameters", [
+    ("ViTForImageClassification", {"model_type": "vit", "num_labels": 1000}, 86_567_656),
+    ("GPTJForCausalLM", {"model_type": "gptj"}, 6_050_882_784),
+    ("FalconForCausalLM", {"model_type": "falcon"}, 6_921_720_704),
+    ("FalconForCausalLM", {"model_type": "falcon", "hidden_size": 8192, "num_attention_heads": 128,
+                           "num_kv_heads": 8, "num_hidden_layers": 60,
+                           "new_decoder_architecture": True}, 41_303_293_952),
+    ("MptForCausalLM", {"model_type": "mpt", "d_model": 4096, "n_heads": 32, "n_layers": 32,
+                        "vocab_size": 50432}, 6_649_286_656),
+    ("WhisperForConditionalGeneration", {"model_type": "whisper"}, 37_760_640),
+    ("BartForConditionalGeneration", {"model_type": "bart"}, 406_291_456),
+    ("CLIPModel", {"model_type": "clip", "text_config": {"hidden_size": 512}}, 151_277_313),
+    ("Dinov2Model", {"model_type": "dinov2", "image_size": 518, "patch_size": 14}, 86_580_480)])
+def test_checkpoints_of_older_and_seeing_families(name, config, parameters):
+    assert ac.read_model(config | {"architectures": [name]}).num_parameters == parameters
+
+
+def test_a_bart_classifier_has_three_outputs_if_the_file_says_none():
+    bart = {"model_type": "bart", "architectures": ["BartForSequenceClassification"]}
+    assert ac.read_model(bart)["labels"] == 3
+    assert ac.read_model(bart | {"num_labels": 2})["labels"] == 2
 
 
 def test_code_that_reads_texts_builds_no_model():
@@ -443,7 +467,7 @@ def test_bytes_of_a_logit_are_those_alive_at_the_peak_of_its_loss(base):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"model_type": "falcon"}, "model_type 'falcon' is not a family .*, starcoder2$"),
+    ({"model_type": "rwkv"}, "model_type 'rwkv' is not a family .*, whisper$"),
     ({"model_type": None}, "model_type is missing"),
     ({"hidden_size": None}, "needs hidden_size.*missing"),
     ({"model_type": "gemma", "head_dim": None}, "needs head_dim"),
