@@ -460,4 +460,6 @@ def test_fixtures_are_what_hugging_face_says_today(tmp_path):
         if key.startswith("versions/"):
             assert new[key] == array
         else:
-            assert relative_error(new[key], array) < TOLERANCE, key
+            # PEFT makes PiSSA's start in float32, whose last digits differ from machine to machine.
+            most = 1e-5 if key.startswith("pissa") else TOLERANCE
+            assert relative_error(new[key], array) < most, key
