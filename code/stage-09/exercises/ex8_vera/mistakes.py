@@ -168,7 +168,7 @@ MISTAKES = [
             seen="With a merge between forward and backward, backward stops: "),
     "the state holds the vectors and the seed",
     Mistake("SavesInSingle", "digits", {"name: v.copy() for": "name: v.astype(np.float32) for"},
-            seen="is off by little."),
+            seen="up_d of the state, float32, is off by little."),
     Mistake("SavesTheMatrices", "state-too-large",
             {STATE: f'{STATE} | {{"A": self.A, "B": self.B}}'},
             seen="state() has the keys A, B, too."),
