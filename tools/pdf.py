@@ -33,6 +33,12 @@ PREPARE = """async () => {
   for (const link of article.querySelectorAll("a[href^=http]")) {
     link.toggleAttribute("data-says-target", link.textContent.trim() === link.href);
   }
+  for (const cell of article.querySelectorAll(".cell")) {
+    const code = cell.querySelector(".cell_input pre")?.textContent.trim();
+    if (code && !code.includes("\\n") && cell.querySelector(".peft-widget")) {
+      cell.querySelector(".cell_input").style.display = "none";  // a widget's name says nothing
+    }
+  }
   const links = document.createElement("nav");
   links.style.display = "none";
   for (const { id } of article.querySelectorAll("[id]")) {
