@@ -404,10 +404,10 @@ def test_the_keyboard_alone_chooses_a_training(open_page):
 
 def memory_shown(page):
     settle(page)
-    totals = page.locator("#memory tr[data-item=total] td").evaluate_all(
+    totals = page.locator("#memory tbody[data-total] tr[data-item=total] td").evaluate_all(
         "(cells) => Object.fromEntries("
         "cells.map((cell) => [cell.dataset.side, Number(cell.dataset.bytes)]))")
-    body = page.locator("#memory tbody")
+    body = page.locator("#memory tbody[data-total]")
     return {**totals, "trainable": int(body.get_attribute("data-trainable"))}
 
 
@@ -447,7 +447,10 @@ def test_memory_is_what_accounting_says_over_a_grid(open_page):
         targets = [leaf for leaf in leaves if rng.random() < 0.5] or leaves[:1]
         set_targets(page, targets)
         picked = {}
-        for field, options in (("base", accounting.BASE_FORMATS),
+        bases = page.locator("#memory select[data-name=base] option:enabled").evaluate_all(
+            "(options) => options.map((option) => option.value)")  # that this model can have
+        assert {"bfloat16", "nf4"} <= set(bases) <= set(accounting.BASE_FORMATS)
+        for field, options in (("base", bases),
                                ("convention", list(accounting.CONVENTIONS)),
                                ("optimizer", list(accounting.OPTIMIZERS)),
                                ("cards", ["1", "2", "8"])):
