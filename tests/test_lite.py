@@ -331,11 +331,10 @@ def test_a_notebook_that_calls_itself_trusted_runs_nothing_and_reaches_no_other_
         page.wait_for_timeout(1000)
         assert [url for url in asked if url.startswith(elsewhere)] == []
         assert page.evaluate("localStorage.getItem('ran')") is None, "a stored script ran"
-        for plugin in ("@jupyterlab/markdownviewer-extension:plugin",  # one that is there
-                       "@jupyterlab/mermaid-extension:core",  # puts a text's HTML into the page
-                       "@jupyterlab/vega5-extension:factory"):
-            assert (page.evaluate("(name) => jupyterapp.hasPlugin(name)", plugin)
-                    == ("markdown" in plugin)), plugin
+        plugins = page.evaluate("() => jupyterapp.listPlugins()")
+        assert len(plugins) > 20
+        assert [name for name in plugins if "mermaid" in name or "vega" in name] == [], \
+            "their drawings put a text's HTML into the page"
 
 
 BUTTON = """async () => {
