@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from real_models.families import FAMILIES
-from real_models.rules import SAVED_HEADS, evaluate, matches, one_of
+from real_models.rules import SAVED_HEADS, evaluate, is_whole, matches, one_of
 
 Model = Module = Count = Any  # of reading.py and count.py, which import this module
 
@@ -392,9 +392,7 @@ def _of_bitsandbytes(found: Mapping[str, Any]) -> str:
 
 
 def _is_size(value: Any) -> bool:
-    """A whole number, as the page reads them: 4.0, too."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and 0 < value < ALL and value == int(value)
+    return is_whole(value, end=ALL)
 
 
 def _unknown(found: Mapping[str, Any], rule: Mapping[str, Any]) -> str:

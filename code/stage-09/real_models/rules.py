@@ -33,6 +33,12 @@ def positive(name: str, value: Any) -> int:
     return value
 
 
+def is_whole(value: Any, least: int = 1, end: int = 2**53) -> bool:
+    """A whole number from `least` on and below `end`, as the page reads them: 4.0, too."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and least <= value < end and value == int(value)
+
+
 def one_of(name: str, value: Any, choices: Iterable[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

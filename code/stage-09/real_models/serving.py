@@ -15,7 +15,7 @@ from real_models.bases import FORMATS, Item, frozen_items, stored_as
 from real_models.count import Count
 from real_models.memory import Bill, NotEstimated
 from real_models.reading import Model
-from real_models.rules import evaluate, positive
+from real_models.rules import evaluate, is_whole, positive
 
 # token     numbers that a layer keeps of each token
 # layers    the symbol that says how many there are
@@ -131,7 +131,7 @@ def _windows(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int) ->
     window = of("sliding_window", rule["window"])
     if "switch" in rule and not of(rule["switch"], False):
         window = None
-    if window is not None and not _is_whole(window, 2):
+    if window is not None and not is_whole(window, 2):
         raise refuse("sliding_window")
     kinds = of("layer_types", None)
     if kinds is not None:
@@ -145,7 +145,7 @@ def _windows(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int) ->
     elif "every" in rule or "from" in rule:
         key, default = rule.get("every") or rule["from"]
         at = default if key is None else of(key, default)
-        if not _is_whole(at, 1):
+        if not is_whole(at, 1):
             raise refuse(key)
         if "every" in rule and window is None:
             raise refuse("sliding_window")
@@ -153,11 +153,6 @@ def _windows(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int) ->
     else:
         slides = [True] * layers
     return [int(window) - 1 if each and window else 0 for each in slides]  # the last is not kept
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and least <= value < 2**53 and value == int(value)
 
 
 def cache_bytes(model: Model, batch: int = 1, length: int = 512, *, width: int = 2) -> int:
