@@ -32,9 +32,9 @@ KEPT = 128  # of them
 
 
 def bfloat16(x: np.ndarray) -> np.ndarray:
-    """Float32 rounded to bfloat16, to the nearest, ties to even; still an array of float32."""
+    """Rounded to bfloat16: sign, 8 bits exponent, 7 mantissa."""
     bits = np.array(x, np.float32).view(np.uint32)
-    bits += 0x7FFF + ((bits >> 16) & 1)
+    bits += 0x7FFF + ((bits >> 16) & 1)  # to the nearest, ties to even
     return (bits & 0xFFFF0000).view(np.float32)
 
 
