@@ -91,6 +91,7 @@ def test_every_slider_is_alive(visit, name):
     if not page.locator(WIDGET).count():
         assert page.locator("article input[type=range]").count() == 0  # none outside a live widget
         return
+    page.evaluate("document.querySelectorAll('article details').forEach((box) => box.open = true)")
     sliders = page.locator("article input[type=range]")
     seen = """(input) => {
         const box = input.closest(".cell_output");

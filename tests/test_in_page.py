@@ -536,7 +536,7 @@ def test_an_exercise_is_checked_beside_its_editor_and_ticked_in_the_contents(ser
 
     task.text.fill(source_of("ex2_lora_dropout"))
     task.press("Check all steps")
-    task.says("Done", "All 23 tests passed")
+    task.says("Done", re.compile(r"All \d+ tests passed"))
     done = page.locator(".bd-links a:has(.exercise-done)")
     assert done.count() == 1 and "LoRA dropout" in done.text_content()
     page.goto(page.url.replace("ex2-lora-dropout", "index"))

@@ -193,7 +193,7 @@ def test_a_browser_that_lacks_what_a_notebook_needs_says_so_and_leads_back(
         expect(page.locator("#jupyterlite-loading-indicator, #main")).to_have_count(0)
         assert violations(page) == []
         said.get_by_role("link").click()
-        page.wait_for_url(f"{site}/index.html")
+        page.wait_for_url(f"{site}/book/index.html")  # where the first page leads
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (360, "light")])
@@ -212,7 +212,7 @@ def test_a_notebook_leads_back_to_its_page(visit, site, width, scheme):
     page.wait_for_url(f"{site}/{EXERCISE.replace('ipynb', 'html')}")
     page.goto(f"{site}/lite/notebooks/index.html?path=//other.example/x.ipynb")
     page.locator("#to-book a").click()
-    page.wait_for_url(f"{site}/index.html")
+    page.wait_for_url(f"{site}/book/index.html")  # where the first page leads
     assert faults == []
 
 

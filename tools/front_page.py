@@ -65,12 +65,11 @@ def hero():
             f'<div aria-live="polite">{"".join(shown)}</div>{bars}</div>')
 
 
-def questions(notebook):
-    """The names of a notebook's questions, those that its cells print among them."""
-    texts = ["".join(cell["source"]) if cell["cell_type"] == "markdown" else "".join(
+def texts(notebook):
+    """A notebook's Markdown, what its cells print of it included."""
+    return "\n".join("".join(cell["source"]) if cell["cell_type"] == "markdown" else "".join(
         "".join(output.get("data", {}).get("text/markdown", "")) for output in cell["outputs"])
-        for cell in notebook["cells"]]
-    return [name for text in texts for name in QUESTION.findall(text)]
+        for cell in notebook["cells"])
 
 
 def card(title, chapter, question):
@@ -80,16 +79,17 @@ def card(title, chapter, question):
     file, things = ROOT / "book" / f"{chapter}.ipynb", ""
     if file.exists():
         notebook = json.loads(file.read_text("utf-8"))
-        minutes, asked = reading_time.minutes(notebook), questions(notebook)
-        things = f' data-questions="{" ".join(asked)}">{len(asked)} questions' if asked else ""
-        if len(asked) == 1:
-            things = things.removesuffix("s")
+        minutes, text = reading_time.minutes(notebook), texts(notebook)
     else:
-        said = MINUTES.search(file.with_suffix(".md").read_text("utf-8"))
+        text = file.with_suffix(".md").read_text("utf-8")
+        said = MINUTES.search(text)
         minutes = said[1] if said else ""
-        if chapter == "exercises/index":
-            count = pictures.progress.EXERCISES
-            things = f' data-exercises="{count}">{count} exercises'
+    if asked := QUESTION.findall(text):
+        word = "question" if len(asked) == 1 else "questions"
+        things = f' data-questions="{" ".join(asked)}">{len(asked)} {word}'
+    elif chapter == "exercises/index":
+        count = pictures.progress.EXERCISES
+        things = f' data-exercises="{count}">{count} exercises'
     time = f"<span>{minutes} minutes</span>" if minutes else ""
     done = f"<span{things}</span>" if things else ""
     bar = '<i class="chapter-bar" aria-hidden="true"></i>' if things else ""

@@ -10,15 +10,15 @@
     lacks.push("the JavaScript of today");
   }
   if (!lacks.length) return;
-  document.addEventListener("DOMContentLoaded", () => {
-    window.stop();  // what still loads would fail, and hide this
-    document.documentElement.lang = "en";
-    document.title = "This browser cannot run the notebook";
-    document.body.innerHTML = `<main id="lacks" style="font: 1.05rem/1.5 system-ui, sans-serif; margin: 3rem auto;
-        max-width: 36rem; padding: 0 1rem"><h1>${document.title}</h1>
+  window.stop();  // nothing that stands below is read: the app would start, and cover this
+  const title = "This browser cannot run the notebook", root = document.documentElement;
+  root.lang = "en";
+  root.innerHTML = `<head><meta charset="utf-8"><title>${title}</title>
+      <meta name="viewport" content="width=device-width, initial-scale=1"></head>
+    <body><main id="lacks" style="font: 1.05rem/1.5 system-ui, sans-serif; margin: 3rem auto; max-width: 36rem;
+        padding: 0 1rem"><h1>${title}</h1>
       <p>It lacks ${lacks.join(" and ")}, which Python needs here. Some browsers have it and are set to refuse it.
         A current Firefox or Chromium has it.</p>
       <p>The book needs none of it to be read: each of its pages shows the code with its results.</p>
-      <p><a href="../../index.html">Back to the book</a></p></main>`;
-  });
+      <p><a href="../../index.html">Back to the book</a></p></main></body>`;
 })();

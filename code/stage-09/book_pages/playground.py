@@ -24,8 +24,8 @@ from tensorfile import write_whole
 from training import AdamW, cosine_schedule, evaluate, train
 
 BATCH = 16  # names; the recorded runs take 64, which a browser has no patience for
-EVERY = 10  # steps between two looks at the held-out names
-SCORED = 200  # held-out names that a look takes of each list
+EVERY = 20  # steps between two looks at the held-out names
+SCORED = 100  # held-out names of each list in a look, which takes as long as six steps
 SINGULAR = 16  # singular values that are shown
 FILES = ("adapter_config.json", "adapter_model.safetensors")  # of an adapter
 #: What each choice of the page can be, the first one chosen.

@@ -6,6 +6,9 @@
 const SETTINGS = ["rank", "base", "convention", "optimizer", "length", "batch", "checkpointing",
   "cards", "sharding", "adapters"];
 
+/** A number with its word. */
+const counted = (value, word) => `${formatCount(value)} ${value === 1 ? word : `${word}s`}`;
+
 /** Bytes that an optimizer keeps of one tensor, as `optimizers.state_bytes` counts them. */
 function stateBytes(row, [block, smallest], shape, width, hidden) {
   const size = shape.reduce((product, n) => product * n, 1);
@@ -199,11 +202,11 @@ function render({ model, el }) {
 
   const length = slider({
     id: `${prefix}-length`, name: "length", label: "Tokens per sequence", values: get("_lengths"),
-    say: (value) => `${formatCount(value)} tokens`, onMove: (value) => change({ length: value }),
+    say: (value) => counted(value, "token"), onMove: (value) => change({ length: value }),
   });
   const batch = slider({
     id: `${prefix}-batch`, name: "batch", label: "Sequences on each card", values: get("_batches"),
-    say: (value) => `${formatCount(value)} sequences`, onMove: (value) => change({ batch: value }),
+    say: (value) => counted(value, "sequence"), onMove: (value) => change({ batch: value }),
   });
   const again = choice({
     prefix, name: "checkpointing", legend: "Gradient checkpointing",
@@ -289,7 +292,7 @@ function render({ model, el }) {
   const detail = h("p", { class: "pw-note" });
   const adapters = colour(slider({
     id: `${prefix}-adapters`, name: "adapters", label: "Adapters on one base", values: get("_many"),
-    say: (value) => `${formatCount(value)} adapters`, onMove: (value) => change({ adapters: value }),
+    say: (value) => counted(value, "adapter"), onMove: (value) => change({ adapters: value }),
   }), get("_lora_color"));
   const served = h("tbody", { "data-table": "serving" });
   const servingNote = h("p", { class: "pw-note" });
