@@ -177,8 +177,8 @@ ROWS = {
     "budget": Row(
         "LoRA, and a budget to place", "the MLP, alone or with attention",
         "MLP alone at rank 128 beat attention alone at rank 256 on Llama-3.1-8B; on our small "
-        "Llama and Icelandic the MLP beat q and v at about equal size, and all linear layers were "
-        "not ahead of the MLP",
+        "Llama and Icelandic, at about equal sizes, the MLP beat q and v, and all linear layers "
+        "were not ahead of the MLP",
         "[LoRA Without Regret, Thinking Machines, 2025](references.md); "
         f"[9.7, result 1]({NINE_SEVEN}#result-1-what-is-learned). On GPT-3, q and v at rank 4 "
         "clearly beat q alone at rank 8, and v alone by little, 0.7 points (stated fluctuation "
@@ -191,9 +191,10 @@ ROWS = {
         "Turkish; the order differed from task to task",
         "[the family](the-family.ipynb#the-comparison); for DoRA the races below this table"),
     "skill": Row(
-        "a new language or a new skill", "LoRA on all linear layers, and more than a low rank",
-        "on Icelandic each step in rank learned more, and full fine-tuning most; for a task in "
-        "another language than the pretraining LoRA's own paper expects a small rank to fall short",
+        "a new language or a new skill", "LoRA on all linear layers; try higher ranks",
+        "on Icelandic each step in rank learned more, and full fine-tuning most; on Turkish, with "
+        "a third of the names, rank bought little; for a task in another language than the "
+        "pretraining LoRA's own paper expects a small rank to fall short",
         f"[9.7, result 1]({NINE_SEVEN}#result-1-what-is-learned); "
         "[a model that speaks](a-model-that-speaks.ipynb#after-twenty-answers); "
         "[Hu et al., 2021, footnote 6](references.md). No run of this book changes nothing but how "
@@ -213,8 +214,11 @@ ROWS = {
         "all but the prompt ended close together",
         f"[9.7, result 1]({NINE_SEVEN}#result-1-what-is-learned). The two differ in more than "
         "their number of names",
-        (_claim(claims.full_leads_with_more_data), _claim(claims.prompt_tuning_learns_least)),
-        behind={"prompt": "was behind all others on both languages"}),
+        tuple(map(_claim, (claims.full_leads_with_more_data, claims.prompt_tuning_learns_least,
+                           claims.lora_elsewhere_beats_a_prefix))),
+        behind={"prompt": "was behind all others on both languages",
+                "prefix": "was behind LoRA of its size on the MLP and on all linear layers, on "
+                          "Icelandic"}),
     "very much": Row(
         "very much to learn: continued pretraining, code, mathematics",
         "full fine-tuning, or a high rank",

@@ -78,8 +78,11 @@ class AdviceExplorer(explorer.Widget):
                 for option in guide.OPTIONS}
 
     def fallback(self):
-        def names(options):
-            return ", ".join(guide.OPTIONS[option] for option in options) or "–"
+        def told(reasons):
+            named = {reason: [] for reason in reasons.values()}
+            for option, reason in reasons.items():
+                named[reason].append(guide.OPTIONS[option])
+            return "; ".join(f"{', '.join(names)}: {why}" for why, names in named.items()) or "–"
 
         rows, nothing = [], guide.Row("", "this narrows nothing down", "", "")
         for question, answers in guide.QUESTIONS.items():
@@ -87,7 +90,7 @@ class AdviceExplorer(explorer.Widget):
                 row = guide.ROWS[name] if name else nothing
                 consider = "".join(piece.words if isinstance(piece, pages.Link) else piece
                                    for piece in pages.pieces(row.consider))
-                rows.append([question, answer, consider, names(row.out), names(row.behind)])
+                rows.append([question, answer, consider, told(row.out), told(row.behind)])
         return ("The guide as questions. The evidence for each row stands in the guide's table.",
                 ["question", "answer", "consider", "left out", "did less well in our runs"], rows)
 
