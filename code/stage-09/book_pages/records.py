@@ -110,8 +110,9 @@ def against_lora(method: str, among: Races | None = None) -> str:
     seconds, numbers, memory = zip(*costs, strict=True)
     return (f"Is {family.METHODS[method].label} better than LoRA? Two losses answer, each run with "
             "the rate at which its method learned best: on what was to be learned, and on what the "
-            "model knew before. (The model that learned schedules, SmolLM2-135M, has no list of old "
-            "names: for it the second is how far its everyday answers *moved*.)\n\n" + "\n".join(told) +
+            "model knew before. (SmolLM2-135M, which learned schedules, has no old "
+            "names: there the second is how far its everyday answers *moved*.)\n\n"
+            + "\n".join(told) +
             f"\n\nClearly better in one of the two and not clearly worse in the other: {better} "
             f"of {len(words)} races. The other way round: {worse}. Better in one and worse in the "
             f"other: {both}. It takes about {min(seconds):.1f} to {max(seconds):.1f} times LoRA's "

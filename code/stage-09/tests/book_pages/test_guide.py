@@ -90,7 +90,11 @@ def test_the_table_in_its_place_has_every_answer():
         (question, answer) for question, answers in guide.QUESTIONS.items() for answer in answers]
     many = next(row for row in rows if row[1] == "Many tasks on one base")
     assert many[2:] == ["LoRA unmerged; adapters; prefix or prompt",
-                        "full fine-tuning, LoRA, merged", "–"]
+                        f"full fine-tuning, LoRA, merged: {guide.ROWS['many'].out['full']}", "–"]
+    for row in rows:  # no method is left out or behind without the reason
+        found = guide.QUESTIONS[row[0]][row[1]]
+        reasons = {**guide.ROWS[found].out, **guide.ROWS[found].behind}.values() if found else ()
+        assert all(reason in row[3] + row[4] for reason in reasons)
 
 
 @pytest.mark.parametrize("answers", [[0], [-2] + [-1] * 5, [3] + [-1] * 5])
