@@ -148,6 +148,9 @@ def test_no_markup_is_left_raw(html, page):
     text = article.get_text()
     assert not RAW_MYST.findall(text)
     assert "WARNING" not in text and "Traceback (most recent call last)" not in text
+    shown = [output.get_text() for output in soup(page).select("article .cell_output .output")]
+    assert not [text for text in shown if re.match(r"\s*<[\w.]+ object( at 0x\w+)?>\s*$", text)], \
+        "an output that the page shows by its name alone"
 
 
 @every_page

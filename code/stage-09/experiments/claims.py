@@ -429,8 +429,8 @@ def few_parameters_do_not_overfit(record: Record) -> str:
     """On Turkish, LoRA of rank 8 on q and v ends level with its best step."""
     lora = record("report", "lora-qv", 8, "turkish")
     level(lora, lora, other="final_test")
-    return (f"LoRA of rank 8 on q and v ends level with its best step ({_losses(lora)} and "
-            f"{_losses(lora, key='final_test')})")
+    return (f"LoRA of rank 8 on q and v, at the shared rate, ends level with its best step "
+            f"({_losses(lora)} and {_losses(lora, key='final_test')})")
 
 
 @claim
