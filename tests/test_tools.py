@@ -136,6 +136,7 @@ def test_a_full_disk_in_the_last_steps_of_a_build_leaves_the_last_good_book(buil
             build.publish(False)
     said = "the last good book" if writes < 2 else "the new book"
     assert said in (build.HTML / "index.html").read_text()
+    assert {path.name for path in build.BUILD.iterdir()} == {"html", "pages"}
 
 
 def test_a_full_disk_ends_a_build_in_a_sentence(build, monkeypatch):
@@ -258,7 +259,7 @@ def test_a_build_with_a_fault_leaves_the_last_good_book(build, monkeypatch):
     assert str(ROOT / "tools") in seen["env"]["PYTHONPATH"].split(os.pathsep)
 
 
-def test_a_good_build_takes_the_place_and_a_killed_one_is_mended(build):
+def test_a_good_build_takes_the_place_and_a_killed_one_is_mended(build, capsys):
     write_whole(build.MADE / "index.html", "<head></head>the new book")
     build.publish(False)
     assert "the new book" in (build.HTML / "index.html").read_text()
@@ -267,6 +268,11 @@ def test_a_good_build_takes_the_place_and_a_killed_one_is_mended(build):
     build.HTML.rename(old)  # killed between the two moves
     restore(build.HTML)
     assert "the new book" in (build.HTML / "index.html").read_text()
+    assert not capsys.readouterr().out
+    write_whole(build.HTML.with_name("html.new") / "index.html", "half a book")  # killed before
+    restore(build.HTML)
+    assert {path.name for path in build.BUILD.iterdir()} == {"html", "pages"}
+    assert "html.new" in capsys.readouterr().out
 
 
 def test_a_second_build_waits_for_the_first(build, monkeypatch, capsys):
