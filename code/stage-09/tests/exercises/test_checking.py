@@ -920,7 +920,7 @@ SPOILT = {  # how code leaves it: what to ask for it
     "the trace or profile function": (lambda: threading.setprofile(print), threading.getprofile),
     "the collection of garbage": (gc.disable, gc.isenabled),
     "the mask of new files": (lambda: os.umask(0), kept._umask),
-    "what signals do": (lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    "what signals do": (lambda: signal.signal(signal.SIGINT, print),
                         lambda: signal.getsignal(signal.SIGINT)),
     "the timers": (spoil_timers, lambda: [signal.getitimer(which) for which in kept.TIMERS]),
     "the mask of signals": (block_signals, lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ())),
