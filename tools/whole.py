@@ -1,7 +1,6 @@
 """Files and folders whole or not at all, for the tools and benchmarks; builders one at a time."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,44 +14,12 @@ except ImportError:  # Windows, where a second builder does not wait
 
 CODE = Path(__file__).resolve().parents[1] / "code" / "stage-09"
 sys.path.insert(0, str(CODE))
-from tensorfile import replacing, write_whole  # noqa: E402
+from tensorfile import fresh, replacing, restore, write_whole  # noqa: E402
 
 __all__ = ["alone", "fresh", "replacing", "restore", "run", "said", "write_whole"]
 
 HELD = []  # files of the locks that this process has
 DEATH = 1  # of Linux's prctl: a signal when the parent ends
-
-
-def _beside(target, what):
-    return target.with_name(f"{target.name}.{what}")
-
-
-def restore(target):
-    """Put the last good folder back where one was killed in `fresh`, and take away what it made."""
-    old, new = _beside(target, "old"), _beside(target, "new")
-    if old.exists() and not target.exists():
-        old.rename(target)
-    for left in filter(Path.exists, (old, new)):
-        print(f"{left.name}, which a stopped build has left, is removed", flush=True)
-        shutil.rmtree(left, ignore_errors=True)
-
-
-@contextmanager
-def fresh(target):
-    """A new folder, which takes the place of `target` once it is complete; see `restore`.
-
-    Where the block fails, as on a full disk, the new folder goes and the old one stays.
-    """
-    old, new = _beside(target, "old"), _beside(target, "new")
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        yield new
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
