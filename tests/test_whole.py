@@ -506,7 +506,7 @@ def test_on_a_read_only_disk_it_is_an_error_and_the_old_state_stays(writer, disk
     writer.begin(disk.place)
     with disk.read_only():
         assert child(lambda: writer.write(disk.place)) == 1
-        if writer not in (WRITES["the book"], WRITES["a checkpoint"]):  # whose state is read by mending what a kill left
+        if writer not in (WRITES["the book"], WRITES["a checkpoint"]):  # whose are mended
             assert writer.state(disk.place) == "old"
     assert writer.state(disk.place) == "old"
 

@@ -253,7 +253,7 @@ BREAKS = {"pattern": {"Regex": "(e+)+b"}, "type": "Split", "behavior": "Isolated
 
 
 def test_where_the_package_itself_breaks_the_error_names_the_text(monkeypatch):
-    """Its own is no Exception at all, so that a reader's `except Exception` would let it through."""
+    """Its own is no Exception at all: a reader's `except Exception` would let it through."""
     tokenizer = Tokenizer.from_str(json.dumps(BARE | {"pre_tokenizer": BREAKS}))
     assert smollm2.token_ids(tokenizer, "eb") == [0, 1]
     assert smollm2.text_of(tokenizer, [0, 1]) == "e b"
