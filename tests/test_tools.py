@@ -147,6 +147,34 @@ def test_a_full_disk_ends_a_build_in_a_sentence(build, monkeypatch):
     signal.signal(signal.SIGINT, before)
 
 
+def test_a_full_disk_leaves_a_notebook_that_is_put_into_normal_form(tmp_path, monkeypatch):
+    path = notebook(tmp_path / "a.ipynb", "1")
+    path.write_text(path.read_text() + "\n\n")  # work that is in no commit
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(sys, "argv", ["notebooks.py", "--normalise", str(path)])
+    with pytest.raises((OSError, SystemExit), match="space"):
+        notebooks.main()
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    with pytest.raises(SystemExit):  # so that a hook stops the commit
+        notebooks.main()
+    assert path.read_bytes() != before, "there was nothing to write"
+
+
+def test_a_build_needs_neither_git_nor_a_home():
+    """As in a container: no HOME, no git, no user of this number."""
+    code = ("import os, pathlib, pwd, sys\n"
+            "pwd.getpwuid = lambda number: {}[number]\n"
+            "import build_book\n"
+            "print(len(build_book.shared_digest()), len(build_book.settings_digest()),"
+            " repr(build_book.commit()), build_book.repository_url())\n"
+            "try:\n    pathlib.Path.home()\nexcept RuntimeError:\n    print('homeless')")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "tools", text=True,
+                          env={"PATH": "nowhere"}, capture_output=True, check=False)
+    assert done.stdout == "64 64 '' None\nhomeless\n", done.stderr
+
+
 def test_a_full_disk_leaves_the_mark_and_the_card(tmp_path, monkeypatch):
     monkeypatch.setattr(mark, "STATIC", tmp_path)
     for name in ("mark.svg", "card.png"):
