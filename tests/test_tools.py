@@ -136,6 +136,7 @@ def test_a_full_disk_in_the_last_steps_of_a_build_leaves_the_last_good_book(buil
             build.publish(False)
     said = "the last good book" if writes < 2 else "the new book"
     assert said in (build.HTML / "index.html").read_text()
+    assert {path.name for path in build.BUILD.iterdir()} == {"html", "pages"}
 
 
 def test_a_full_disk_ends_a_build_in_a_sentence(build, monkeypatch):
@@ -144,6 +145,34 @@ def test_a_full_disk_ends_a_build_in_a_sentence(build, monkeypatch):
     with pytest.raises(SystemExit, match="still there.*No space left"):
         build.main()
     signal.signal(signal.SIGINT, before)
+
+
+def test_a_full_disk_leaves_a_notebook_that_is_put_into_normal_form(tmp_path, monkeypatch):
+    path = notebook(tmp_path / "a.ipynb", "1")
+    path.write_text(path.read_text() + "\n\n")  # work that is in no commit
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(sys, "argv", ["notebooks.py", "--normalise", str(path)])
+    with pytest.raises((OSError, SystemExit), match="space"):
+        notebooks.main()
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    with pytest.raises(SystemExit):  # so that a hook stops the commit
+        notebooks.main()
+    assert path.read_bytes() != before, "there was nothing to write"
+
+
+def test_a_build_needs_neither_git_nor_a_home():
+    """As in a container: no HOME, no git, no user of this number."""
+    code = ("import os, pathlib, pwd, sys\n"
+            "pwd.getpwuid = lambda number: {}[number]\n"
+            "import build_book\n"
+            "print(len(build_book.shared_digest()), len(build_book.settings_digest()),"
+            " repr(build_book.commit()), build_book.repository_url())\n"
+            "try:\n    pathlib.Path.home()\nexcept RuntimeError:\n    print('homeless')")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "tools", text=True,
+                          env={"PATH": "nowhere"}, capture_output=True, check=False)
+    assert done.stdout == "64 64 '' None\nhomeless\n", done.stderr
 
 
 def test_a_full_disk_leaves_the_mark_and_the_card(tmp_path, monkeypatch):
@@ -258,7 +287,7 @@ def test_a_build_with_a_fault_leaves_the_last_good_book(build, monkeypatch):
     assert str(ROOT / "tools") in seen["env"]["PYTHONPATH"].split(os.pathsep)
 
 
-def test_a_good_build_takes_the_place_and_a_killed_one_is_mended(build):
+def test_a_good_build_takes_the_place_and_a_killed_one_is_mended(build, capsys):
     write_whole(build.MADE / "index.html", "<head></head>the new book")
     build.publish(False)
     assert "the new book" in (build.HTML / "index.html").read_text()
@@ -267,6 +296,11 @@ def test_a_good_build_takes_the_place_and_a_killed_one_is_mended(build):
     build.HTML.rename(old)  # killed between the two moves
     restore(build.HTML)
     assert "the new book" in (build.HTML / "index.html").read_text()
+    assert not capsys.readouterr().out
+    write_whole(build.HTML.with_name("html.new") / "index.html", "half a book")  # killed before
+    restore(build.HTML)
+    assert {path.name for path in build.BUILD.iterdir()} == {"html", "pages"}
+    assert "html.new" in capsys.readouterr().out
 
 
 def test_a_second_build_waits_for_the_first(build, monkeypatch, capsys):

@@ -31,7 +31,7 @@ from content_policy import with_policy
 from in_page import build as in_page
 from lite import build as lite
 from PIL import Image
-from whole import alone, restore, run, said, swap, write_whole
+from whole import alone, fresh, restore, run, said, write_whole
 
 ROOT = notebooks.ROOT
 BUILD = ROOT / "_build"
@@ -185,16 +185,14 @@ def place_lite(folder):
 
 def publish(runs_in_browser):
     """Let the pages that are made take the place of the last good ones."""
-    fresh = HTML.with_name("html.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(MADE, fresh)
-    if runs_in_browser:
-        place_lite(fresh)
-        in_page.add(fresh)
-    licences.add(fresh)
-    first = fresh / "index.html"  # Jupyter Book has just written it; it leads to book/index.html
-    write_whole(first, with_policy('<meta charset="utf-8">\n' + first.read_text("utf-8")))
-    swap(fresh, HTML)
+    with fresh(HTML) as new:
+        shutil.copytree(MADE, new)
+        if runs_in_browser:
+            place_lite(new)
+            in_page.add(new)
+        licences.add(new)
+        first = new / "index.html"  # Jupyter Book has just written it; leads to book/index.html
+        write_whole(first, with_policy('<meta charset="utf-8">\n' + first.read_text("utf-8")))
 
 
 def make_pages():

@@ -1,7 +1,6 @@
 """Files and folders whole or not at all, for the tools and benchmarks; builders one at a time."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,31 +14,12 @@ except ImportError:  # Windows, where a second builder does not wait
 
 CODE = Path(__file__).resolve().parents[1] / "code" / "stage-09"
 sys.path.insert(0, str(CODE))
-from tensorfile import replacing, write_whole  # noqa: E402
+from tensorfile import fresh, replacing, restore, write_whole  # noqa: E402
 
-__all__ = ["alone", "replacing", "restore", "run", "said", "swap", "write_whole"]
+__all__ = ["alone", "fresh", "replacing", "restore", "run", "said", "write_whole"]
 
 HELD = []  # files of the locks that this process has
 DEATH = 1  # of Linux's prctl: a signal when the parent ends
-
-
-def _old(target):
-    return target.with_name(f"{target.name}.old")
-
-
-def restore(target):
-    """Put the last good folder back where swap() was killed between its two moves."""
-    if _old(target).exists() and not target.exists():
-        _old(target).rename(target)
-    shutil.rmtree(_old(target), ignore_errors=True)
-
-
-def swap(fresh, target):
-    """Let a folder that is complete take the place of another one; see `restore`."""
-    if target.exists():
-        target.rename(_old(target))
-    fresh.rename(target)
-    shutil.rmtree(_old(target), ignore_errors=True)
 
 
 @contextmanager

@@ -528,6 +528,39 @@ def set_aside(*paths: Path) -> None:
         print(f"{path.name} is kept as {aside.name}; delete it when the new one is complete")
 
 
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f"{folder.name}.{what}")
+
+
+def restore(folder: Path) -> None:
+    """Put back a folder that `fresh` was killed with in its hands; what it made is taken away."""
+    old, new = _beside(folder, "old"), _beside(folder, "new")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    for left in filter(Path.exists, (old, new)):
+        print(f"{left.name}, which a stopped process has left, is removed", flush=True)
+        shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def fresh(folder: Path) -> Iterator[Path]:
+    """A new folder, to be made, which takes the place of `folder` once it is complete.
+
+    Where the block fails, as on a full disk, the new one goes and the old one stays. Killed between
+    its two moves, it leaves the old one for `restore`, which whoever is alone here calls first.
+    """
+    old, new = _beside(folder, "old"), _beside(folder, "new")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 @contextmanager
 def replacing(*paths: Path) -> Iterator[list[Path]]:
     """New files beside the old; when all are complete they take the old ones' names, in order.

@@ -24,7 +24,7 @@ from pathlib import Path
 import node_js
 import tree
 from content_policy import CHARSET, JUPYTERLITE, policy, with_policy
-from whole import alone, restore, said, swap, write_whole
+from whole import alone, fresh, restore, said, write_whole
 
 from lite.imports import hidden_imports
 
@@ -459,15 +459,11 @@ def build():
         inputs = digest_of_inputs()
         if stamp.exists() and stamp.read_text() == inputs and (LITE / "index.html").exists():
             return
-        began, fresh = time.perf_counter(), LITE.with_suffix(".new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        try:
-            make(fresh)
+        began = time.perf_counter()
+        with fresh(LITE) as new:
+            make(new)
             stamp.unlink(missing_ok=True)  # it never vouches for another folder
-            swap(fresh, LITE)
-            write_whole(stamp, inputs)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+        write_whole(stamp, inputs)
         size = sum(path.stat().st_size for path in LITE.rglob("*") if path.is_file())
         print(f"  {size / 1e6:.0f} MB in {time.perf_counter() - began:.0f} s", flush=True)
 

@@ -8,18 +8,37 @@ Writes `config.json` and `model.safetensors` in Hugging Face's layout, so that `
 
 import argparse
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from llama import Llama, LlamaConfig, random_weights
 from names import BOUNDARY, SYMBOLS, batches, load_names
-from tensorfile import write_whole
+from real_models.hub import save_llama
+from tensorfile import fresh, restore, write_whole
 from training import ProgressBar, Recorder, fit
 
 CONFIG = LlamaConfig(vocab_size=len(SYMBOLS), hidden_size=64, intermediate_size=160,
                      num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4)
+FILES = {"config.json", "model.safetensors", "training.json"}
+
+
+def check_output(folder: Path) -> None:
+    """Mend what a killed run has left; SystemExit if the folder holds what no run has written."""
+    restore(folder)
+    if folder.exists() and (others := sorted({path.name for path in folder.iterdir()} - FILES)):
+        sys.exit(f"{folder} is replaced as a whole, and it holds {others[0]}: give --output "
+                 "another folder")
+
+
+def save(model: Llama, record: dict[str, Any], folder: Path) -> None:
+    """Write the checkpoint and its record: the folder is the old one or the new one, no mixture."""
+    with fresh(folder) as new:
+        # no pad_token_id: transformers would give the boundary's embedding a zero gradient
+        save_llama(model, new, bos_token_id=BOUNDARY, eos_token_id=BOUNDARY)
+        write_whole(new / "training.json", json.dumps(record, indent=1) + "\n")
 
 
 def main() -> None:
@@ -31,6 +50,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "data" / "base")
     args = parser.parse_args()
+    check_output(args.output)  # before a minute's work
 
     rng = np.random.default_rng(args.seed)
     model = Llama(CONFIG, random_weights(CONFIG, rng))
@@ -48,16 +68,10 @@ def main() -> None:
         lr=args.lr, warmup=200, weight_decay=args.weight_decay, every=250,
         evaluations={"validation": held_out}, callbacks=[recorder, keep_best, ProgressBar()])
 
-    args.output.mkdir(parents=True, exist_ok=True)
-    # no pad_token_id: transformers would give the boundary's embedding a zero gradient
-    config = CONFIG.to_hugging_face() | {"bos_token_id": BOUNDARY, "eos_token_id": BOUNDARY,
-                                         "pad_token_id": None, "dtype": "float32"}
-    write_whole(args.output / "config.json", json.dumps(config, indent=2) + "\n")
-    save_file(best["weights"], args.output / "model.safetensors", metadata={"format": "pt"})
     record = {**{key: value for key, value in vars(args).items() if key != "output"},
               "best_step": best["step"], "validation_loss": best["loss"],
               "curve": {"steps": recorder.steps, "validation": recorder.losses["validation"]}}
-    write_whole(args.output / "training.json", json.dumps(record, indent=1) + "\n")
+    save(Llama(CONFIG, best["weights"]), record, args.output)
     print(f"validation loss {best['loss']:.4f} nats per character at step {best['step']}, "
           f"saved in {args.output}")
 

@@ -122,8 +122,8 @@ def make_batch(pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[np.ndarray
 
 def encode(tokenizer: "Tokenizer", rows: Iterable[Schedule]) -> list[tuple[list[int], list[int]]]:
     """(prompt, answer) ids of schedules; the answer ends with `<|im_end|>`."""
-    return [(tokenizer.encode(prompt_of(row.words)).ids,
-             [*tokenizer.encode(" " + row.cron).ids, smollm2.STOP]) for row in rows]
+    return [(smollm2.token_ids(tokenizer, prompt_of(row.words)),
+             [*smollm2.token_ids(tokenizer, " " + row.cron), smollm2.STOP]) for row in rows]
 
 
 # ---------------------------------------------------------------------------- model and training
@@ -197,7 +197,7 @@ def mean_loss(model: Llama, pairs: list) -> float:
 
 def ask(model: Llama, tokenizer: "Tokenizer", texts: Sequence[str], tokens: int = 32) -> list[str]:
     """The likeliest continuation of each text, its first line; those of equal length together."""
-    ids = [tokenizer.encode(text).ids for text in texts]
+    ids = [smollm2.token_ids(tokenizer, text) for text in texts]
     said = [""] * len(texts)
     for length in sorted(set(map(len, ids))):
         rows = [i for i, row in enumerate(ids) if len(row) == length]
@@ -207,7 +207,7 @@ def ask(model: Llama, tokenizer: "Tokenizer", texts: Sequence[str], tokens: int 
                                  stop=smollm2.STOP)
             for i, row in zip(part, new.tolist()):
                 end = row.index(smollm2.STOP) if smollm2.STOP in row else len(row)
-                said[i] = tokenizer.decode(row[:end]).strip().partition("\n")[0]
+                said[i] = smollm2.text_of(tokenizer, row[:end]).strip().partition("\n")[0]
     return said
 
 
@@ -219,9 +219,9 @@ def everyday(folder: Path, output: Path) -> list[list[list[int]]]:
     file = output / "everyday.json"
     if not file.exists():
         base, tokenizer = smollm2.load(folder)
-        asked = [tokenizer.encode(smollm2.chat(question)).ids for question in QUESTIONS]
+        asked = [smollm2.token_ids(tokenizer, smollm2.chat(question)) for question in QUESTIONS]
         said = [list(smollm2.stream(base, ids, 30)) for ids in asked]
-        write_record(file, [{"question": q, "answer": tokenizer.decode(a), "ids": [i, a]}
+        write_record(file, [{"question": q, "answer": smollm2.text_of(tokenizer, a), "ids": [i, a]}
                             for q, i, a in zip(QUESTIONS, asked, said)])
     return [row["ids"] for row in json.loads(file.read_text(encoding="utf-8"))]
 

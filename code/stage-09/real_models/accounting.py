@@ -64,6 +64,7 @@ from real_models.memory import (
 )
 from real_models.methods import LN_TARGETS, LORA_ELSEWHERE, METHODS, NOT_COVERED, Method
 from real_models.optimizers import OPTIMIZERS
+from real_models.patterns import SECONDS, ends, fullmatch, within
 from real_models.reading import (
     LONGEST_CONFIG,
     NAMES,
@@ -115,9 +116,9 @@ Targets = str | Sequence[str] | None
 def _checked_pattern(name: str, targets: Targets) -> None:
     if isinstance(targets, str):
         try:
-            re.compile(targets)
-        except re.error as error:
-            raise ValueError(f"{name} {targets!r} is no regular expression: {error}") from None
+            fullmatch(targets, "")
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from None
 
 
 def _refuse_convolutions(model: Model, targets: Targets) -> None:
@@ -130,6 +131,7 @@ def _refuse_convolutions(model: Model, targets: Targets) -> None:
                          "counted here, so name other modules")
 
 
+@within(SECONDS)
 def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequence[str] = (),
                  layers: Sequence[int] | int | None = None, modules_to_save: Sequence[str] = (),
                  default: str = "lora") -> tuple[list[Module], list[str]]:
@@ -270,6 +272,7 @@ def count_full(model: Model) -> Count:
 # ---------------------------------------------- methods that change modules: LoRA and its relatives
 
 
+@within(SECONDS)
 def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
                exclude_modules: str | Sequence[str] = (),
                layers: Sequence[int] | int | None = None,
@@ -315,6 +318,8 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     one_of("bias", bias, ("none", "all", "lora_only"))
     if target_parameters:
         _refuse_variants(use_dora, lora_bias, bias != "none", settings.get("lora_dropout"))
+    for key in rank_pattern or {}:
+        _checked_pattern("rank_pattern", key)
     saved = _saved_names(model, modules_to_save)
     found, unmatched = _lora_modules(model, target_modules, bool(target_parameters), layers=layers,
                                      exclude=exclude_modules, modules_to_save=saved)
@@ -454,8 +459,7 @@ def _lora_tensors(m: Module, r: int, use_dora: bool,
 
 def _rank_of(name: str, rank: int, pattern: Mapping[str, int] | None) -> int:
     """The first entry of PEFT's `rank_pattern` that fits the end of the path, else `rank`."""
-    return next((r for key, r in (pattern or {}).items()
-                 if re.match(rf"(.*\.)?({key})$", name)), rank)
+    return next((r for key, r in (pattern or {}).items() if ends(key, name)), rank)
 
 
 def _only_linear(method: str, found: list[Module], kinds: Sequence[str]) -> None:
@@ -552,6 +556,7 @@ def count_vera(model: Model, rank: int = 256, target_modules: Targets = None,
     return count_method(model, "vera", target_modules, rank=rank, **options)
 
 
+@within(SECONDS)
 def count_ln_tuning(model: Model, target_modules: Targets = None, *,
                     exclude_modules: str | Sequence[str] = (), modules_to_save: Sequence[str] = (),
                     head: str = "copied") -> Count:
@@ -575,6 +580,7 @@ def count_ln_tuning(model: Model, target_modules: Targets = None, *,
     return replace(counted, copied=counted.trainable, base_tensors=frozenset(counted.tensors))
 
 
+@within(SECONDS)
 def count_ia3(model: Model, target_modules: Targets = None,
               feedforward_modules: Targets = None, *, modules_to_save: Sequence[str] = (),
               head: str = "copied", **options: Any) -> Count:

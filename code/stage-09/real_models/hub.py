@@ -35,7 +35,7 @@ from real_models import family_files
 from real_models.accounting import matches
 from real_models.family_files import LoRA, Plan, lora_key, same
 from real_models.lora_embedding import LoRAEmbedding
-from real_models.patterns import fullmatch, within
+from real_models.patterns import SECONDS, ends, within
 from tensorfile import (
     HubError,
     Tensor,
@@ -257,7 +257,6 @@ WHY = {"init_lora_weights": "; other starts change the base model",
 MERGE = (". PEFT's merge_and_unload() and save_pretrained() make a checkpoint of both, which "
          "load_llama reads")
 NO_MERGE = ("alora_invocation_tokens", "arrow_config", "layer_replication", "lora_bias")  # in PEFT
-PATTERN_SECONDS = 10  # for the regular expressions of a file, each of which is bounded, together
 MOST_ENTRIES = 1_000  # of a list or table of names or patterns: each is compared with each module
 SCALES = (1e-6, 1e6)  # of alpha and the like; far beyond them lie zero and infinity
 
@@ -327,7 +326,7 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
                     raise HubError(f"{where}: {key[:80]} is {short(config.get(key))}, but the "
                                    f"arrays were saved with {short(value)}: restore it")
         _check_lengths({key: config.get(key) for key in READ[kind]}, len(model.modules()))
-        with within(PATTERN_SECONDS):
+        with within(SECONDS):
             plan = PLANS[kind](model, config)
         if "target_modules" in READ[kind]:
             _drop_base_weights(model, path, tensors)
@@ -406,8 +405,7 @@ def _own(config: dict[str, Any], key: str, names: list[str], default: Any) -> di
         raise ValueError(f"{key} must map names to numbers, got {short(patterns)}")
     found: dict[str, Any] = {}
     for pattern, value in patterns.items():  # outside: each is read once
-        end = rf"(?:.*\.)?({pattern})"
-        found |= {name: value for name in names if name not in found and fullmatch(end, name)}
+        found |= {name: value for name in names if name not in found and ends(pattern, name)}
     return {name: found.get(name, default) for name in names}
 
 
@@ -419,7 +417,7 @@ def _targets(model: Llama, config: dict[str, Any]) -> list[str]:
     if targets == "all-linear":
         targets = list(PROJECTIONS)
     if isinstance(targets, str):
-        found = [name for name in names if fullmatch(targets, name)]
+        found = [name for name in names if matches(name, targets)]
     else:
         _check_list("target_modules", targets, {part for n in names for part in (
             n, n.rpartition(".")[2])}, lambda target: any(matches(n, [target]) for n in names))
@@ -427,8 +425,7 @@ def _targets(model: Llama, config: dict[str, Any]) -> list[str]:
     if out := config.get("exclude_modules"):
         if not isinstance(out, str):
             _check_list("exclude_modules", out, (), lambda name: True)
-        found = [name for name in found if not (
-            fullmatch(out, name) if isinstance(out, str) else matches(name, out))]
+        found = [name for name in found if not matches(name, out)]
     if layers is not None and layers is not False and layers != []:  # 0 is a layer
         layers = layers if isinstance(layers, list) else [layers]
         if isinstance(targets, str) or not all(type(layer) is int for layer in layers):

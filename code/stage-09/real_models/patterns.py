@@ -7,7 +7,7 @@ A file may hold many patterns, and a model many names: `within` bounds their sum
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
@@ -15,9 +15,10 @@ from itertools import count
 from math import inf
 from time import process_time
 
+SECONDS = 10  # what all patterns of a file or of a call take together, see `within`
 LONGEST, MOST_GROUPS, MOST_REPEATS = 1_000, 40, 40
 #: A path or the end of one, as most files have it, which `re` matches without trying twice.
-PLAIN = re.compile(r"(\(\?:\.\*\\\.\)\?\()?(\w|\.|\\\.)+(?(1)\))")
+PLAIN = re.compile(r"(\(\?:\.\*\\\.\)\?\()?(\w|\.|\\\.)+(?(1)\)(\(\?:\\\.\.\*\)\?)?)")
 ATOM = re.compile(r"\\[dDwWsSbBAZ]|\\[^A-Za-z0-9]|\[\^?\]?(?:\\.|[^\]\\])*\]|[^\\()|*+?]",
                   re.DOTALL)
 REPEAT = re.compile(r"(?:([*+?])|\{(\d+)\}|\{(\d*),(\d*)\})\??(?![*+])")
@@ -30,11 +31,13 @@ _steps = count()
 def within(seconds: float) -> Iterator[None]:
     """All matches inside take so much of the processor's time together, or raise ValueError.
 
+    Inside of another such block, they take no more than is left there.
+
     Parameters
     ----------
     seconds : of the process; asked before each match, and again and again in it
     """
-    before = _until.set(process_time() + seconds)
+    before = _until.set(min(_until.get(), process_time() + seconds))
     try:
         yield
     finally:
@@ -42,14 +45,20 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def fullmatch(pattern: str, text: str) -> bool:
-    """Does the whole text match, as `re.fullmatch` would say?
+    r"""Does the whole text match, as `re.fullmatch` would say?
 
-    Raises ValueError for what `re` does not know, what looks around or back, and long patterns.
+    Raises ValueError for what `re` does not know, for what would make a place's matches depend on
+    how it was reached (`\1`, `(?(1)a|b)`, `a*+`), for flags, and for long patterns.
     """
     _in_time()
     if len(pattern) <= LONGEST and PLAIN.fullmatch(pattern):
         return re.fullmatch(pattern, text) is not None
     return len(text) in _parse(pattern)(text, 0)
+
+
+def ends(pattern: str, path: str) -> bool:
+    """Does a pattern match a module's whole path, or its end after a dot? As PEFT's tables do."""
+    return fullmatch(rf"(?:.*\.)?({pattern})", path)
 
 
 def _in_time() -> None:
@@ -71,8 +80,10 @@ def _parse(pattern: str) -> Part:
     except (re.error, OverflowError) as error:
         raise ValueError(f"{pattern[:80]!r} is no regular expression: {error}") from None
     if rest:
-        raise ValueError(f"{pattern[:80]!r} cannot be read from {rest[:20]!r} on: groups, |, * + ? "
-                         "{}, [] and single letters are understood; write the targets out")
+        raise ValueError(f"{pattern[:80]!r} cannot be read from {rest[:20]!r} on: groups, what "
+                         "looks ahead or behind, |, * + ? {}, [] and single letters are "
+                         "understood, no flags and nothing that depends on what a group has "
+                         "matched, since that can take for ever; write the targets out")
     return whole
 
 
@@ -98,7 +109,7 @@ def _sequence(parts: list[Part]) -> Part:
     return cache(match)
 
 
-def _step(part: Part, text: str, starts: frozenset[int]) -> frozenset[int]:
+def _step(part: Part, text: str, starts: Iterable[int]) -> frozenset[int]:
     if next(_steps) % 1_000 == 0:
         _in_time()
     return frozenset().union(*(part(text, start) for start in starts))
@@ -106,11 +117,13 @@ def _step(part: Part, text: str, starts: frozenset[int]) -> frozenset[int]:
 
 def _repeated(rest: str) -> tuple[Part, str] | None:
     """A letter, a class or a group, with `*`, `+`, `?` or `{2,3}` behind it, if there is one."""
-    if group := re.match(r"\((\?:|\?P<\w+>)?(?!\?)", rest):
+    if group := re.match(r"\((\?:|\?P<\w+>|\?<?[=!])?(?!\?)", rest):
         one, after = _alternatives(rest[group.end():])
         if not after.startswith(")"):
             return None
         rest = after[1:]
+        if group[0].endswith(("=", "!")):
+            one = _look(one, behind="<" in group[0], wanted=group[0].endswith("="))
     elif atom := ATOM.match(rest):
         token = re.compile(atom[0])
         one = cache(lambda text, at: frozenset(
@@ -126,6 +139,14 @@ def _repeated(rest: str) -> tuple[Part, str] | None:
     elif exact:
         low = high = exact
     return _repeat(one, int(low or 0), int(high) if high else None), rest[repeat.end():]
+
+
+def _look(one: Part, behind: bool, wanted: bool) -> Part:
+    """`(?=a)`, `(?!a)`, `(?<=a)` or `(?<!a)`: the place itself, or no place."""
+    def match(text: str, at: int) -> frozenset[int]:
+        seen = at in _step(one, text, range(at + 1)) if behind else bool(one(text, at))
+        return frozenset([at] if seen == wanted else [])
+    return cache(match)
 
 
 def _repeat(one: Part, low: int, high: int | None) -> Part:

@@ -20,6 +20,7 @@ from typing import Any
 
 from real_models.bases import Stored, read_stored
 from real_models.families import FAMILIES
+from real_models.patterns import fullmatch
 from real_models.rules import SAVED_HEADS, evaluate, positive
 
 VOCABULARY_TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "MASKED_LM", "PRE_TRAINING", "IMAGE_TEXT",
@@ -479,7 +480,7 @@ def load_model(name: str, task: str | None = None, *, num_labels: int | None = N
 
 
 def is_inside(module: Module, names: Sequence[str]) -> bool:
-    return any(re.match(rf"(^|.*\.){name}($|\..*)", module.name) for name in names)
+    return any(fullmatch(rf"(?:.*\.)?({name})(?:\..*)?", module.name) for name in names)
 
 
 def saved_heads(model: Model) -> list[str]:

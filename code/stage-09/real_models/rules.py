@@ -1,8 +1,9 @@
 """What an expression of the tables means, and what a name of PEFT's; how settings are refused."""
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from real_models.patterns import fullmatch
 
 #: Trained along with the adapter, by PEFT's classes for the task.
 SAVED_HEADS = {"SEQ_CLS": ["classifier", "score"], "TOKEN_CLS": ["classifier", "score"],
@@ -21,9 +22,11 @@ def evaluate(expression: str, symbols: Mapping[str, int]) -> int:
 def matches(name: str, targets: str | Iterable[str]) -> bool:
     """PEFT's rule: a text is a regular expression for the whole path; a listed name means the
     module of that path and every module whose path ends with "." and that name.
+
+    Raises ValueError for an expression that `patterns.fullmatch` refuses.
     """
     if isinstance(targets, str):
-        return re.fullmatch(targets, name) is not None
+        return fullmatch(targets, name)
     return any(name == target or name.endswith(f".{target}") for target in targets)
 
 

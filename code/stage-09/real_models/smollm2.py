@@ -20,7 +20,7 @@ import sys
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,22 +138,48 @@ def read_tokenizer(path: Path) -> "Tokenizer":
 
 
 def tokenizers_own(where: Any, make: Callable[[], Any]) -> Any:
-    """What the package tokenizers makes of a file; whatever it raises comes out as HubError.
-
-    It raises no class that is narrower than Exception, and where its own code fails, one that is
-    no Exception at all: PanicException.
-    """
+    """What the package tokenizers makes of a file; whatever it raises comes out as HubError."""
     try:
         return make()
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
+        said = tokenizers_say(error)
         start = Path(where).read_bytes()[:200] if Path(where).is_file() else b""
         what = "" if start.lstrip().startswith((b"{", b"GGUF")) else what_it_is(start)
         raise HubError(f"{where} is {what or 'no tokenizer'}" + (
             "" if what else f", or damaged, or made for a newer version of tokenizers: fetch it "
-                            f"again, or update the package, which says {short(str(error))}")
-                       ) from None
+                            f"again, or update the package, which says {said}")) from None
+
+
+def tokenizers_say(error: BaseException) -> str:
+    """The words of an error of the package tokenizers; any other is raised again.
+
+    It raises no class that is narrower than Exception, and where its own code fails, one that is
+    no Exception at all: PanicException.
+    """
+    own = isinstance(error, Exception) and not isinstance(error, MemoryError)
+    if not own and type(error).__name__ != "PanicException":
+        raise error
+    return short(str(error))
+
+
+def token_ids(tokenizer: "Tokenizer", text: str) -> list[int]:
+    """The numbers of a text's tokens. HubError, with the text, where the package fails on it."""
+    try:
+        return tokenizer.encode(text).ids
+    except BaseException as error:
+        raise HubError(f"the tokenizer fails on the text {short(text)}: the package tokenizers "
+                       f"says {tokenizers_say(error)}. Its tokenizer.json may be damaged: fetch it "
+                       "again") from None
+
+
+def text_of(tokenizer: "Tokenizer", ids: Sequence[int]) -> str:
+    """The text of tokens. HubError, with their numbers, where the package fails on them."""
+    try:
+        return tokenizer.decode(ids)
+    except BaseException as error:
+        raise HubError(f"the tokenizer fails on the tokens {short(ids)}: the package tokenizers "
+                       f"says {tokenizers_say(error)}. Its tokenizer.json may be damaged: fetch it "
+                       "again") from None
 
 
 def numbers(tokenizer: "Tokenizer", where: Any) -> list[int]:
@@ -204,9 +230,9 @@ def answer(model: Llama, tokenizer: "Tokenizer", prompt: str, max_new_tokens: in
            ) -> Iterator[str]:
     """The model's answer to one question, in pieces as they come."""
     ids, said = [], ""
-    for token in stream(model, tokenizer.encode(chat(prompt)).ids, max_new_tokens):
+    for token in stream(model, token_ids(tokenizer, chat(prompt)), max_new_tokens):
         ids.append(token)
-        text = tokenizer.decode(ids)
+        text = text_of(tokenizer, ids)
         if not text.endswith("\ufffd"):  # a character may take several tokens
             yield text[len(said):]
             said = text

@@ -77,7 +77,8 @@ def quantize(model: Llama, form: str) -> dict[str, float]:
 
 def text_windows(tokenizer: Any) -> list[tuple[list[int], list[int]]]:
     """text.txt as (first token, the others), `WINDOW` tokens each."""
-    ids = tokenizer.encode((runner.RESULTS / "text.txt").read_text(encoding="utf-8")).ids
+    text = (runner.RESULTS / "text.txt").read_text(encoding="utf-8")
+    ids = smollm2.token_ids(tokenizer, text)
     parts = [ids[start:start + WINDOW] for start in range(0, len(ids), WINDOW)]
     return [(part[:1], part[1:]) for part in parts if len(part) > 1]
 

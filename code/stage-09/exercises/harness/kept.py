@@ -39,6 +39,8 @@ COMMON = ("builtins", "contextlib", "dataclasses", "functools", "json", "linecac
           "random", "sys", "threading", "time", "warnings")
 OBJECTS = {"os": ("environ",), "sys": ("modules", "path", "meta_path", "path_hooks")}
 SIGNALS = (*signal.Signals,)
+TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF
+          ) if hasattr(signal, "setitimer") else ()
 #: A name that is new in a module is harmless, unless its functions take it for Python's own.
 SHADOWS = frozenset(name for name in vars(builtins) if not name.startswith("__"))
 #: What Python itself writes into modules and classes, at any time.
@@ -92,9 +94,19 @@ def _log(was: tuple[int, int]) -> None:
     logging.root.setLevel(was[1])
 
 
-def _alarm(was: bool) -> None:
-    if not was:  # one that was armed before goes on, unless it was changed
-        signal.setitimer(signal.ITIMER_REAL, 0)
+class Timer(tuple):
+    """What is left of a timer, and its interval; two are the same if both run or neither does."""
+
+    __hash__ = None
+
+    def __eq__(self, other: Any) -> bool:
+        return bool(self[0]) == bool(other[0])
+
+
+def _timers(was: dict[int, Timer]) -> None:
+    for which, timer in was.items():
+        if not timer == signal.getitimer(which):  # noqa: SIM201  a tuple's != is its own
+            signal.setitimer(which, *timer)
 
 
 def _signals(was: dict[int, Any]) -> None:
@@ -132,8 +144,10 @@ SETTINGS: tuple[tuple[str, Callable[[], Any], Callable[[Any], Any]], ...] = (
     ("the locale", lambda: locale.setlocale(locale.LC_ALL),
      lambda was: locale.setlocale(locale.LC_ALL, was)),
     ("the most digits of an integer", sys.get_int_max_str_digits, sys.set_int_max_str_digits),
-    *([("the alarm", lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0, _alarm)]
-      if hasattr(signal, "setitimer") else []),
+    ("the timers", lambda: {which: Timer(signal.getitimer(which)) for which in TIMERS}, _timers),
+    *([("the mask of signals", lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        partial(signal.pthread_sigmask, signal.SIG_SETMASK))]
+      if hasattr(signal, "pthread_sigmask") else []),  # last: one may be waiting
 )
 
 

@@ -906,9 +906,13 @@ def test_settings_are_put_back_and_named(tmp_path):
     assert now() == before and os.environ is environ
 
 
-def spoil_signals():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.setitimer(signal.ITIMER_REAL, 1000)
+def spoil_timers():
+    for which in kept.TIMERS:
+        signal.setitimer(which, 1000)
+
+
+def block_signals():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGALRM})
 
 
 SPOILT = {  # how code leaves it: what to ask for it
@@ -916,8 +920,10 @@ SPOILT = {  # how code leaves it: what to ask for it
     "the trace or profile function": (lambda: threading.setprofile(print), threading.getprofile),
     "the collection of garbage": (gc.disable, gc.isenabled),
     "the mask of new files": (lambda: os.umask(0), kept._umask),
-    "what signals do, the alarm": (spoil_signals, lambda: (
-        signal.getsignal(signal.SIGINT), signal.getitimer(signal.ITIMER_REAL))),
+    "what signals do": (lambda: signal.signal(signal.SIGINT, print),
+                        lambda: signal.getsignal(signal.SIGINT)),
+    "the timers": (spoil_timers, lambda: [signal.getitimer(which) for which in kept.TIMERS]),
+    "the mask of signals": (block_signals, lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ())),
     "logging": (lambda: logging.disable(50), lambda: logging.root.manager.disable),
     "the decimal context": (lambda: setattr(decimal.getcontext(), "prec", 3),
                             lambda: decimal.getcontext().prec),
@@ -935,9 +941,24 @@ def test_every_setting_of_the_process_is_put_back_and_named(what):
         decimal.Decimal(1) / 3  # what numbers have met is no setting
         before = ask()
         said = str(verdict(lambda trial: spoil()))
-        fine = all(each in said for each in what.split(", ")) and ask() == before
+        fine = what in said and ask() == before
         quiet = "changed" not in str(verdict(lambda trial: decimal.Decimal(1) / 7))
         return str(fine and quiet), said, None
+    status, said, _ = apart(work, 30)
+    assert status == "True", said
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_graders_own_alarm_goes_on(stop):
+    def work():
+        heard = []
+        signal.signal(signal.SIGALRM, lambda *_: heard.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 1000, 7)
+        said = str(verdict(lambda trial: stop and signal.alarm(0)))
+        left, every = signal.getitimer(signal.ITIMER_REAL)
+        verdict(lambda trial: (block_signals(), signal.raise_signal(signal.SIGALRM)))
+        fine = 900 < left <= 1000 and every == 7 and heard and ("the timers" in said) == stop
+        return str(fine), said, None
     status, said, _ = apart(work, 30)
     assert status == "True", said
 

@@ -17,8 +17,7 @@ import safetensors
 import safetensors.numpy
 
 from real_models import accounting as ac
-from real_models import reading
-from real_models import published
+from real_models import patterns, published, reading
 
 TESTS = Path(__file__).resolve().parents[1]
 FIXTURES = TESTS / "fixtures" / "accounting.json"
@@ -779,6 +778,41 @@ def test_what_matches_nothing_is_reported(options, unmatched):
 def test_why_nothing_matches_is_said(targets, options, reason):
     with pytest.raises(ValueError, match=rf"match nothing .*{reason}"):
         ac.find_modules(ac.read_model(TINY), targets, **options)
+
+
+SLOW = r"([a-z_]+|[\w.]+)+!"  # `re` tries each way to cut a path into pieces
+
+
+def test_no_pattern_of_a_callers_keeps_the_processor_busy():
+    model = ac.read_model(TINY)
+    with patterns.within(5):
+        with pytest.raises(ValueError, match="match nothing"):
+            ac.count_lora(model, 2, SLOW)
+        plain = ac.count_lora(model, 2, ["q_proj"])
+        for options in ({"exclude_modules": SLOW}, {"rank_pattern": {SLOW: 3}},
+                        {"modules_to_save": [SLOW]}):
+            counted = ac.count_lora(model, 2, ["q_proj"], **options)
+            assert counted.trainable == plain.trainable and len(counted.unmatched) == 1
+        assert ac.count_ia3(model, ["q_proj"], SLOW).trainable == 3 * 48
+    for call in (lambda: ac.find_modules(model, ".*q_proj|"), lambda: ac.count_lora(model, 2, SLOW),
+                 lambda: ac.count_ia3(model, ["q_proj"], SLOW)):
+        with pytest.raises(ValueError, match="takes too long"), patterns.within(-1):
+            call()
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"target_modules": r"(q|k)_\1"}, r"target_modules .*what a group has"),
+    ({"exclude_modules": "(?i)Q_PROJ"}, r"exclude_modules .* from '\(\?i\)Q_PROJ' on"),
+    ({"rank_pattern": {"(q_proj": 3}}, r"rank_pattern '\(q_proj' is no regular expression")])
+def test_a_pattern_that_is_not_understood_is_refused_by_its_settings_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        ac.count_lora(ac.read_model(TINY), **options)
+
+
+def test_a_pattern_may_look_ahead_and_behind():
+    found, _ = ac.find_modules(ac.read_model(TINY), r"^(?!.*\.1\.).*(?<=[qv])_proj$")
+    assert {m.name for m in found} == {
+        f"model.layers.{i}.self_attn.{p}_proj" for i in (0, 2) for p in "qv"}
 
 
 @pytest.mark.parametrize("name, value", [

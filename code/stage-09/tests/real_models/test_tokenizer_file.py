@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from real_models import checklist, tokenizer_file
+from experiments import smollm2 as runner
+from real_models import checklist, smollm2, tokenizer_file
 from real_models.smollm2 import read_tokenizer
 from real_models.tokenizer_file import GROWTH, check_tokenizer_file
 from tensorfile import HubError
@@ -246,3 +247,33 @@ def test_every_kind_of_the_package_is_known():
                  and issubclass(value, getattr(module, part.title().replace("_", "")))}
         assert kinds - other == GROWTH[part].keys(), part
     assert tokenizer_file.ONCE <= GROWTH["normalizer"].keys()
+
+
+BREAKS = {"pattern": {"Regex": "(e+)+b"}, "type": "Split", "behavior": "Isolated", "invert": False}
+
+
+def test_where_the_package_itself_breaks_the_error_names_the_text(monkeypatch):
+    """Its own is no Exception at all: a reader's `except Exception` would let it through."""
+    tokenizer = Tokenizer.from_str(json.dumps(BARE | {"pre_tokenizer": BREAKS}))
+    assert smollm2.token_ids(tokenizer, "eb") == [0, 1]
+    assert smollm2.text_of(tokenizer, [0, 1]) == "e b"
+    with pytest.raises(HubError, match="text 'eee.*says 'Onig"):
+        smollm2.token_ids(tokenizer, "e" * 30)
+    monkeypatch.setattr(smollm2, "chat", "{}".format)
+    with pytest.raises(HubError, match="text 'eee"):
+        next(smollm2.answer(None, tokenizer, "e" * 30))
+    with pytest.raises(HubError, match="text 'Schedule: eee"):
+        runner.encode(tokenizer, [SimpleNamespace(words="e" * 30, cron="b")])
+    with pytest.raises(HubError, match=r"tokens \[-1\]"):
+        smollm2.text_of(tokenizer, [-1])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_what_is_not_the_packages_own_error_stays_what_it_is(error):
+    def broken(*_):
+        raise error
+    stand_in = SimpleNamespace(encode=broken, decode=broken)
+    for work in (lambda: smollm2.token_ids(stand_in, "e"), lambda: smollm2.text_of(stand_in, [0]),
+                 lambda: smollm2.tokenizers_own("a file", broken)):
+        with pytest.raises(error):
+            work()
