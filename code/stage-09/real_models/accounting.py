@@ -318,8 +318,6 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     one_of("bias", bias, ("none", "all", "lora_only"))
     if target_parameters:
         _refuse_variants(use_dora, lora_bias, bias != "none", settings.get("lora_dropout"))
-    for key in rank_pattern or {}:
-        _checked_pattern("rank_pattern", key)
     saved = _saved_names(model, modules_to_save)
     found, unmatched = _lora_modules(model, target_modules, bool(target_parameters), layers=layers,
                                      exclude=exclude_modules, modules_to_save=saved)
@@ -459,6 +457,8 @@ def _lora_tensors(m: Module, r: int, use_dora: bool,
 
 def _rank_of(name: str, rank: int, pattern: Mapping[str, int] | None) -> int:
     """The first entry of PEFT's `rank_pattern` that fits the end of the path, else `rank`."""
+    for key in pattern or {}:
+        _checked_pattern("rank_pattern", key)
     return next((r for key, r in (pattern or {}).items() if ends(key, name)), rank)
 
 
