@@ -93,12 +93,13 @@ class Page:
 
 @contextmanager
 def firefox(profile):
-    """A page in a new Firefox, whose profile is made in the folder `profile`."""
+    """A page in a new Firefox; its profile is made in the folder `profile`, downloads go there."""
     from websocket import create_connection
 
+    downloads = {"browser.download.folderList": 2, "browser.download.dir": str(profile)}
     (profile / "user.js").write_text("".join(
         f"user_pref({json.dumps(key)}, {json.dumps(value)});\n"
-        for key, value in PREFERENCES.items()))
+        for key, value in (PREFERENCES | downloads).items()))
     process = subprocess.Popen(
         [FIREFOX, "--headless", "--no-remote", "--remote-debugging-port=0", "--profile", profile],
         stderr=subprocess.PIPE, text=True, env=os.environ | {"HOME": str(profile)})

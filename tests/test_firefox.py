@@ -1,5 +1,7 @@
 """The book in a second engine: pages and widgets from disk, an exercise in the browser."""
 
+import time
+import zipfile
 from pathlib import Path
 
 import firefox_tools
@@ -11,6 +13,8 @@ from lite import build as lite
 from test_in_page import REACH as REACH_FROM_PAGE
 from test_in_page import code_cells, differing, outputs_by_source
 from test_lite import PRINTED, REACH, TOLERANCE
+
+from exercises.mistakes import source_of
 
 EXERCISE = "book/exercises/ex2-lora-dropout.ipynb"
 SOLUTION = "book/solutions/sol2-lora-dropout.ipynb"
@@ -200,6 +204,48 @@ def test_an_exercise_is_checked_beside_its_editor_in_firefox(firefox, in_page):
     firefox.wait_for("""() => /Done .* Not yet/.test(document.querySelectorAll("div.cell")[1]
         .querySelector("[role=status]").textContent)""", 180)
     assert "not yet" in firefox.evaluate(OUTPUT, 1)
+
+
+def follow(page, link):
+    """Go where a link of the page leads that a reader can see."""
+    page.goto(page.evaluate("""(link) => [...document.querySelectorAll(`main ${link}`)]
+        .find((one) => one.offsetParent).href""", link))
+
+
+def test_a_phone_goes_from_the_front_page_to_a_passed_exercise_and_an_adapter(site, tmp_path):
+    if not firefox_tools.FIREFOX:
+        missing("no Firefox: install it (Debian: apt-get install firefox-esr) or set FIREFOX")
+    with firefox_tools.firefox(tmp_path) as page:
+        page.resize(360, 740)
+        page.goto(f"{site}/book/index.html")
+        follow(page, ".sd-card a[href='exercises/index.html']")
+        follow(page, "a[href='ex1-lora-feed-forward.html']")
+        open_editor(page, 1)
+        page.type("a", held=KEYS["Control"])
+        page.evaluate("(text) => document.execCommand('insertText', false, text)",
+                      source_of("ex1_lora_feed_forward"))
+        page.evaluate(PRESS, 1, "Check all steps")
+        page.wait_for("""() => /Done .* passed/.test(document.querySelectorAll("div.cell")[1]
+            .querySelector("[role=status]").textContent)""", 180)
+        done = page.evaluate("() => document.querySelector('nav.bd-links .current').textContent")
+        assert "done" in done
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+
+        page.goto(f"{site}/book/index.html")
+        follow(page, ".sd-card a[href='playground.html']")
+        page.wait_for("() => document.querySelector('#playground .peft-widget')", 30)
+        press = """(name) => [...document.querySelectorAll("#playground button")]
+            .find(({ textContent }) => textContent === name).click()"""
+        page.evaluate(press, "One step")
+        page.wait_for("""() => [...document.querySelectorAll("#playground button")].some(
+            ({ textContent, disabled }) => /^Download/.test(textContent) && !disabled)""", 180)
+        page.evaluate(press, "Download the adapter")
+        page.wait_for("() => document.documentElement.scrollWidth <= 360", 1)
+        end = time.monotonic() + 30
+        while not (made := [*tmp_path.glob("*.zip")]) and time.monotonic() < end:
+            time.sleep(0.1)
+    with zipfile.ZipFile(made[0]) as archive:
+        assert any(name.endswith("adapter_config.json") for name in archive.namelist())
 
 
 def test_the_model_trains_in_the_page_in_firefox(firefox, in_page, site):

@@ -24,6 +24,7 @@ from test_accessibility import violations
 
 from exercises import exercise_tools
 from exercises.mistakes import listed, source_of
+from experiments import faults
 
 NAMES = [path.relative_to(ROOT).as_posix() for path in notebooks.book_notebooks()]
 #: What takes minutes each in a browser; all of it in every `make test` would be half an hour. The
@@ -227,6 +228,25 @@ def test_a_reader_edits_fails_stops_and_finds_the_edit_again(served_page):
     page.reload()
     assert printed.is_visible() and cell.text.content.count() == 0
     assert page.evaluate("Object.keys(localStorage).every((key) => !key.includes('edits'))")
+
+
+def test_a_widget_that_the_reader_changes_is_live(served_page):
+    page = served_page("book/find-the-fault")
+    cell = Cell(page, 2)
+    cell.press("Edit and run")
+    made = cell.output.locator(".peft-widget")
+    for number in (3, 9):
+        cell.run("from book_pages.widgets.faults import FaultFinder\n"
+                 f"FaultFinder(faults.load_cases()[{number}:{number + 1}])")
+        case = faults.load_cases()[number]
+        assert "A new case" in made.inner_text() and f"{case['served']:.3f}" in made.inner_text()
+        made.locator(f"input[value={case['fault']}]").check()
+        made.get_by_role("button", name="This is it").click()
+        made.get_by_text("Right.").wait_for()
+        assert page.locator(".peft-widget").nth(0).is_hidden(), "the printed case stands there, too"
+        assert "shows no more" not in cell.output.inner_text()
+    cell.press("Back to the printed result")
+    assert page.locator(".peft-widget").nth(0).is_visible()
 
 
 def test_what_goes_back_says_to_what(served_page):
@@ -680,6 +700,11 @@ def test_a_pass_is_handed_to_the_page(reader, tmp_path):
     (tmp_path / "peft-book-progress.json").write_text('{"1": "2026-01-01"}')
     finish(reader.run("1"))
     assert reader.sent == [{"output_type": "progress", "done": {"1": "2026-01-01"}}]
+
+
+def test_what_displays_itself_sends_no_empty_output(reader):
+    reader.OUTPUTS.show({}, {}, kind="execute_result")
+    assert reader.sent == []
 
 
 def test_a_cell_that_clears_without_end_sends_no_more_than_the_page_takes(reader):

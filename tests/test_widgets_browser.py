@@ -966,6 +966,7 @@ def test_every_choice_of_every_case_is_answered(open_page, widgets):
                 fault == row["fault"] and bool(clues.FAULTS[fault].heading))
         page.locator("#faults [data-name=another]").click()
         settle(page)
+        expect(page.locator("#faults .pw-headline")).to_be_in_viewport()
     # The first answer to each counted, and each was wrong.
     expect(page.locator("#faults .pw-headline")).to_contain_text(
         f"0 of {len(widget.records)} right")

@@ -103,7 +103,7 @@ class Cell {
 
   /** Run in the page's Python, the outputs below the cell `at`; resolves with whether what is below may run. */
   async execute(at = this) {
-    const { text } = this, outputs = new Outputs(this.printed, this.known);
+    const { text } = this, outputs = new Outputs(this.printed, this.known, this.page.isEdited(this));
     at.element.classList.add("in-page-running");
     try {
       at.outputs?.box.remove();
@@ -349,6 +349,11 @@ class Page {
       at.say(ended);
       at.show();
     }
+  }
+
+  /** Whether this cell, or one that has run before it, is not as the book has it. */
+  isEdited(cell) {
+    return this.cells.slice(0, this.cells.indexOf(cell) + 1).some(({ text, known }) => text !== known.source);
   }
 
   /** The code that has run before a cell runs, as it stands. */

@@ -8,6 +8,7 @@ function element(name, className = "", text = "") {
 }
 
 const WIDGET = "application/vnd.jupyter.widget-view+json";
+const LIVE = 2_000_000;  // characters of a widget's values; the largest of the book's has fewer
 
 function typeset(box) {
   for (const formula of box.querySelectorAll(".math")) {
@@ -95,9 +96,44 @@ function shown({ data, metadata }, printedAlt) {
   return box;
 }
 
-/** A place for the outputs of one run of a cell. */
+/** What the page keeps of its own widgets. */
+function printedStates() {
+  return [...document.querySelectorAll('script[type="application/vnd.jupyter.widget-state+json"]')]
+    .flatMap((script) => Object.values(JSON.parse(script.textContent).state)).map(({ state }) => state);
+}
+
+/**
+ * A widget with the values that a run has set, or null. They are only shown: what shows them is the code of
+ * a widget of this page, for the run may be of a stranger's cell.
+ */
+function live(set) {
+  const same = ({ _anywidget_id: id }) => id && id === set?._anywidget_id;
+  const printed = printedStates().find(same);
+  if (!printed || JSON.stringify(set).length > LIVE) return null;
+  const values = { ...printed, ...set }, changed = new EventTarget();
+  const model = {
+    get: (name) => values[name],
+    set: (name, value) => {
+      if (JSON.stringify(values[name]) === JSON.stringify(value)) return;
+      values[name] = value;
+      changed.dispatchEvent(new Event(`change:${name}`));
+    },
+    save_changes: () => {},
+    on: (name, act) => changed.addEventListener(name, act),
+    off: (name, act) => changed.removeEventListener(name, act),
+  };
+  const box = element("div", "output in-page-live");
+  const address = URL.createObjectURL(new Blob([printed._esm], { type: "text/javascript" }));
+  import(address).then((module) => module.default.render({ model, el: box }))
+    .catch((error) => box.append(element("p", "in-page-note", `The widget cannot show this: ${error.message}`)))
+    .finally(() => URL.revokeObjectURL(address));
+  return box;
+}
+
+/** A place for the outputs of one run of a cell; `edited`: it or one above is not as the book has it. */
 export class Outputs {
-  constructor(printed, known) {
+  constructor(printed, known, edited) {
+    this.edited = edited;
     this.box = element("div", "cell_output in-page-output");
     this.alt = printed?.querySelector("img[alt]")?.alt;
     this.known = new Set(known.markdown);
@@ -125,9 +161,10 @@ export class Outputs {
       return;
     }
     const { data, id } = output;
-    const box = shown(output, this.alt);
+    const made = this.edited && data[WIDGET] && live(data[WIDGET].state);
+    const box = made || shown(output, this.alt);
     if (this.known.has(data["text/markdown"])) box.classList.add("in-page-same");
-    if (data[WIDGET]) {
+    if (data[WIDGET] && !made) {
       this.keepsPrinted = true;
       box.prepend(element("p", "in-page-note", "The live widget above stays as the book has it. As text, "
         + "your run made this:"));

@@ -24,6 +24,7 @@ SHELL = pyodide_kernel.ipython_shell
 #: Of one cell: characters of text, those of figures and tables, their number, and all messages.
 TEXT, RICH, COUNT, MESSAGES = 100_000, 20_000_000, 100, 10_000
 CELL = "<ipython-input"  # how IPython's names of cells begin
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class Outputs:
@@ -57,6 +58,10 @@ class Outputs:
 
     def show(self, data, metadata=None, transient=None, kind="display_data"):
         self.flush()
+        if not data:  # what displays itself leaves nothing else to show
+            return
+        if WIDGET in data:
+            data = data | {WIDGET: data[WIDGET] | {"state": widget_state(data[WIDGET]["model_id"])}}
         self.count += 1
         self.rich += sum(len(str(value)) for value in data.values())
         if self.count > COUNT or self.rich > RICH:
@@ -83,6 +88,12 @@ class Outputs:
             self.publish(json.dumps(output, default=str))
         else:
             self.dropped += len(output.get("text", " "))
+
+
+def widget_state(model):
+    """The values of a widget by its id. Its front end and style are those that the page has."""
+    state = sys.modules["ipywidgets"].Widget.get_manager_state()["state"][model]["state"]
+    return {name: value for name, value in state.items() if name not in ("_esm", "_css")}
 
 
 OUTPUTS = Outputs()

@@ -107,7 +107,7 @@ function render({ model, el }) {
   const run = () => cases[get("case")];
   const go = (index) => { model.set("case", index); model.save_changes(); };
 
-  const headline = h("p", { class: "pw-headline" });
+  const headline = h("p", { class: "pw-headline", tabindex: -1 });
   const figure = h("b", {});
   const sentence = h("span", {});
   headline.append(figure, sentence);
@@ -131,7 +131,7 @@ function render({ model, el }) {
   const say = h("button", { type: "button", class: "pw-button", "data-name": "say",
     onClick: () => judge(radios.find((radio) => radio.checked).value) }, "This is it");
   const another = h("button", { type: "button", class: "pw-button", "data-name": "another",
-    onClick: () => go(nextOne()) }, "Another case");
+    onClick: () => { go(nextOne()); headline.focus(); } }, "Another case"); // far above, on a phone
   another.hidden = cases.length < 2;
   const reply = h("div", { class: "pw-reply", role: "status" });
   const suspects = h("fieldset", { class: "pw-suspects" }, h("legend", {}, "Which fault is it?"),
