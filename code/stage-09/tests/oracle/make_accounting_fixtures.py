@@ -334,6 +334,8 @@ def small_example(family: str) -> dict:
     table, config = families.FAMILIES[family], {"model_type": family, "pad_token_id": 0}
     for part in table.get("parts", []):
         config[part] = {"model_type": table["only"][f"{part}.model_type"][0]}
+        if family == "mllama" and part == "text_config":  # by default beyond a small vocabulary
+            config[part]["pad_token_id"] = 0
     values = {rule["key"]: [rule["kinds"][i % len(rule["kinds"])] for i in range(sizes["layers"])]
               for rule in table.get("lists", {}).values()}
     for rule in table.get("lists", {}).values():
