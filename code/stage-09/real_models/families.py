@@ -11,8 +11,9 @@ from typing import Any
 
 # symbols   `name = first | second | ...`: the first alternative that the config.json can answer. An
 #           alternative is a key of the config, a number, an expression in symbols defined above it,
-#           or `key~text`: does the value of that key start with this text? `key?` may
-#           be 0 or null: then there is none of it, and the symbol is 0.
+#           or `key~text`: does the value of that key start with this text? `key~*text`: is this
+#           text in it? `key?` may be 0 or null, `key?-1` also -1: then there is none of it, and
+#           the symbol is 0.
 # defaults  what the family's class in transformers takes for a key that the file leaves out. A key
 #           that is there and null has no default: it goes on to the next alternative.
 # modules   `path  kind  size size  [bias] [bias:flag] [tied:flag] [if:flag]`, one line for each
@@ -25,9 +26,12 @@ from typing import Any
 #               stack      sizes …        a parameter of this very name that is no layer of its own:
 #                                         neither target_modules nor bitsandbytes see it
 # parts     the configurations inside the file's; their keys are called `part.key` here.
+# flat      the part whose keys may stand outside of it instead.
 # lists     the lists of kinds: their key, the kinds that may stand there, and with `every` the key
 #           of an interval (its default, the usual kind, the kind of every so-manieth layer) that
-#           stands for a list that is left out.
+#           stands for a list that is left out. With `numbers`, the key that lists the numbers of
+#           some layers instead, the kind of all others, theirs, and which they are if it is left
+#           out (null: all).
 # heads     the modules that a task puts on top, in the same notation. A line `name = value` sets a
 #           symbol for this task, `root name` renames the part in front of the first dot.
 # head      the task of a file that names no class.
@@ -36,6 +40,7 @@ from typing import Any
 # own_code  entries of `auto_map` that build the same model as transformers does.
 # not_quantized   names that loading in 4 or 8 bits keeps as they are.
 # note      what one must know to read any count of this family.
+# not_estimated   why what training keeps of its layers is not estimated.
 # fused     names that PEFT takes for the experts' layers of transformers 4: it adapts the stacks
 #           that hold them now, at other ranks. They are not counted, and so is no "all-linear".
 # lora, adalora, vera, ia3, feedforward   the target modules that Hugging Face PEFT takes when none

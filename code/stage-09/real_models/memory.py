@@ -299,6 +299,8 @@ def why_not_estimated(model: Model) -> str:
     that a token meets.
     """
     table = FAMILIES[model.family]
+    if reason := table.get("not_estimated"):
+        return reason
     if parts := [part for part in table.get("parts", []) if f"{part}." in table["symbols"]]:
         return NOT_ESTIMATED["parts"].format(named=", ".join(parts))
     if lists := table.get("lists"):

@@ -21,7 +21,7 @@ from typing import Any
 from real_models.bases import Stored, read_stored
 from real_models.families import FAMILIES
 from real_models.patterns import fullmatch
-from real_models.rules import SAVED_HEADS, evaluate, positive
+from real_models.rules import SAVED_HEADS, evaluate, is_whole, positive
 
 VOCABULARY_TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "MASKED_LM", "PRE_TRAINING", "IMAGE_TEXT",
                      "SPEECH_TEXT")
@@ -116,8 +116,10 @@ def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], fam
     A default of the family's class stands in for a key that the file leaves out, and is noted in
     `assumed`.
     """
-    optional = "?" in rule  # 0 and null mean that there is none
-    alternatives = [alternative.strip() for alternative in rule.replace("?", "").split("|")]
+    optional = "?" in rule  # 0 and null mean that there is none, and so may -1
+    none = [-1] if "?-1" in rule else []
+    alternatives = [alternative.strip()
+                    for alternative in rule.replace("?-1", "").replace("?", "").split("|")]
     defaults = FAMILIES[family]["defaults"]
     given = config.keys() & {alternative.partition("~")[0] for alternative in alternatives}
     for alternative in alternatives:
@@ -127,7 +129,10 @@ def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], fam
         if config.get(key) is not None:
             value = config[key]
             if test:
-                return int(str(value).startswith(prefix))
+                return int(prefix[1:] in str(value) if prefix[0] == "*"
+                           else str(value).startswith(prefix))
+            if value in none:
+                return 0
             if isinstance(value, float) and value.is_integer():  # 768.0, as some tools write it
                 value = int(value)
             if alternatives[-1] in ("0", "1"):  # a flag: its default says so
@@ -141,7 +146,7 @@ def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], fam
                                  "which no model is; correct the file")
             return int(value)
         if key in defaults and not given:
-            assumed[key] = defaults[key]
+            assumed |= {} if test else {key: defaults[key]}
             return defaults[key]
         names = set(re.findall(r"[A-Za-z_]\w*", alternative))
         if not test and names <= known.keys():
@@ -269,9 +274,9 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     for line in map(str.strip, table["heads"].get(task, "").splitlines()):
         if line.startswith("root "):
             root = line.removeprefix("root ")
-        elif "=" in line:
-            symbol, value = line.split("=")
-            symbols[symbol.strip()] = int(value)
+        elif " = " in line:
+            symbol, value = line.split(" = ")
+            symbols[symbol] = int(value)
         else:
             head.append(line)
     modules = _expand(table["modules"] + "\n" + "\n".join(head), symbols, lists)
@@ -303,12 +308,12 @@ def _listed(rule: Mapping[str, Any], layers: int, config: Mapping[str, Any],
     """What kind each layer is of, by a list in the file or by the interval that stands for one."""
     key = rule["key"]
     kinds = config.get(key)
+    if "numbers" in rule and (kinds is None or rule["numbers"][0] == key):
+        kinds = _numbered(*rule["numbers"], layers, config, family)
     if kinds is None and "every" in rule:
         name, usual, most, some = rule["every"]
         interval = positive(f"config.json: {name}", config.get(name, usual))
-        if layers > MOST_MODULES:
-            raise ValueError(f"config.json: num_hidden_layers is larger than {MOST_MODULES:,}, "
-                             "which no model has; correct the file")
+        _check_layers(layers)
         kinds = [most if (i + 1) % interval else some for i in range(layers)]
     if not isinstance(kinds, list) or len(kinds) != layers or not all(
             kind in rule["kinds"] for kind in kinds):
@@ -316,6 +321,25 @@ def _listed(rule: Mapping[str, Any], layers: int, config: Mapping[str, Any],
                          f"(num_hidden_layers), each {' or '.join(rule['kinds'])}, got "
                          f"{kinds!r:.80}")
     return kinds
+
+
+def _check_layers(layers: int) -> None:
+    if layers > MOST_MODULES:  # a list of them all would fill the memory
+        raise ValueError(f"config.json: num_hidden_layers is larger than {MOST_MODULES:,}, "
+                         "which no model has; correct the file")
+
+
+def _numbered(key: str, others: str, listed: str, usual: list[int] | None, layers: int,
+              config: Mapping[str, Any], family: str) -> list[str]:
+    """What kind each layer is of, by a list of the numbers of some; without it, by the usual."""
+    _check_layers(layers)
+    numbers = config.get(key)
+    if numbers is None:
+        numbers = range(layers) if usual is None else usual
+    elif not isinstance(numbers, list) or not all(is_whole(number, 0) for number in numbers):
+        raise ValueError(f"config.json: {key} of a {family} model must be a list of the numbers of "
+                         f"layers, got {numbers!r:.80}")
+    return [listed if i in numbers else others for i in range(layers)]
 
 
 def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -353,6 +377,9 @@ def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
         found = config.get(part) or {}
         if not isinstance(found, Mapping):
             raise ValueError(f"config.json: {part} must be an object, got {found!r:.80}")
+        if config.get(part) is None and table.get("flat") == part and "hidden_size" in config:
+            found = {key: value for key, value in config.items()
+                     if "." not in str(key) and key not in (*inside, *OUTER_KEYS)}
         if part == "text_config" and not found:
             raise ValueError(f"config.json: a {family} model needs text_config, and it is missing")
         config = {**config, **{f"{part}.{key}": value for key, value in found.items()}}
@@ -376,6 +403,9 @@ def own_code(config: Mapping[str, Any]) -> list[str]:
         str(entry) for key, entry in own.items() if not READS.search(str(key))]
 
 
+#: What stands outside of its parts in every file, also where nothing else is inside of them.
+OUTER_KEYS = ("model_type", "architectures", "auto_map", "quantization_config",
+              "tie_word_embeddings")
 READS = re.compile("Tokenizer|Processor|FeatureExtractor")
 TOWERS = ("text_config", "vision_config", "audio_config", "speech_config", "encoder", "decoder",
            "mm_vision_tower")

@@ -770,7 +770,8 @@ class MemoryExplorer(Widget):
 
 def reading_rules():
     """What the front end needs besides the table to read a configuration as Python does."""
-    return {"towers": list(reading.TOWERS), "vocabulary": list(reading.VOCABULARY_TASKS),
+    return {"towers": list(reading.TOWERS), "outer_keys": list(reading.OUTER_KEYS),
+            "vocabulary": list(reading.VOCABULARY_TASKS),
             "saved": reading.SAVED_HEADS, "notes": reading.NOTES, "reads": reading.READS.pattern,
             "other_files": [list(each) for each in reading.OTHER_FILES],
             "not_estimated": accounting.NOT_ESTIMATED, "kept": accounting.KEPT_BYTES,

@@ -57,15 +57,19 @@ const shown = (value) => JSON.stringify(value).slice(0, 60);
 
 /** The first alternative of a symbol's rule that the configuration answers, or a default. */
 function resolve(rule, symbols, config, table, family, assumed) {
-  const optional = rule.includes("?"); // 0 and null mean that there is none
-  const alternatives = rule.replaceAll("?", "").split("|").map((alternative) => alternative.trim());
+  const optional = rule.includes("?"); // 0 and null mean that there is none, and so may -1
+  const alternatives = rule.replaceAll(/\?(-1)?/g, "").split("|").map((each) => each.trim());
   const given = alternatives.some((each) => Object.hasOwn(config, each.split("~")[0]));
   for (const alternative of alternatives) {
     const [key, start] = alternative.split("~");
     if (start === undefined && symbols.has(key)) return symbols.get(key);
     const value = Object.hasOwn(config, key) ? config[key] : null;
     if (value !== null) {
-      if (start !== undefined) return Number(String(value).startsWith(start));
+      if (start !== undefined) {
+        return Number(start[0] === "*" ? String(value).includes(start.slice(1))
+          : String(value).startsWith(start));
+      }
+      if (value === -1 && rule.includes("?-1")) return 0;
       if (["0", "1"].includes(alternatives[alternatives.length - 1])) { // a flag: its default says so
         if (![true, false, 0, 1].includes(value)) {
           throw new ConfigError(`config.json: ${key} must be true or false, got ${shown(value)}`);
@@ -83,7 +87,7 @@ function resolve(rule, symbols, config, table, family, assumed) {
       return value;
     }
     if (!given && Object.hasOwn(table.defaults, key)) {
-      assumed.set(key, table.defaults[key]);
+      if (start === undefined) assumed.set(key, table.defaults[key]);
       return table.defaults[key];
     }
     const names = alternative.match(/[A-Za-z_]\w*/g) ?? [];
@@ -96,10 +100,33 @@ function resolve(rule, symbols, config, table, family, assumed) {
     + "and it is missing");
 }
 
+function checkLayers(layers) {
+  if (layers > MOST_MODULES) { // a list of them all would fill the memory
+    throw new ConfigError(`config.json: num_hidden_layers is larger than ${
+      formatCount(MOST_MODULES)}, which no model has; correct the file`);
+  }
+}
+
+/** What kind each layer is of, by a list of the numbers of some; without it, by the usual. */
+function numbered([key, others, named, usual], layers, config, family) {
+  checkLayers(layers);
+  const all = Array.from({ length: layers }, (_, i) => i);
+  const numbers = (Object.hasOwn(config, key) ? config[key] : null) ?? usual ?? all;
+  if (!Array.isArray(numbers) || !numbers.every((n) => Number.isSafeInteger(n) && n >= 0)) {
+    throw new ConfigError(`config.json: ${key} of a ${family} model must be a list of the numbers `
+      + `of layers, got ${shown(numbers)}`);
+  }
+  const some = new Set(numbers);
+  return all.map((i) => (some.has(i) ? named : others));
+}
+
 /** What kind each layer is of, by a list in the file or by the interval that stands for one. */
 function listed(rule, layers, config, family) {
   const has = (key) => Object.hasOwn(config, key) && config[key] !== null;
   let kinds = has(rule.key) ? config[rule.key] : null;
+  if (rule.numbers && (kinds === null || rule.numbers[0] === rule.key)) {
+    kinds = numbered(rule.numbers, layers, config, family);
+  }
   if (kinds === null && rule.every) {
     const [name, usual, most, some] = rule.every;
     const interval = Object.hasOwn(config, name) ? config[name] : usual;
@@ -107,10 +134,7 @@ function listed(rule, layers, config, family) {
       throw new ConfigError(`config.json: ${name} must be a positive integer, got `
         + shown(interval));
     }
-    if (layers > MOST_MODULES) { // a list of them all would fill the memory
-      throw new ConfigError(`config.json: num_hidden_layers is larger than ${
-        formatCount(MOST_MODULES)}, which no model has; correct the file`);
-    }
+    checkLayers(layers);
     kinds = Array.from({ length: layers }, (_, i) => ((i + 1) % interval ? most : some));
   }
   if (!Array.isArray(kinds) || kinds.length !== layers
@@ -211,7 +235,11 @@ function tableOf(config, families, rules) {
   }
   const table = families[family];
   for (const part of inside) {
-    const found = (has(part) ? config[part] : null) || {};
+    let found = (has(part) ? config[part] : null) || {};
+    if (table.flat === part && (config[part] ?? null) === null && has("hidden_size")) {
+      found = Object.fromEntries(Object.entries(config).filter(([key]) =>
+        !key.includes(".") && !inside.includes(key) && !rules.outer_keys.includes(key)));
+    }
     if (typeof found !== "object" || Array.isArray(found)) {
       throw new ConfigError(`config.json: ${part} must be an object, got ${shown(found)}`);
     }
@@ -376,6 +404,7 @@ const isExpert = ({ path }) => path.includes(".experts.");
 
 /** Why activations are not estimated, as `accounting.why_not_estimated` says it; or nothing. */
 function whyNotEstimated(table, rows, symbols, reasons) {
+  if (table.not_estimated) return table.not_estimated;
   const parts = (table.parts ?? []).filter((part) => table.symbols.includes(`${part}.`));
   if (parts.length) return reasons.parts.replace("{named}", parts.join(", "));
   if (table.lists) return reasons.lists.replace("{named}", Object.keys(table.lists).join(", "));

@@ -376,7 +376,7 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
         for change in ({"tie_word_embeddings": True}, {"vocab_size": 50_001})]
     small = {"hidden_size": 96, "n_embd": 96, "d_model": 96, "num_labels": 7,
              "num_attention_heads": 12}  # the rest: defaults
-    needed = {"nemotron": {"num_key_value_heads": 4}}  # its own default fails
+    needed = {"nemotron": {"num_key_value_heads": 4}, "esm": {"vocab_size": 99}}  # no defaults
     configs += [{"model_type": family, "architectures": [name], **small,
                  **needed.get(family, {}),
                  **({"text_config": small} if "text_config" in table.get("parts", []) else {})}
@@ -394,6 +394,23 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
                 for found in ODD_BASES for more in ({}, *({"architectures": [name]} for name in (
                     "LlamaModel", "LlamaForQuestionAnswering")))]
     configs.append(LONG_LIST)
+    deberta = {"model_type": "deberta-v2", **small, "position_buckets": -1}
+    configs += [deberta | change for change in (
+        {"relative_attention": True, "pos_att_type": "c2p"}, {"conv_kernel_size": 3},
+        {"relative_attention": True, "position_buckets": 40, "pos_att_type": ["p2c", "c2p"]},
+        {"relative_attention": True, "max_relative_positions": 50, "share_att_key": True},
+        {"norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 2})]
+    configs += [{"model_type": family, **small, "vision_config": {"depth": 3}, **more}
+                for family in ("qwen2_vl", "qwen2_5_vl") for more in (
+        {}, {"tie_word_embeddings": True}, {"text_config": None, "num_key_value_heads": 3})]
+    configs += [{"model_type": "lfm2", **small, "num_hidden_layers": 4, **more} for more in (
+        {"full_attn_idxs": [1, 3, 77]}, {"full_attn_idxs": None, "block_ff_dim": 500},
+        {"layer_types": ["conv", "conv", "full_attention", "conv"], "conv_bias": True})]
+    configs += [{"model_type": "mllama", "text_config": {**small, "num_hidden_layers": 6, **more}}
+                for more in ({}, {"cross_attention_layers": [0, 5]})]
+    configs += [{"model_type": "esm", **small, "vocab_size": 33, **more} for more in (
+        {}, {"position_embedding_type": "rotary"}, {"position_embedding_type": "absolute"},
+        {"emb_layer_norm_before": True})]
     configs += [case["config"] for case in CACHES["cases"]]
     configs += [{"model_type": family, **small, **more} for family in ("mistral", "qwen3", "gemma2",
                 "exaone4", "gpt_oss", "smollm3") for more in (
@@ -507,6 +524,7 @@ def test_page_and_python_agree_on_models_and_settings(memory, tmp_path):
                                      if "text_config" in table.get("parts", []) else {})}
                 for family, table in accounting.FAMILIES.items() if family != "phi-msft"}
     configs["nemotron"]["num_key_value_heads"] = 8  # its own default fails
+    configs["esm"]["vocab_size"] = 33  # it has none
     configs["glm4_moe"]["head_dim"] = 128  # by default its heads do not divide its width
     cases, expected = [], []
     for name, config in configs.items():
@@ -635,6 +653,9 @@ def test_hostile_configs_are_refused_in_plain_words(memory, tmp_path):
         '{"model_type": "llama", "vision_config": {}}': "vision_config",
         '{"model_type": "bert", "auto_map": {"AutoModel": "x--y.JinaBertModel"}}': "auto_map",
         '{"model_type": "xlm-roberta", "add_cross_attention": true}': "add_cross_attention",
+        '{"model_type": "qwen2_5_vl", "vision_config": {"depth": 3}}': "needs text_config",
+        '{"model_type": "lfm2", "full_attn_idxs": [2.5]}': "full_attn_idxs",
+        '{"model_type": "deberta-v2", "position_buckets": -2}': "position_buckets",
         "x" * 100_001: "at most 100,000",
         **{json.dumps(good | {key: value}): message for key, value, message in [
             ("hidden_size", -1, "hidden_size must be a positive integer"),

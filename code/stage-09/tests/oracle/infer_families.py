@@ -55,7 +55,8 @@ SYMBOLS = {"hidden_size": "d", "intermediate_size": "ff", "num_hidden_layers": "
            "vocab_size": "vocab", "num_labels": "labels", "tie_word_embeddings": "tied",
            "num_local_experts": "experts", "num_experts_per_tok": "active",
            "encoder_ffn_dim": "ff", "n_inner": "ff", "ffn_hidden_size": "ff",
-           "ffn_dim": "ff", "word_embed_proj_dim": "word", "num_kv_heads": "kv"}
+           "ffn_dim": "ff", "word_embed_proj_dim": "word", "num_kv_heads": "kv",
+           "attention_head_size": "dh"}
 #: Keys of every configuration that no architecture reads, and those that we treat ourselves.
 IGNORED = {"transformers_version", "architectures", "dtype", "id2label", "label2id", "model_type",
            "problem_type", "_name_or_path", "return_dict", "is_encoder_decoder", "num_labels",
@@ -81,6 +82,12 @@ ACTIVATIONS = ["silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_t
 EXPERTS_NOTE = (
     "The experts are stacked as in transformers 5: bitsandbytes does not quantize them. "
     "Transformers 4 had a linear layer for each.")
+#: Which layers look at the picture; how a file of Qwen's says all of its text_config outside of
+#: it; which kinds of relative positions there are.
+_CROSS = "text_config.cross_attention_layers"
+_FLAT = {"flat": "text_config", "declare": {"text_config.tie_word_embeddings": False}}
+_POSITIONS = [["p2c", "c2p"], ["c2p", "p2c"], ["c2p"], ["p2c"], [], "p2c|c2p", "c2p|p2c", "c2p",
+              "p2c"]
 #: What no model on the meta device can tell.
 HINTS = {
     "phi": {"own_code": ["configuration_phi.PhiConfig", "modeling_phi.PhiForCausalLM"]},
@@ -106,10 +113,69 @@ HINTS = {
             "num_ln_in_parallel_attn": (None, 1, 2)[values["vocab_size"] % 3]},
         "tests": {"two_norms": ("num_ln_in_parallel_attn~2 | new_decoder_architecture", lambda v: (
             v["num_ln_in_parallel_attn"] or 2 * v["new_decoder_architecture"]) == 2)}},
-    "lfm2": {"refuse": "full_attn_idxs lists the numbers of the layers that attend, and "
-                       "block_ff_dim overrules intermediate_size: the notation says neither"},
+    "lfm2": {
+        "kinds": {"layer_types": ["conv", "full_attention"]},
+        "numbers": {"layer_types": ["full_attn_idxs", "conv", "full_attention", None]},
+        "instead": {"intermediate_size": "block_ff_dim", "tie_word_embeddings": "tie_embedding"}},
+    "mllama": {
+        "base": {"text_config.pad_token_id": 0},
+        "without": ["CAUSAL_LM"],  # its configuration is text_config alone
+        "whole": "vision_dh = vision_hidden_size / vision_attention_heads",
+        "kinds": {_CROSS: ["self", "cross"]},
+        "numbers": {_CROSS: [_CROSS, "self", "cross", [3, 8, 13, 18, 23, 28, 33, 38]]},
+        # Tiles come in the shapes that are listed, which go with this number of them.
+        "fit": lambda values: values | {"vision_config.max_num_tiles": 4},
+        "derived": {"tiles": "4 * (vision_image_size // vision_patch_size"
+                             " * (vision_image_size // vision_patch_size) + 1)"},
+        "only": {"vision_config.max_num_tiles": [4], "vision_config.supported_aspect_ratios": [
+            [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]]]}},
+    "qwen2_vl": _FLAT,
+    "qwen2_5_vl": _FLAT,
+    "esm": {
+        "base": {"vocab_size": 33},  # it has no default
+        "declare": {"emb_layer_norm_before": False},
+        "assume": {"position_embedding_type": 1},  # null is no "absolute"
+        "only": {"position_embedding_type": ["absolute", "rotary"],
+                 "is_folding_model": [False], "add_cross_attention": [False]},
+        "fit": lambda values: values | {
+            "position_embedding_type": (
+                "absolute", "rotary")[values["intermediate_size"] // 2 % 2]},
+        "tests": {"absolute": ("position_embedding_type~absolute | 0", lambda v: v[
+            "position_embedding_type"] == "absolute")}},
+    "deberta-v2": {
+        "not_estimated": "its attention compares positions as well as words, and what that keeps "
+                         "is not known here",
+        "every_class": True,  # the bare model has no pooler
+        "declare": {"position_buckets": -1, "share_att_key": False, "conv_kernel_size": 0,
+                    "attention_head_size": None, "conv_groups": 1, "norm_rel_ebd": "none"},
+        "base": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"],
+                 "max_relative_positions": 40, "position_buckets": 0, "conv_kernel_size": 3},
+        "only": {"pos_att_type": _POSITIONS, "norm_rel_ebd": ["none", "layer_norm"],
+                 "conv_groups": [1]},
+        "fit": lambda values: values | {
+            "pos_att_type": _POSITIONS[values["vocab_size"] // 2 % len(_POSITIONS)],
+            "norm_rel_ebd": ("none", "layer_norm")[values["intermediate_size"] // 2 % 2]},
+        "derived": {"span": "(position_buckets>0)*position_buckets+(1>position_buckets)*("
+                            "(max_relative_positions>0)*max_relative_positions"
+                            "+(1>max_relative_positions)*max_position_embeddings)"},
+        "tests": {
+            "c2p": ("pos_att_type~*c2p | 0", lambda v: "c2p" in v["pos_att_type"]),
+            "p2c": ("pos_att_type~*p2c | 0", lambda v: "p2c" in v["pos_att_type"]),
+            "keys": ("relative_attention*(1-share_att_key)*c2p", lambda v: v["relative_attention"]
+                     and not v["share_att_key"] and "c2p" in v["pos_att_type"]),
+            "queries": ("relative_attention*(1-share_att_key)*p2c", lambda v: v[
+                "relative_attention"] and not v["share_att_key"] and "p2c" in v["pos_att_type"]),
+            "normed": ("norm_rel_ebd~layer_norm | 0", lambda v: v["norm_rel_ebd"] != "none")}},
     "mamba2": {"refuse": "PEFT refuses its out_proj by name, and gives it a prefix although it has "
                          "no attention: neither is told here yet"},
+    "t5gemma": {"refuse": "its encoder and its decoder have each a configuration of their own, and "
+                          "the notation knows one of text"},
+    "wav2vec2": {"refuse": "lists (conv_dim, conv_kernel) say how wide each of its convolutions "
+                           "is: the notation does not"},
+    "llama4": {"refuse": "a fraction (pixel_shuffle_ratio) divides widths of its tower, and which "
+                         "layers have experts follows from another key: the notation says neither"},
+    "gemma3n": {"refuse": "its tower for pictures is built by another library, timm, so "
+                          "transformers alone does not tell its tensors"},
     "mpt": {"prefix_width": None},  # PEFT does not find the number of its heads
     "clip": {"without": ["IMAGE_CLS"],  # it has no text
              "not_quantized": ["text_projection"],  # transformers leaves out what comes last
@@ -118,6 +184,9 @@ HINTS = {
 
 for _name in ("kaiming_uniform_", "uniform_", "normal_", "ones_", "zeros_"):  # nothing to fill
     setattr(torch.nn.init, _name, lambda tensor, *args, **kwargs: tensor)
+
+
+FIXED = "#"  # before a number in a path that counts no layers
 
 
 class Unfitted(Exception):
@@ -166,13 +235,27 @@ def build(cls: type, values: dict) -> torch.nn.Module:
         return cls(transformers.AutoConfig.for_model(model_type, **values))
 
 
+def named_layers(model: torch.nn.Module) -> dict[str, str]:
+    """Path -> the same, marked where a number is a name: a Sequential's layers are not alike."""
+    modules = dict(model.named_modules())
+    found = {}
+    for path in modules:
+        parts = path.split(".")
+        found[path] = ".".join(
+            FIXED * (type(modules[".".join(parts[:i])]) is torch.nn.Sequential) + part
+            for i, part in enumerate(parts))
+    return found
+
+
 def tensors(cls: type, values: dict) -> dict[str, tuple]:
     """Path -> (kind, sizes, has a bias, is tied) of all modules with parameters of their own."""
     found, seen = {}, set()
     model = build(cls, values)
+    named = named_layers(model)
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
     theirs = {id(p) for m in linear for p in m.parameters(recurse=False)}
     for path, module in model.named_modules():
+        path = named[path]
         own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
         if not isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):  # a head's tied bias
             own = {name: p for name, p in own.items() if id(p) not in theirs}
@@ -270,7 +353,8 @@ class Family:
             raise Unfitted("transformers has no class for it")
         self.task = next(iter(self.classes))
         self.config = transformers.AutoConfig.for_model(model_type)
-        self.declared = flat(self.config)
+        hints = HINTS.get(model_type, {})
+        self.declared = flat(self.config) | hints.get("declare", {})
         self.parts = [part for part in self.config.sub_configs
                       if any(key.startswith(f"{part}.") for key in self.declared)]
         self.main = "text_config." if "text_config" in self.parts else ""
@@ -302,9 +386,27 @@ class Family:
                 self.base[key] = min(value, 4)
         self.lists = {key: list(dict.fromkeys(value)) for key, value in self.declared.items()
                       if key.endswith("layer_types") and isinstance(value, list)}
+        self.lists |= hints.get("kinds", {})
         for key, kinds in self.lists.items():
-            self.base[key] = [kinds[i % len(kinds)] for i in range(4)]
+            self.base[key] = self.list_of(key, [kinds[i % len(kinds)] for i in range(4)])
         self.sizes, self.flags, self.only = [], [], {}
+
+    def numbered(self, key: str) -> bool:
+        """Whether a list has the numbers of layers, not a kind for each."""
+        return HINTS.get(self.type, {}).get("numbers", {}).get(key, [""])[0] == key
+
+    def list_of(self, key: str, kinds: list[str]) -> list:
+        """What the configuration has for layers of these kinds."""
+        listed = self.lists[key][-1]
+        return [i for i, kind in enumerate(kinds) if kind == listed] if self.numbered(
+            key) else kinds
+
+    def kinds_of(self, key: str, values: dict) -> list[str]:
+        """The kinds of the layers, of what the configuration has."""
+        if not self.numbered(key):
+            return values[key]
+        others, listed = self.lists[key]
+        return [listed if i in values[key] else others for i in range(values[self.names["layers"]])]
 
     def name_of(self, key: str) -> str:
         """The symbol of a key."""
@@ -364,6 +466,8 @@ class Family:
                 self.sizes.append(key)
                 continue
             leaf = key.rpartition(".")[2]
+            if key in HINTS.get(self.type, {}).get("only", {}):
+                continue
             if leaf in PINNED:
                 self.only[key] = [value]
             elif key in self.lists:
@@ -402,6 +506,8 @@ class Family:
                 values[key] = kv
             elif symbol == "heads" or re.search(r"(num|attention)_heads$", leaf):
                 values[key] = heads
+            elif leaf == "hidden_size" and f"{part}embed_dim" in self.sizes:
+                values[key] = 2 * rng.randint(10, 90)  # of what comes out of Qwen2-VL's tower
             elif symbol == "d" or leaf in ("hidden_size", "embed_dim", "d_model"):
                 values[key] = d
             elif symbol == "dh":
@@ -418,12 +524,12 @@ class Family:
                 values[key] = rng.randint(30, 99)
             else:
                 values[key] = 2 * rng.randint(10, 90)
-            if self.declared[key] is None and rng.random() < .4:
+            if self.declared[key] in (None, 0, -1) and rng.random() < .4:
                 del values[key]
             elif "lora_rank" in key and rng.random() < .3:
                 values[key] = None
         for key, kinds in self.lists.items():
-            values[key] = [rng.choice(kinds) for _ in range(layers)]
+            values[key] = self.list_of(key, [rng.choice(kinds) for _ in range(layers)])
         for first, second in self.alike():
             if rng.random() < .3:
                 values[second] = values[first]
@@ -467,12 +573,13 @@ class Explainer:
     def __init__(self, family: Family, samples: list[dict]):
         self.symbols = {family.name_of(key): key for key in family.sizes}
         self.symbols["labels"] = "num_labels"
-        self.lists = {family.name_of(key): [s[key] for s in samples] for key in family.lists}
+        self.lists = {family.name_of(key): [family.kinds_of(key, s) for s in samples]
+                      for key in family.lists}
         self.known: dict[tuple, str] = {}
         self.flags = {family.name_of(key): key for key in family.flags}
         self.optional = {family.name_of(key): key for key in family.sizes
-                         if any(not s.get(key) for s in samples)}
-        numbers = {name: np.array([s.get(key) or 0 for s in samples], dtype=float)
+                         if any((s.get(key) or 0) < 1 for s in samples)}
+        numbers = {name: np.array([max(s.get(key) or 0, 0) for s in samples], dtype=float)
                    for name, key in self.symbols.items()}
         for name in FALLBACK.keys() & self.optional.keys():
             del self.optional[name]
@@ -481,7 +588,7 @@ class Explainer:
             numbers[name] = np.where(numbers[name] == 0, meant, numbers[name])
         self.derived = {}  # symbol -> rule
         for part in ("", *(f"{part.removesuffix('_config')}_" for part in family.parts)):
-            for name, rule in DERIVED.items():
+            for name, rule in {**DERIVED, **HINTS.get(family.type, {}).get("derived", {})}.items():
                 name, rule = name.replace("{}", part), rule.replace("{}", part)
                 needed = set(re.findall(r"[A-Za-z_]\w*", rule))
                 if name not in numbers and needed <= numbers.keys():
@@ -593,14 +700,14 @@ def rows_of(family: Family, task: str, samples: list, explain: Explainer) -> lis
             for template in longest]
 
 
-def chosen_by(template: str, place: int, found: list, explain: Explainer) -> str:
-    """The list of the configuration that says which layers have this module."""
+def chosen_by(template: str, place: int, found: list, explain: Explainer) -> tuple:
+    """The list of the configuration that says which layers have this module, and where any does."""
     for name, lists in explain.lists.items():
         for kind in sorted({kind for each in lists for kind in each}):
-            if all({numbers[place] for numbers, _ in each} == {
-                    i for i, this in enumerate(listed) if this == kind}
-                   for each, listed in zip(found, lists, strict=True)):
-                return f"{name}={kind}"
+            layers = [{i for i, this in enumerate(listed) if this == kind} for listed in lists]
+            if all({numbers[place] for numbers, _ in each} == these
+                   for each, these in zip(found, layers, strict=True) if each):
+                return f"{name}={kind}", np.array([bool(these) for these in layers])
     raise Unfitted(f"{template} skips layers")
 
 
@@ -615,8 +722,9 @@ def row_of(template: str, found: list[list], explain: Explainer) -> str:
     for place in range(template.count("{}")):
         spans = [sorted({numbers[place] for numbers, _ in each}) for each in found if each]
         if any(span != list(range(span[0], span[-1] + 1)) for span in spans):
-            path = path.replace("{}", f"{{{chosen_by(template, place, found, explain)}}}", 1)
-            condition = "1"
+            chosen, somewhere = chosen_by(template, place, found, explain)
+            path = path.replace("{}", f"{{{chosen}}}", 1)
+            condition = explain.truth(there, somewhere)
             continue
         start = explain.number(np.array([span[0] for span in spans]), there)
         stop = explain.number(np.array([span[-1] + 1 for span in spans]), there)
@@ -639,7 +747,7 @@ def row_of(template: str, found: list[list], explain: Explainer) -> str:
             f"{word}:{flag}"]
     condition = condition or explain.truth(there, np.ones(len(found), dtype=bool))
     options += [f"if:{condition}"] if condition != "1" else []
-    return " ".join([path, kind, *sizes, *options])
+    return " ".join([path.replace(FIXED, ""), kind, *sizes, *options])
 
 
 # ------------------------------------------------------------------------------- the whole table
@@ -695,11 +803,12 @@ def symbol_rules(family: Family, explain: Explainer, absent: dict, null: dict,
     first = [family.names[s] for s in ("d", "heads", "layers")
              if family.names.get(s) in family.sizes]
     lines = []
+    instead = HINTS.get(family.type, {}).get("instead", {})
     for key in [*first, *(k for k in family.sizes if k not in first)]:
-        names = [key, *family.aliases.get(key, [])]
+        names = [*([instead[key]] if key in instead else []), key, *family.aliases.get(key, [])]
         symbol = family.name_of(key)
         if symbol in explain.optional:
-            names = [f"{name}?" for name in names]
+            names = [f"{name}?{'-1' * (family.declared[key] == -1)}" for name in names]
         lines.append(f"{symbol} = {' | '.join([*names, *filter(None, [null.get(key)])])}")
     lines += [f"{name} = {rule}" for name, rule in explain.derived.items()
               if re.search(rf"\b{name}\b", rows)]
@@ -709,7 +818,8 @@ def symbol_rules(family: Family, explain: Explainer, absent: dict, null: dict,
                      for value in (False, None))
         if usual and none and none == off:  # null is not what is taken if it is left out
             absent[key], usual = usual, 0
-        lines.append(f"{family.name_of(key)} = {key} | {usual}")
+        other = f"{instead[key]} | " if key in instead else ""
+        lines.append(f"{family.name_of(key)} = {other}{key} | {usual}")
     lines += [f"{name} = {rule}"
               for name, (rule, _) in HINTS.get(family.type, {}).get("tests", {}).items()]
     lines += [HINTS[family.type]["whole"]] if "whole" in HINTS.get(family.type, {}) else []
@@ -751,6 +861,7 @@ def table_of(family: Family) -> dict:
         if head or task != "FEATURE_EXTRACTION":
             heads[task] = "\n".join(head)
     absent, null = default_rules(family, samples)
+    absent |= HINTS.get(family.type, {}).get("assume", {})
     table = {"symbols": symbol_rules(family, explain, absent, null, str(rows)), "defaults": absent,
              "modules": "\n".join(common), "heads": heads, "head": family.task,
              "classes": {cls.__name__: task for task, cls in family.classes.items()},
@@ -766,7 +877,8 @@ def table_of(family: Family) -> dict:
         table["fused"] = list(moe._MOE_TARGET_MODULE_MAPPING[conversion])
     hints = {k: v for k, v in HINTS.get(family.type, {}).items()
              if k not in ("base", "fit", "only", "prefix_width", "without", "every_class",
-                          "whole", "tests")}
+                          "whole", "tests", "declare", "derived", "kinds", "numbers", "instead",
+                          "assume")}
     table["only"] |= HINTS.get(family.type, {}).get("only", {})
     return table | default_targets(family.type) | hints
 
@@ -776,6 +888,9 @@ def list_rules(family: Family) -> dict:
     rules = {}
     for key, kinds in family.lists.items():
         rules[family.name_of(key)] = rule = {"key": key, "kinds": sorted(kinds)}
+        if numbers := HINTS.get(family.type, {}).get("numbers", {}).get(key):
+            rule["numbers"] = numbers
+            continue
         default = family.declared[key]
         if len(kinds) == 1:
             continue  # by default all the same, which says nothing of where the others go
@@ -820,7 +935,18 @@ def trials(family: Family) -> list[dict]:
         others = other_values(key, value, layers)
         made += [start | {key: others[number % len(others)]}] if others else []
         made += [{k: v for k, v in start.items() if k != key}, start | {key: None}]
-    return [values for values in made]
+    hints = HINTS.get(family.type, {})
+    if part := hints.get("flat"):
+        inner = (f"{part}.model_type", f"{part}.tie_word_embeddings")
+        made += [{key.removeprefix(f"{part}."): value for key, value in start.items()
+                  if key not in inner} for start in fresh]
+    for key, other in hints.get("instead", {}).items():
+        made += [{**start, other: value} for start in fresh
+                 for value in other_values(key, start[key], 4)]
+    for lists, (key, *_) in hints.get("numbers", {}).items():
+        made += [{k: v for k, v in start.items() if k != lists} | {key: value}
+                 for start in fresh for value in ([], [0, 1], [1, 99])]
+    return made
 
 
 def disagreements(family: Family, table: dict) -> list[str]:
@@ -866,6 +992,7 @@ def main(model_types: list[str]) -> None:
         began = time.time()
         try:
             document["families"][model_type] = infer(model_type)
+            document.get("missing", {}).pop(model_type, None)
             said = "inferred"
         except Unfitted as error:
             document["families"].pop(model_type, None)

@@ -334,11 +334,16 @@ def small_example(family: str) -> dict:
     table, config = families.FAMILIES[family], {"model_type": family, "pad_token_id": 0}
     for part in table.get("parts", []):
         config[part] = {"model_type": table["only"][f"{part}.model_type"][0]}
+        if family == "mllama" and part == "text_config":  # by default beyond a small vocabulary
+            config[part]["pad_token_id"] = 0
     values = {rule["key"]: [rule["kinds"][i % len(rule["kinds"])] for i in range(sizes["layers"])]
               for rule in table.get("lists", {}).values()}
+    for rule in table.get("lists", {}).values():
+        if rule.get("numbers", [""])[0] == rule["key"]:  # it lists numbers, no kinds
+            values[rule["key"]] = [1]
     lines = [line.split(" = ") for line in table["symbols"].splitlines()]
     for symbol, rule in lines:
-        key = rule.split(" | ")[0].rstrip("?")
+        key = rule.split(" | ")[0].removesuffix("-1").rstrip("?")
         if key in {name for name, _ in lines if name != symbol}:
             continue  # made of another symbol, no key of a configuration
         if re.fullmatch(r"[\w.]+", key) and rule.split(" | ")[-1] not in ("0", "1"):

@@ -289,7 +289,7 @@ def test_every_classifier_has_as_many_outputs_as_labels():
     for family, table in ac.FAMILIES.items():
         for task in {"SEQ_CLS", "TOKEN_CLS"} & table["heads"].keys():
             parts = {"text_config": {"hidden_size": 2560}}
-            config = {"model_type": family, "num_key_value_heads": 2} | (
+            config = {"model_type": family, "num_key_value_heads": 2, "vocab_size": 99} | (
                 parts if "text_config" in table.get("parts", []) else {})
             two, five = (ac.read_model(config, task, num_labels=n) for n in (2, 5))
             assert any(m.out_features == 5 for m in five.modules if m.is_linear), (family, task)
@@ -314,6 +314,111 @@ def test_every_classifier_has_as_many_outputs_as_labels():
     ("Dinov2Model", {"model_type": "dinov2", "image_size": 518, "patch_size": 14}, 86_580_480)])
 def test_checkpoints_of_older_and_seeing_families(name, config, parameters):
     assert ac.read_model(config | {"architectures": [name]}).num_parameters == parameters
+
+
+QWEN_VL_7B = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+              "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064}
+DEBERTA_V3 = {"model_type": "deberta-v2", "hidden_size": 768, "intermediate_size": 3072,
+              "max_position_embeddings": 512, "relative_attention": True, "position_buckets": 256,
+              "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": "p2c|c2p",
+              "max_relative_positions": -1, "position_biased_input": False,
+              "num_attention_heads": 12, "num_hidden_layers": 12, "type_vocab_size": 0,
+              "vocab_size": 128100}
+LFM2 = {"model_type": "lfm2", "block_auto_adjust_ff_dim": True, "block_ff_dim": 12288,
+        "block_multiple_of": 256, "conv_L_cache": 3, "conv_bias": False, "hidden_size": 2048,
+        "full_attn_idxs": [2, 5, 8, 10, 12, 14], "num_attention_heads": 32,
+        "num_hidden_layers": 16, "num_key_value_heads": 8, "vocab_size": 65536}
+ESM2 = {"model_type": "esm", "emb_layer_norm_before": False, "is_folding_model": False,
+        "max_position_embeddings": 1026, "num_attention_heads": 20, "token_dropout": True,
+        "position_embedding_type": "rotary", "vocab_size": 33, "vocab_list": None}
+
+
+@pytest.mark.parametrize("name, config, parameters", [  # what a checkpoint of the hub has
+    ("Qwen2_5_VLForConditionalGeneration", QWEN_VL_7B | {"model_type": "qwen2_5_vl",
+        "vision_config": {"hidden_size": 1280, "in_chans": 3, "tokens_per_second": 2}},
+     8_292_166_656),
+    ("Qwen2_5_VLForConditionalGeneration", {
+        "model_type": "qwen2_5_vl", "hidden_size": 2048, "intermediate_size": 11008,
+        "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2,
+        "vocab_size": 151936, "tie_word_embeddings": True,
+        "vision_config": {"hidden_size": 1280, "out_hidden_size": 2048}}, 3_754_622_976),
+    ("Qwen2VLForConditionalGeneration", QWEN_VL_7B | {
+        "model_type": "qwen2_vl", "vision_config": {"embed_dim": 1280, "hidden_size": 3584}},
+     8_291_375_616),
+    ("DebertaV2ForSequenceClassification", DEBERTA_V3, 184_423_682),
+    ("DebertaV2ForSequenceClassification", DEBERTA_V3 | {
+        "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
+        "num_hidden_layers": 24}, 435_063_810),
+    ("DebertaV2Model", DEBERTA_V3 | {  # of version 2: with a convolution
+        "hidden_size": 1536, "intermediate_size": 6144, "num_attention_heads": 24,
+        "attention_head_size": 64, "num_hidden_layers": 24, "conv_kernel_size": 3,
+        "conv_act": "gelu"}, 884_593_152),
+    ("M2M100ForConditionalGeneration", {  # NLLB's smallest
+        "model_type": "m2m_100", "vocab_size": 256206, "num_hidden_layers": 12}, 615_073_792),
+    ("EsmForMaskedLM", ESM2 | {"hidden_size": 320, "intermediate_size": 1280,
+                               "num_hidden_layers": 6}, 7_512_474),
+    ("EsmForMaskedLM", ESM2 | {"hidden_size": 1280, "intermediate_size": 5120,
+                               "num_hidden_layers": 33}, 651_043_254),
+    ("Lfm2ForCausalLM", LFM2, 1_170_340_608),
+    ("Lfm2ForCausalLM", LFM2 | {"hidden_size": 1024, "block_ff_dim": 6656,
+                                "num_attention_heads": 16}, 354_483_968),
+    ("MllamaForConditionalGeneration", {
+        "model_type": "mllama", "text_config": {"num_hidden_layers": 40},
+        "vision_config": {"image_size": 560, "max_num_tiles": 4}}, 10_670_220_835),
+    ("MBartForConditionalGeneration", {"model_type": "mbart", "vocab_size": 250054}, 610_879_488),
+    ("PegasusForConditionalGeneration", {
+        "model_type": "pegasus", "vocab_size": 96103, "encoder_layers": 16, "decoder_layers": 16},
+     570_797_056)])
+def test_checkpoints_that_people_adapt(name, config, parameters):
+    assert ac.read_model(config | {"architectures": [name]}).num_parameters == parameters
+
+
+def test_qwen_writes_its_text_config_outside_or_inside():
+    """As the hub has it, flat, and as transformers saves it: the same model, the same adapters."""
+    flat = QWEN_VL_7B | {"model_type": "qwen2_5_vl", "vision_config": {"hidden_size": 1280}}
+    inside = {"model_type": "qwen2_5_vl", "text_config": QWEN_VL_7B,
+              "vision_config": {"hidden_size": 1280}}
+    counted = [ac.count_lora(ac.read_model(each), 8, ["q_proj", "v_proj", "qkv"])
+               for each in (flat, inside)]
+    assert counted[0].tensors == counted[1].tensors
+    assert len(counted[0].tensors) == 2 * (2 * 28 + 32)  # those of the vision tower, too
+    with pytest.raises(ValueError, match="text_config, and it is missing"):
+        ac.read_model({"model_type": "qwen2_5_vl", "vision_config": {"hidden_size": 1280}})
+    tied = {"text_config": QWEN_VL_7B | {"tie_word_embeddings": True}}  # as version 4 wrote it
+    assert ac.read_model(inside | tied).num_parameters == 8_292_166_656 - 152064 * 3584
+
+
+@pytest.mark.parametrize("numbers", ["2", [2.5], [-1], {"2": 1}, [True]])
+def test_a_list_of_numbers_of_layers_that_is_none_is_refused(numbers):
+    with pytest.raises(ValueError, match="full_attn_idxs of a lfm2 model"):
+        ac.read_model(LFM2 | {"full_attn_idxs": numbers})
+
+
+def test_which_layers_of_lfm2_attend_by_numbers_kinds_or_all():
+    def attend(**change):
+        config = {key: value for key, value in {**LFM2, **change}.items() if value is not None}
+        return [m.name.split(".")[2] for m in ac.read_model(config).modules
+                if m.name.endswith("q_proj")]
+
+    assert attend() == ["2", "5", "8", "10", "12", "14"]
+    assert len(attend(full_attn_idxs=None)) == 16
+    assert attend(layer_types=["conv"] * 15 + ["full_attention"]) == ["15"]  # it goes first
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"pos_att_type": "p2p"}, "pos_att_type"), ({"norm_rel_ebd": "batch"}, "norm_rel_ebd"),
+    ({"conv_groups": 2}, "conv_groups"), ({"embedding_size": 128}, "embedding_size"),
+    ({"position_buckets": -2}, "position_buckets must be"), ({"hidden_size": -1}, "hidden_size")])
+def test_what_deberta_might_have_besides_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        ac.read_model(DEBERTA_V3 | change)
+
+
+def test_what_positions_keep_in_deberta_is_not_estimated():
+    deberta = ac.read_model(DEBERTA_V3)
+    with pytest.raises(ac.NotEstimated, match="positions"):
+        ac.activation_estimate(ac.count_full(deberta), 1, 128)
+    assert ac.count_lora(deberta).trainable == 12 * 2 * 8 * (768 + 768)
 
 
 def test_a_bart_classifier_has_three_outputs_if_the_file_says_none():
