@@ -344,7 +344,9 @@ class Terms:
                 told = ((place, next((what for what, arrays in inner.made(place) if _same(
                     value, arrays[name], tolerance)), "")) for place in places)
                 found = [Story("inner", what, about=place) for place, what in told if what]
-                other = bool(found) and all(" in the place of " in s.change for s in found)
+                swaps = [(s.about, *s.change.split(" in the place of ")) for s in found]
+                other = bool(swaps) and all(  # not one that the exercise knows
+                    more and what not in inner.instead(place) for place, what, *more in swaps)
                 tried = [(place, how) for how in ("multiplied by", "plus")[:2 - other]
                          for place in places] if other or not found else []
                 factors = []
