@@ -122,12 +122,21 @@ def _layer(trial: Trial, dropout: float, n_in: int = IN, n_out: int = OUT, rank:
 
 
 def _without(trial: Trial, number: int = 0, rate: float = 0.0, training: bool = True) -> Layer:
-    """A layer without dropout, beside a frozen weight; of another number beside another."""
+    """A layer without dropout, by turns beside two frozen weights: each forward is given its own.
+
+    Of another number beside two others.
+    """
     layer, arrays = _layer(trial, rate)
     layer.training = training
-    W, own = (trial.normal(OUT, IN, seed=3 + number) for _ in range(2))
-    return Layer(layer, arrays, lambda x, G=None: _terms(arrays, x, own, G), {"weight": W},
-                 lambda x: layer.forward(x, W))
+    W, own = (trial.normal(2, OUT, IN, seed=3 + number) for _ in range(2))
+    turns = [-1]
+
+    def forward(x: np.ndarray) -> np.ndarray:
+        turns.append(turns[-1] + 1)
+        return layer.forward(x, W[turns[-1] % 2])
+
+    return Layer(layer, arrays, lambda x, G=None: _terms(arrays, x, own[turns[-1] % 2], G),
+                 {"weights": W}, forward)
 
 
 def _glass_layer(trial: Trial, seed: int = 1, a: Any = None, b: Any = None,

@@ -165,7 +165,7 @@ MISTAKES = [
             seen="With training set to False later on, entries are dropped."),
     "the same masks act on any X, A, B and s; dtypes stay as they are",
     Mistake("MaskForInput", "operand", {"dropped = x * mask": "dropped = mask"},
-            seen="The output in training: M in the place of x"),
+            seen="The output in training: M without 1/(1-p) in the place of x"),
     Mistake("DoubleMask", "wrong-dtype",  # the stumbling block of most
             {"kept.astype(x.dtype) / x.dtype.type(1 - self.dropout)": "kept / (1 - self.dropout)"},
             seen="forward in training: float32 in gave float64 out."),
@@ -209,6 +209,10 @@ MISTAKES = [
                        "rows = rows if mask is None else rows * mask.reshape(rows.shape)\n"
                        "Ax = rows @ self.A.T")),
     "each step goes by the arrays and the input of its own forward",
+    Mistake("FirstFrozenWeight", "kept",
+            {'"W": W,': '"W": self.__dict__.setdefault("first", W),'},
+            seen="In call 2, with other numbers in the arrays and another input, the gradient of x "
+                 "is wrong."),
     Mistake("RateOnTheClass", "shared", {"self.dropout = check": "type(self).dropout = check"}),
     "the merged weight is W + s B A",
     Mistake("MergesCopy", "terms", merge("return W.copy()")),

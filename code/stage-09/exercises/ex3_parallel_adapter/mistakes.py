@@ -110,6 +110,8 @@ MISTAKES = [
             {CHECK_G: "grad_output = grad_output + np.zeros_like(x)"},
             seen=f"a grad_output of one row for 8 {NOT_REFUSED}"),
     "with a linear sublayer",
+    Mistake("ScaleTwice", "inner", {"D = self.scale *": "D = self.scale**2 *"},
+            seen="The gradients of W_down and x: the gradient of z multiplied by c"),
     Mistake("RowsInAnotherOrder", "operand",
             {"x.reshape(-1, self.d_model), a": "x.reshape(self.d_model, -1).T, a"},
             seen="The gradient of W_down: x reshaped to (6, 8) and transposed"),

@@ -216,7 +216,10 @@ def _layouts(rows: np.ndarray) -> Arrays:
             "F read as (2, L, H, dh)": rows.reshape(P, 2, L, H, DH).transpose(2, 1, 0, 3, 4),
             "F read as (L, H, 2, dh)": rows.reshape(P, L, H, 2, DH).transpose(1, 3, 0, 2, 4),
             "F read as (L, 2, dh, H)": rows.reshape(P, L, 2, DH, H).transpose(1, 2, 0, 4, 3)}
-    right = _laid_out(rows)
+    right, split = _laid_out(rows), rows.reshape(P, L, 2, H, DH)
+    for axes in ((1, 2, 3, 0, 4), (1, 2, 3, 4, 0), (1, 0, 2, 3, 4), (3, 1, 2, 0, 4)):
+        where = ", ".join(np.take(["P", "L", "2", "H", "dh"], axes))
+        made[f"F moved to ({where}) and reshaped"] = split.transpose(axes).reshape(PREFIX)
     for axis, what in ((0, "layers"), (2, "tokens"), (3, "heads"), (4, "numbers of a head")):
         made |= {f"F with its {what} reversed": np.flip(right, axis),
                  f"F with its {what} shifted by one": np.roll(right, 1, axis),

@@ -68,7 +68,7 @@ FROZEN_CHANGED = EXERCISE.mistake(
 
 
 NAMES = ("q.A", "q.B", "v.A", "v.B", "prompt")
-D, RANK, ALPHA_VALUE, P, T, BATCH = 5, 2, 3.0, 3, 6, 2  # s = 1.5
+D, RANK, ALPHA_VALUE, P, T, BATCH = 5, 2, 3.5, 4, 7, 3  # all differ; s = 1.75
 SHAPES = {"q.A": (RANK, D), "q.B": (D, RANK), "v.A": (RANK, D), "v.B": (D, RANK), "prompt": (P, D)}
 INPUTS = ((BATCH, T, D), (1, T, D), (BATCH, 1, D))  # shapes
 COUNT = 4 * RANK * D + P * D
@@ -486,7 +486,7 @@ def _dtype(trial: Trial) -> None:
 @EXERCISE.test(4, "arguments", "a gradient of another shape than the output's is refused")
 def _shape_back(trial: Trial) -> None:
     layer, _, _ = _layer(trial)
-    for what, shape in (("sequence for two", (1, T, D)), ("position for six", (BATCH, 1, D))):
+    for what, shape in (("sequence for all", (1, T, D)), ("position for all", (BATCH, 1, D))):
         trial.call(layer.forward, trial.normal(BATCH, T, D))
         trial.refuses(f"a grad_output of one {what}", lambda: layer.backward(trial.normal(*shape)))
 

@@ -65,7 +65,7 @@ MISTAKES = [
     "their shapes, their number, and the weights' dtype",
     Mistake("CountsLoRAOnly", "values",
             {SUM: "return self.q.num_parameters() + self.v.num_parameters()"},
-            seen="num_parameters() gave 40, expected 4 r d + P d = 55"),
+            seen="num_parameters() gave 40, expected 4 r d + P d = 60"),
     Mistake("SharedArrays", "shared-arrays", start("self.v.lora.A = self.q.lora.A")),
     Mistake("TransposedA", "wrong-shape", start("self.q.lora.A = self.q.lora.A.T.copy()"),
             seen="q.A has shape (5, 2), expected (2, 5)"),
@@ -77,7 +77,7 @@ MISTAKES = [
     Mistake("BothRandom", "start-not-frozen", start("self.q.lora.B[...] = 0.1")),
     "the same seed gives the same layer, another seed another",
     Mistake("PromptOfZeros", "starts-alike", start("self.prompt.prompt[...] = 0"),
-            seen="prompt has not the rank 3."),
+            seen="prompt has not the rank 4."),
     Mistake("EqualRows", "starts-alike",  # draws one row, and NumPy fills the others with it
             start("self.q.lora.A[...] = self.q.lora.A[:1]"), seen="q.A has not the rank 2."),
     Mistake("EqualStarts", "starts-alike",  # hands the same seed to both
@@ -89,7 +89,7 @@ MISTAKES = [
     Mistake("PromptReturned", "prompt-scored", {OUTPUT: "Y"}),
     Mistake("DropsBatchOfOne", "wrong-shape",
             {OUTPUT: f"{OUTPUT}[0] if len(embeds) == 1 else {OUTPUT}"},
-            seen="the output has shape (6, 5), expected (1, 6, 5)"),
+            seen="the output has shape (7, 5), expected (1, 7, 5)"),
     Mistake("RepeatsOneColumn", "accepts-nonsense",  # NumPy does so where the input is too narrow
             {'check_shape("embeds"': "embeds = embeds + np.zeros(self.d_model, embeds.dtype)\n"
                                      'check_shape("embeds"'},
@@ -114,7 +114,7 @@ MISTAKES = [
     "no position sees a later one, every one sees the prompt",
     Mistake("LooseMask", "no-causal-mask",  # hides with a number that is large beside small scores
             {MASKED: f"np.where({MASK}, S, S - 40)"},
-            seen="A change at position 3 changed the outputs before it."),
+            seen="A change at position 4 changed the outputs before it."),
     Mistake("OneMaximum", "maximum-of-more", {MAXIMUM: "S.max()"}),
     Mistake("HiddenMaximum", "maximum-of-more",  # of what a row must not see, too
             {MASKED: "S", "Pi /= Pi": "Pi *= np.tri(E.shape[-2], dtype=E.dtype)\nPi /= Pi"}),
@@ -139,8 +139,19 @@ MISTAKES = [
     Mistake("RowsPutBackWrong", "inner", {"G[..., P:, :] =": "G[..., :-P, :] ="}),
     Mistake("GradientsOverwritten", "another",
             {"self.q.gradients()": "self.v.gradients()"}),
+    Mistake("QueriesUnscaled", "inner",
+            {"self.q.backward(gS @ K)": "self.q.backward(float(self.d_model) ** 0.5 * gS @ K)"},
+            seen="The gradients of q.B, q.A and x: the gradient of Q multiplied by √d."),
+    Mistake("MeanOverTheKeys", "inner",
+            {"(Phi * Pi).sum(axis=-1": "(Phi * Pi).mean(axis=-1"},
+            seen="The gradients of q.B, q.A, prompt and x: the softmax's pull multiplied by 1/(an "
+                 "axis of 11)"),
     "the prompt's gradient, summed over the batch",
     Mistake("KeysNotTransposed", "inner", {"gS.swapaxes(-1, -2) @ Q": "gS @ Q"}),
+    Mistake("PromptAveraged", "factor",
+            {"v.gradients(), self.prompt.gradients()": "v.gradients(), {\n"
+             "    'prompt': self.prompt.prompt_grad / len(self.cache[0])}"},
+            seen="The gradient of prompt: multiplied by 1/batch."),
     Mistake("KeyPathLost", "terms", {KEY_PATH: "gE"}),
     Mistake("PromptLost", "prompt-gradient-lost",
             back("self.prompt.prompt_grad = np.zeros_like(self.prompt.prompt)")),
@@ -181,5 +192,5 @@ MISTAKES = [
     "a gradient of another shape than the output's is refused",
     Mistake("OneSequenceForAll", "accepts-nonsense",  # NumPy repeats what is too short
             {"(*lead, rows - P, d)": "(..., rows - P, d)"},
-            seen="a grad_output of one sequence for two raised no ValueError or TypeError."),
+            seen="a grad_output of one sequence for all raised no ValueError or TypeError."),
 ]

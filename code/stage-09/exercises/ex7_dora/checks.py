@@ -47,7 +47,7 @@ OUT, IN, RANK, S, ROWS = 5, 7, 3, 2.5, 8  # the scale is no whole number
 OUTS = (OUT, IN)  # a square weight, too: there an axis that is the wrong one fits
 SHAPES = {"A": (RANK, IN), "B": (OUT, RANK), "m": (IN,)}
 NAMES = tuple(SHAPES)
-BY_ROWS, ROW_LENGTHS = "V over the lengths of its rows", "the lengths of V's rows"
+BY_ROWS = "V over the lengths of its rows"
 Arrays = dict[str, np.ndarray]
 
 
@@ -96,10 +96,9 @@ def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: 
     """All arrays, the gradients only if there is G; every inner value passes through `at`."""
     BA = at("s B A", s * a["B"] @ a["A"])
     V = at("V", W + BA, {"W / |W| + s B A": W / _lengths(W) + BA})  # (out, in)
-    norm = at("|V|", _lengths(V), {
-        "|W|": _lengths(W), "the sums of |V|": np.abs(V).sum(0),
-        "the largest of |V|": np.abs(V).max(0), "the norm of all": np.linalg.norm(V) + 0 * V[0]}
-        | ({ROW_LENGTHS: _lengths(V, 1)} if len(V) == len(V.T) else {}))
+    norm = at("|V|", _lengths(at("V in its lengths", V)), {
+        "|W|": _lengths(W), "the sums of |V|": np.abs(V).sum(0), "V's deviations": V.std(0),
+        "the largest of |V|": np.abs(V).max(0), "the norm of all": np.linalg.norm(V) + 0 * V[0]})
     c = at("c", a["m"] / norm, {"c, at most 1,": np.minimum(a["m"] / norm, 1)})
     U = at("V / |V|", V / norm, {
         BY_ROWS: V / _lengths(V, 1)[:, None],
@@ -114,7 +113,9 @@ def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: 
     for_V = at("the gradient of V, |V| constant", G.T @ (rows * c))
     if not detach:
         R = V / _lengths(V, 1)[:, None]
-        for_V = at("the gradient of V", for_V - at("what comes through |V|", c * for_m * U, {
+        along = at("the direction", U, {"W / |W|": W / _lengths(W)})
+        for_V = at("the gradient of V", for_V - at("what comes through |V|", at(
+            "the direction that is taken off", along) * (along * for_V).sum(0), {
             "the sum over the inputs": U * (U * for_V).sum(1)[:, None],
             "what points along s B A": c * for_m * BA / norm,
             "what points along V's rows": R * (R * for_V).sum(1)[:, None],
@@ -169,7 +170,7 @@ def _right(W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: np.ndarray
 REASONS = {"the norm": DETACHED, "|W| in the place of |V|": NORM_OF_W,
            "m/|W| in the place of c": NORM_OF_W, "1/|W| in the place of 1/|V|": NORM_OF_W,
            f"{BY_ROWS} in the place of V / |V|": ROWS_NOT_COLUMNS,
-           f"{ROW_LENGTHS} in the place of |V|": ROWS_NOT_COLUMNS}
+           "V in its lengths transposed": ROWS_NOT_COLUMNS}
 
 
 # ---- Step 1: the arrays and their start -------------------------------------------------------

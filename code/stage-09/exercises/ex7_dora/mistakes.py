@@ -25,6 +25,9 @@ MISTAKES = [
             {START: "self.m = np.linalg.norm(weight, axis=int(d_out == d_in))"},
             seen="Of a square weight m holds the lengths of the rows."),
     "a fresh layer gives what the frozen one does",
+    Mistake("LengthsWithoutTheMean", "inner",
+            {LENGTHS: "return V, np.linalg.norm(V - V.mean(axis=0), axis=0)"},
+            seen="The output at the start: each row of V in its lengths with the mean over the "),
     Mistake("EpsilonInTheNorm", "inner", {LENGTHS: f"{LENGTHS} + 0.01"},
             seen="The output at the start: |V| plus 0.01"),
     Mistake("RowsDivided", "rows-not-columns",
@@ -40,7 +43,7 @@ MISTAKES = [
             seen="The output: c left out, in x W c"),
     Mistake("AxisByItsLength", "rows-not-columns",  # the other one where both are as long
             {LENGTHS: "return V, np.linalg.norm(V, axis=1 - V.shape.index(self.m.size))"},
-            seen="The output of a square weight: the lengths of V's rows in the place of |V|"),
+            seen="The output of a square weight: V in its lengths transposed"),
     Mistake("NoLonger", "inner", {"c = self.m / norm": "c = np.minimum(self.m / norm, 1)"},
             seen="The output: c, at most 1, in the place of c."),
     Mistake("PositiveLengths", "operand", {"c = self.m / norm": "c = np.abs(self.m) / norm"},

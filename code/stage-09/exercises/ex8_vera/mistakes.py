@@ -78,6 +78,8 @@ MISTAKES = [
     Mistake("NoRelu", "operand", {"np.maximum(z, 0)": "z"},
             seen="The output: z in the place of relu(z)"),
     "the output is that of two updated layers with relu between",
+    Mistake("VectorOfTheOther", "inner", {"rows, self.up, self.up_d": "rows, self.up, self.down_d"},
+            seen="The output: d_down in the place of d_up."),
     Mistake("APairForEach", "own-matrices",
             {CORNER: f"if W is self.up:\n    {CORNER}\nreturn self.pair",
              "self.cache = {}": "self.cache = {}\n"

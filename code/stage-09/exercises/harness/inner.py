@@ -23,20 +23,22 @@ class Watch:
     Attributes
     ----------
     values : what has passed, by name
-    instead : by name of the inner value what a wrong answer may have there, by what it is
     """
 
     def __init__(self, place: str = "", other: np.ndarray | None = None):
         self.place, self.other = place, other
         self.values: Arrays = {}
-        self.instead: dict[str, Arrays] = {}
+        self._instead: dict[str, Arrays | Callable[[], Arrays] | None] = {}
 
     def __call__(self, name: str, value: np.ndarray,
                  instead: Arrays | Callable[[], Arrays] | None = None) -> np.ndarray:
-        self.values[name] = value
-        if not self.place:  # those that take a while are made once, not in every run
-            self.instead[name] = instead() if callable(instead) else instead or {}
+        self.values[name], self._instead[name] = value, instead
         return self.other if name == self.place else value
+
+    def instead(self, name: str) -> Arrays:
+        """What a wrong answer may have in the place of an inner value, by what it is."""
+        found = self._instead[name]
+        return found() if callable(found) else found or {}
 
 
 def activations(z: np.ndarray, but: str, name: str = "z") -> Arrays:
@@ -100,10 +102,12 @@ class Inner:
             value, kept = self.values[place], {}
             for what, other in itertools.chain(
                     ((f"{what} in the place of {place}", array)
-                     for what, array in self.instead[place].items()),
+                     for what, array in self.instead(place).items()),
                     ((f"{place} zero", 0 * value), (f"{place} negated", -value),
                      (f"ones in the place of {place}", np.ones_like(value))),
-                    self.changes(place, value, self.values)):
+                    self.changes(place, value, self.values),
+                    ((f"{place} plus {what}", value + other) for what, other
+                     in self.values.items() if other.shape == value.shape and what != place)):
                 kept.setdefault(other.tobytes(), (what, other))  # the first name of each array
             kept.pop(value.tobytes(), None)
             self._made[place] = [(what, arrays) for what, other in kept.values()

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
@@ -209,6 +210,11 @@ def _no_giant(what: str, result: Any) -> None:
                                             f"{result.size:,} numbers.")
 
 
+@lru_cache(512)  # a check asks for most of them many times
+def _numbers(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
 class Calls:
     """The student's work, a dtype, and ways to call it safely.
 
@@ -228,7 +234,7 @@ class Calls:
 
     def normal(self, *shape: int, seed: int = 0) -> np.ndarray:
         """Gaussian numbers of the trial's dtype."""
-        return self.rng(seed).standard_normal(shape).astype(self.dtype)
+        return _numbers(shape, seed).astype(self.dtype)  # a copy
 
     def inputs(self, rows: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pairs of a random x and grad_output of the same shape, with any leading axes."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, combinations, permutations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ Arrays = dict[str, np.ndarray]
 ROWS = "n"  # the axis letter that stands for all leading axes
 MANY = 8  # numbers that agree with one array by no chance
 TABLE = 4  # terms of a sum that is written out
-ROOTS = ("r", "d")  # numbers of which a root is taken in some formulas
+ROOTS = ("r", "d", "c")  # numbers of which a root is taken in some formulas
 EXACT = 1e-3  # relative: coefficients that differ by less are the same
 MOST_SECONDS = 2.0  # of the search for unknown numbers, the last question before the vague ones
 HALVED = "in half precision"
@@ -38,12 +38,14 @@ class Story:
     change : what was changed, in words that are the same for each array that it explains
     measured : what this array is, "" if `change` says it
     about : the node that was changed, or the way that is missing
+    plain : whether one thing was changed, and not a factor besides
     """
 
     kind: str
     change: str
     measured: str = ""
     about: str = ""
+    plain: bool = True
 
 
 class Terms:
@@ -77,7 +79,9 @@ class Terms:
         used = {name for _, terms in sums.values() for _, product in terms
                 for name in product.split()}
         self.used = [name for name in nodes if name in used]
-        self.right = {name: self._shaped(axes, sum(self.products(name))) for name, (axes, _)
+        sooner = flow(Watch()) if flow else {}  # the same, as the tests see
+        self.right = {name: sooner[name] if name in sooner else
+                      self._shaped(axes, sum(self.products(name))) for name, (axes, _)
                       in sums.items()}
 
     def _flat(self, axes: str, array: np.ndarray) -> np.ndarray:
@@ -90,12 +94,18 @@ class Terms:
         """The terms of an array, with some nodes `changed`."""
         axes, terms = self.sums[name]
         nodes = self.nodes | (changed or {})
-        found = []
-        for _, product in terms:
-            keys = product.split()
-            found.append(np.einsum(",".join(self.axes[key] for key in keys) + "->" + axes,
-                                   *(nodes[key] for key in keys)))
-        return found
+        return [self._product(product.split(), axes, nodes) for _, product in terms]
+
+    def _product(self, keys: list[str], axes: str, nodes: Arrays) -> np.ndarray:
+        """The product of some nodes, with these axes. One after the other: all at once is slow."""
+        kept, array = "", np.ones(())
+        for i, key in enumerate(keys):
+            later = set(axes).union(*(self.axes[other] for other in keys[i + 1:]))
+            both = dict.fromkeys(kept + self.axes[key])
+            new = "".join(letter for letter in both if letter in later)
+            array = np.einsum(f"{kept},{self.axes[key]}->{new}", array, nodes[key])
+            kept = new
+        return np.einsum(f"{kept}->{axes}", array)
 
     def _beside(self, name: str, product: str, node: str) -> tuple[str, np.ndarray]:
         """All of a product but one node: its axes, those of the array and of the node; the array.
@@ -109,8 +119,7 @@ class Terms:
         letters = {letter for key in keys for letter in self.axes[key]}
         kept = "".join(x for x in dict.fromkeys(self.sums[name][0] + self.axes[node])
                        if x in letters)
-        subscripts = ",".join(self.axes[key] for key in keys) + "->" + kept
-        return kept, np.einsum(subscripts, *(self.nodes[key] for key in keys))
+        return kept, self._product(keys, kept, self.nodes)
 
     def changed(self, name: str, nodes: Arrays) -> np.ndarray:
         """What becomes of an array if some of its nodes are others; for twins."""
@@ -140,8 +149,9 @@ class Terms:
                 stories, votes = later, _votes(later)
         merged: dict[str, tuple[list[str], Story]] = {}
         for name, told in stories.items():
-            best = max((votes[story.change] for story in told), default=0)
-            kept = list({s.change: s for s in told if votes[s.change] == best}.values())[:2]
+            best = max(((votes[s.change], s.plain) for s in told), default=())
+            kept = list({s.change: s for s in told
+                         if (votes[s.change], s.plain) == best}.values())[:2]
             if kept:
                 change = ", or ".join(story.change for story in kept)
                 about = kept[0].about if len({story.about for story in kept}) == 1 else ""
@@ -205,13 +215,23 @@ class Terms:
                       if "√" not in which or key in ROOTS}
         return found
 
-    def _called(self, c: float) -> str:
-        """A coefficient by its name, by two if two are that large, or with three digits."""
+    def _counts(self) -> dict[str, float]:
+        """What a mean in the place of a sum divides by, where that has no name of its own."""
+        lengths = {size for array in self.nodes.values() for size in array.shape if size > 1}
+        return {power.format(f"(an axis of {size})"): size ** number
+                for size in sorted(lengths)
+                for power, number in {"1/{}": -1, "{}": 1, "√{}": 0.5, "1/√{}": -0.5}.items()}
+
+    def _called(self, c: float, counts: bool = False) -> str:
+        """A coefficient by its name, by two if two are that large, or with three digits; one that
+        has no other may be what a mean divides by."""
         for number in (0, 1, -1):
             if abs(c - number) < EXACT:
                 return str(number)
         names = [("-" if c < 0 else "") + name for name, number in self._constants().items()
                  if abs(abs(c) - number) < EXACT * max(1.0, number)]
+        names = names or [name for name, number in self._counts().items() if counts
+                          and abs(c - number) < EXACT * max(1.0, number) * min(1.0, number)]
         short = f"{c:.3g}"
         return " or ".join(names[:2]) or (f"{c:.6g}" if short in ("1", "-1") else short)
 
@@ -219,7 +239,9 @@ class Terms:
                 ) -> Iterator[Story]:
         c = _fit(value, right)
         if _same(value, c * right, tolerance):
-            called = self._called(c)
+            called = self._called(c, counts=True)
+            if called == "1":  # off by too much for that
+                return
             change = ("zero everywhere" if called == "0" else "negated" if called == "-1" else
                       f"multiplied by {called}")
             yield Story("factor", change)
@@ -237,7 +259,7 @@ class Terms:
         if rank < len(live) or not _same(
                 value, (matrix @ fit).reshape(value.shape), tolerance):
             return
-        c = {i: self._called(number) for i, number in zip(live, fit, strict=True)}
+        c = {i: self._called(number, counts=True) for i, number in zip(live, fit, strict=True)}
         measured = " + ".join(f"{c[i]}·({_pretty(terms[i][1])})" for i in live
                               ) if len(live) <= TABLE else ""
         wrong = {i for i in live if c[i] != "1"}
@@ -290,7 +312,8 @@ class Terms:
                         times = "" if called == "1" else f", times {called}"
                         at = "" if group is where else f", in {_pretty(terms[group[0]][1])}"
                         told = True
-                        yield Story("operand", f"{kinds[i]}{at}{times}", about=node)
+                        yield Story("operand", f"{kinds[i]}{at}{times}", about=node,
+                                    plain=not times)
 
     def _changes(self, node: str) -> Iterator[tuple[str, np.ndarray]]:
         """Each single change of a node: what it is, and the array after it."""
@@ -321,18 +344,31 @@ class Terms:
                 told = ((place, next((what for what, arrays in inner.made(place) if _same(
                     value, arrays[name], tolerance)), "")) for place in places)
                 found = [Story("inner", what, about=place) for place, what in told if what]
-                tried = chain(((place, "multiplied by") for place in places),
-                              ((place, "plus") for place in places))
-                for place, how in tried if not found else ():
+                swaps = [(s.about, *s.change.split(" in the place of ")) for s in found]
+                other = bool(swaps) and all(  # not one that the exercise knows
+                    more and what not in inner.instead(place) for place, what, *more in swaps)
+                tried = [(place, how) for how in ("multiplied by", "plus")[:2 - other]
+                         for place in places] if other or not found else []
+                factors = []
+                for place, how in tried:
                     if time.process_time() > self._end:
-                        return
-                    c, array = inner.factor(place, name, value, how == "plus")
-                    if _same(value, array, tolerance):
-                        found.append(Story("inner", f"{place} {how} {self._called(c)}",
-                                           about=place))
+                        break
+                    factors += self._scaled(name, value, tolerance, place, how)
+                if other:  # one that has a name is the plainer story
+                    factors = [s for s in factors if s.change.endswith(" 2")
+                               or not _is_number(s.change.rpartition(" ")[2])]
+                found = factors or found
                 yield from found
                 if found:
                     return
+
+    def _scaled(self, name: str, value: np.ndarray, tolerance: float, place: str, how: str
+                ) -> Iterator[Story]:
+        """Right but for a factor on one inner value, or for a number that is added to it."""
+        c, array = self._inner.factor(place, name, value, how == "plus")
+        if _same(value, array, tolerance):
+            called = f"{c:.2g}" if abs(c) < EXACT else self._called(c, counts=True)
+            yield Story("inner", f"{place} {how} {called}", about=place)
 
     def _another(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                  ) -> Iterator[Story]:
@@ -343,16 +379,17 @@ class Terms:
                   for key, array in self.right.items() if key != name}
         others |= {"1 everywhere": np.ones_like(value)}
         for other, array in (others | self.nodes | self.known).items():
-            if array.shape != value.shape or not array.any():
+            if array.shape != value.shape or not array.any() or _same(array, right, tolerance):
                 continue
             for text, base in (("{}", 0.0 * right), ("the right one plus {}", right)):
                 c, rest = _fit(value - base, array), np.linalg.norm(value - base)
-                called = self._called(c)
+                called = self._called(c) if abs(c) > EXACT else f"{c:.2g}"
                 told = array.size >= MANY and np.linalg.norm(  # all that is new, by any number
                     value - base - c * array) < 0.02 * rest
                 if (told or called in ("1", "-1") or not _is_number(called)) and _same(
                         value, base + c * array, tolerance):
-                    words = text.format(f"{called} times " * (called != "1") + other)
+                    words = text.format(other.replace("1", called, 1) if other == "1 everywhere"
+                                        else f"{called} times " * (called != "1") + other)
                     yield Story("another", words)
 
     def _turned(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float

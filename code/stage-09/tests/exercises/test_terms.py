@@ -133,8 +133,8 @@ def test_an_inner_value_that_is_wrong_is_told_in_all_arrays_that_it_acts_on(room
 def test_what_may_stand_in_the_place_of_an_inner_value_is_told_by_its_name(room):
     terms, watch = example(room), Watch()
     terms.flow(watch)
-    for place, others in watch.instead.items():
-        for what, other in list(others.items())[::2]:
+    for place in watch.values:
+        for what, other in list(watch.instead(place).items())[::2]:
             wrong = {name: array for name, array in terms.flow(Watch(place, other)).items()
                      if name in terms.right and array.shape == terms.right[name].shape
                      and not np.allclose(array, terms.right[name])}
@@ -176,6 +176,17 @@ def test_a_number_is_told_by_its_name_and_by_two_if_two_are_that_large():
                     (6.25, "s²"), (0.123, "0.123")):
         (_, story), = terms.explain({"y": c * terms.right["y"]}, 1e-6)
         assert (story.kind, story.change.startswith(f"multiplied by {told}")) == ("factor", True)
+
+
+def test_a_mean_is_told_by_its_axis_and_what_is_nearly_one_is_no_factor():
+    rng = np.random.default_rng(0)
+    nodes = {"x": ("ni", rng.standard_normal((7, 11))), "W": ("oi", rng.standard_normal((3, 11)))}
+    terms = Terms(nodes, {"y": ("no", [((), "x W")])}, lead=(7,))
+    right = terms.right["y"]
+    for wrong, told in ((right / 11, "multiplied by 1/(an axis of 11)"),
+                        (right + 1e-5, "the right one plus 1e-05 everywhere")):
+        (_, story), = terms.explain({"y": wrong}, 1e-6)
+        assert story.change == told
 
 
 @pytest.mark.parametrize("number", [np.inf, np.nan])
