@@ -363,6 +363,46 @@ def test_a_button_in_a_notebooks_text_runs_no_cells(visit, site):
     assert page.evaluate(BUTTON) == ["Next page", 0]
 
 
+#: Each way to a script in the page that a cell's Python has; and last a widget of the course.
+SCRIPTS = """import anywidget, matplotlib, sys
+from IPython.display import HTML, Javascript, display
+from js import Blob, Object, URL
+from pyodide.ffi import to_js
+
+def address(script):
+    kind = to_js({"type": "text/javascript"}, dict_converter=Object.fromEntries)
+    return URL.createObjectURL(Blob.new(to_js([script]), kind))
+
+class Front(anywidget.AnyWidget):
+    _esm = "window.ran = 'widget'; export default { render() {} }"
+
+display(Javascript("window.ran = 'text'"))
+display(HTML(f'<script src="{address("window.ran = 1")}"></script>'))
+display(HTML(f'<iframe srcdoc="<script src={address("parent.ran = 2")}></script>"></iframe>'))
+display(Front())
+sys.path.insert(0, "../../code/stage-09")
+from book_pages.widgets.signal import SignalExplorer
+SignalExplorer()"""
+
+
+def test_no_script_that_a_cell_makes_runs_in_the_page_and_the_courses_widgets_do(visit, site):
+    page, _ = visit
+    lite_tools.open_notebook(page, site, EXERCISE)
+    page.evaluate("""(source) => { window.jupyterapp.shell.currentWidget.content.model
+        .cells.get(1).sharedModel.source = source; }""", SCRIPTS)
+    outputs = page.evaluate(lite_tools.RUN, 1)
+    assert [one for one in outputs if one["output_type"] == "error"] == []
+    page.wait_for_selector(".jp-OutputArea .peft-widget input")
+    page.wait_for_timeout(500)
+    assert page.evaluate("window.ran") is None
+
+
+def test_the_service_worker_keeps_no_pages(site):
+    for path in (HTML / "lite").rglob("service-worker.js"):
+        text = path.read_text("utf-8")
+        assert "enableCache=!1" in text and "searchParams;enableCache=!1," in text, path
+
+
 @pytest.mark.parametrize(("destination", "left_to_the_server"), [
     ("worker", False), ("sharedworker", False), ("", True), ("script", True)])
 def test_no_worker_gets_its_file_past_the_service_worker(site, destination, left_to_the_server):
