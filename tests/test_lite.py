@@ -32,6 +32,7 @@ RUN = [name for name in NAMES if lite.runs_in_browser(name)
        and (os.environ.get("LONG") or name in SAMPLE)]
 TOLERANCE = 1e-6  # relative, of each number that a cell prints
 EXERCISE = "book/exercises/ex2-lora-dropout.ipynb"
+MODULE = "../../code/stage-09/peft.py"
 SOURCE = """() => window.jupyterapp.shell.currentWidget.content.model
     .cells.get(%d).sharedModel.source"""
 #: What a line of Python prints first; an exception is one here, too.
@@ -265,6 +266,9 @@ def test_a_change_survives_a_reload_and_start_again_forgets_it(visit, site):
         shell.currentWidget.content.model.cells.get(1).sharedModel.source = "mine = 'kept'";
         await commands.execute("docmanager:save");
     }""")
+    write = "with open({0!r}, 'a') as file: file.write('# changed')\nprint('written')"
+    for path in (MODULE, "beside.py", "data.txt"):
+        assert page.evaluate(PRINTED, write.format(path)) == "written"
     lite_tools.open_notebook(page, site, EXERCISE)
     assert page.evaluate(SOURCE % 1) == "mine = 'kept'"
     assert page.evaluate("() => window.jupyterapp.commands.hasCommand('docmanager:download')")
@@ -274,6 +278,9 @@ def test_a_change_survives_a_reload_and_start_again_forgets_it(visit, site):
     expect(page.locator("#status")).to_contain_text("Done")
     lite_tools.open_notebook(page, site, EXERCISE)
     assert page.evaluate(SOURCE % 1) == original
+    left = f"from pathlib import Path\nprint('changed' in Path({MODULE!r}).read_text(), " \
+        "*(Path(name).exists() for name in ('beside.py', 'data.txt')))"
+    assert page.evaluate(PRINTED, left) == "False False True"
     assert faults == []
 
 

@@ -108,7 +108,37 @@ def test_work_goes_out_as_one_file_and_in_elsewhere_without_loss(visit, tmp_path
     other.get_by_role("button", name="Forget").click()
     assert EDITS in stored(other)
     other.get_by_role("button", name="Forget").click()
+    expect(other.get_by_role("status")).to_contain_text("forgotten")
     assert stored(other) == {"another program": {"a": 1}}
+
+
+#: As JupyterLite keeps files, and its tab of a notebook holds the database open.
+NOTEBOOKS = """() => new Promise((done) => {
+    const asked = indexedDB.open("peft-book contents", 2);
+    asked.onupgradeneeded = () => asked.result.createObjectStore("files");
+    asked.onsuccess = () => {
+        const work = asked.result.transaction("files", "readwrite");
+        work.objectStore("files").put({ content: "poison" }, "code/stage-09/peft.py");
+        work.oncomplete = () => { done(); };
+    };
+})"""
+KEPT_FILES = """() => new Promise((done) => {
+    const asked = indexedDB.open("peft-book contents");
+    asked.onsuccess = () => {
+        const keys = asked.result.transaction("files").objectStore("files").getAllKeys();
+        keys.onsuccess = () => done(keys.result);
+    };
+})"""
+
+
+def test_what_notebooks_changed_is_forgotten_with_everything(visit):
+    page = visit(KEPT)
+    page.evaluate(NOTEBOOKS)
+    assert page.evaluate(KEPT_FILES) == ["code/stage-09/peft.py"]
+    for _ in range(2):
+        page.get_by_role("button", name="Forget").click()
+    expect(page.get_by_role("status")).to_contain_text("All is forgotten")
+    assert page.evaluate(KEPT_FILES) == []
 
 
 def offer(page, path, **work):

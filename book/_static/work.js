@@ -97,6 +97,26 @@
     return count;
   }
 
+  /** Empties what JupyterLite keeps of the notebooks; their tabs may be open. */
+  async function forgetNotebooks() {
+    const answer = (asked, done = "onsuccess") => new Promise((resolve, reject) => {
+      asked[done] = () => resolve(asked.result);
+      asked.onerror = asked.onabort = () => reject(asked.error);
+    });
+    for (const { name } of await indexedDB.databases()) {
+      if (!name.startsWith("peft-book ")) continue;
+      const database = await answer(indexedDB.open(name)), stores = [...database.objectStoreNames];
+      try {
+        if (!stores.length) continue;
+        const work = database.transaction(stores, "readwrite");
+        for (const store of stores) work.objectStore(store).clear();
+        await answer(work, "oncomplete");
+      } finally {
+        database.close();
+      }
+    }
+  }
+
   function questions(kept) {
     const answers = kept["peft-book-questions"]?.answers;
     return Object.entries(isRecord(answers) ? answers : {}).filter(([, one]) => isRecord(one)
@@ -181,15 +201,22 @@
     }
 
     let asked = false;
-    function forget() {
+    async function forget() {
       if (!asked) {
         asked = true;
-        status.textContent = "This deletes your answers, edits and ticks in this browser. Press again to do it.";
+        status.textContent = "This deletes your answers, edits and ticks in this browser, and all that you changed "
+          + "in its notebooks. Press again to do it.";
         return;
       }
       asked = false;
       for (const key of Object.keys(localStorage)) if (KEYS.test(key) || key === IMPORTED) localStorage.removeItem(key);
-      show("All is forgotten.");
+      show();
+      try {
+        await forgetNotebooks();
+        show("All is forgotten.");
+      } catch {
+        show("All is forgotten but what you changed in notebooks: this browser does not open that.");
+      }
     }
 
     file.addEventListener("change", async () => {
