@@ -223,6 +223,23 @@ def test_what_was_stored_badly_does_no_harm(visit, kept):
                for href in hrefs)
 
 
+NO_TEXT = {"toString": 0, "valueOf": 0}
+
+
+@pytest.mark.parametrize("name, bad", [
+    ("q-bad", {"text": NO_TEXT}), ("q-bad", {"day": NO_TEXT}), ("q-bad", {"page": NO_TEXT}),
+    ("q-bad", {"page": ["a.html"]}), ("q-\ud800", {})])
+def test_an_answer_that_is_no_text_comes_in_from_no_file_and_hides_no_other(
+        visit, tmp_path, name, bad):
+    answers = {name: answer(False, True, 9) | bad, "q-good": answer(False, True, 9)}
+    page = visit({KEY: {"answers": answers}})  # kept by an earlier edition
+    links = page.locator("#my-work ul").first.get_by_role("link")
+    assert [link.get_attribute("href").rpartition("#")[2] for link in links.all()] == ["q-good"]
+    page = visit({})
+    assert "1 note" in offer(page, tmp_path / "work.json", **{KEY: {"answers": answers}})
+    assert list(stored(page)[KEY]["answers"]) == ["q-good"]
+
+
 def test_an_answer_leaves_what_another_edition_has_noted(chromium, tmp_path):
     script = (ROOT / "book" / "_static" / "questions.js").as_uri()
     file = tmp_path / "page.html"

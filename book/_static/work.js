@@ -20,7 +20,14 @@
     return made;
   }
 
+  /** Text that can stand in an address: no half of a pair, of which encodeURIComponent makes an error. */
+  const isText = (value) => typeof value === "string" && !/\p{Cs}/u.test(value);
   const isRecord = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+
+  /** Whether a question's answer is one, as questions.js notes it. */
+  const isAnswer = ([name, one]) => isText(name) && isRecord(one) && typeof one.right === "boolean"
+    && isText(one.page) && /^([\w-]+\/)*[\w-]+\.html$/.test(one.page)
+    && isText(one.day) && Number.isFinite(Date.parse(one.day)) && (one.text === undefined || isText(one.text));
 
   /** All that is kept, by key; what is no record does not count. */
   function read() {
@@ -83,8 +90,8 @@
       if (edits && !known.has(key.slice(EDITS.length))) continue;
       const [theirs, ours] = [value, here[key] ?? {}].map((all) => (answers ? all.answers ?? {} : all));
       if (!isRecord(theirs) || !isRecord(ours)) continue;
-      const fits = answers ? isRecord : (one) => typeof one === "string";
-      const fresh = Object.entries(theirs).filter(([name, one]) => fits(one) && !Object.hasOwn(ours, name));
+      const fits = answers ? isAnswer : ([name, one]) => isText(name) && typeof one === "string";
+      const fresh = Object.entries(theirs).filter((entry) => fits(entry) && !Object.hasOwn(ours, entry[0]));
       if (!fresh.length) continue;
       if (edits) values[IMPORTED] = mark(values[IMPORTED], key, fresh.map(([name]) => name), file);
       const joined = Object.fromEntries([...Object.entries(ours), ...fresh]);
@@ -119,8 +126,7 @@
 
   function questions(kept) {
     const answers = kept["peft-book-questions"]?.answers;
-    return Object.entries(isRecord(answers) ? answers : {}).filter(([, one]) => isRecord(one)
-      && typeof one.right === "boolean" && /^([\w-]+\/)*[\w-]+\.html$/.test(one.page) && Number.isFinite(Date.parse(one.day)));
+    return Object.entries(isRecord(answers) ? answers : {}).filter(isAnswer);
   }
 
   const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
@@ -137,7 +143,7 @@
     }
     return [make("p", {}, "Each opens where it stands. Choose “Ask me again” there."),
       make("ul", {}, ...due.map(([name, { page, text, right, sure, day }]) => make("li", {},
-        make("a", { href: new URL(`${page}#${encodeURIComponent(name)}`, root).href }, String(text ?? name)),
+        make("a", { href: new URL(`${page}#${encodeURIComponent(name)}`, root).href }, text ?? name),
         ` ${right ? "right" : "not right"}, ${sure ? "sure" : "a guess"}, ${day}`)))];
   }
 
@@ -209,7 +215,8 @@
         return;
       }
       asked = false;
-      for (const key of Object.keys(localStorage)) if (KEYS.test(key) || key === IMPORTED) localStorage.removeItem(key);
+      for (const key of Object.keys(localStorage)) if (KEYS.test(key)) localStorage.removeItem(key);
+      localStorage.removeItem(IMPORTED); // after the edits: none is ever there unmarked
       show();
       try {
         await forgetNotebooks();
