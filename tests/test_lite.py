@@ -278,9 +278,9 @@ def test_a_change_survives_a_reload_and_start_again_forgets_it(visit, site):
     expect(page.locator("#status")).to_contain_text("Done")
     lite_tools.open_notebook(page, site, EXERCISE)
     assert page.evaluate(SOURCE % 1) == original
-    left = f"from pathlib import Path\nprint('changed' in Path({MODULE!r}).read_text(), " \
-        "*(Path(name).exists() for name in ('beside.py', 'data.txt')))"
-    assert page.evaluate(PRINTED, left) == "False False True"
+    left = f"from pathlib import Path\nprint(['changed' in Path({MODULE!r}).read_text(), " \
+        "*(Path(name).exists() for name in ('beside.py', 'data.txt'))])"
+    assert page.evaluate(PRINTED, left) == "[False, False, True]"
     assert faults == []
 
 
