@@ -184,8 +184,8 @@ MENDED_MARKUP = {
     'onclick="window.print()"': 'data-does="print"',
 }
 
-#: In Sphinx's scripts. Words that every object of JavaScript has, "constructor", say, are no words of
-#: the book. And what is marked in a page are few words, and whole ones: a link with many letters
+#: In Sphinx's scripts. Words that every object of JavaScript has, "constructor", say, are no words
+#: of the book. And what is marked in a page are few words, and whole ones: a link with many letters
 #: (`?highlight=a+b+c`) would make so many marks that the page stands still.
 MENDED_SEARCH = {
     "highlightTerms.add(queryTermLower);":

@@ -634,7 +634,8 @@ def test_hostile_configs_are_refused_in_plain_words(memory, tmp_path):
         '{"model_type": "llama", "architectures": ["__proto__"]}': "__proto__",
         '{"model_type": "llama", "vision_config": {}}': "vision_config",
         '{"model_type": "bert", "auto_map": {"AutoModel": "x--y.JinaBertModel"}}': "auto_map",
-        '{"model_type": "bert", "auto_map": {"AutoModel": {"toString": 0, "valueOf": 0}}}': "auto_map",
+        '{"model_type": "bert", "auto_map": {"AutoModel": {"toString": 0, "valueOf": 0}}}':
+            "auto_map",
         '{"model_type": "bert", "auto_map": [{"toString": 0, "valueOf": 0}]}': "auto_map",
         '{"model_type": "xlm-roberta", "add_cross_attention": true}': "add_cross_attention",
         "x" * 100_001: "at most 100,000",
