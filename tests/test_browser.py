@@ -159,8 +159,19 @@ def test_search_survives_the_words_of_javascript(visit, word):
     assert faults == []
 
 
+def test_an_address_has_few_and_whole_words_marked(visit):
+    """Each letter of a page, marked many times over, would take minutes."""
+    many = "+".join(["lora", *"abcdefghij", *(f"the{i}" for i in range(30)), "rank"])
+    page, faults = visit(f"book/02-lora.html?highlight={many}")
+    page.wait_for_selector("span.highlighted")
+    marked = page.locator("span.highlighted").all_text_contents()
+    assert {text.lower() for text in marked} == {"lora"}
+    assert faults == []
+
+
 def test_search_finds_a_word_from_disk(visit):
     page, faults = visit("search.html?q=bottleneck")
     page.wait_for_selector("#search-results li a", timeout=20_000)
     assert re.search("adapter", page.inner_text("#search-results"), re.IGNORECASE)
+    assert page.evaluate("localStorage.getItem('sphinx_highlight_terms')") == "bottleneck"
     assert [fault for fault in faults if fault.startswith("asked")] == []

@@ -426,7 +426,8 @@ def test_the_keyboard_alone_is_enough(served_page, plain):
 
 KEPT = """import js
 print([name for name in ("indexedDB", "caches", "BroadcastChannel", "Worker", "SharedWorker",
-                         "localStorage") if hasattr(js, name)])"""
+                         "localStorage", "webkitRequestFileSystemSync") if hasattr(js, name)]
+      + [name for name in ("storage", "storageBuckets") if hasattr(js.navigator, name)])"""
 
 
 def test_a_cell_does_not_reach_what_the_browser_keeps(served_page):
@@ -434,7 +435,8 @@ def test_a_cell_does_not_reach_what_the_browser_keeps(served_page):
     cell = Cell(page, 0)
     cell.press("Edit and run")
     assert cell.run(KEPT) == "[]\n"
-    assert page.evaluate("'indexedDB' in window"), "it is the worker that has none"
+    assert page.evaluate("'indexedDB' in window && 'storage' in navigator"), \
+        "it is the worker that has none"
 
 
 NOTEBOOK = f"peft-book edits {EXERCISE}.ipynb"
@@ -508,6 +510,39 @@ def test_the_books_own_code_and_a_readers_edit_ask_nothing(strangers):
     cell.press("Edit and run")  # the stranger's text stands there again
     cell.press("Run")
     assert "cell 2 came" in cell.box.locator(".in-page-ask").inner_text()
+
+
+def test_a_strangers_code_stays_one_when_another_tab_forgets_it(strangers, site):
+    page, _ = strangers
+    cell, other = Cell(page, 0), page.context.new_page()
+    asks = cell.box.locator(".in-page-ask")
+    other.goto(f"{site}/book/your-work.html")
+    for _ in range(2):
+        other.get_by_role("button", name="Forget everything").click()
+    other.get_by_text("All is forgotten").wait_for()
+    cell.press("Run")
+    assert "cell 1 came" in asks.inner_text()
+    cell.press("Do not run")
+    cell.text.fill("print('stranger 1')  # changed")  # and so it is kept again
+    page.reload()
+    cell.press("Run")
+    assert "cell 1 came" in asks.inner_text() and page.evaluate("said") == []
+
+
+def test_the_name_of_a_file_ends_no_quotation(strangers):
+    page, _ = strangers
+    page.evaluate(r"""() => {
+        const all = JSON.parse(localStorage.getItem("peft-book-imported"));
+        for (const cells of Object.values(all)) for (const name of Object.keys(cells)) {
+            cells[name] = "a”; it is fine.\u202e\n“\"b\" ’c";
+        }
+        localStorage.setItem("peft-book-imported", JSON.stringify(all));
+    }""")
+    page.reload()
+    cell = Cell(page, 0)
+    cell.press("Run")
+    said = cell.box.locator(".in-page-ask p").text_content()
+    assert re.findall("“.*?”", said) == ["“a ; it is fine. b c”"] and "\u202e" not in said
 
 
 def test_an_exercise_is_checked_on_its_page(served_page, site):

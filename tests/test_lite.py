@@ -32,6 +32,7 @@ RUN = [name for name in NAMES if lite.runs_in_browser(name)
        and (os.environ.get("LONG") or name in SAMPLE)]
 TOLERANCE = 1e-6  # relative, of each number that a cell prints
 EXERCISE = "book/exercises/ex2-lora-dropout.ipynb"
+MODULE = "../../code/stage-09/peft.py"
 SOURCE = """() => window.jupyterapp.shell.currentWidget.content.model
     .cells.get(%d).sharedModel.source"""
 #: What a line of Python prints first; an exception is one here, too.
@@ -265,6 +266,9 @@ def test_a_change_survives_a_reload_and_start_again_forgets_it(visit, site):
         shell.currentWidget.content.model.cells.get(1).sharedModel.source = "mine = 'kept'";
         await commands.execute("docmanager:save");
     }""")
+    write = "with open({0!r}, 'a') as file: file.write('# changed')\nprint('written')"
+    for path in (MODULE, "beside.py", "data.txt"):
+        assert page.evaluate(PRINTED, write.format(path)) == "written"
     lite_tools.open_notebook(page, site, EXERCISE)
     assert page.evaluate(SOURCE % 1) == "mine = 'kept'"
     assert page.evaluate("() => window.jupyterapp.commands.hasCommand('docmanager:download')")
@@ -274,6 +278,9 @@ def test_a_change_survives_a_reload_and_start_again_forgets_it(visit, site):
     expect(page.locator("#status")).to_contain_text("Done")
     lite_tools.open_notebook(page, site, EXERCISE)
     assert page.evaluate(SOURCE % 1) == original
+    left = f"from pathlib import Path\nprint(['changed' in Path({MODULE!r}).read_text(), " \
+        "*(Path(name).exists() for name in ('beside.py', 'data.txt'))])"
+    assert page.evaluate(PRINTED, left) == "[False, False, True]"
     assert faults == []
 
 
@@ -361,6 +368,46 @@ def test_a_button_in_a_notebooks_text_runs_no_cells(visit, site):
     page, _ = visit
     lite_tools.open_notebook(page, site, EXERCISE)
     assert page.evaluate(BUTTON) == ["Next page", 0]
+
+
+#: Each way to a script in the page that a cell's Python has; and last a widget of the course.
+SCRIPTS = """import anywidget, matplotlib, sys
+from IPython.display import HTML, Javascript, display
+from js import Blob, Object, URL
+from pyodide.ffi import to_js
+
+def address(script):
+    kind = to_js({"type": "text/javascript"}, dict_converter=Object.fromEntries)
+    return URL.createObjectURL(Blob.new(to_js([script]), kind))
+
+class Front(anywidget.AnyWidget):
+    _esm = "window.ran = 'widget'; export default { render() {} }"
+
+display(Javascript("window.ran = 'text'"))
+display(HTML(f'<script src="{address("window.ran = 1")}"></script>'))
+display(HTML(f'<iframe srcdoc="<script src={address("parent.ran = 2")}></script>"></iframe>'))
+display(Front())
+sys.path.insert(0, "../../code/stage-09")
+from book_pages.widgets.signal import SignalExplorer
+SignalExplorer()"""
+
+
+def test_no_script_that_a_cell_makes_runs_in_the_page_and_the_courses_widgets_do(visit, site):
+    page, _ = visit
+    lite_tools.open_notebook(page, site, EXERCISE)
+    page.evaluate("""(source) => { window.jupyterapp.shell.currentWidget.content.model
+        .cells.get(1).sharedModel.source = source; }""", SCRIPTS)
+    outputs = page.evaluate(lite_tools.RUN, 1)
+    assert [one for one in outputs if one["output_type"] == "error"] == []
+    page.wait_for_selector(".jp-OutputArea .peft-widget input")
+    page.wait_for_timeout(500)
+    assert page.evaluate("window.ran") is None
+
+
+def test_the_service_worker_keeps_no_pages(site):
+    for path in (HTML / "lite").rglob("service-worker.js"):
+        text = path.read_text("utf-8")
+        assert "enableCache=!1" in text and "searchParams;enableCache=!1," in text, path
 
 
 @pytest.mark.parametrize(("destination", "left_to_the_server"), [

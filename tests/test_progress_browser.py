@@ -101,7 +101,8 @@ def test_what_notebooks_in_this_browser_noted_is_ticked_once(page):
         asked.onsuccess = () => {
             const work = asked.result.transaction("files", "readwrite");
             work.objectStore("files").put({ format: "text", content:
-                '{"4": "2026-11-26", "9": "2026-11-26", "1": "<b>soon</b>"}' },
+                '{"4": "2026-11-26", "9": "2026-11-26", "1": "<b>soon</b>", "x": "'
+                + "x".repeat(1e5) + '"}' },
                 "peft-book-progress.json");
             work.oncomplete = () => { asked.result.close(); done(); };
         };
@@ -109,6 +110,7 @@ def test_what_notebooks_in_this_browser_noted_is_ticked_once(page):
     page.reload()
     expect(page.get_by_role("status")).to_contain_text("noted")
     assert ticked(page) == ["4"]
+    assert page.evaluate("JSON.stringify(localStorage).length") < 1000, "not what it lists is kept"
     page.locator(BOX.format(4)).uncheck()
     page.reload()
     page.wait_for_timeout(300)

@@ -108,7 +108,37 @@ def test_work_goes_out_as_one_file_and_in_elsewhere_without_loss(visit, tmp_path
     other.get_by_role("button", name="Forget").click()
     assert EDITS in stored(other)
     other.get_by_role("button", name="Forget").click()
+    expect(other.get_by_role("status")).to_contain_text("forgotten")
     assert stored(other) == {"another program": {"a": 1}}
+
+
+#: As JupyterLite keeps files, and its tab of a notebook holds the database open.
+NOTEBOOKS = """() => new Promise((done) => {
+    const asked = indexedDB.open("peft-book contents", 2);
+    asked.onupgradeneeded = () => asked.result.createObjectStore("files");
+    asked.onsuccess = () => {
+        const work = asked.result.transaction("files", "readwrite");
+        work.objectStore("files").put({ content: "poison" }, "code/stage-09/peft.py");
+        work.oncomplete = () => { done(); };
+    };
+})"""
+KEPT_FILES = """() => new Promise((done) => {
+    const asked = indexedDB.open("peft-book contents");
+    asked.onsuccess = () => {
+        const keys = asked.result.transaction("files").objectStore("files").getAllKeys();
+        keys.onsuccess = () => done(keys.result);
+    };
+})"""
+
+
+def test_what_notebooks_changed_is_forgotten_with_everything(visit):
+    page = visit(KEPT)
+    page.evaluate(NOTEBOOKS)
+    assert page.evaluate(KEPT_FILES) == ["code/stage-09/peft.py"]
+    for _ in range(2):
+        page.get_by_role("button", name="Forget").click()
+    expect(page.get_by_role("status")).to_contain_text("All is forgotten")
+    assert page.evaluate(KEPT_FILES) == []
 
 
 def offer(page, path, **work):
@@ -191,6 +221,23 @@ def test_what_was_stored_badly_does_no_harm(visit, kept):
              page.locator("#my-work").get_by_role("link").all()]
     assert all(re.fullmatch(r"file:///.*/book/(02-lora\.html#q|find-the-fault\.html)", href)
                for href in hrefs)
+
+
+NO_TEXT = {"toString": 0, "valueOf": 0}
+
+
+@pytest.mark.parametrize("name, bad", [
+    ("q-bad", {"text": NO_TEXT}), ("q-bad", {"day": NO_TEXT}), ("q-bad", {"page": NO_TEXT}),
+    ("q-bad", {"page": ["a.html"]}), ("q-\ud800", {})])
+def test_an_answer_that_is_no_text_comes_in_from_no_file_and_hides_no_other(
+        visit, tmp_path, name, bad):
+    answers = {name: answer(False, True, 9) | bad, "q-good": answer(False, True, 9)}
+    page = visit({KEY: {"answers": answers}})  # kept by an earlier edition
+    links = page.locator("#my-work ul").first.get_by_role("link")
+    assert [link.get_attribute("href").rpartition("#")[2] for link in links.all()] == ["q-good"]
+    page = visit({})
+    assert "1 note" in offer(page, tmp_path / "work.json", **{KEY: {"answers": answers}})
+    assert list(stored(page)[KEY]["answers"]) == ["q-good"]
 
 
 def test_an_answer_leaves_what_another_edition_has_noted(chromium, tmp_path):

@@ -184,14 +184,24 @@ MENDED_MARKUP = {
     'onclick="window.print()"': 'data-does="print"',
 }
 
-#: Words that every object of JavaScript has, "constructor", say, are no words of the book.
+#: In Sphinx's scripts. Words that every object of JavaScript has, "constructor", say, are no words
+#: of the book. And what is marked in a page are few words, and whole ones: a link with many letters
+#: (`?highlight=a+b+c`) would make so many marks that the page stands still.
 MENDED_SEARCH = {
+    "highlightTerms.add(queryTermLower);":
+        "if (queryTermLower.length > 2 && highlightTerms.size < 20) "
+        "highlightTerms.add(queryTermLower);",
     "{ files: terms[word],": "{ files: Object.hasOwn(terms, word) ? terms[word] : undefined,",
     "{ files: titleTerms[word],":
         "{ files: Object.hasOwn(titleTerms, word) ? titleTerms[word] : undefined,",
     "(terms[term] || [])": "(Object.hasOwn(terms, term) ? terms[term] : [])",
     "(titleTerms[term] || [])": "(Object.hasOwn(titleTerms, term) ? titleTerms[term] : [])",
 }
+MENDED_HIGHLIGHT = {
+    r".split(/\s+/).filter(x => x);":
+        r".split(/\s+/).filter(x => x.length > 2).slice(0, 20);",
+}
+MENDED_SCRIPTS = {"searchtools.js": MENDED_SEARCH, "sphinx_highlight.js": MENDED_HIGHLIGHT}
 
 
 #: A table of Markdown or of a cell, as both are written; one cell of it; a number with its unit.
@@ -259,13 +269,16 @@ def mend_markup(app, error):
     from whole import write_whole
 
     out = Path(app.outdir)
-    search = out / "_static" / "searchtools.js"
-    text = search.read_text("utf-8")
-    for wrong, right in MENDED_SEARCH.items():
-        if wrong not in text and right not in text:
-            raise ValueError(f"Sphinx's search no longer says {wrong!r}: look at MENDED_SEARCH")
-        text = text.replace(wrong, right)
-    write_whole(search, text)
+    for name, mended in MENDED_SCRIPTS.items():
+        script = out / "_static" / name
+        text = script.read_text("utf-8")
+        for wrong, right in mended.items():
+            if right in text:  # it may hold the wrong one
+                continue
+            if wrong not in text:
+                raise ValueError(f"Sphinx's {name} no longer says {wrong!r}: look at its mending")
+            text = text.replace(wrong, right)
+        write_whole(script, text)
     pages = [page for page in out.glob("*.html") if page.name != "index.html"]  # Jupyter Book's
     for page in [*pages, *out.joinpath("book").rglob("*.html")]:
         before = text = page.read_text("utf-8")

@@ -35,15 +35,16 @@ ADDED = {
         "script-src": "'wasm-unsafe-eval'", "worker-src": "blob:"},
 }
 #: Those of JupyterLite's pages, which compile schemas and Python, make workers and show what cells
-#: made. A notebook that somebody sends may run its scripts there, once the reader runs its cells,
-#: as in any Jupyter. They can fetch from no other host, but a policy does not close every way out:
-#: such a script can lead the page to another address, and write into it what it has read. The
-#: cells' Python itself can fetch from no other host either: its worker starts in a blob (early.js),
-#: which has its page's policy, also where there is no service worker. Only in Firefox, and where a
-#: service worker controls the page, does it start from a file, and that gives it this same policy
-#: (under-policy.js). Tried in Chromium and Firefox; in Safari, not tried, it is as in Firefox.
+#: made. No script that a notebook brings or its cells make runs in such a page: it would have the
+#: book's origin, and with it all that the browser keeps. Only files of the book are scripts there,
+#: and no blob is one, which a cell's Python can make, too; so a widget's front end is a file
+#: (own_widgets in lite/build.py). The cells' Python itself can fetch from no other host either: its
+#: worker starts in a blob (early.js), which has its page's policy, also where there is no service
+#: worker. Only in Firefox, and where a service worker controls the page, does it start from a file,
+#: and that gives it this same policy (under-policy.js). Tried in Chromium and Firefox; in Safari,
+#: not tried, it is as in Firefox.
 JUPYTERLITE = SOURCES | {
-    "script-src": "'self' blob: 'unsafe-eval'",
+    "script-src": "'self' 'unsafe-eval'",
     "style-src": "'self' 'unsafe-inline'",
     "img-src": "'self' data: blob:",
     "font-src": "'self' data:",

@@ -45,7 +45,7 @@
       database.close();
       // Written under another name first, as whole files are, it counts as bytes there.
       const text = file?.format === "base64" ? atob(file.content) : file?.content;
-      return text ? JSON.parse(text) : {};
+      return text ? days(JSON.parse(text)) : {}; // any cell writes that file
     } catch {
       return {};
     }

@@ -20,7 +20,14 @@
     return made;
   }
 
+  /** Text that can stand in an address: no half of a pair, of which encodeURIComponent makes an error. */
+  const isText = (value) => typeof value === "string" && !/\p{Cs}/u.test(value);
   const isRecord = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+
+  /** Whether a question's answer is one, as questions.js notes it. */
+  const isAnswer = ([name, one]) => isText(name) && isRecord(one) && typeof one.right === "boolean"
+    && isText(one.page) && /^([\w-]+\/)*[\w-]+\.html$/.test(one.page)
+    && isText(one.day) && Number.isFinite(Date.parse(one.day)) && (one.text === undefined || isText(one.text));
 
   /** All that is kept, by key; what is no record does not count. */
   function read() {
@@ -83,8 +90,8 @@
       if (edits && !known.has(key.slice(EDITS.length))) continue;
       const [theirs, ours] = [value, here[key] ?? {}].map((all) => (answers ? all.answers ?? {} : all));
       if (!isRecord(theirs) || !isRecord(ours)) continue;
-      const fits = answers ? isRecord : (one) => typeof one === "string";
-      const fresh = Object.entries(theirs).filter(([name, one]) => fits(one) && !Object.hasOwn(ours, name));
+      const fits = answers ? isAnswer : ([name, one]) => isText(name) && typeof one === "string";
+      const fresh = Object.entries(theirs).filter((entry) => fits(entry) && !Object.hasOwn(ours, entry[0]));
       if (!fresh.length) continue;
       if (edits) values[IMPORTED] = mark(values[IMPORTED], key, fresh.map(([name]) => name), file);
       const joined = Object.fromEntries([...Object.entries(ours), ...fresh]);
@@ -97,10 +104,29 @@
     return count;
   }
 
+  /** Empties what JupyterLite keeps of the notebooks; their tabs may be open. */
+  async function forgetNotebooks() {
+    const answer = (asked, done = "onsuccess") => new Promise((resolve, reject) => {
+      asked[done] = () => resolve(asked.result);
+      asked.onerror = asked.onabort = () => reject(asked.error);
+    });
+    for (const { name } of await indexedDB.databases()) {
+      if (!name.startsWith("peft-book ")) continue;
+      const database = await answer(indexedDB.open(name)), stores = [...database.objectStoreNames];
+      try {
+        if (!stores.length) continue;
+        const work = database.transaction(stores, "readwrite");
+        for (const store of stores) work.objectStore(store).clear();
+        await answer(work, "oncomplete");
+      } finally {
+        database.close();
+      }
+    }
+  }
+
   function questions(kept) {
     const answers = kept["peft-book-questions"]?.answers;
-    return Object.entries(isRecord(answers) ? answers : {}).filter(([, one]) => isRecord(one)
-      && typeof one.right === "boolean" && /^([\w-]+\/)*[\w-]+\.html$/.test(one.page) && Number.isFinite(Date.parse(one.day)));
+    return Object.entries(isRecord(answers) ? answers : {}).filter(isAnswer);
   }
 
   const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
@@ -117,7 +143,7 @@
     }
     return [make("p", {}, "Each opens where it stands. Choose “Ask me again” there."),
       make("ul", {}, ...due.map(([name, { page, text, right, sure, day }]) => make("li", {},
-        make("a", { href: new URL(`${page}#${encodeURIComponent(name)}`, root).href }, String(text ?? name)),
+        make("a", { href: new URL(`${page}#${encodeURIComponent(name)}`, root).href }, text ?? name),
         ` ${right ? "right" : "not right"}, ${sure ? "sure" : "a guess"}, ${day}`)))];
   }
 
@@ -181,15 +207,23 @@
     }
 
     let asked = false;
-    function forget() {
+    async function forget() {
       if (!asked) {
         asked = true;
-        status.textContent = "This deletes your answers, edits and ticks in this browser. Press again to do it.";
+        status.textContent = "This deletes your answers, edits and ticks in this browser, and all that you changed "
+          + "in its notebooks. Press again to do it.";
         return;
       }
       asked = false;
-      for (const key of Object.keys(localStorage)) if (KEYS.test(key) || key === IMPORTED) localStorage.removeItem(key);
-      show("All is forgotten.");
+      for (const key of Object.keys(localStorage)) if (KEYS.test(key)) localStorage.removeItem(key);
+      localStorage.removeItem(IMPORTED); // after the edits: none is ever there unmarked
+      show();
+      try {
+        await forgetNotebooks();
+        show("All is forgotten.");
+      } catch {
+        show("All is forgotten but what you changed in notebooks: this browser does not open that.");
+      }
     }
 
     file.addEventListener("change", async () => {

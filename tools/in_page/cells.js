@@ -16,6 +16,18 @@ function button(parent, text, act) {
   return made;
 }
 
+/** All notes of which edits came in files, by notebook. */
+function marks() {
+  try {
+    return JSON.parse(localStorage.getItem(IMPORTED)) ?? {};
+  } catch {  // a browser that keeps nothing
+    return {};
+  }
+}
+
+/** A file's name as a word of the question: it ends no quotation, and breaks and turns no line. */
+const named = (file) => String(file).replace(/[\p{C}\p{Z}"'`“”„‟‘’‚‛«»‹›]+/gu, " ").trim().slice(0, 100);
+
 class Cell {
   constructor(page, element, known, number) {
     Object.assign(this, { page, element, known, number });
@@ -23,6 +35,7 @@ class Cell {
     this.printed = element.querySelector(":scope > .cell_output");
     this.tools = element.querySelector(":scope > .in-page-tools");
     this.ran = null;  // the text with which this cell has run in the Python that is there
+    this.file = undefined;  // of which file the editor's text is, whatever becomes of the notes of it
     this.checks = [];  // cells that check what is written in this one
   }
 
@@ -65,8 +78,10 @@ class Cell {
     help.id = `in-page-help-${this.number}`;
     help.className = "in-page-note";
     help.textContent = HELP;
+    const kept = this.page.kept(this);
+    if (kept !== undefined) this.file = this.page.files.get(this.name);
     this.editor = new Editor(this.box, {
-      text: this.page.kept(this) ?? this.known.source, label: `Code of cell ${this.number}`, help: help.id,
+      text: kept ?? this.known.source, label: `Code of cell ${this.number}`, help: help.id,
       changed: () => this.changed(), run: () => this.page.run(this), above: () => this.page.above(this) });
     this.code.after(this.box);
   }
@@ -123,11 +138,11 @@ class Cell {
     }
   }
 
-  /** Before code of a file runs for the first time: whose. `strange` are such cells, with files; `run` goes on. */
+  /** Before code of a file runs for the first time: whose. `strange` are such cells; `run` goes on. */
   ask(strange, run) {
     this.question?.remove();
     const box = this.question = document.createElement("div"), said = box.appendChild(document.createElement("p"));
-    const numbers = strange.map(({ cell }) => cell.number), files = [...new Set(strange.map(({ file }) => file))];
+    const numbers = strange.map(({ number }) => number), files = [...new Set(strange.map(({ file }) => named(file)))];
     said.id = `in-page-ask-${this.number}`;
     said.textContent = `The code of ${numbers.length > 1 ? "cells" : "cell"} ${numbers.join(", ")} came from the file `
       + `${files.map((file) => `“${file}”`).join(", ")}; it is not the book’s. Read it before you run it.`;
@@ -171,7 +186,7 @@ class Cell {
   }
 
   forget() {
-    this.page.trust([{ cell: this }]);
+    this.page.trust([this]);
     this.page.keep(this, null);
     this.editor.text = this.known.source;
     this.back();
@@ -228,12 +243,14 @@ class Page {
     for (const cell of this.cells) if (cell.code && this.kept(cell) !== undefined) cell.open();
   }
 
+  /** The edits that are kept, and with them, but later, of which files they are: see forget() in work.js. */
   read() {
+    let edits = this.edits ?? {};
     try {
-      return JSON.parse(localStorage.getItem(this.key)) ?? {};
-    } catch {  // a browser that keeps nothing
-      return this.edits ?? {};
-    }
+      edits = JSON.parse(localStorage.getItem(this.key)) ?? {};
+    } catch { /* a browser that keeps nothing */ }
+    this.files = new Map(Object.entries(marks()[this.key] ?? {}));
+    return edits;
   }
 
   kept(cell) {
@@ -249,6 +266,7 @@ class Page {
     if (text === null || text === cell.known.source) delete this.edits[cell.name];
     else this.edits[cell.name] = text;
     try {
+      if (cell.file !== undefined) this.mark([cell], cell.file);  // another tab may have forgotten it
       if (Object.keys(this.edits).length) localStorage.setItem(this.key, JSON.stringify(this.edits));
       else localStorage.removeItem(this.key);
     } catch {
@@ -257,34 +275,27 @@ class Page {
     return "";
   }
 
-  /** Of which file the edits of this page's cells are, by a cell's name. */
-  files() {
-    try {
-      const found = JSON.parse(localStorage.getItem(IMPORTED))[this.key];
-      return new Map(Object.entries(found ?? {}));
-    } catch {  // none yet
-      return new Map();
-    }
-  }
-
   /** What a run of this cell takes from files that the reader has not let run. */
   strange(last) {
-    const files = this.files();
     return this.cells.slice(0, this.cells.indexOf(last) + 1)
-      .filter((cell) => files.has(cell.name) && cell.text !== cell.known.source)
-      .map((cell) => ({ cell, file: String(files.get(cell.name)).slice(0, 100) }));
+      .filter((cell) => cell.file !== undefined && cell.text !== cell.known.source);
   }
 
   /** The reader has read these: they run like the reader's own. */
   trust(strange) {
+    for (const cell of strange) cell.file = undefined;
     try {
-      const files = this.files();
-      for (const { cell } of strange) files.delete(cell.name);
-      const all = JSON.parse(localStorage.getItem(IMPORTED)) ?? {};
-      delete all[this.key];
-      if (files.size) all[this.key] = Object.fromEntries(files);
-      localStorage.setItem(IMPORTED, JSON.stringify(all));
-    } catch { /* a browser that keeps nothing, or none that came in a file */ }
+      this.mark(strange);
+    } catch { /* a browser that keeps nothing */ }
+  }
+
+  /** Note of which file these cells' edits are; of none without one. */
+  mark(cells, file) {
+    const all = marks(), files = new Map(Object.entries(all[this.key] ?? {}));
+    for (const { name } of cells) file === undefined ? files.delete(name) : files.set(name, file);
+    delete all[this.key];
+    if (files.size) all[this.key] = Object.fromEntries(files);
+    if (files.size || localStorage.getItem(IMPORTED)) localStorage.setItem(IMPORTED, JSON.stringify(all));
   }
 
   /** Start Python, and show at this cell how far it is. */

@@ -9,9 +9,12 @@
 
 // What this browser keeps is no business of a cell, which may be a stranger's: the notebooks above all,
 // that the reader has changed in JupyterLite. Nor is a worker of its own, which would have all of it again.
-for (const name of ["indexedDB", "caches", "BroadcastChannel", "Worker", "SharedWorker"]) {
-  for (let place = self; place; place = Object.getPrototypeOf(place)) delete place[name];
-}
+const take = (from, names) => {
+  for (const name of names) for (let place = from; place; place = Object.getPrototypeOf(place)) delete place[name];
+};
+take(self, ["indexedDB", "caches", "BroadcastChannel", "Worker", "SharedWorker", "webkitRequestFileSystem",
+  "webkitRequestFileSystemSync", "webkitResolveLocalFileSystemURL", "webkitResolveLocalFileSystemSyncURL"]);
+take(navigator, ["storage", "storageBuckets"]);
 
 const PYODIDE = new URL("../../lite/static/pyodide/", HERE).href;
 const PACKAGES = ["ipykernel", "comm", "pyodide_kernel", "ipython", "numpy"];

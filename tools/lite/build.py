@@ -9,8 +9,10 @@ pyodide-lock.json is Pyodide's own, cut down to what the notebooks need; wheels.
 """
 
 import hashlib
+import importlib
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -357,6 +359,34 @@ def distrust_buttons(folder):
                            "distrust_buttons() expects one: look what a click may do there")
 
 
+def own_widgets(folder):
+    """Let widgets run the course's own front ends, each a file here, and no text as a script.
+
+    anywidget makes a script of the text that a cell gives it. With the page's origin, a stranger's
+    would read all that the browser keeps of the book, and could change it. So here a front end is
+    the file that its text's hash names, and the pages' policy lets no script come from a blob.
+    """
+    import anywidget
+
+    sys.path.insert(0, str(ROOT / CODE))
+    from book_pages import widgets
+
+    for module in pkgutil.iter_modules(widgets.__path__, f"{widgets.__name__}."):
+        for made in vars(importlib.import_module(module.name)).values():
+            if isinstance(made, type) and issubclass(made, anywidget.AnyWidget):
+                if "_esm" in vars(made):
+                    text = made._esm.encode()
+                    write_whole(folder / f"widgets/{hashlib.sha256(text).hexdigest()}.js", text)
+    asks = (r"url = URL\.createObjectURL\(new Blob\(\[\s*esm\s*\], \{[^{}]*\}\)\);"
+            r"(\s*return \[\s*4,\s*)import\([^()]*\burl\)")
+    new = (r"""\1crypto.subtle.digest("SHA-256", new TextEncoder().encode(esm)).then((sum) =>"""
+           r""" import(`../../../widgets/${[...new Uint8Array(sum)].map((byte) =>"""
+           r""" byte.toString(16).padStart(2, "0")).join("")}.js`))""")
+    if (count := replaced((folder / "extensions/anywidget/static").glob("*.js"), asks, new)) != 1:
+        raise RuntimeError(f"anywidget makes scripts of texts in {count} places; own_widgets() "
+                           "expects one: else the course's widgets do not start there")
+
+
 #: Before a kernel's script. Nobody's cell may start it as a worker of its own, from its file.
 GUARD = ('if (location.protocol !== "blob:" && (/Chrome\\//.test(navigator.userAgent) || '
          '!self.POLICED)) throw new Error("only in a blob: see early.js");\n')
@@ -420,6 +450,17 @@ def police_files(folder):
     text = re.sub(asks, f"&&{event}.respondWith(underPolicy({request[1]},{answer}))}}", text)
     known = f"\nconst POLICY = {json.dumps(policy('', JUPYTERLITE))};\n"
     write_whole(path, text + known + (HERE / "under-policy.js").read_text("utf-8"))
+
+
+def keep_no_pages(folder):
+    """Let the service worker give no page from its cache, whatever its address asks for.
+
+    What lies there any script of the book's origin can have put there, without a policy.
+    """
+    asks = r'enableCache="true"===\w+\.get\("enableCache"\)'
+    if (count := replaced(folder.rglob("service-worker.js"), asks, "enableCache=!1")) != 2:
+        raise RuntimeError(f"JupyterLite's service worker is told in {count} places to keep pages; "
+                           "keep_no_pages() expects two: look what it gives from its cache")
 
 
 def run_first(folder, app, script, **constants):
@@ -494,7 +535,9 @@ def make(folder):
     distrust_widgets(folder)
     distrust_buttons(folder)
     start_workers(folder)
+    own_widgets(folder)
     police_files(folder)
+    keep_no_pages(folder)
     pages = [path.relative_to(ROOT).as_posix() for path in book_files()
              if path.suffix in (".md", ".ipynb")]
     run_first(folder, "notebooks", "to-book.js", BOOK=pages)

@@ -1,5 +1,8 @@
 /* What the button of start-again.html does. */
 
+// Of the course's code, and of whatever any notebook can import: one kept here would run in every notebook.
+const CODE = [/^(code|tools)\//, /\.(pyc?|so)$/];
+
 const path = new URLSearchParams(location.search).get("path") || "";
 const known = /^book\/[\w\/.-]+\.ipynb$/.test(path) && !path.includes("..");
 const say = (text) => { document.getElementById("status").textContent = text; };
@@ -21,10 +24,19 @@ document.getElementById("forget").addEventListener("click", () => {
       return say("There were no changes: the notebook is as it was.");
     }
     const work = database.transaction(stores, "readwrite");
-    for (const name of stores) work.objectStore(name).delete(path);
+    let files = 0;
+    for (const name of stores) {
+      const store = work.objectStore(name), keys = store.getAllKeys();
+      keys.onsuccess = () => {
+        const code = keys.result.filter((key) => CODE.some((kind) => kind.test(key)));
+        if (name === "files") files = code.length;
+        for (const key of [path, ...code]) store.delete(key);
+      };
+    }
     work.oncomplete = () => {
       database.close();
-      say("Done: the notebook is as it was. Close other tabs that still show it.");
+      say("Done: the notebook is as it was. Close other tabs that still show it."
+        + (files ? ` Changed files of code that are gone, too: ${files}.` : ""));
     };
     work.onerror = () => say("The changes could not be removed; is the notebook open in another tab?");
   };

@@ -192,10 +192,10 @@ function expand(table, symbols, lists) {
 
 /** The entries of auto_map that build the model; those that read texts and pictures do not. */
 function ownCode(config, rules) {
-  const own = config.auto_map || {};
-  if (typeof own !== "object" || Array.isArray(own)) return [String(own)];
+  const own = config.auto_map || {}, named = (one) => (typeof one === "string" ? one : shown(one));
+  if (typeof own !== "object" || Array.isArray(own)) return [named(own)];
   const reads = new RegExp(rules.reads);
-  return Object.entries(own).filter(([key]) => !reads.test(key)).map(([, entry]) => String(entry));
+  return Object.entries(own).filter(([key]) => !reads.test(key)).map(([, entry]) => named(entry));
 }
 
 /** The table of a configuration's family, if it covers all that the file describes, and the file

@@ -652,6 +652,9 @@ def test_hostile_configs_are_refused_in_plain_words(memory, tmp_path):
         '{"model_type": "llama", "architectures": ["__proto__"]}': "__proto__",
         '{"model_type": "llama", "vision_config": {}}': "vision_config",
         '{"model_type": "bert", "auto_map": {"AutoModel": "x--y.JinaBertModel"}}': "auto_map",
+        '{"model_type": "bert", "auto_map": {"AutoModel": {"toString": 0, "valueOf": 0}}}':
+            "auto_map",
+        '{"model_type": "bert", "auto_map": [{"toString": 0, "valueOf": 0}]}': "auto_map",
         '{"model_type": "xlm-roberta", "add_cross_attention": true}': "add_cross_attention",
         '{"model_type": "qwen2_5_vl", "vision_config": {"depth": 3}}': "needs text_config",
         '{"model_type": "lfm2", "full_attn_idxs": [2.5]}': "full_attn_idxs",
