@@ -498,6 +498,22 @@ def test_a_new_file_has_a_name_that_nobody_knows_and_follows_no_link(tmp_path, m
     assert links[1].is_symlink() and not links[0].exists()
 
 
+def test_only_an_ordinary_file_is_replaced(tmp_path):
+    """Root would replace a device that everybody needs, such as /dev/null."""
+    pipe, folder, link, file = (tmp_path / name for name in ("pipe", "folder", "link", "file"))
+    os.mkfifo(pipe)
+    folder.mkdir()
+    link.symlink_to(pipe)
+    for path in (pipe, folder, link):
+        with pytest.raises(OSError, match="ordinary file"):
+            write_whole(path, "ours")
+        with pytest.raises(OSError, match="ordinary file"), tensorfile.replacing(file, path) as new:
+            for one in new:
+                one.write_text("ours")
+    assert pipe.is_fifo() and link.is_symlink() and folder.is_dir() and not file.exists()
+    assert {*tmp_path.iterdir()} == {pipe, folder, link}
+
+
 @pytest.mark.parametrize("name", ["a file", "a notebook", "a whole record"])
 def test_two_writers_at_once_leave_one_of_both(name, tmp_path):
     writer = WRITES[name]

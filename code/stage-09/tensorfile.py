@@ -528,12 +528,22 @@ def set_aside(*paths: Path) -> None:
         print(f"{path.name} is kept as {aside.name}; delete it when the new one is complete")
 
 
+def check_ordinary(path: Path) -> None:
+    """OSError where a device, a pipe or a folder has this name: a file would take its place."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is no ordinary file, so it was left as it was; choose the "
+                      "name of a file", str(path))
+
+
 @contextmanager
 def replacing(*paths: Path) -> Iterator[list[Path]]:
     """New files beside the old; when all are complete they take the old ones' names, in order.
 
-    They are made here, empty: where a stranger's link has such a name, it is not followed.
+    They are made here, empty: where a stranger's link has such a name, it is not followed. OSError
+    if an old one is no ordinary file, see `check_ordinary`.
     """
+    for path in paths:
+        check_ordinary(path)
     new = [path.with_name(f".{path.name}.{secrets.token_hex(8)}.new") for path in paths]
     made = []
     try:
@@ -577,8 +587,8 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
     Raises
     ------
     OSError
-        The content could not be written, or the file's owner has made it read-only; the file is as
-        it was.
+        The content could not be written, the file's owner has made it read-only, or it is no
+        ordinary file; it is as it was.
     """
     path = Path(path).resolve()  # a link goes on leading where it led
     if path.exists() and not path.stat().st_mode & stat.S_IWUSR:  # replacing would not ask
