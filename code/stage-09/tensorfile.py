@@ -470,7 +470,15 @@ def check_checkpoint(folder: Path, shapes: Mapping[str, tuple], copies: Mapping[
                if not name.endswith(".rotary_emb.inv_freq")}  # old files store what is computed
     stored = {name: tensors.pop(name) for name in copies if name in tensors}
     check_fit(folder, tensors, shapes)
+    for name, tensor in stored.items():
+        if tensor.shape != shapes[copies[name]]:
+            raise _differs(folder, name, copies[name], f", of shape {short(tensor.shape)}")
     return tensors, stored
+
+
+def _differs(folder: Path, name: str, other: str, how: str = "") -> HubError:
+    return HubError(f"{folder}: config.json says that {name} is {other}, but {name} differs{how}; "
+                    "set tie_word_embeddings to false")
 
 
 def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float32, *,
@@ -510,9 +518,8 @@ def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float
     for name, tensor in stored.items():
         same, array = arrays[copies[name]], read_tensor(tensor, dtype)
         check_values(tensor.path, name, array)
-        if array.shape != same.shape or not np.array_equal(array, same):
-            raise HubError(f"{folder}: config.json says that {name} is {copies[name]}, but "
-                           f"{name} differs; set tie_word_embeddings to false")
+        if not np.array_equal(array, same):
+            raise _differs(folder, name, copies[name])
     return arrays
 
 

@@ -469,9 +469,12 @@ def _drop_base_weights(model: Llama, path: Path, tensors: dict[str, Tensor]) -> 
     for key in list(tensors):
         name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
         if name in weights and name != key:
-            ours, theirs = weights[name], read_tensor(tensors.pop(key), weights[name].dtype)
-            check_values(path, key, theirs)
-            if theirs.shape != ours.shape or not np.array_equal(theirs, ours):
+            ours, tensor = weights[name], tensors.pop(key)
+            if equal := tensor.shape == ours.shape:  # else it may be of any size
+                theirs = read_tensor(tensor, ours.dtype)
+                check_values(path, key, theirs)
+                equal = np.array_equal(theirs, ours)
+            if not equal:
                 raise HubError(f"{path}: {key} is not this base model's {name}: the vocabulary was "
                                "resized, the layer was trained whole, or the base is another one")
 

@@ -632,6 +632,35 @@ def test_a_lie_about_sizes_costs_no_memory(case, saved):
     assert peak < 2 ** 20
 
 
+@pytest.mark.parametrize("kind", ["a tied head", "a base weight of an adapter"])
+def test_a_copy_of_another_shape_is_refused_before_it_is_read(kind, tmp_path):
+    """With holes in it such a file takes a few kilobytes of a disk and gigabytes of memory."""
+    model = base(config=LlamaConfig(13, 8, 12, 2, 4, 2))
+    if kind == "a tied head":
+        hub.save_llama(model, tmp_path)
+        path, key, said = tmp_path / SINGLE, "lm_head.weight", "lm_head.weight differs"
+        load = hub.load_llama, tmp_path
+    else:
+        lora(model)
+        hub.save_adapter(model, tmp_path)
+        path, key = tmp_path / ARRAYS, "base_model.model.model.embed_tokens.weight"
+        said, load = "is not this base model's", (
+            hub.load_adapter, base(config=LlamaConfig(13, 8, 12, 2, 4, 2)), tmp_path)
+    header, data = header_of(path)
+    header[key] = {"dtype": "BF16", "shape": [2 ** 24],
+                   "data_offsets": [len(data), len(data) + 2 ** 25]}
+    packed = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(packed)) + packed + data)
+    os.truncate(path, path.stat().st_size + 2 ** 25)
+    tracemalloc.start()
+    try:
+        with pytest.raises(HubError, match=said):
+            load[0](*load[1:])
+        assert tracemalloc.get_traced_memory()[1] < 2 ** 23
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("name", ["lm_head.weight", "model.embed_tokens.weight"])
 def test_nan_in_a_stored_tied_head_is_called_nan(name, tmp_path):
     model = base(config=LlamaConfig(13, 8, 12, 2, 4, 2))
