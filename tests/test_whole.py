@@ -498,6 +498,31 @@ def test_a_new_file_has_a_name_that_nobody_knows_and_follows_no_link(tmp_path, m
     assert links[1].is_symlink() and not links[0].exists()
 
 
+def test_what_killed_writers_left_a_day_ago_goes_at_the_next_write(tmp_path):
+    path, other = tmp_path / "a[b].json", tmp_path / f".c.{16 * '1'}.new"
+    dead, fresh = (path.with_name(f".{path.name}.{16 * digit}.new") for digit in "12")
+    for file in (dead, fresh, other):
+        file.touch()
+    for file in (dead, other):
+        os.utime(file, (0, 0))
+    write_whole(path, "ours")
+    assert {*tmp_path.iterdir()} == {path, fresh, other}
+    ignored = subprocess.run(["git", "check-ignore", dead.name], cwd=ROOT, capture_output=True)
+    assert ignored.stdout.decode().strip() == dead.name
+
+
+def test_a_secret_file_is_never_open_to_others_while_it_is_replaced(tmp_path):
+    path = tmp_path / "a"
+    write_whole(path, "old")
+    for mode in (0o600, 0o640, 0o644):
+        path.chmod(mode)
+        with tensorfile.replacing(path) as [new]:
+            assert new.stat().st_mode & 0o777 & ~mode == 0
+            new.write_text("new")
+        write_whole(path, "new")
+        assert path.stat().st_mode & 0o777 == mode
+
+
 def test_only_an_ordinary_file_is_replaced(tmp_path):
     """Root would replace a device that everybody needs, such as /dev/null."""
     pipe, folder, link, file = (tmp_path / name for name in ("pipe", "folder", "link", "file"))
