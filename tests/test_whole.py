@@ -501,9 +501,10 @@ def test_a_new_file_has_a_name_that_nobody_knows_and_follows_no_link(tmp_path, m
 def test_what_killed_writers_left_a_day_ago_goes_at_the_next_write(tmp_path):
     path, other = tmp_path / "a[b].json", tmp_path / f".c.{16 * '1'}.new"
     dead, fresh = (path.with_name(f".{path.name}.{16 * digit}.new") for digit in "12")
-    for file in (dead, fresh, other):
+    inner = path.with_name(f".{dead.name}.{16 * '3'}.new")  # as of write_json inside of `replacing`
+    for file in (dead, inner, fresh, other):
         file.touch()
-    for file in (dead, other):
+    for file in (dead, inner, other):
         os.utime(file, (0, 0))
     write_whole(path, "ours")
     assert {*tmp_path.iterdir()} == {path, fresh, other}

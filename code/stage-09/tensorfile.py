@@ -576,7 +576,7 @@ def _clear(path: Path) -> None:
     A shorter time may be that of a live one, which writes several files. Locks would not tell:
     safetensors makes a new file in the place of the one that it is given.
     """
-    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.new")
+    ours = re.compile(rf"\.+{re.escape(path.name)}(\.[0-9a-f]{{16}}\.new)+")  # of a new one, too
     for old in path.parent.iterdir() if path.parent.is_dir() else ():
         if ours.fullmatch(old.name):
             with suppress(OSError):  # it may be another's, or have its name by now
