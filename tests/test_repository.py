@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -487,6 +488,40 @@ def test_workflows_take_actions_and_packages_by_hash_and_rights_by_job(path):
     for job in flow["jobs"].values():  # who may write runs nobody's packages
         if "write" in job.get("permissions", {}).values():
             assert not re.search(r"make |python|pip|checkout", json.dumps(job)), job
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_what_others_start_cancels_nothing_before_it_is_asked_whose_it_is(path):
+    """A group of concurrency above the jobs counts before any job's `if`."""
+    flow = yaml.safe_load(path.read_text("utf-8"))
+    if "workflow_run" in flow[True]:  # YAML's reading of `on`
+        assert "concurrency" not in flow
+        for job in flow["jobs"].values():
+            assert "concurrency" not in job or "if" in job
+
+
+def test_only_the_tip_of_main_is_published(tmp_path):
+    jobs = yaml.safe_load((ROOT / ".github/workflows/pages.yml").read_text("utf-8"))["jobs"]
+    assert "push" in jobs["before"]["if"] and "success" in jobs["before"]["if"]
+    assert jobs["after"]["needs"] == "build"
+    writers = {name for name, job in jobs.items() if "permissions" in job}
+    assert writers == {"deploy", "colab"}
+    for name, asked in (("build", "before"), *((name, "after") for name in writers)):
+        job = jobs[name]
+        assert (job["needs"], job["if"]) == (asked, f"needs.{asked}.outputs.newest == 'true'")
+    gh, out = tmp_path / "gh", tmp_path / "out"
+    gh.write_bytes(b"#!/bin/sh\necho 1234\n")
+    gh.chmod(0o755)
+    for asked in ("before", "after"):
+        [step] = jobs[asked]["steps"]
+        assert jobs[asked]["outputs"] == {"newest": "${{ steps.tip.outputs.newest }}"}
+        assert step["env"]["TESTED"] == "${{ github.event.workflow_run.head_sha }}"
+        for tested, newest in (("1234", "true"), ("12", "false")):
+            out.unlink(missing_ok=True)
+            subprocess.run(["bash", "-e", "-c", step["run"]], check=True, env={
+                "PATH": f"{tmp_path}:{os.environ['PATH']}", "TESTED": tested,
+                "GITHUB_REPOSITORY": "a/b", "GITHUB_OUTPUT": str(out)})
+            assert out.read_text() == f"newest={newest}\n"
 
 
 IMAGE = re.compile(r"[\w./:-]+@sha256:[0-9a-f]{64}")

@@ -526,6 +526,48 @@ def test_a_new_file_has_a_name_that_nobody_knows_and_follows_no_link(tmp_path, m
     assert links[1].is_symlink() and not links[0].exists()
 
 
+def test_what_killed_writers_left_a_day_ago_goes_at_the_next_write(tmp_path):
+    path, other = tmp_path / "a[b].json", tmp_path / f".c.{16 * '1'}.new"
+    dead, fresh = (path.with_name(f".{path.name}.{16 * digit}.new") for digit in "12")
+    inner = path.with_name(f".{dead.name}.{16 * '3'}.new")  # as of write_json inside of `replacing`
+    for file in (dead, inner, fresh, other):
+        file.touch()
+    for file in (dead, inner, other):
+        os.utime(file, (0, 0))
+    write_whole(path, "ours")
+    assert {*tmp_path.iterdir()} == {path, fresh, other}
+    ignored = subprocess.run(["git", "check-ignore", dead.name], cwd=ROOT, capture_output=True)
+    assert ignored.stdout.decode().strip() == dead.name
+
+
+def test_a_secret_file_is_never_open_to_others_while_it_is_replaced(tmp_path):
+    path = tmp_path / "a"
+    write_whole(path, "old")
+    for mode in (0o600, 0o640, 0o644):
+        path.chmod(mode)
+        with tensorfile.replacing(path) as [new]:
+            assert new.stat().st_mode & 0o777 & ~mode == 0
+            new.write_text("new")
+        write_whole(path, "new")
+        assert path.stat().st_mode & 0o777 == mode
+
+
+def test_only_an_ordinary_file_is_replaced(tmp_path):
+    """Root would replace a device that everybody needs, such as /dev/null."""
+    pipe, folder, link, file = (tmp_path / name for name in ("pipe", "folder", "link", "file"))
+    os.mkfifo(pipe)
+    folder.mkdir()
+    link.symlink_to(pipe)
+    for path in (pipe, folder, link):
+        with pytest.raises(OSError, match="ordinary file"):
+            write_whole(path, "ours")
+        with pytest.raises(OSError, match="ordinary file"), tensorfile.replacing(file, path) as new:
+            for one in new:
+                one.write_text("ours")
+    assert pipe.is_fifo() and link.is_symlink() and folder.is_dir() and not file.exists()
+    assert {*tmp_path.iterdir()} == {pipe, folder, link}
+
+
 @pytest.mark.parametrize("name", ["a file", "a notebook", "a whole record"])
 def test_two_writers_at_once_leave_one_of_both(name, tmp_path):
     writer = WRITES[name]

@@ -19,10 +19,11 @@ import re
 import secrets
 import shutil
 import stat
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache
 from math import isinf, prod
@@ -41,6 +42,7 @@ MAY_BE_ZERO = ("o_proj.weight", "down_proj.weight",  # layers put in between beg
                "prompt_embeddings", "lora_B.weight")
 VOCABULARY = ("embed_tokens.weight", "lm_head.weight")  # rows of zeros may fill them up
 END = 1024  # numbers: of a large array so many are less than one of its parts
+LEFT_BEHIND = 24 * 3600  # seconds after which a new file without its name is a dead writer's
 SMALL_JSON, LEAST_PER_VALUE = 20_000, 9  # bytes; many tiny values take many times their text
 FIRST_BYTES = {  # what is often found under another file's name
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs "
@@ -69,8 +71,20 @@ NAMES_TELL = {  # a part of an array's name: what the file with such arrays is
     "module.": "how DDP and FSDP name a wrapped model's; save the model inside it"}
 
 
+def plain(text: str) -> str:
+    """A stranger's text with whatever could command a terminal written out: fit to be shown."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1]
+                   for sign in text)
+
+
 class HubError(ValueError):
-    """A file that is not what it should be, or that does not fit the model."""
+    """A file that is not what it should be, or that does not fit the model.
+
+    A stranger's names and values come into its message; none may command a terminal.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(plain(message))
 
 
 @contextmanager
@@ -396,6 +410,16 @@ def check_values(where: Any, name: str, array: np.ndarray) -> None:
                        "can be computed: the run that made it diverged, or the file is damaged")
 
 
+def check_settings(where: Path, config: Mapping[str, Any], metadata: Mapping[str, str], file: Path
+                   ) -> None:
+    """HubError if the arrays were saved with other settings: a writer was stopped in between."""
+    if "settings" in metadata:
+        for key, value in parse(metadata["settings"].encode(), f"{file}, settings").items():
+            if config.get(key) != value:
+                raise HubError(f"{where}: {plain(key[:80])} is {short(config.get(key))}, but the "
+                               f"arrays were saved with {short(value)}: restore it")
+
+
 def check_written(where: Any, name: str, array: np.ndarray, tensor: Tensor | None = None
                   ) -> bool:
     """Whether a matrix is zero throughout, unexpectedly; HubError if a part of an array is.
@@ -466,11 +490,23 @@ def find_tensors(folder: Path, stem: str = "model") -> tuple[dict[str, Tensor], 
 def check_checkpoint(folder: Path, shapes: Mapping[str, tuple], copies: Mapping[str, str]
                      ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The arrays of a checkpoint that are needed, and the copies; see read_arrays. None is read."""
-    tensors = {name: tensor for name, tensor in find_tensors(folder)[0].items()
+    found, metadata = find_tensors(folder)
+    tensors = {name: tensor for name, tensor in found.items()
                if not name.endswith(".rotary_emb.inv_freq")}  # old files store what is computed
     stored = {name: tensors.pop(name) for name in copies if name in tensors}
     check_fit(folder, tensors, shapes)
+    for name, tensor in stored.items():
+        if tensor.shape != shapes[copies[name]]:
+            raise _differs(folder, name, copies[name], f", of shape {short(tensor.shape)}")
+    if "settings" in metadata:
+        config = folder / "config.json"
+        check_settings(config, read_json(config), metadata, folder)
     return tensors, stored
+
+
+def _differs(folder: Path, name: str, other: str, how: str = "") -> HubError:
+    return HubError(f"{folder}: config.json says that {name} is {other}, but {name} differs{how}; "
+                    "set tie_word_embeddings to false")
 
 
 def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float32, *,
@@ -510,9 +546,8 @@ def read_arrays(folder: Path, shapes: Mapping[str, tuple], dtype: Any = np.float
     for name, tensor in stored.items():
         same, array = arrays[copies[name]], read_tensor(tensor, dtype)
         check_values(tensor.path, name, array)
-        if array.shape != same.shape or not np.array_equal(array, same):
-            raise HubError(f"{folder}: config.json says that {name} is {copies[name]}, but "
-                           f"{name} differs; set tie_word_embeddings to false")
+        if not np.array_equal(array, same):
+            raise _differs(folder, name, copies[name])
     return arrays
 
 
@@ -561,17 +596,43 @@ def fresh(folder: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def check_ordinary(path: Path) -> None:
+    """OSError where a device, a pipe or a folder has this name: a file would take its place."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is no ordinary file, so it was left as it was; choose the "
+                      "name of a file", str(path))
+
+
+def _clear(path: Path) -> None:
+    """Remove what killed writers of this file have left beside it, a day ago or longer.
+
+    A shorter time may be that of a live one, which writes several files. Locks would not tell:
+    safetensors makes a new file in the place of the one that it is given.
+    """
+    ours = re.compile(rf"\.+{re.escape(path.name)}(\.[0-9a-f]{{16}}\.new)+")  # of a new one, too
+    for old in path.parent.iterdir() if path.parent.is_dir() else ():
+        if ours.fullmatch(old.name):
+            with suppress(OSError):  # it may be another's, or have its name by now
+                if time.time() - old.lstat().st_mtime > LEFT_BEHIND:
+                    old.unlink()
+
+
 @contextmanager
 def replacing(*paths: Path) -> Iterator[list[Path]]:
     """New files beside the old; when all are complete they take the old ones' names, in order.
 
-    They are made here, empty: where a stranger's link has such a name, it is not followed.
+    They are made here, empty: where a stranger's link has such a name, it is not followed. OSError
+    if an old one is no ordinary file, see `check_ordinary`.
     """
+    for path in paths:
+        check_ordinary(path)
+        _clear(path)
     new = [path.with_name(f".{path.name}.{secrets.token_hex(8)}.new") for path in paths]
     made = []
     try:
-        for file in new:
-            file.touch(exist_ok=False)
+        for file, path in zip(new, paths, strict=True):  # for nobody who may not read the old one
+            mode = path.stat().st_mode & 0o777 | 0o600 if path.exists() else 0o666
+            file.touch(mode, exist_ok=False)
             made.append(file)
         yield new
         for file in new:
@@ -610,8 +671,8 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
     Raises
     ------
     OSError
-        The content could not be written, or the file's owner has made it read-only; the file is as
-        it was.
+        The content could not be written, the file's owner has made it read-only, or it is no
+        ordinary file; it is as it was.
     """
     path = Path(path).resolve()  # a link goes on leading where it led
     if path.exists() and not path.stat().st_mode & stat.S_IWUSR:  # replacing would not ask

@@ -17,6 +17,7 @@ from typing import Any
 
 from real_models.families import FAMILIES
 from real_models.rules import SAVED_HEADS, evaluate, is_whole, matches, one_of
+from tensorfile import plain
 
 Model = Module = Count = Any  # of reading.py and count.py, which import this module
 
@@ -364,7 +365,7 @@ def read_stored(model: Model, found: Any) -> tuple[Stored | None, str, str]:
     method = found.get("quant_method")
     if method is None and (found.get("load_in_4bit") or found.get("load_in_8bit")):
         method = "bitsandbytes"
-    shown = method[:40] if isinstance(method, str) else "a method without a name"
+    shown = plain(method[:40]) if isinstance(method, str) else "a method without a name"
     rule = QUANTIZED.get(method) if isinstance(method, str) else None
     if rule is None:
         return None, shown, REASONS["method"]
@@ -414,7 +415,7 @@ def _unknown(found: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
             known = any(type(small) is type(one) and small == one
                         for one in rule["only"].get(key, []))
         if not known:
-            return key[:40]
+            return plain(key[:40])
     if missing := [key for key in rule.get("needs", []) if key not in found]:
         return missing[0]
     single = blocks in found and found[blocks] is None  # one scale, and of which bytes?

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from llama_config import LlamaConfig, read_config
 from real_models.smollm2 import check_memory, numbers, read_tokenizer, tokenizers_own
-from tensorfile import HubError, about, check_checkpoint
+from tensorfile import HubError, about, check_checkpoint, plain
 
 TOKENS = 128  # in a batch, as the page trains
 LOGITS = 8  # arrays of that size that live at once, see data/huggingface/checkpoints.json
@@ -135,6 +135,6 @@ def licence(folder: Path) -> str:
         said += [f"README.md says {line.strip()[:80]!r}" for line in head.splitlines()
                  if line.startswith(("license:", "license_name:"))]
     if folder.is_dir():
-        said += sorted(f"read {path.name}" for path in folder.iterdir()
+        said += sorted(f"read {plain(path.name)}" for path in folder.iterdir()
                        if path.name.lower().startswith(("licen", "use_policy")))
     return "; ".join(said) or "no file says: look at the page where you found the model"

@@ -42,11 +42,11 @@ from tensorfile import (
     about,
     LARGEST_VALUE,
     check_fit,
+    check_settings,
     check_values,
     check_written,
     find_tensors,
     meant,
-    parse,
     read_json,
     read_tensor,
     replacing,
@@ -122,13 +122,15 @@ def save_llama(model: Llama, folder: str | Path, *, max_shard_bytes: int = 4 * 1
         files = [single]
     elif single.exists() or index.exists():  # half of the one and half of the other would load
         raise HubError(f"{folder} already holds a checkpoint; save one in shards to a new folder")
-    config = model.config.to_hugging_face() | {
+    settings = model.config.to_hugging_face()
+    config = settings | {
         "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
         "dtype": str(model.norm.weight.dtype), **config_fields}
     extra = [folder / "config.json"] + [index] * (len(shards) > 1)
     with replacing(*files, *extra) as new:
         for path, shard in zip(new, shards):
-            write_arrays(path, shard)
+            write_arrays(path, shard, settings=json.dumps(settings | {
+                key: value for key, value in config_fields.items() if key in settings}))
         write_json(new[len(files)], config)
         if len(shards) > 1:
             write_json(new[-1], {
@@ -320,11 +322,7 @@ def load_adapter(model: Llama, folder: str | Path, *, base_model: str | None = N
     if metadata.get("base_model_fingerprint", fp := fingerprint(model)) != fp:
         raise HubError(f"{path} was trained on another base model: this one has other weights")
     with about(where):
-        if "settings" in metadata:
-            for key, value in parse(metadata["settings"].encode(), f"{path}, settings").items():
-                if config.get(key) != value:
-                    raise HubError(f"{where}: {key[:80]} is {short(config.get(key))}, but the "
-                                   f"arrays were saved with {short(value)}: restore it")
+        check_settings(where, config, metadata, path)
         _check_lengths({key: config.get(key) for key in READ[kind]}, len(model.modules()))
         with within(SECONDS):
             plan = PLANS[kind](model, config)
@@ -466,9 +464,12 @@ def _drop_base_weights(model: Llama, path: Path, tensors: dict[str, Tensor]) -> 
     for key in list(tensors):
         name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
         if name in weights and name != key:
-            ours, theirs = weights[name], read_tensor(tensors.pop(key), weights[name].dtype)
-            check_values(path, key, theirs)
-            if theirs.shape != ours.shape or not np.array_equal(theirs, ours):
+            ours, tensor = weights[name], tensors.pop(key)
+            if equal := tensor.shape == ours.shape:  # else it may be of any size
+                theirs = read_tensor(tensor, ours.dtype)
+                check_values(path, key, theirs)
+                equal = np.array_equal(theirs, ours)
+            if not equal:
                 raise HubError(f"{path}: {key} is not this base model's {name}: the vocabulary was "
                                "resized, the layer was trained whole, or the base is another one")
 

@@ -9,9 +9,9 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Iterator
-from math import prod
+from math import inf, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorfile import about, parse, short
 
@@ -50,10 +50,15 @@ EXPRESSION = re.compile(
     rf"{COMMENT}|(?P<begins>\((?:\?>)?)|"
     rf"(?:(?P<ends>\))|{CLASS % (CLASS % (CLASS % '(?!)'))}|\\.|.)"
     rf"(?P<repeats>(?:[*+?]|\{{\d*,?\d*\}}|{COMMENT})*)", re.DOTALL)
-UNBOUNDED = re.compile(r"[*+]|\{\d+,\}")
-CHOICE = re.compile(r"[*+?]|\{\d*,\d*\}")  # a number of rounds that is not fixed
+REPEAT = re.compile(r"[*+?]|\{(\d*)(?:,(\d*))?\}")  # at least, at most; "" if without end
+ROUNDS = {"*": ("0", ""), "+": ("1", ""), "?": ("0", "1")}
+POSSESSIVE = ("*+", "++", "?+")  # what is matched so is not given back
 MOST_ROUNDS = 3  # of what can match in more ways than one; known files have one
-UNREAD = re.compile(r"\(\?[a-z-]*x|\\g")  # spaces that do not count; a call of another group
+MANY = 100  # ways, for a repeat without end: the letters of a long word
+MOST_TRIES = 10_000  # at one place of a text; well-known files have a seventh of that
+MOST_ADDED = 256  # bytes of an added token as the file has it, on which steps are tried at loading
+#: Spaces that do not count; a call of another group; all but what is named; an option for the rest.
+UNREAD = re.compile(r"\(\?[a-z-]*x|\\g|\(\?~|(?<!^)\(\?[A-Za-z-]+\)")
 
 
 def check_tokenizer_file(path: Path) -> None:
@@ -95,6 +100,10 @@ def _parts(data: bytes) -> Iterator[tuple[str, bytes]]:
         if sign == b'"':
             if depth == 1:  # the last before a bracket is its name
                 key = token[0]
+            elif depth == 3 and len(token[0]) > MOST_ADDED + 2 and len(key) < 200 and (
+                    json.loads(key) == "added_tokens"):
+                raise ValueError(f"added_tokens has a text of {len(token[0]) - 2:,} bytes, more "
+                                 f"than {MOST_ADDED:,}: no token of known files has half of that")
         elif sign in (b"{", b"["):
             depth += 1
             begun = token.start() if depth == 2 else begun
@@ -186,33 +195,99 @@ def _overlap(truncation: dict[str, Any]) -> float:
     return length / (length - stride) if length else 1
 
 
+class Part(NamedTuple):
+    """What a piece of a regular expression may cost, at one place of a text.
+
+    Attributes
+    ----------
+    ways : in how many it can match
+    once : tries, at most, if nothing behind it can fail
+    every : tries, if what is behind it fails after each way
+    fails : whether it can fail at all
+    """
+
+    ways: float = 1
+    once: float = 1
+    every: float = 1
+    fails: bool = True
+
+
+def _in_order(parts: list[Part]) -> Part:
+    """Of a sequence: after each way of a part what is behind it is tried, up to where it fails."""
+    ways, once, every, end, fails = 1.0, 0.0, 0.0, 0.0, False
+    for part in reversed(parts):
+        fails = fails or part.fails
+        if not fails:  # it is tried when all before it have matched, and stays as it is
+            end += part.once
+        else:
+            once = part.every + part.ways * once if once else part.once
+        ways, every = ways * part.ways, part.every + part.ways * every
+    return Part(*(min(number, 2 * MOST_TRIES) for number in (ways, once + end, every)), fails)
+
+
+def _either(alternatives: list[list[Part]]) -> Part:
+    parts = [*map(_in_order, alternatives)]
+    ways, once, every = (min(sum(numbers), 2 * MOST_TRIES) for numbers in zip(*(
+        part[:3] for part in parts)))
+    return Part(ways, once, every, all(part.fails for part in parts))
+
+
+def _repeated(part: Part, repeats: str) -> Part | None:
+    """A part with all repeats behind it; None if something with several ways is repeated often."""
+    if repeats in POSSESSIVE:
+        return Part(1, part.once, part.once, part.fails and repeats == "++")
+    for place, repeat in enumerate(REPEAT.finditer(re.sub(COMMENT, "", repeats))):
+        sign, (least, most) = repeat[0], ROUNDS.get(repeat[0], repeat.groups())
+        low = int(least or 0)
+        high = inf if most == "" else int(most or low)
+        if place and sign == "?" and part.ways > 1:  # it only asks for few rounds first
+            continue
+        if part.ways == 1:
+            ways = MANY if high == inf else 1 + abs(high - low)
+            part = part._replace(ways=ways, every=part.every * ways)
+        elif max(low, high) > MOST_ROUNDS:
+            return None
+        else:
+            more = (1 + part.ways) ** max(low, high)
+            part = Part(more, part.once * more, part.every * more, part.fails)
+        if not low and (least or most):  # {} and {,} are letters to the package
+            part = part._replace(fails=False)
+    return part
+
+
 def _check_expression(name: str, expression: Any) -> None:
     """ValueError for a choice inside of a group that is repeated often: `(a+)+$`, `(a|b){20}`.
 
-    Each round may then choose again, and a text that fits nowhere has them all tried; the package
-    cannot be interrupted meanwhile. What gives nothing back, as `a++`, does no harm.
+    Likewise for many repeats one after the other: `a*a*a*b`. Each round or repeat may choose again,
+    and a text that fits nowhere has them all tried; the package cannot be interrupted meanwhile.
+    What gives nothing back, as `a++`, does no harm.
     """
-    groups = [("", False)]  # those that are open: how they begin, whether a choice is inside
+    groups: list[tuple[str, list[list[Part]]]] = [("", [[]])]  # open: how they begin, alternatives
     text = expression if isinstance(expression, str) else ""
     if UNREAD.search(text):
-        raise ValueError(f"{name} has the expression {short(text)}; (?x) and \\g are not read")
+        raise ValueError(f"{name} has the expression {short(text)}; (?x), (?~...), \\g and options "
+                         "for the rest of a group are not read")
     for found in EXPRESSION.finditer(text):
         if found["begins"]:
-            groups.append((found["begins"], False))
-            continue
-        begins, inside = groups.pop() if found["ends"] and len(groups) > 1 else ("", False)
-        inside &= begins != "(?>"
-        repeats = found["repeats"] or ""
-        if repeats in ("*+", "++", "?+"):
-            repeats = ""
-        unbounded = len(UNBOUNDED.findall(repeats))
-        often = unbounded or any(int(count) > MOST_ROUNDS for count in re.findall(r"\d+", repeats))
-        if unbounded > 1 or (inside and often):
-            raise ValueError(f"{name} has the expression {short(text)}, in which something that "
-                             "can match in more ways is repeated: a short text could keep it busy "
-                             "for ever")
-        chooses = found[0] == "|" or CHOICE.search(repeats)
-        groups[-1] = groups[-1][0], bool(groups[-1][1] or inside or chooses)
+            groups.append((found["begins"], [[]]))
+        elif found[0].startswith("|"):
+            groups[-1][1].append([])
+        elif (repeats := found["repeats"]) is not None:  # no comment
+            part = Part()
+            if found["ends"] and len(groups) > 1:
+                begins, alternatives = groups.pop()
+                part = _either(alternatives)
+                if begins == "(?>":
+                    part = Part(1, part.once, part.once, part.fails)
+            if (part := _repeated(part, repeats)) is None:
+                raise ValueError(f"{name} has the expression {short(text)}, in which something "
+                                 "that can match in more ways is repeated: a short text could keep "
+                                 "it busy for ever")
+            groups[-1][1][-1].append(part)
+    if _either(groups[0][1]).once > MOST_TRIES:
+        raise ValueError(f"{name} has the expression {short(text)}, whose repeats, one after the "
+                         f"other, can share a text out in more than {MOST_TRIES:,} ways: a short "
+                         "text could keep it busy for ever")
 
 
 def _check_padding(padding: dict[str, Any]) -> None:

@@ -12,13 +12,16 @@ import os
 import random
 import re
 import signal
+import socket
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache, cached_property, partial
 from operator import attrgetter, is_
+from re import escape, fullmatch  # a student's cell may replace those of the module
 from types import CodeType, FunctionType, TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -35,9 +38,11 @@ NUMPY = ("numpy", "numpy.linalg", "numpy.random", "numpy.fft")
 #: What these call in their turn is kept as it was at first.
 NUMPY_INSIDE = re.compile(r"numpy(\.(_core|lib|linalg|random|fft)(\..*)?)?")
 #: Other modules that all code calls; of these what can be called is kept, and
-COMMON = ("builtins", "contextlib", "dataclasses", "functools", "json", "linecache", "math", "os",
-          "random", "sys", "threading", "time", "warnings")
-OBJECTS = {"os": ("environ",), "sys": ("modules", "path", "meta_path", "path_hooks")}
+COMMON = ("builtins", "contextlib", "dataclasses", "functools", "gc", "html", "itertools", "json",
+          "linecache", "math", "operator", "os", "pathlib", "random", "re", "signal", "sys",
+          "threading", "time", "traceback", "tracemalloc", "warnings")
+OBJECTS = {"math": ("e", "inf", "nan", "pi", "tau"), "os": ("environ",),
+           "sys": ("modules", "path", "meta_path", "path_hooks")}
 SIGNALS = (*signal.Signals,)
 TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF
           ) if hasattr(signal, "setitimer") else ()
@@ -84,9 +89,15 @@ def _decimal() -> tuple:
     return context.__reduce__()
 
 
-def _garbage(was: tuple[bool, tuple[int, int, int]]) -> None:
+def _garbage(was: tuple[bool, tuple[int, int, int], list]) -> None:
     (gc.enable if was[0] else gc.disable)()
     gc.set_threshold(*was[1])
+    gc.callbacks[:] = was[2]
+
+
+def _traced(was: bool) -> None:
+    if tracemalloc.is_tracing() is not was:
+        (tracemalloc.start if was else tracemalloc.stop)()
 
 
 def _log(was: tuple[int, int]) -> None:
@@ -136,7 +147,11 @@ SETTINGS: tuple[tuple[str, Callable[[], Any], Callable[[Any], Any]], ...] = (
     ("how modules are found", *_list("meta_path", "path_hooks")),
     ("the trace or profile function", lambda: (
         sys.getprofile(), sys.gettrace(), threading.getprofile(), threading.gettrace()), _steps),
-    ("the collection of garbage", lambda: (gc.isenabled(), gc.get_threshold()), _garbage),
+    ("the collection of garbage", lambda: (gc.isenabled(), gc.get_threshold(), gc.callbacks[:]),
+     _garbage),
+    ("the tracing of memory", tracemalloc.is_tracing, _traced),
+    ("NumPy's buffer", np.getbufsize, np.setbufsize),
+    ("the patience of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout),
     ("the mask of new files", _umask, os.umask),
     ("what signals do", lambda: {one: signal.getsignal(one) for one in SIGNALS}, _signals),
     ("logging", lambda: (logging.root.manager.disable, logging.root.level), _log),
@@ -454,7 +469,7 @@ class Watched:
         elif kind in WRAPPERS:
             below = [(name, getattr(value, key, None)) for key in WRAPPERS[kind]]
         elif isinstance(value, type):
-            if value.__flags__ & sum(MUTABLE) == MUTABLE[0] and re.fullmatch(
+            if value.__flags__ & sum(MUTABLE) == MUTABLE[0] and fullmatch(
                     classes, str(value.__module__)):
                 self.spaces.append(_class(f"{name}.", value, ours))
                 below = [(f"{name}.{key}", part) for key, part in vars(value).items()
@@ -469,7 +484,7 @@ class Watched:
         elif kind is np.ndarray:
             if value.nbytes <= LARGEST_ARRAY and not value.dtype.hasobject:
                 self.arrays.append(Whole(name, value, _copy(value), value.tobytes()))
-        elif re.fullmatch(classes, str(kind.__module__)) and hasattr(value, "__dict__"):
+        elif fullmatch(classes, str(kind.__module__)) and hasattr(value, "__dict__"):
             below = [(name, vars(value))]
         self._stack += below
 
@@ -519,7 +534,7 @@ def _watched() -> Watched:
         if name in NUMPY:
             found.spaces.append(_module(name, _not_pythons))
         elif name in COMMON:
-            found.module(name, partial(_can_be_called, also=OBJECTS.get(name, ())), re.escape(name))
+            found.module(name, partial(_can_be_called, also=OBJECTS.get(name, ())), escape(name))
         elif OURS.fullmatch(name):
             found.module(name, _not_pythons, OURS.pattern, ours=True)
     MEMORY.last, MEMORY.modules = found.done(), [*table]

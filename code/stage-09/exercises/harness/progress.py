@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 
 from exercises.harness.report import Report
-from tensorfile import write_whole
+from tensorfile import check_ordinary, write_whole
 
 try:
     import fcntl
@@ -48,10 +48,11 @@ def _load(path: Path | None) -> dict[str, object]:
     Raises
     ------
     OSError, ValueError
-        The file can't be read, or is not one of ours.
+        The file can't be read, is no ordinary one, or is not one of ours.
     """
     if path is None or not path.exists():
         return {}
+    check_ordinary(path)  # /dev/zero has no end, and a pipe waits for one
     try:
         done = json.loads(path.read_text("utf-8"))
     except RecursionError:
@@ -108,6 +109,7 @@ def _held(file: int) -> bool:
 
 def _note(number: str, path: Path) -> None:
     """Add an exercise to what the file holds; one that is not ours is put aside, which is said."""
+    check_ordinary(path)  # before there is a lock beside it, or it is put aside
     path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path):
         try:
@@ -131,8 +133,8 @@ def remember(report: Report) -> Report:
             if path := progress_file():
                 _note(str(report.exercise), path)
         except (OSError, RuntimeError) as error:  # a read-only or no home: the pass is still a pass
-            print(f"The pass could not be noted in {path or 'your home folder'}: {error}",
-                  file=sys.stderr)
+            print(f"The pass could not be noted in {path or 'your home folder'}: {error}. "
+                  "PEFT_BOOK_PROGRESS names another file; off, and none is noted.", file=sys.stderr)
     return report
 
 
@@ -167,5 +169,5 @@ def clear_progress() -> None:
         _load(path)
         if path:
             path.unlink(missing_ok=True)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(f"{path} was not deleted, since it could not be read: {error}", file=sys.stderr)

@@ -13,15 +13,18 @@ import itertools
 import json
 import locale
 import logging
+import math
 import os
 import random
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -857,6 +860,23 @@ def test_what_is_inside_of_what_the_courses_modules_hold_is_put_back_and_named()
         "peft.closed.__closure__", "peft.table", "exercises.ex6_qlora.levels.NF4"}
 
 
+def spoil_what_the_checks_call():
+    re.fullmatch = itertools.chain = Path.exists = None
+    math.pi = 3
+
+
+def test_what_the_checks_call_of_python_is_put_back_and_the_next_check_can_judge():
+    def work():
+        before = re.fullmatch, itertools.chain, Path.exists, math.pi
+        seen = verdict(lambda trial: spoil_what_the_checks_call()).diagnosis.seen
+        fine = before == (re.fullmatch, itertools.chain, Path.exists, math.pi)
+        re.fullmatch, kept.MEMORY.last = None, None  # as a cell between two checks
+        return str(fine and verdict(lambda trial: None).passed), seen.partition(" was ")[0], None
+    status, names, _ = apart(work, 20)
+    assert (status, {*names.split(", ")}) == ("True", {
+        "re.fullmatch", "itertools.chain", "pathlib.Path.exists", "math.pi"})
+
+
 def test_what_a_cell_changes_between_two_checks_stays():
     def work():
         compare.HALF = 7
@@ -919,6 +939,10 @@ SPOILT = {  # how code leaves it: what to ask for it
     "how modules are found": (lambda: sys.meta_path.clear(), lambda: list(sys.meta_path)),
     "the trace or profile function": (lambda: threading.setprofile(print), threading.getprofile),
     "the collection of garbage": (gc.disable, gc.isenabled),
+    "collection of garbage": (lambda: gc.callbacks.append(print), lambda: [*gc.callbacks]),
+    "the tracing of memory": (tracemalloc.start, tracemalloc.is_tracing),
+    "NumPy's buffer": (lambda: np.setbufsize(1600), np.getbufsize),
+    "the patience of sockets": (lambda: socket.setdefaulttimeout(0.001), socket.getdefaulttimeout),
     "the mask of new files": (lambda: os.umask(0), kept._umask),
     "what signals do": (lambda: signal.signal(signal.SIGINT, print),
                         lambda: signal.getsignal(signal.SIGINT)),

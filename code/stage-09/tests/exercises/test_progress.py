@@ -55,6 +55,17 @@ def test_a_damaged_file_is_kept_aside_and_named(file, capsys, damaged):
     assert file.read_text() == damaged and file.name in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no devices among the files")
+def test_a_device_stays_where_it_is_and_the_reader_learns_how_to_note_nothing(file, capsys):
+    file.symlink_to(os.devnull)  # as root, the device itself would be moved
+    for work in (lambda: progress.remember(passed(2)), progress.progress, progress.clear_progress):
+        work()
+        assert "ordinary file" in capsys.readouterr().err
+        assert file.is_symlink() and names(file) == {file.name}
+    progress.remember(passed(2))
+    assert "PEFT_BOOK_PROGRESS" in capsys.readouterr().err
+
+
 def test_what_a_later_edition_noted_stays(file):
     later = {"1": "2026-01-01", "9": "2026-01-02", "12": "2026-01-03", "form": {"is": 2}}
     file.write_text(json.dumps(later))

@@ -121,6 +121,14 @@ def test_the_checklist_of_a_good_download_says_yes_and_loads_nothing(copy, monke
     assert checklist.stop_unless_ready(list(found.values())) is None
 
 
+def test_no_name_of_a_strangers_file_commands_the_terminal(copy):
+    (copy / "LICENSE\x1b[2J").touch()
+    (copy / "vocab\x1b]0;x\x07.json").touch()
+    found = verdicts(copy)
+    assert "LICENSE\\x1b[2J" in found["licence"].answer
+    assert all(item.answer.isprintable() for item in found.values())
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-9])
 

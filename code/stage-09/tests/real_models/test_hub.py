@@ -632,6 +632,64 @@ def test_a_lie_about_sizes_costs_no_memory(case, saved):
     assert peak < 2 ** 20
 
 
+def test_no_message_commands_the_terminal(tmp_path):
+    model = base()
+    lora(model)
+    hub.save_adapter(model, tmp_path)
+    save_file(load_file(tmp_path / ARRAYS), tmp_path / ARRAYS,
+              {"settings": '{"\\u001b]0;x\\u0007": 1}'})
+    with pytest.raises(HubError, match="x1b.*the arrays were saved with 1") as error:
+        hub.load_adapter(base(), tmp_path)
+    assert str(error.value).isprintable()
+    (tmp_path / CONFIG).unlink()
+    (tmp_path / "\x1b[2J").touch()
+    with pytest.raises(HubError, match="x1b") as error:
+        hub.load_adapter(base(), tmp_path / "\x1b[2J")
+    assert str(error.value).isprintable() and "\n" in str(HubError("a\nb"))
+
+
+@pytest.mark.parametrize("shard", [10 ** 9, 1])
+def test_weights_beside_another_models_configuration_are_refused(shard, tmp_path):
+    """As when saving is stopped after the weights, which are the first to get their names."""
+    old, new = (LlamaConfig(13, 8, 12, 2, 4, 2, rms_norm_eps=eps) for eps in (1e-6, 1e-2))
+    for config in (old, new):
+        hub.save_llama(base(config=config), tmp_path / str(config.rms_norm_eps),
+                       max_shard_bytes=shard, eos_token_id=2, max_position_embeddings=64)
+    hub.load_llama(tmp_path / "0.01")
+    shutil.copy(tmp_path / "1e-06/config.json", tmp_path / "0.01")
+    with pytest.raises(HubError, match="rms_norm_eps is 1e-06, but the arrays were saved with"):
+        hub.load_llama(tmp_path / "0.01")
+
+
+@pytest.mark.parametrize("kind", ["a tied head", "a base weight of an adapter"])
+def test_a_copy_of_another_shape_is_refused_before_it_is_read(kind, tmp_path):
+    """With holes in it such a file takes a few kilobytes of a disk and gigabytes of memory."""
+    model = base(config=LlamaConfig(13, 8, 12, 2, 4, 2))
+    if kind == "a tied head":
+        hub.save_llama(model, tmp_path)
+        path, key, said = tmp_path / SINGLE, "lm_head.weight", "lm_head.weight differs"
+        load = hub.load_llama, tmp_path
+    else:
+        lora(model)
+        hub.save_adapter(model, tmp_path)
+        path, key = tmp_path / ARRAYS, "base_model.model.model.embed_tokens.weight"
+        said, load = "is not this base model's", (
+            hub.load_adapter, base(config=LlamaConfig(13, 8, 12, 2, 4, 2)), tmp_path)
+    header, data = header_of(path)
+    header[key] = {"dtype": "BF16", "shape": [2 ** 24],
+                   "data_offsets": [len(data), len(data) + 2 ** 25]}
+    packed = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(packed)) + packed + data)
+    os.truncate(path, path.stat().st_size + 2 ** 25)
+    tracemalloc.start()
+    try:
+        with pytest.raises(HubError, match=said):
+            load[0](*load[1:])
+        assert tracemalloc.get_traced_memory()[1] < 2 ** 23
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("name", ["lm_head.weight", "model.embed_tokens.weight"])
 def test_nan_in_a_stored_tied_head_is_called_nan(name, tmp_path):
     model = base(config=LlamaConfig(13, 8, 12, 2, 4, 2))
@@ -1259,7 +1317,7 @@ WRONG_CONFIGS = {
     "bias of a number": ({"attention_bias": 0}, "attention_bias is 0"),
     "MLP's bias of a number": ({"mlp_bias": 0}, "mlp_bias is 0"),
     "tied by a text": ({"tie_word_embeddings": "false"}, "must be true or false"),
-    "tied": ({"tie_word_embeddings": True}, "lm_head.weight differs"),
+    "tied": ({"tie_word_embeddings": True}, "is True, but the arrays were saved with False"),
     "another width": ({"hidden_size": 16, "head_dim": 4}, "has shape"),
     "more layers": ({"num_hidden_layers": 3}, "9 missing"),
     "fewer layers": ({"num_hidden_layers": 1}, "9 that do not belong"),

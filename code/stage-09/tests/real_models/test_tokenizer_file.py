@@ -130,7 +130,12 @@ SOUND = [  # those of well-known files, and what only looks like a repeat in a r
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s+",  # o200k
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",  # DeepSeek
-    " ?[^(\\s|[.,!?\u2026\u3002])]+", r"\s+", " {2,}", r"\d{1,3}(?=(?:\d{3})*\b)",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+"
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+"
+    r"[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",  # the whole of o200k, with Kimi's classes in classes
+    " ?[^(\\s|[.,!?\u2026\u3002])]+", r"\s+", "(?i)a+", "a*b+c*(?:d|e)?", "a*+b*+c*+d",
+    " {2,}", r"\d{1,3}(?=(?:\d{3})*\b)",
     r"(?>a+)+b", r"(?:a++b)+", r"\(a+\)+", "[(]a+[)]+", "(?#(a+)b(c+)", r"(?:\p{L}\x{41})+"]
 
 
@@ -155,8 +160,37 @@ def test_a_choice_in_a_repeat_is_refused_before_the_package_tries_it(expression,
             read_tokenizer(write(tmp_path, **part))
 
 
+@pytest.mark.parametrize("expression", [
+    "[^#]{0,40}" * 4 + "(?<=#)", "a*a*b", "(?:a*)(a*)(?=b)", "a*(?:a*b|c)", "a?" * 20 + "b",
+    "a{3}?" * 20 + "b", "(?:a|a)" * 20 + "b", "a*?a*?b", "a*(?!a*b)", "(?>a*a*b)c", "a*a*b{}",
+    "a{,200}a{200,0}b", "x|(?:y(?:a+a+)z)?"])
+def test_repeats_in_a_row_are_refused_before_the_package_tries_them(expression, tmp_path):
+    long = {"id": 2, "content": "a" * 200, "single_word": False, "lstrip": False, "rstrip": False,
+            "normalized": True, "special": False}  # is normalized as soon as the file is opened
+    for part in ({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": expression},
+                                    "behavior": "Isolated", "invert": False}},
+                 {"normalizer": replace(expression, " ", "Regex"), "added_tokens": [long]},
+                 {"decoder": replace(expression, " ", "Regex")}):
+        with pytest.raises(HubError, match="tokenizer.json.*one after the other"):
+            check_tokenizer_file(write(tmp_path, **part))
+
+
+def test_the_slowest_that_is_read_does_not_take_long(tmp_path):
+    """Of a long added token each place is tried; a longer one is no token."""
+    token = {"content": "a" * 256, "single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": True, "special": False}
+    slow = {"normalizer": replace("[^#]{0,40}[^#]{0,40}(?<=#)", "", "Regex")}
+    start = time.process_time()
+    read_tokenizer(write(tmp_path, **slow, added_tokens=[{**token, "id": 2}]))
+    assert time.process_time() - start < 5
+    for content in ("a" * 257, "\u2581" * 100):
+        with pytest.raises(HubError, match="added_tokens"):
+            read_tokenizer(write(tmp_path, added_tokens=[{**token, "content": content, "id": 2}]))
+
+
 def test_expressions_whose_groups_cannot_be_seen_are_refused(tmp_path):
-    for expression in ("(?x)(a+) +$", "(?i-mx: (a+) +)$", r"(?<n>a+){0}(\g<n>)+$"):
+    for expression in ("(?~#)" * 4 + "(?<=#)", "a*(?i)|b", "(?x)(a+) +$",
+                       "(?i-mx: (a+) +)$", r"(?<n>a+){0}(\g<n>)+$"):
         with pytest.raises(HubError, match="not read"):
             read_tokenizer(write(tmp_path, normalizer=replace(expression, " ", "Regex")))
 
