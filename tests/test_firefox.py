@@ -165,6 +165,8 @@ def in_page(firefox, site):
 
     def edit(name, number):
         firefox.resize(1280, 900)
+        firefox.goto(f"{site}/book/licences.html")  # a page of this address, without an editor
+        firefox.evaluate("() => localStorage.clear()")  # what the test before has edited
         firefox.faults.clear()
         firefox.goto(f"{site}/{name.replace('ipynb', 'html')}")
         open_editor(firefox, number)
