@@ -416,7 +416,7 @@ def check_settings(where: Path, config: Mapping[str, Any], metadata: Mapping[str
     if "settings" in metadata:
         for key, value in parse(metadata["settings"].encode(), f"{file}, settings").items():
             if config.get(key) != value:
-                raise HubError(f"{where}: {plain(key[:80])} is {short(config.get(key))}, but the "
+                raise HubError(f"{where}: {key[:80]} is {short(config.get(key))}, but the "
                                f"arrays were saved with {short(value)}: restore it")
 
 

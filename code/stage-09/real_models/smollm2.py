@@ -21,6 +21,7 @@ import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,24 +163,27 @@ def tokenizers_say(error: BaseException) -> str:
     return short(str(error))
 
 
-def token_ids(tokenizer: "Tokenizer", text: str) -> list[int]:
-    """The numbers of a text's tokens. HubError, with the text, where the package fails on it."""
+@contextmanager
+def _fails_on(what: str, value: Any) -> Iterator[None]:
+    """HubError, with the value, where the package tokenizers fails inside."""
     try:
-        return tokenizer.encode(text).ids
+        yield
     except BaseException as error:
-        raise HubError(f"the tokenizer fails on the text {short(text)}: the package tokenizers "
+        raise HubError(f"the tokenizer fails on the {what} {short(value)}: the package tokenizers "
                        f"says {tokenizers_say(error)}. Its tokenizer.json may be damaged: fetch it "
                        "again") from None
+
+
+def token_ids(tokenizer: "Tokenizer", text: str) -> list[int]:
+    """The numbers of a text's tokens. HubError, with the text, where the package fails on it."""
+    with _fails_on("text", text):
+        return tokenizer.encode(text).ids
 
 
 def text_of(tokenizer: "Tokenizer", ids: Sequence[int]) -> str:
     """The text of tokens. HubError, with their numbers, where the package fails on them."""
-    try:
+    with _fails_on("tokens", ids):
         return tokenizer.decode(ids)
-    except BaseException as error:
-        raise HubError(f"the tokenizer fails on the tokens {short(ids)}: the package tokenizers "
-                       f"says {tokenizers_say(error)}. Its tokenizer.json may be damaged: fetch it "
-                       "again") from None
 
 
 def numbers(tokenizer: "Tokenizer", where: Any) -> list[int]:
