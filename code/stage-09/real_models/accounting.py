@@ -113,12 +113,13 @@ __all__ = [
 Targets = str | Sequence[str] | None
 
 
-def _checked_pattern(name: str, targets: Targets) -> None:
-    if isinstance(targets, str):
-        try:
-            fullmatch(targets, "")
-        except ValueError as error:
-            raise ValueError(f"{name} {error}") from None
+def _check_patterns(name: str, *targets: Targets) -> None:
+    for pattern in targets:
+        if isinstance(pattern, str):
+            try:
+                fullmatch(pattern, "")
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from None
 
 
 def _refuse_convolutions(model: Model, targets: Targets) -> None:
@@ -160,8 +161,8 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     if layers is not None and isinstance(targets, str) and not everything:
         raise ValueError(f"layers={layers} needs a list of names, got the expression {targets!r}; "
                          "write the layers into the expression")
-    _checked_pattern("target_modules", targets)
-    _checked_pattern("exclude_modules", exclude)
+    _check_patterns("target_modules", targets)
+    _check_patterns("exclude_modules", exclude)
     _refuse_experts(model, targets, default)
     if not everything:
         _refuse_convolutions(model, targets)
@@ -321,10 +322,9 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     saved = _saved_names(model, modules_to_save)
     found, unmatched = _lora_modules(model, target_modules, bool(target_parameters), layers=layers,
                                      exclude=exclude_modules, modules_to_save=saved)
-    tensors = {}
-    for m in found:
-        tensors |= _lora_tensors(m, positive("rank", _rank_of(m.name, rank, rank_pattern)),
-                                 use_dora, lora_bias)
+    _check_patterns("rank_pattern", *rank_pattern or ())
+    tensors = {key: shape for m in found for key, shape in _lora_tensors(
+        m, positive("rank", _rank_of(m.name, rank, rank_pattern)), use_dora, lora_bias).items()}
     more, named, missed = _parameter_tensors(model, target_parameters, found, rank, rank_pattern)
     tensors |= more | _token_tensors(model, trainable_token_indices, [*found, *named], saved)
     notes = ["rsLoRA scales by alpha/sqrt(rank); it has no parameters of its own."] * use_rslora
@@ -457,8 +457,6 @@ def _lora_tensors(m: Module, r: int, use_dora: bool,
 
 def _rank_of(name: str, rank: int, pattern: Mapping[str, int] | None) -> int:
     """The first entry of PEFT's `rank_pattern` that fits the end of the path, else `rank`."""
-    for key in pattern or {}:
-        _checked_pattern("rank_pattern", key)
     return next((r for key, r in (pattern or {}).items() if ends(key, name)), rank)
 
 

@@ -230,8 +230,9 @@ class Terms:
                 return str(number)
         names = [("-" if c < 0 else "") + name for name, number in self._constants().items()
                  if abs(abs(c) - number) < EXACT * max(1.0, number)]
-        names = names or [name for name, number in self._counts().items() if counts
-                          and abs(c - number) < EXACT * max(1.0, number) * min(1.0, number)]
+        if counts and not names:
+            names = [name for name, number in self._counts().items()
+                     if abs(c - number) < EXACT * max(1.0, number) * min(1.0, number)]
         short = f"{c:.3g}"
         return " or ".join(names[:2]) or (f"{c:.6g}" if short in ("1", "-1") else short)
 
