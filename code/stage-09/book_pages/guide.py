@@ -142,7 +142,7 @@ ROWS = {
         "a prefix; try LoRA on the MLP against it",
         "on our small Llama and Icelandic a prefix beat LoRA on q and v of about its size, up to "
         "some 4,000 numbers; LoRA on the MLP of that size beat the prefix. With 0.1 % of mBART a "
-        "prefix beat parallel adapters",
+        "prefix beat parallel adapters with one head, and one with several heads was level with it",
         f"[9.7, result 1]({NINE_SEVEN}#result-1-what-is-learned); "
         "[He et al., 2022, table 4](references.md)",
         (_claim(claims.a_prefix_beats_lora_on_q_and_v),

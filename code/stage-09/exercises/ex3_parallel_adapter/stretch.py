@@ -74,8 +74,9 @@ def closing(opened: bool = False) -> Markdown:
         f"no longer does: 1 and 16 are {scale:.1f} standard errors apart, and the large one has "
         "the smaller rate. It had done the work of a larger learning rate.\n\nDoes the place "
         "still count when each has been trained to its best? [Section "
-        "9.7](../07-fine-tuning-a-real-model.ipynb) gives both the same bottleneck, the "
-        f"parallel one at scale 4, and {small_llama.STEPS} steps, of which the one with the lowest "
+        "9.7](../07-fine-tuning-a-real-model.ipynb) gives both a bottleneck of "
+        f"{BOTTLENECK}, too, the parallel one at scale 4, a rate of its own and "
+        f"{small_llama.STEPS} steps, of which the one with the lowest "
         f"validation loss counts. Its loss on test names: {told(longer[0])} beside and "
         f"{told(longer[1])} behind, {longer[0]['seeds']} seeds, "
         f"{undecided(*longer):.1f} standard errors apart. So there Turkish does not decide it.",
