@@ -14,6 +14,7 @@ Where the model's own site can be reached, the original folder works as well: gi
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -81,6 +82,7 @@ FIELDS = {"vocab_size": "vocab_size", "embedding_length": "hidden_size",
 TOKENIZER = ("model", "pre", "tokens", "token_type", "merges", "bos_token_id", "eos_token_id",
              "padding_token_id")
 LARGEST_TOKENIZER = 100_000_000  # bytes; those of 256,000 tokens have about 35 million
+LONG = 10_000  # letters that the package tokenizers gets at once: it can't be interrupted in them
 SPECIAL = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
 STOP = SPECIAL["<|im_end|>"]
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
@@ -127,7 +129,10 @@ def load(folder: str | Path = FOLDER, dtype: Any = np.float32) -> "tuple[Llama, 
 
 
 def read_tokenizer(path: Path) -> "Tokenizer":
-    """A `tokenizer.json`. HubError if it is none, or would fill the memory, itself or at work."""
+    """A `tokenizer.json`. HubError if it is none, or would fill the memory, itself or at work.
+
+    A text is neither cut nor filled up, whatever the file says: transformers does neither unasked.
+    """
     from tokenizers import Tokenizer  # here, since the memory of a model needs none
     with about(path):
         size = file_size(path)
@@ -135,7 +140,10 @@ def read_tokenizer(path: Path) -> "Tokenizer":
         raise HubError(f"{path} has {size:,} bytes, more than {LARGEST_TOKENIZER:,}: no tokenizer "
                        "that we know is so large")
     check_tokenizer_file(path)  # before the package normalizes the added tokens
-    return tokenizers_own(path, lambda: Tokenizer.from_file(str(path)))
+    made = tokenizers_own(path, lambda: Tokenizer.from_file(str(path)))
+    made.no_padding()
+    made.no_truncation()
+    return made
 
 
 def tokenizers_own(where: Any, make: Callable[[], Any]) -> Any:
@@ -175,9 +183,18 @@ def _fails_on(what: str, value: Any) -> Iterator[None]:
 
 
 def token_ids(tokenizer: "Tokenizer", text: str) -> list[int]:
-    """The numbers of a text's tokens. HubError, with the text, where the package fails on it."""
+    """The numbers of a text's tokens. HubError, with the text, where the package fails on it.
+
+    A text of more than `LONG` letters is read in pieces, which end at an end of line where they
+    can: so it can be interrupted, and a pattern that looks for its end at each place is bounded.
+    Where two meet a token may differ, and none is added at the ends of the whole.
+    """
     with _fails_on("text", text):
-        return tokenizer.encode(text).ids
+        if len(text) <= LONG:
+            return tokenizer.encode(text).ids
+        pieces = re.findall(rf"[\s\S]{{1,{LONG - 1}}}(?:\n|\Z)|[\s\S]{{{LONG}}}", text)
+        return [number for piece in pieces
+                for number in tokenizer.encode(piece, add_special_tokens=False).ids]
 
 
 def text_of(tokenizer: "Tokenizer", ids: Sequence[int]) -> str:

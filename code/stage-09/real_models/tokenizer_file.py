@@ -2,26 +2,26 @@
 
 Forty steps that each double an `e` take 5 kB of JSON and the memory of every machine, in compiled
 code that ends the process. So the file's steps are counted, and so is how much longer a text can
-get in each. The vocabulary, nearly all of such a file, is passed over.
+get in each. The vocabulary, nearly all of such a file, is passed over, but for the length of its
+texts. How it cuts and fills up texts does not count: `smollm2.read_tokenizer` turns that off.
 """
 
 import json
 import re
 from base64 import b64decode
 from collections.abc import Iterator
-from math import inf, prod
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tensorfile import about, parse, short
 
 ENCODING, DECODING = ("normalizer", "pre_tokenizer", "post_processor"), ("decoder",)
-LENGTHS = ("truncation", "padding")
 LARGEST_PART = 2_000_000  # bytes of one of these; a table of characters takes 0.3 million
 DEEPEST = 100  # brackets in brackets
 MOST_STEPS = 100  # ALBERT's file has a dozen
 MOST_GROWTH = 5_000  # of a text's bytes, if each step met its worst letter; ALBERT's says 2,000
-MOST_PADDING = 100_000  # tokens
+MOST_WRITTEN = 100_000  # bytes that a template adds; known ones add a few words
 #: By part, how many bytes a step makes of one, at most. What a file adds to that: see `_growth`.
 GROWTH = {
     "normalizer": dict.fromkeys(("Nmt", "Precompiled", "Prepend", "Replace", "Sequence", "Strip",
@@ -54,9 +54,13 @@ REPEAT = re.compile(r"[*+?]|\{(\d*)(?:,(\d*))?\}")  # at least, at most; "" if w
 ROUNDS = {"*": ("0", ""), "+": ("1", ""), "?": ("0", "1")}
 POSSESSIVE = ("*+", "++", "?+")  # what is matched so is not given back
 MOST_ROUNDS = 3  # of what can match in more ways than one; known files have one
-MANY = 100  # ways, for a repeat without end: the letters of a long word
+#: Ways, for a repeat without end: the letters of a long word. One of `[^#]` may go on to the end of
+#: the text, at each of its places, so `smollm2.token_ids` reads a long text in pieces.
+MANY = 100
 MOST_TRIES = 10_000  # at one place of a text; well-known files have a seventh of that
-MOST_ADDED = 256  # bytes of an added token as the file has it, on which steps are tried at loading
+#: Bytes of a text as the file has it: an added token, on which steps are tried at loading, and what
+#: stands in the model, where each unknown word may cost a copy.
+MOST_TEXT = {"added_tokens": 256, "model": 2_000}
 #: Spaces that do not count; a call of another group; all but what is named; an option for the rest.
 UNREAD = re.compile(r"\(\?[a-z-]*x|\\g|\(\?~|(?<!^)\(\?[A-Za-z-]+\)")
 
@@ -72,38 +76,33 @@ def check_tokenizer_file(path: Path) -> None:
     """
     with about(path):
         found = [(name, parse(part, f"{path}, {name}")) for name, part in _parts(path.read_bytes())]
-        steps = [(name, step) for name, part in found if name not in LENGTHS
-                 for step in _steps(name, part)]
+        steps = [(name, step) for name, part in found for step in _steps(name, part)]
         if len(steps) > MOST_STEPS:
             raise ValueError(f"a text goes through {len(steps):,} steps; at most {MOST_STEPS} are "
                              "read, and no tokenizer that we know has half of that")
-        windows = prod(_overlap(part) for name, part in found if name == "truncation")
-        for names, start in ((ENCODING, windows), (DECODING, 1)):
+        for names in (ENCODING, DECODING):
             in_order = [step for each in names for step in steps if step[0] == each]
-            if (growth := start * _growth_of_all(in_order)) > MOST_GROWTH:
+            if (growth := _growth_of_all(in_order)) > MOST_GROWTH:
                 raise ValueError(f"{', '.join(names)} can make a text {growth:.3g} times as long, "
                                  f"and at most {MOST_GROWTH:,} times is read: it would fill the "
                                  "memory")
         for name, step in steps:
             if isinstance(pattern := step.get("pattern"), dict):
                 _check_expression(name, pattern.get("Regex", ""))
-        for name, part in found:
-            if name == "padding":
-                _check_padding(part)
 
 
 def _parts(data: bytes) -> Iterator[tuple[str, bytes]]:
     """What stands in braces or brackets under the names that matter here."""
-    depth, key, begun, names = 0, b'""', 0, (*ENCODING, *DECODING, *LENGTHS)
+    depth, key, begun, names = 0, b'""', 0, (*ENCODING, *DECODING)
     for token in JSON.finditer(data):
         sign = data[token.start():token.start() + 1]
         if sign == b'"':
             if depth == 1:  # the last before a bracket is its name
                 key = token[0]
-            elif depth == 3 and len(token[0]) > MOST_ADDED + 2 and len(key) < 200 and (
-                    json.loads(key) == "added_tokens"):
-                raise ValueError(f"added_tokens has a text of {len(token[0]) - 2:,} bytes, more "
-                                 f"than {MOST_ADDED:,}: no token of known files has half of that")
+            elif (size := len(token[0]) - 2) > min(MOST_TEXT.values()) and len(key) < 200 and (
+                    size > (most := MOST_TEXT.get(name := json.loads(key), inf))):
+                raise ValueError(f"{name} has a text of {size:,} bytes, more than {most:,}: no "
+                                 "token of known files has half of that")
         elif sign in (b"{", b"["):
             depth += 1
             begun = token.start() if depth == 2 else begun
@@ -162,8 +161,12 @@ def _growth(step: dict[str, Any]) -> float:
         texts = table[4 + int.from_bytes(table[:4], "little"):]
         growth *= max(1, max(map(len, texts.split(b"\0"))))
     if "single" in step or "pair" in step:  # TemplateProcessing
-        growth *= max(1, _longest([step.get("single"), step.get("pair")])) * max(
-            1, _longest(step.get("special_tokens")))
+        pieces, special = _longest([step.get("single"), step.get("pair")]), step.get(
+            "special_tokens")
+        growth *= max(1, pieces) * max(1, _longest(special))
+        if (added := pieces * _longest(special) * _longest(special, texts=True)) > MOST_WRITTEN:
+            raise ValueError(f"its template can add {added:,} bytes to each text, more than "
+                             f"{MOST_WRITTEN:,}")
     return growth
 
 
@@ -177,22 +180,13 @@ def _size(text: Any) -> int:
     return len(text.encode()) if isinstance(text, str) else 0
 
 
-def _longest(value: Any) -> int:
-    """The length of the longest list inside."""
+def _longest(value: Any, texts: bool = False) -> int:
+    """The length of the longest list inside, or of the longest text."""
     inside = list(value.values()) if isinstance(value, dict) else value
     if not isinstance(inside, list):
-        return 0
-    own = len(value) if isinstance(value, list) else 0
-    return max([own, *map(_longest, inside)])
-
-
-def _overlap(truncation: dict[str, Any]) -> float:
-    """How often a token stands in the windows into which a long text is cut."""
-    length, stride = (truncation.get(key, 0) for key in ("max_length", "stride"))
-    if type(length) is not int or type(stride) is not int or not 0 <= stride < max(length, 1):
-        raise ValueError(f"truncation has max_length {short(length)} and stride {short(stride)}; "
-                         "they must be whole numbers, and the stride the smaller one")
-    return length / (length - stride) if length else 1
+        return _size(inside) if texts else 0
+    own = len(value) if isinstance(value, list) and not texts else 0
+    return max([own, *(_longest(part, texts) for part in inside)])
 
 
 class Part(NamedTuple):
@@ -288,13 +282,3 @@ def _check_expression(name: str, expression: Any) -> None:
         raise ValueError(f"{name} has the expression {short(text)}, whose repeats, one after the "
                          f"other, can share a text out in more than {MOST_TRIES:,} ways: a short "
                          "text could keep it busy for ever")
-
-
-def _check_padding(padding: dict[str, Any]) -> None:
-    """ValueError if a short text is filled up with more tokens than any model reads."""
-    strategy = padding.get("strategy")
-    fixed = strategy.get("Fixed") if isinstance(strategy, dict) else None
-    for key, count in (("Fixed", fixed), ("pad_to_multiple_of", padding.get("pad_to_multiple_of"))):
-        if count is not None and not (type(count) is int and 0 <= count <= MOST_PADDING):
-            raise ValueError(f"padding has {key} {short(count)}; it must be a whole number of at "
-                             f"most {MOST_PADDING:,}")

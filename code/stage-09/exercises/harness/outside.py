@@ -24,6 +24,7 @@ LEFT_OUT = "\n[The check shows no more of this test: {:,} further {} are left ou
 MEMORY, FILE, PROCESSES = 4 * 2 ** 30, 64 * 2 ** 20, 512
 PATIENCE = 6.0  # times its limit is what a test may take by the clock
 GRACE = 10.0  # seconds in which a killed process and its children are gone
+LEFT = 86  # how the guard ends when something is left; no other program of ours ends so
 DEATH, SUBREAPER = 1, 36  # of Linux's prctl: a signal when the parent ends; to inherit orphans
 
 
@@ -145,6 +146,8 @@ def apart(work: Callable[[], tuple], seconds: float) -> tuple[str, str, Diagnosi
         after = f"{seconds:.0f} seconds of work" if code else f"{longest:.0f} seconds"
         return f"It was ended after {after}: a single call that takes so long, or code that " \
                "catches every interruption."
+    if code == LEFT:
+        return "It left processes behind that start others faster than they can be ended."
     return _outcome(heard[0].data) or f"It ended the process of the check, with code {code}."
 
 
@@ -336,8 +339,8 @@ def _guard(work: Callable[[], tuple], seconds: float, leash: int, parent: int, f
     for end_of in (os.killpg, os.kill)[:1 if status is not None else 2]:  # its number may be new
         with suppress(OSError):
             end_of(pid, signal.SIGKILL)
-    _end_children(time.monotonic() + GRACE - 1)
-    code = os.waitstatus_to_exitcode(status or 0)
+    ended = _end_children(time.monotonic() + GRACE - 1)
+    code = os.waitstatus_to_exitcode(status or 0) if ended else LEFT
     if code < 0:  # as it ended, so does this
         with suppress(OSError):
             signal.signal(-code, signal.SIG_DFL)
@@ -353,8 +356,11 @@ def _reap(pid: int) -> int | None:
             return status if ended else None
 
 
-def _end_children(end: float) -> None:
-    """Kill this process's children until there are none: a child's children become this one's."""
+def _end_children(end: float) -> bool:
+    """Kill this process's children until there are none: a child's children become this one's.
+
+    False if there are some at the `end`: each may start another faster than it is found.
+    """
     here = os.getpid()
     while time.monotonic() < end:
         with suppress(OSError), open(f"/proc/{here}/task/{here}/children") as children:
@@ -362,11 +368,12 @@ def _end_children(end: float) -> None:
                 with suppress(ProcessLookupError):
                     os.kill(int(child), signal.SIGKILL)
         try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
+            while time.monotonic() < end and os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         except ChildProcessError:
-            return
+            return True
         time.sleep(5e-4)
+    return False
 
 
 def _work(work: Callable[[], tuple], seconds: float, guard: int, files: list[int]) -> None:

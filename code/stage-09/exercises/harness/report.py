@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, replace
 from html import escape
 
+from tensorfile import plain
+
 #: Where a diagnosis may send its reader: the page's title, and its file below book/.
 PAGES = {
     "9.2": ("section 9.2", "02-lora.ipynb"),
@@ -170,7 +172,7 @@ class Report:
                   for opening, text, address in self._parts()]
         lines += [f"  {row.status:<9}  {row.kind:<9}  {row.name:<{width}}  {row.note}".rstrip()
                   for row in shown]
-        return "\n".join(" ".join(line.split("\n")) for line in lines)
+        return plain("\n".join(" ".join(line.split("\n")) for line in lines))
 
     __repr__ = __str__
 
@@ -190,7 +192,7 @@ class Report:
             for row in self._shown())
         head = "".join(f'<th scope="col" style="text-align:left">{word}</th>'
                        for word in ("result", "kind", "test"))
-        return (f"<p {line(self.status).replace('text', 'padding-left:0.6em;text')}><strong>"
+        return plain(f"<p {line(self.status).replace('text', 'padding-left:0.6em;text')}><strong>"
                 f"{escape(self.verdict)}</strong></p>{told}"
                 f'<table class="table"><caption>{escape(self.title)}</caption><thead><tr>'
                 f"{head}</tr></thead><tbody>{rows}</tbody></table>")

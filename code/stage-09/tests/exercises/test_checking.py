@@ -314,6 +314,12 @@ def test_no_orphan_of_a_test_apart_stays_whatever_its_group(monkeypatch, tmp_pat
 
 
 @linux
+def test_what_cannot_be_ended_is_told(monkeypatch):
+    monkeypatch.setattr(outside, "_end_children", lambda end: False)
+    assert "behind" in apart(lambda: ("passed", "", None), 5)
+
+
+@linux
 def test_no_test_apart_outlives_a_grader_that_is_killed(tmp_path):
     script = ("import os, sys\nos.environ['PEFT_CHECKS_APART'] = '1'\n"
               "import test_checking as t\n"
@@ -628,6 +634,7 @@ class Unspeakable(Exception):
 @pytest.mark.parametrize(("error", "mistake"), [
     (GeneratorExit(), "raised"), (asyncio.CancelledError(), "raised"), (Unspeakable(), "raised"),
     (BaseException("x" * 50_000_000), "raised"), (NameError("nam_"), "slip"),
+    (ValueError("\x1b[2J\r all passed \u202e \ud800"), "raised"),
     (KeyError("nam_"), "slip"), (AttributeError("nam_"), "slip"),
     (UnicodeDecodeError("utf-8", b"", 0, 1, ""), "raised")])
 def test_whatever_is_raised_becomes_a_short_report(error, mistake):
@@ -636,7 +643,9 @@ def test_whatever_is_raised_becomes_a_short_report(error, mistake):
 
     report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), raises)
     assert report.diagnosis.mistake == mistake and type(error).__name__ in report.diagnosis.seen
-    assert max(len(str(report)), len(report._repr_html_())) < 4000
+    for shown in (str(report), report._repr_html_()):
+        assert len(shown) < 4000
+        assert shown.encode() and shown.replace("\n", "").isprintable()  # commands no terminal
 
 
 def test_a_long_note_is_cut_and_work_that_cannot_speak_is_not_yet():

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from experiments import smollm2 as runner
 from real_models import checklist, smollm2, tokenizer_file
-from real_models.smollm2 import read_tokenizer
+from real_models.smollm2 import read_tokenizer, token_ids
 from real_models.tokenizer_file import GROWTH, check_tokenizer_file
 from tensorfile import HubError
 
@@ -70,14 +70,15 @@ HOSTILE = {  # what stands in the file, what the refusal names
     "no type": ({"normalizer": sequence(*[{k: v for k, v in DOUBLE.items() if k != "type"}] * 17)},
                 "normalizer has"),
     "no names": ({"normalizer": [["e"], "ee"]}, "normalizer must be a JSON object"),
-    "windows": ({"truncation": {"direction": "Right", "max_length": 10 ** 6, "stride": 10 ** 6 - 1,
-                                "strategy": "LongestFirst"}}, "times as long"),
-    "windows that stand": ({"truncation": {"direction": "Right", "max_length": 8, "stride": 8,
-                                           "strategy": "LongestFirst"}}, "truncation has"),
-    "padding": ({"padding": {"strategy": {"Fixed": 10 ** 12}, "pad_to_multiple_of": None}},
-                "Fixed 1000000000000"),
-    "padding to a multiple": ({"padding": {
-        "strategy": "BatchLongest", "pad_to_multiple_of": 10 ** 12}}, "pad_to_multiple_of"),
+    "a long special token": ({"post_processor": {
+        "type": "TemplateProcessing", "pair": [A, B],
+        "single": [{"SpecialToken": {"id": "x", "type_id": 0}}] * 200,
+        "special_tokens": {"x": {"id": "x", "ids": [0], "tokens": ["y" * 9_000]}}}},
+                             "add 1,800,000 bytes"),
+    "a long token": ({"model": {"type": "WordLevel", "vocab": {"e": 0, "U" * 9_000: 1},
+                                "unk_token": "e"}}, "model has a text of 9,000 bytes"),
+    "a long prefix": ({"model": BARE["model"] | {"continuing_subword_prefix": "#" * 9_000}},
+                      "model has a text of 9,000 bytes"),
     "many steps": ({"normalizer": sequence(*[{"type": "NFC"}] * 500)}, "501 steps"),
 }
 
@@ -234,7 +235,38 @@ def test_tokenizers_as_they_are_published_are_read(kind, tmp_path):
     kind(made)
     made.save(str(path))
     check_tokenizer_file(path)
+    made.no_padding()
     assert read_tokenizer(path).encode("be e").ids == made.encode("be e").ids
+
+
+def test_a_text_is_neither_filled_up_nor_cut(tmp_path):
+    """By a text of 100,000 letters for each of 100,000 tokens, say; and a prompt stays whole."""
+    padding = {"strategy": {"Fixed": 100_000}, "direction": "Right", "pad_to_multiple_of": None,
+               "pad_id": 0, "pad_type_id": 0, "pad_token": "x" * 100_000}
+    cut = {"direction": "Right", "max_length": 2, "stride": 0, "strategy": "LongestFirst"}
+    for parts in ({"padding": padding}, {"truncation": cut}):
+        assert len(token_ids(read_tokenizer(write(tmp_path, **parts)), "ebe")) == 3
+
+
+def test_a_long_text_is_read_in_pieces_that_end_with_a_line(tmp_path):
+    """`[^#]*(?<=#)` takes hours for two million letters, and none of Ctrl+C."""
+    path = write(tmp_path, pre_tokenizer={
+        "type": "Split", "pattern": {"Regex": r"[^#]*(?<=#)"}, "behavior": "Isolated",
+        "invert": False})
+    made, seen = read_tokenizer(path), []
+
+    class Watched:
+        def encode(self, text, **options):
+            seen.append(text)
+            return made.encode(text, **options)
+
+    text = ("eb" * 40 + "\n") * 500 + "b" * 30_000
+    found = token_ids(Watched(), text)
+    assert "".join(seen) == text and max(map(len, seen)) <= smollm2.LONG
+    assert all(piece.endswith("\n") for piece in seen[:4]) and len(seen) == 8
+    assert found == [{"e": 0, "b": 1}[sign] for sign in text if sign in "eb"]
+    for short in ("", "\n", "e" * smollm2.LONG):
+        assert token_ids(made, short) == made.encode(short).ids
 
 
 LETTERS = [*map(chr, range(1, 0x3100)), *map(chr, range(0xac00, 0xac20)), *"\ufdfa\ufdfb\U0001d160",
