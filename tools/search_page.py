@@ -1,0 +1,64 @@
+"""The texts behind the search: of every page, and of the glossary's terms (search.js says why)."""
+
+import json
+import re
+
+from bs4 import BeautifulSoup, NavigableString
+from whole import write_whole
+
+PLACE = "_static/search"
+PAGE = "search.html"
+GLOSSARY = "book/glossary"
+#: Not of a page's text, or there twice.
+LEFT_OUT = "script, style, .headerlink, .eqno, .peft-widget-fallback, .question, button"
+
+
+def text_of(article):
+    """(the text of a page, {a place's name: where it begins}); a term of the glossary is a line."""
+    for extra in article.select(LEFT_OUT):
+        extra.extract()
+    pieces, places, length = [], {}, 0
+    for node in article.descendants:
+        if not isinstance(node, NavigableString):
+            if node.name == "dt" and pieces:
+                pieces.append("\n")
+                length += 1
+            if node.get("id") and node.name in ("section", "dt"):
+                places[node["id"]] = length
+            continue
+        text = re.sub(r"\s+", " ", re.sub(r"\\[()\[\]]", "", node))
+        if node.parent.name == "dt":
+            text += ": "
+        if text.strip() or (pieces and not pieces[-1].endswith((" ", "\n"))):
+            pieces.append(text)
+            length += len(text)
+    return "".join(pieces), places
+
+
+def terms_of(article):
+    """The glossary's terms: their names and their place."""
+    return [{"names": [name.strip() for name in entry.find(string=True).split(",")],
+             "anchor": entry["id"]} for entry in article.select("dt[id^=term-]")]
+
+
+def add(folder):
+    """Write the texts of a built book, and let its search page load what it needs of them."""
+    if not (folder / PAGE).exists():
+        return
+    for path in sorted((folder / "book").rglob("*.html")):
+        page = path.relative_to(folder).with_suffix("").as_posix()
+        article = BeautifulSoup(path.read_text("utf-8"), "html.parser").find("article")
+        if page == GLOSSARY:
+            terms = json.dumps(terms_of(article), ensure_ascii=False)
+            write_whole(folder / PLACE / "terms.js", f"bookSearch.define({terms});\n".encode())
+        made = ", ".join(json.dumps(part, ensure_ascii=False)
+                         for part in (page, *text_of(article)))
+        name = page.replace("/", ".")
+        write_whole(folder / PLACE / f"{name}.js", f"bookSearch.take({made});\n".encode())
+    text = (folder / PAGE).read_text("utf-8")
+    first = re.search(r'<script src="_static/searchtools\.js', text)
+    if not first:
+        raise ValueError(f"{PAGE} loads no searchtools.js: where should its texts come in?")
+    tags = "".join(f'<script src="_static/{name}"></script>\n    '
+                   for name in ("search.js", "search/terms.js"))
+    write_whole(folder / PAGE, text[:first.start()] + tags + text[first.start():])
