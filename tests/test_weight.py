@@ -1,5 +1,6 @@
 """What a page loads at first, before anybody scrolls, and what moves on it meanwhile."""
 
+import re
 from urllib.parse import unquote, urlsplit
 
 import lite_tools
@@ -10,7 +11,15 @@ from test_pages import soup
 #: Bytes of all files, as they lie there, that a page loads at first.
 PLAIN, WITH_WIDGETS = 300_000, 700_000
 #: Pages without widgets that are more than that by what they are: they hold what is said here.
-HEAVIER = {}
+FORMULAS = "so many formulas, each drawn in the page and told in MathML"
+HEAVIER = {
+    "book/06-implementation.html": (420_000, "the whole of peft.py, which is the section"),
+    "book/08-from-numpy-to-hugging-face.html": (380_000, "code of two libraries side by side"),
+    "book/common-mistakes.html": (400_000, "each mistake as code that runs, wrong and right"),
+    "book/exercises/index.html": (500_000, FORMULAS),
+    "book/licences.html": (850_000, "the licences' texts, which must go with the book"),
+    "book/notation.html": (360_000, FORMULAS),
+}
 VIEWS = 'script[type="application/vnd.jupyter.widget-view+json"]'
 #: All that moved without the reader's doing, as browsers count it: shares of the window.
 SHIFT = """() => new Promise((done) => {
@@ -95,3 +104,53 @@ def test_every_figure_comes_late_into_a_box_of_its_size(html, name):
     figures = soup(name).select("article img[src*=_images]")
     assert [image for image in figures
             if image.get("loading") != "lazy" or not image.get("height")] == []
+
+
+#: How every element looks, in all that a browser computes, as one number each.
+LOOKS = """() => [...document.querySelectorAll("body, body *")].map((element) => {
+  const looks = ["", "::before", "::after"].map((part) => getComputedStyle(element, part || null))
+    .map((style) => [...style].filter((name) => !name.startsWith("--"))
+      .map((name) => `${name}:${style.getPropertyValue(name)}`).join(";")).join("|");
+  let sum = 0;
+  for (let at = 0; at < looks.length; at++) sum = (31 * sum + looks.charCodeAt(at)) | 0;
+  return [sum, `${element.localName}.${element.className} in #${element.closest("[id]")?.id}`];
+})"""
+SETTLED = """() => {
+  const still = "*, ::before, ::after { transition: none !important; animation: none !important }";
+  document.documentElement.append(
+    Object.assign(document.createElement("style"), { textContent: still }));
+  return document.fonts.ready.then(() => true);
+}"""
+
+
+@pytest.mark.parametrize("width, scheme, media", [
+    (1280, "light", "screen"), (360, "dark", "screen"), (700, "light", "print")])
+@pytest.mark.parametrize("name", [
+    "book/index.html", "book/exercises/ex4-prefix-mlp.html", "book/how-fast-it-is.html"])
+def test_the_one_style_sheet_makes_the_pages_look_as_all_of_them(
+        chromium, address, html, name, width, scheme, media):
+    sheet = (html / "_static/book-all.css").read_text("utf-8")
+    whole = re.match(r"/\* What the pages need of (.*?) \*/", sheet)[1].split(", ")
+    up = "../" * name.count("/")
+    links = "".join(f'<link rel="stylesheet" href="{up}{file}">' for file in whole)
+    text, swapped = re.subn(r'<link rel="stylesheet" href="[^"]*book-all\.css[^"]*" />', links,
+                            (html / name).read_text("utf-8"))
+    assert swapped == 1
+
+    def seen(change):
+        context = chromium.new_context(viewport={"width": width, "height": 900},
+                                       color_scheme=scheme, reduced_motion="reduce")
+        page = context.new_page()
+        if change:
+            page.route(f"{address}/{name}", lambda route: route.fulfill(
+                body=text, content_type="text/html; charset=utf-8"))
+        page.goto(f"{address}/{name}")
+        page.emulate_media(media=media)
+        page.evaluate(SETTLED)
+        looks = page.evaluate(LOOKS)
+        context.close()
+        return looks
+
+    one, all_of_them = seen(change=False), seen(change=True)
+    assert len(one) == len(all_of_them) > 300
+    assert [what for (looks, what), (wanted, _) in zip(one, all_of_them) if looks != wanted] == []

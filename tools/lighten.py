@@ -5,6 +5,7 @@
 - A widget's values and its code are a file of their own, which widgets.js loads (see there).
 - One style sheet has, of all that the theme, Sphinx and we bring, the rules that a page can need.
 - A script of theirs is only on the pages with what it acts on.
+- Pages and scripts lose indentation, scripts their comments too.
 - A token of code that looks like any other text is no element.
 """
 
@@ -14,6 +15,7 @@ import io
 import json
 import re
 import subprocess
+import sys
 
 import node_js
 import tinycss2
@@ -140,6 +142,54 @@ def with_formulas(text, drawn):
     return MATH.sub(box, text)
 
 
+class NodeBrotli:
+    """Brotli as fontTools asks for it, by Node.js, which has drawn the formulas already."""
+
+    MODE_FONT = 2
+    CODE = """const data = require("fs").readFileSync(0), zlib = require("zlib");
+process.stdout.write(zlib[process.argv[1]](data));"""
+
+    @classmethod
+    def run(cls, what, data):
+        return subprocess.run([node_js.path(), "-e", cls.CODE, what], input=data, check=True,
+                              capture_output=True).stdout
+
+    @classmethod
+    def compress(cls, data, mode):
+        return cls.run("brotliCompressSync", data)
+
+    @classmethod
+    def decompress(cls, data):
+        return cls.run("brotliDecompressSync", data)
+
+
+def lighter_fonts(sheet, folder, drawn):
+    """The formulas' style sheet with fonts of only the signs that the drawn formulas have.
+
+    For a formula that formulas.js draws, KaTeX's own sheet comes with the fonts in whole; where a
+    font lacks a sign, browsers take the other one of its name.
+    """
+    sys.modules.setdefault("brotli", NodeBrotli)
+    from fontTools import subset, ttLib
+
+    signs = {ord(sign) for made in drawn.values()
+             for sign in html.unescape(re.sub("<[^>]*>", "", made)) + " \xa0\u200b"}
+
+    def lighter(found):
+        font = ttLib.TTFont(folder / "katex" / found[1], recalcTimestamp=False)
+        options = subset.Options(layout_features=["*"], notdef_outline=True, hinting=False)
+        cut = subset.Subsetter(options)
+        cut.populate(unicodes=signs & set(font.getBestCmap()))
+        cut.subset(font)
+        font.flavor, made = "woff2", io.BytesIO()
+        font.save(made)
+        name = f"fonts/book/{found[1].rpartition('/')[2]}"
+        write_whole(folder / "katex" / name, made.getvalue())
+        return f"url({name}"
+
+    return re.sub(r"url\((fonts/[^)]*\.woff2)", lighter, sheet)
+
+
 # ---------------------------------------------------------------------------------------- widgets
 
 def widgets_apart(text, folder, up):
@@ -198,9 +248,10 @@ QUOTED = re.compile(r"""["'`]([\w\s.#>:-]{1,120})["'`]""")
 
 
 def words_of(pages, scripts):
-    """What a page can have as a class or a name: in its markup, or in a string of a script."""
+    """What a page can have as class, name or tag: in its markup, or in a string of a script."""
     found = set()
     for text in pages.values():
+        found.update(re.findall(r"<([a-z]\w*)", text))
         for value in re.findall(r'\b(?:class|id)="([^"]*)"', text):
             found.update(value.split())
     for text in scripts:
@@ -210,12 +261,10 @@ def words_of(pages, scripts):
 
 
 def names_of(selector):
-    """Classes and names that an element must have, or one around it; those in :is(), say, not."""
+    """Classes, names and tags that a selector needs; what stands in :is(), say, is not told."""
     found, before = [], None
     for token in selector:
-        if token.type == "hash":
-            found.append(token.value)
-        elif token.type == "ident" and before is not None and before == ".":
+        if token.type == "hash" or token.type == "ident" and before != ":":
             found.append(token.value)
         before = token.value if token.type == "literal" else None
     return found
@@ -254,9 +303,15 @@ def lighter_rules(rules, words):
     return "\n".join(made)
 
 
+def value_of(declaration):
+    """Its value, with no more spaces than it needs, but as it stands where it quotes."""
+    made = tinycss2.serialize(declaration.value).strip()
+    return made if set(made) & set("\"'\\") else re.sub(r"\s*,\s*", ",", " ".join(made.split()))
+
+
 def declarations(content):
     found = tinycss2.parse_blocks_contents(content, skip_comments=True, skip_whitespace=True)
-    return ";".join(f"{one.name}:{tinycss2.serialize(one.value).strip()}"
+    return ";".join(f"{one.name}:{value_of(one)}"
                     f"{'!important' * one.important}" for one in found
                     if one.type == "declaration")
 
@@ -289,6 +344,21 @@ def without(text, pattern, drops):
     return pattern.sub(lambda found: "" if drops(found[1]) else found[0], text)
 
 
+def without_comments(script):
+    """A script without its lines of comment and indentation; what holds a licence stays."""
+    script = re.sub(r"(?m)^[ \t]*/\*(?:(?!\*/).)*?\*/[ \t]*\n",
+                    lambda found: found[0] if re.search("copyright|licen", found[0], re.IGNORECASE)
+                    else "", script, flags=re.DOTALL)
+    return re.sub(r"(?m)^[ \t]+|^[ \t]*//.*\n|^\s*\n", "", script)
+
+
+def without_indentation(text):
+    """A page without spaces at the start of its lines and empty lines, but in what shows them."""
+    parts = re.split(r"(<(pre|script|textarea)\b.*?</\2>)", text, flags=re.DOTALL)
+    return "".join(part if at % 3 == 1 else re.sub(r"\s*\n\s*", "\n", part)
+                   for at, part in enumerate(parts) if at % 3 < 2)
+
+
 def without_unused(text):
     def drops(address):
         need = ONLY_WITH.get(address.rpartition("/")[2])
@@ -297,7 +367,7 @@ def without_unused(text):
     return without(without(text, SCRIPTS, drops), SHEETS, drops)
 
 
-def with_sheets(pages, folder):
+def with_sheets(pages, folder, formulas):
     """The pages with one sheet for the theme's and Sphinx's many, and one for the formulas'."""
     theirs = {}  # each sheet once, in the order of the first page that loads it
     for name, text in pages.items():
@@ -315,13 +385,16 @@ def with_sheets(pages, folder):
     others = "\n".join([*scripts, *more, *pages.values()])
     words = words_of(pages, scripts)
     sheet = one_sheet([*map(sheet_text, theirs)], words, others)
-    write_whole(folder / SHEET, sheet.encode())
+    whose = ", ".join(path.relative_to(folder.resolve()).as_posix() for path in theirs)
+    write_whole(folder / SHEET, f"/* What the pages need of {whose} */\n{sheet}".encode())
     drawn = words_of({name: " ".join(re.findall(r'class="katex.*', text)) for name, text
                       in pages.items()}, [])
     if katex:
-        formulas = one_sheet([katex[0].read_text("utf-8")], drawn | {"katex"})
-        formulas = re.sub(r",url\([^)]*\.(?:woff|ttf)\) format\([^)]*\)", "", formulas)
-        write_whole(folder / FORMULA_SHEET, formulas.encode())
+        made = one_sheet([katex[0].read_text("utf-8")], drawn | {"katex"})
+        made = re.sub(r",url\([^)]*\.(?:woff|ttf)\) format\([^)]*\)", "", made)
+        if formulas:
+            made = lighter_fonts(made, folder, formulas)
+        write_whole(folder / FORMULA_SHEET, made.encode())
     found = {}
     for name, text in pages.items():
         up = "../" * name.count("/")
@@ -345,7 +418,9 @@ def lighten(folder):
     for name, text in pages.items():
         text = widgets_apart(text, folder, "../" * name.count("/"))
         text = with_plain_code(with_formulas(late_images(text, folder), drawn), plain)
-        pages[name] = without_unused(text)
-    for name, text in with_sheets(pages, folder).items():
+        pages[name] = without_indentation(without_unused(text))
+    for path in (folder / "_static").glob("*.js"):
+        write_whole(path, without_comments(path.read_text("utf-8")))
+    for name, text in with_sheets(pages, folder, drawn).items():
         if "<meta charset" in text:
             write_whole(folder / name, with_policy(text))

@@ -9,30 +9,36 @@ from whole import write_whole
 PLACE = "_static/search"
 PAGE = "search.html"
 GLOSSARY = "book/glossary"
-#: Not of a page's text, or there twice.
-LEFT_OUT = "script, style, .headerlink, .eqno, .peft-widget-fallback, .question, button"
+#: Not of a page's text, or there twice: a title and a term are links above their excerpts.
+LEFT_OUT = ("script, style, h1, dt, .headerlink, .eqno, .peft-widget-fallback, .question, button, "
+            "details.hide > summary")
 
 
 def text_of(article):
-    """(the text of a page, {a place's name: where it begins}); a term of the glossary is a line."""
+    """(the text of a page, its code last; {a place's name: where it begins}).
+
+    What the glossary says of a term is a line.
+    """
+    places, names = {}, {}
+    for term in article.select("dt[id^=term-] + dd"):
+        names[id(term)] = term.find_previous_sibling("dt")["id"]
     for extra in article.select(LEFT_OUT):
         extra.extract()
-    pieces, places, length = [], {}, 0
+    code = [block.extract().get_text() for block in article.select("pre")]
+    pieces, length = [], 0
     for node in article.descendants:
         if not isinstance(node, NavigableString):
-            if node.name == "dt" and pieces:
+            if id(node) in names:
                 pieces.append("\n")
                 length += 1
-            if node.get("id") and node.name in ("section", "dt"):
-                places[node["id"]] = length
+            if name := names.get(id(node)) or node.name == "section" and node.get("id"):
+                places[name] = length
             continue
         text = re.sub(r"\s+", " ", re.sub(r"\\[()\[\]]", "", node))
-        if node.parent.name == "dt":
-            text += ": "
         if text.strip() or (pieces and not pieces[-1].endswith((" ", "\n"))):
             pieces.append(text)
             length += len(text)
-    return "".join(pieces), places
+    return "".join([*pieces, "\n", " ".join(" ".join(code).split())]), places
 
 
 def terms_of(article):
@@ -47,7 +53,8 @@ def add(folder):
         return
     for path in sorted((folder / "book").rglob("*.html")):
         page = path.relative_to(folder).with_suffix("").as_posix()
-        article = BeautifulSoup(path.read_text("utf-8"), "html.parser").find("article")
+        text = re.search("<article.*</article>", path.read_text("utf-8"), re.DOTALL)[0]
+        article = BeautifulSoup(text, "html.parser")
         if page == GLOSSARY:
             terms = json.dumps(terms_of(article), ensure_ascii=False)
             write_whole(folder / PLACE / "terms.js", f"bookSearch.define({terms});\n".encode())
