@@ -173,6 +173,7 @@ def complaints(page):
 def test_the_policy_is_in_nobodys_way(open_page, name):
     page = open_page(name)
     if name == WIDGETS:
+        page.evaluate("() => bookWidgets.showAll()")
         page.wait_for_selector(".cell_output input[type=range]", timeout=30_000)
         slider = page.locator(".cell_output input[type=range]").first
         before = slider.get_attribute("aria-valuetext")

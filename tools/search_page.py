@@ -12,6 +12,8 @@ GLOSSARY = "book/glossary"
 #: Not of a page's text, or there twice: a title and a term are links above their excerpts.
 LEFT_OUT = ("script, style, h1, dt, .headerlink, .eqno, .peft-widget-fallback, .question, button, "
             "details.hide > summary")
+#: What begins anew, so that no two words run together.
+BLOCKS = {"dd", "div", "figcaption", "h2", "h3", "h4", "li", "p", "section", "td", "th"}
 
 
 def text_of(article):
@@ -28,8 +30,8 @@ def text_of(article):
     pieces, length = [], 0
     for node in article.descendants:
         if not isinstance(node, NavigableString):
-            if id(node) in names:
-                pieces.append("\n")
+            if id(node) in names or node.name in BLOCKS:
+                pieces.append("\n" if id(node) in names else " ")
                 length += 1
             if name := names.get(id(node)) or node.name == "section" and node.get("id"):
                 places[name] = length

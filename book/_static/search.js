@@ -63,7 +63,8 @@ window.bookSearch = (() => {
     const first = Math.max(0, (at.length ? Math.min(...at) : 0) - 100);
     const start = first ? part.indexOf(" ", first) + 1 : 0;
     const end = part.indexOf(" ", start + 240);
-    return `${start ? "… " : ""}${part.slice(start, end < 0 ? undefined : end).trim()}${end < 0 ? "" : " …"}`;
+    const said = part.slice(start, end < 0 ? undefined : end).replace(/\s+/g, " ").trim();
+    return `${start ? "… " : ""}${said}${end < 0 ? "" : " …"}`;
   }
 
   const near = new IntersectionObserver((entries) => {
