@@ -74,7 +74,10 @@ def weigh(browser, address, name):
     page.goto(f"{address}/{name}", wait_until="commit")
     row = {"widgets": (HTML / name).read_text("utf-8").count("widget-view+json")}
     if row["widgets"]:
-        page.wait_for_function(ALIVE)
+        page.wait_for_load_state("domcontentloaded")
+        page.evaluate("() => window.bookWidgets.showAll()")
+        while not page.evaluate(ALIVE):  # a page's policy forbids wait_for_function
+            page.wait_for_timeout(5)
         row["alive"] = round(time.perf_counter() - began, 2)
         page.wait_for_load_state("networkidle")
         if moves := page.evaluate(MOVES):

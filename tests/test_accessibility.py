@@ -24,7 +24,6 @@ ONE_OF_EACH = """() => {
   }
   for (const formula of [...document.querySelectorAll(".katex-html")].slice(1)) formula.remove();
 }"""
-WIDGET = 'script[type="application/vnd.jupyter.widget-view+json"]'
 
 
 @pytest.fixture
@@ -37,8 +36,7 @@ def visit(chromium, html):
         contexts.append(context)
         page = context.new_page()
         page.goto(html.as_uri() + "/" + name)
-        if page.locator(WIDGET).count():
-            page.wait_for_selector(".cell_output :is(input, select, button)", timeout=30_000)
+        page.evaluate("window.bookWidgets?.showAll()")
         if page.locator(".math").count():
             page.wait_for_selector(".katex", state="attached", timeout=30_000)
         page.evaluate(AFTER_THE_NEXT_FRAME)

@@ -11,11 +11,6 @@ from conftest import pages
 from playwright.sync_api import expect
 
 SIZES = {"desktop": (1280, 900), "phone": (375, 800)}
-#: Console errors that are known and harmless, each with its reason.
-TOLERATED = {
-    # Said after 2 s on a busy machine; the widget comes all the same, as the slider test sees.
-    "[anywidget] Failed to initialize model.",
-}
 #: Resolves once the widgets have drawn: they draw once per frame.
 AFTER_THE_NEXT_FRAME = """() => new Promise((done) =>
     requestAnimationFrame(() => requestAnimationFrame(done)))"""
@@ -36,7 +31,7 @@ def visit(chromium, html):
         page, faults = context.new_page(), []
 
         def heard(message):
-            if message.type == "error" and message.text not in TOLERATED:
+            if message.type == "error":
                 faults.append(f"console: {message.text}")
 
         page.on("console", heard)
@@ -45,8 +40,7 @@ def visit(chromium, html):
         page.on("request", lambda asked: asked.url.startswith(LOCAL)
                 or faults.append(f"asked the network: {asked.url}"))
         page.goto(html.as_uri() + "/" + name)
-        if page.locator(WIDGET).count():
-            page.wait_for_selector(".cell_output :is(input, select, button)", timeout=30_000)
+        page.evaluate("window.bookWidgets?.showAll()")
         if page.locator(".math").count():
             page.wait_for_selector(".katex", state="attached", timeout=30_000)
         page.wait_for_timeout(300)  # what a script asks for late is still seen

@@ -44,6 +44,7 @@ def test_page_is_sound_in_firefox(firefox, html, name):
     firefox.goto(f"{html.as_uri()}/{name}")
     if 'class="math' in (html / name).read_text("utf-8"):
         firefox.wait_for("() => document.querySelector('.katex')", 30)
+    firefox.evaluate("() => window.bookWidgets?.showAll()")
     firefox.wait_for("""() => document.querySelectorAll(".peft-widget").length >=
         document.querySelectorAll('script[type$="widget-view+json"]').length""", 30)
     found = firefox.evaluate("""() => [document.documentElement.scrollWidth,
@@ -56,6 +57,7 @@ def test_page_is_sound_in_firefox(firefox, html, name):
 
 def test_a_slider_moves_in_firefox(firefox, html):
     firefox.goto(f"{html.as_uri()}/book/05-choosing-a-method.html")
+    firefox.evaluate("() => window.bookWidgets.showAll()")
     firefox.wait_for("() => document.querySelector('.peft-widget input[data-name=lora_rank]')", 30)
     before, after = firefox.evaluate("""async () => {
         const slider = document.querySelector(".peft-widget input[data-name=lora_rank]");

@@ -12,7 +12,6 @@ import pictures
 import pytest
 import yaml
 from conftest import ROOT, pages
-from test_accessibility import WIDGET
 from test_pages import soup
 
 import peft
@@ -135,8 +134,7 @@ def page(chromium):
 
 def opened(page, address):
     page.goto(address)
-    if page.locator(WIDGET).count():
-        page.wait_for_selector(".cell_output :is(input, select, button)", timeout=30_000)
+    page.evaluate("window.bookWidgets?.showAll()")
     if page.locator(".math").count():
         page.wait_for_selector(".katex", state="attached", timeout=30_000)
     page.evaluate(OPEN)

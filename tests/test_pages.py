@@ -101,11 +101,11 @@ def test_loads_nothing_from_elsewhere(html, page):
 @every_page
 def test_what_we_add_is_named_with_its_checksum(html, page):
     """As in a second build: the same commit gives the same bytes; no browser keeps an old file."""
-    ours = re.compile(r"\.\./(?:katex|widgets)/|_static/(?:book|launch|formulas)\.")
+    ours = re.compile(r"\.\./katex/|_static/(?:book-all|launch|menus|copy|formulas|widgets)\.")
     named = [element[attribute] for tag, attribute in (("script", "src"), ("link", "href"))
              for element in soup(page).find_all(tag, **{attribute: ours})]
     kinds = {ours.search(name)[0] for name in named}
-    assert {"_static/book.", "_static/launch.", "_static/formulas.", "../katex/"} <= kinds
+    assert {"_static/book-all.", "_static/launch.", "_static/menus."} <= kinds
     assert [name for name in named if "?v=" not in name] == []
 
 

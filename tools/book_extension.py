@@ -184,9 +184,10 @@ MENDED_MARKUP = {
     'onclick="window.print()"': 'data-does="print"',
 }
 
-#: In Sphinx's scripts. Words that every object of JavaScript has, "constructor", say, are no words
-#: of the book. And what is marked in a page are few words, and whole ones: a link with many letters
-#: (`?highlight=a+b+c`) would make so many marks that the page stands still.
+#: In Sphinx's scripts. Order and excerpts are the book's own (search.js). Words that every object
+#: of JavaScript has, "constructor", say, are no words of the book. And what is marked in a page are
+#: few words, and whole ones: a link with many letters (`?highlight=a+b+c`) would make so many marks
+#: that the page stands still.
 MENDED_SEARCH = {
     "highlightTerms.add(queryTermLower);":
         "if (queryTermLower.length > 2 && highlightTerms.size < 20) "
@@ -195,6 +196,13 @@ MENDED_SEARCH = {
     "{ files: titleTerms[word],":
         "{ files: Object.hasOwn(titleTerms, word) ? titleTerms[word] : undefined,",
     "(terms[term] || [])": "(Object.hasOwn(terms, term) ? terms[term] : [])",
+    "  else if (showSearchSummary)\n    fetch(requestUrl)":
+        "  else if (window.bookSearch)\n    bookSearch.tell("
+        "listItem, docName, anchor, searchTerms, highlightTerms);\n"
+        "  else if (showSearchSummary)\n    fetch(requestUrl)",
+    "    // print the results\n    _displayNextItem(results, results.length,":
+        "    const told = window.bookSearch?.order(results, query) ?? results;\n"
+        "    _displayNextItem(told, told.length,",
     "(titleTerms[term] || [])": "(Object.hasOwn(titleTerms, term) ? titleTerms[term] : [])",
 }
 MENDED_HIGHLIGHT = {

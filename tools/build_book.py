@@ -14,23 +14,22 @@ for Jupyter Book's own process if that is still there.
 """
 
 import hashlib
-import io
 import json
 import os
-import re
 import shutil
 import signal
 import sys
 from pathlib import Path
 
 import licences
+import lighten
 import notebooks
+import search_page
 import tree
 from book_extension import IN_BROWSER, branch, commit, repository_url
 from content_policy import with_policy
 from in_page import build as in_page
 from lite import build as lite
-from PIL import Image
 from whole import alone, fresh, restore, run, said, write_whole
 
 ROOT = notebooks.ROOT
@@ -152,28 +151,6 @@ def build_lite():
     return True
 
 
-def lighten_figures():
-    """Store every figure with a palette of 256 colours as lossless WebP, in a fifth of the bytes.
-
-    A chart has few colours, so nobody sees the difference; a reader on a slow line does. A figure's
-    name is the hash of its content, so what has been stored once stays as it is.
-    """
-    for path in sorted((MADE / "_images").glob(f"{'[0-9a-f]' * 64}.png")):
-        light = path.with_suffix(".webp")
-        if not light.exists():
-            with Image.open(path) as figure:
-                small = figure.convert("RGBA").quantize(256, dither=Image.Dither.NONE)
-                made = io.BytesIO()
-                small.convert("RGBA").save(made, "webp", lossless=True, quality=100, method=6)
-            write_whole(light, made.getvalue())
-        path.unlink()
-    for page in sorted(MADE.rglob("*.html")):
-        text = page.read_text("utf-8")
-        lighter = re.sub(r"(_images/[0-9a-f]{64})\.png", r"\1.webp", text)
-        if lighter != text:
-            write_whole(page, lighter)
-
-
 def place_lite(folder):
     """_build/lite at its place below the pages, as links to the same files where they can be."""
     try:
@@ -191,6 +168,8 @@ def publish(runs_in_browser):
             place_lite(new)
             in_page.add(new)
         licences.add(new)
+        search_page.add(new)
+        lighten.lighten(new)
         first = new / "index.html"  # Jupyter Book has just written it; leads to book/index.html
         write_whole(first, with_policy('<meta charset="utf-8">\n' + first.read_text("utf-8")))
 
@@ -223,7 +202,7 @@ def build():
         forget()
     make_pages()
     write_whole(stamp, settings)
-    lighten_figures()
+    lighten.lighten_figures(MADE)
     publish(runs_in_browser)
 
 

@@ -28,8 +28,8 @@ SOURCES = {
 }
 #: What a page may besides, if it loads one of these scripts, known by the end of its address.
 ADDED = {
-    # anywidget imports a widget's module from a blob; Jupyter's widget manager compiles by eval
-    re.compile(r"(^|/)widgets/embed-amd\.js$"): {"script-src": "blob: 'unsafe-eval'"},
+    # it imports a widget's module from a blob
+    re.compile(r"(^|/)_static/widgets\.js$"): {"script-src": "blob:"},
     # Python in the page: WebAssembly in a worker from a blob; from a file it would have no policy
     re.compile(r"(^|/)in-page/\w+/start\.js$"): {
         "script-src": "'wasm-unsafe-eval'", "worker-src": "blob:"},

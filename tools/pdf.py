@@ -23,7 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 TARGET = ROOT / "_build" / "peft-book.pdf"
 PATIENCE = 120_000  # milliseconds until a page's widgets stand
-VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
+#: Loads what a page loads only when a reader comes near it.
+LATE = """async () => {
+  const images = [...document.querySelectorAll("img[loading=lazy]")];
+  for (const image of images) image.loading = "eager";
+  await Promise.all([...images.map((image) => image.decode()), window.bookWidgets?.showAll()]);
+}"""
 #: Opens what is folded; an address that is the text itself will not stand behind it again. Chromium
 #: notes the places of links alone, so a hidden one leads to everything that has a name. Returns the
 #: headings: level, text, name.
@@ -32,12 +37,6 @@ PREPARE = """async () => {
   for (const folded of article.querySelectorAll("details:not(.hide)")) folded.open = true;
   for (const link of article.querySelectorAll("a[href^=http]")) {
     link.toggleAttribute("data-says-target", link.textContent.trim() === link.href);
-  }
-  for (const cell of article.querySelectorAll(".cell")) {
-    const code = cell.querySelector(".cell_input pre")?.textContent.trim();
-    if (code && !code.includes("\\n") && cell.querySelector(".peft-widget")) {
-      cell.querySelector(".cell_input").style.display = "none";  // a widget's name says nothing
-    }
   }
   const links = document.createElement("nav");
   links.style.display = "none";
@@ -104,8 +103,7 @@ def printed(browser, address, paper):
     page.set_default_timeout(PATIENCE)
     try:
         page.goto(address)
-        if views := page.locator(VIEW).count():
-            page.locator(".peft-widget").nth(views - 1).wait_for(state="attached")
+        page.evaluate(LATE)
         if page.locator(".math").count():
             page.locator(".katex").first.wait_for(state="attached")
         headings = page.evaluate(PREPARE)

@@ -5,13 +5,11 @@
     python tools/vendor.py --check    compare the committed files with vendor/vendor.json, offline
 
 The built book loads no script or font from another host, so what a browser needs is kept here:
-RequireJS and the Jupyter widget manager (live sliders without a kernel), anywidget's front end,
-KaTeX and CodeMirror. Packages from npm are fetched with `npm pack`; anywidget's file is the one
-that its Python package installs, so that page and kernel always speak the same protocol. The
-theme's icons are cut down to those that occur and written into one style sheet, font included: a
-browser refuses a font file to a page that is opened straight from disk. CodeMirror comes in many
-small packages: those of tools/in_page/editor/package-lock.json, by their hashes there, become one
-file by its `npm run bundle`.
+KaTeX and CodeMirror. Packages from npm are fetched with `npm pack`. The theme's icons are cut down
+to those that occur and written into one style sheet, font included: a browser refuses a font file
+to a page that is opened straight from disk. CodeMirror comes in many small packages: those of
+tools/in_page/editor/package-lock.json, by their hashes there, become one file by its `npm run
+bundle`.
 """
 
 import argparse
@@ -177,7 +175,7 @@ def problems(manifest):
     """One line for each vendored file that is missing, changed or not listed."""
     listed = {target: file["sha256"] for entry in manifest.values()
               for target, file in entry["files"].items()}
-    own = {"vendor.json", "README.md", "widgets/shim.js"}
+    own = {"vendor.json", "README.md"}
     present = {str(path.relative_to(VENDOR)) for path in VENDOR.rglob("*")
                if path.is_file() and not path.name.startswith(".")}  # a desktop's own notes
     for target, expected in listed.items():

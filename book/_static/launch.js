@@ -32,7 +32,17 @@
   }
 
   // The theme's buttons, whose own handlers stood in attributes, which the pages' policy forbids.
-  const does = { fullscreen: () => window.toggleFullScreen(), print: () => window.print() };
+  const does = { fullscreen: () => window.toggleFullScreen(), print };
+
+  const late = () => [...document.querySelectorAll("img[loading=lazy]")];
+
+  /** With all that a page loads late, which the browser's own command may not wait for. */
+  async function print() {
+    const images = late().map((image) => { image.loading = "eager"; return image.decode().catch(() => {}); });
+    await Promise.all([...images, window.bookWidgets?.showAll()]);
+    window.print();
+  }
+  window.addEventListener("beforeprint", () => late().forEach((image) => { image.loading = "eager"; }));
 
   document.addEventListener("click", (event) => {
     does[event.target.closest?.("[data-does]")?.dataset.does]?.();

@@ -10,13 +10,6 @@ function element(name, className = "", text = "") {
 const WIDGET = "application/vnd.jupyter.widget-view+json";
 const LIVE = 2_000_000;  // characters of a widget's values; the largest of the book's has fewer
 
-function typeset(box) {
-  for (const formula of box.querySelectorAll(".math")) {
-    window.renderMathInElement?.(formula, {
-      delimiters: [{ left: "\\(", right: "\\)", display: false }], throwOnError: false });
-  }
-}
-
 const TAGS = new Set(`a b br caption code col colgroup dd details div dl dt em h1 h2 h3 h4 h5 h6 hr i img
   kbd li ol p pre s small span strong sub summary sup table tbody td tfoot th thead tr u ul`.split(/\s+/));
 const ATTRIBUTES = new Set(`alt class colspan dir height lang open role rowspan scope start style title
@@ -65,7 +58,7 @@ function markdown(text) {
       }
     }
   }
-  typeset(box);
+  window.bookFormulas?.(box);
   return box;
 }
 
@@ -87,7 +80,7 @@ function shown({ data, metadata }, printedAlt) {
   } else if (data["text/html"]) {
     box.classList.add("text_html");
     box.append(markup(data["text/html"]));
-    typeset(box);
+    window.bookFormulas?.(box);
   } else if (data["text/markdown"]) {
     box.append(markdown(data["text/markdown"]));
   } else {
@@ -96,37 +89,18 @@ function shown({ data, metadata }, printedAlt) {
   return box;
 }
 
-/** What the page keeps of its own widgets. */
-function printedStates() {
-  return [...document.querySelectorAll('script[type="application/vnd.jupyter.widget-state+json"]')]
-    .flatMap((script) => Object.values(JSON.parse(script.textContent).state)).map(({ state }) => state);
-}
-
 /**
  * A widget with the values that a run has set, or null. They are only shown: what shows them is the code of
  * a widget of this page, for the run may be of a stranger's cell.
  */
 function live(set) {
-  const same = ({ _anywidget_id: id }) => id && id === set?._anywidget_id;
-  const printed = printedStates().find(same);
+  const { VIEWS, state, draw } = window.bookWidgets ?? {};
+  const printed = VIEWS && [...document.querySelectorAll(VIEWS)]
+    .find(({ dataset }) => set?._anywidget_id && dataset.kind === set._anywidget_id);
   if (!printed || JSON.stringify(set).length > LIVE) return null;
-  const values = { ...printed, ...set }, changed = new EventTarget();
-  const model = {
-    get: (name) => values[name],
-    set: (name, value) => {
-      if (JSON.stringify(values[name]) === JSON.stringify(value)) return;
-      values[name] = value;
-      changed.dispatchEvent(new Event(`change:${name}`));
-    },
-    save_changes: () => {},
-    on: (name, act) => changed.addEventListener(name, act),
-    off: (name, act) => changed.removeEventListener(name, act),
-  };
   const box = element("div", "output in-page-live");
-  const address = URL.createObjectURL(new Blob([printed._esm], { type: "text/javascript" }));
-  import(address).then((module) => module.default.render({ model, el: box }))
-    .catch((error) => box.append(element("p", "in-page-note", `The widget cannot show this: ${error.message}`)))
-    .finally(() => URL.revokeObjectURL(address));
+  state(printed).then((values) => draw(box, { ...values, ...set, _esm: values._esm, _css: values._css }))
+    .catch((error) => box.append(element("p", "in-page-note", `The widget cannot show this: ${error.message}`)));
   return box;
 }
 

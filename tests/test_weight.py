@@ -1,0 +1,156 @@
+"""What a page loads at first, before anybody scrolls, and what moves on it meanwhile."""
+
+import re
+from urllib.parse import unquote, urlsplit
+
+import lite_tools
+import pytest
+from conftest import HTML, pages
+from test_pages import soup
+
+#: Bytes of all files, as they lie there, that a page loads at first.
+PLAIN, WITH_WIDGETS = 300_000, 700_000
+#: Pages without widgets that are more than that by what they are: they hold what is said here.
+FORMULAS = "so many formulas, each drawn in the page and told in MathML"
+HEAVIER = {
+    "book/06-implementation.html": (420_000, "the whole of peft.py, which is the section"),
+    "book/08-from-numpy-to-hugging-face.html": (380_000, "code of two libraries side by side"),
+    "book/common-mistakes.html": (400_000, "each mistake as code that runs, wrong and right"),
+    "book/exercises/index.html": (500_000, FORMULAS),
+    "book/licences.html": (850_000, "the licences' texts, which must go with the book"),
+    "book/notation.html": (360_000, FORMULAS),
+}
+VIEWS = 'script[type="application/vnd.jupyter.widget-view+json"]'
+#: All that moved without the reader's doing, as browsers count it: shares of the window.
+SHIFT = """() => new Promise((done) => {
+  let shift = 0;
+  new PerformanceObserver((list) => {
+    for (const one of list.getEntries()) if (!one.hadRecentInput) shift += one.value;
+  }).observe({ type: "layout-shift", buffered: true });
+  setTimeout(() => done(shift), 300);
+})"""
+
+
+@pytest.fixture(scope="module")
+def address(html):
+    with lite_tools.served(html) as address:
+        yield address
+
+
+@pytest.fixture
+def opened(chromium, address):
+    """Opens a page; returns it and the addresses of what it has loaded."""
+    contexts = []
+
+    def opened(name, width=1280):
+        contexts.append(chromium.new_context(viewport={"width": width, "height": 900}))
+        page, asked = contexts[-1].new_page(), {}
+        page.on("request", lambda request: request.url.startswith(address)
+                and asked.setdefault(unquote(urlsplit(request.url).path).lstrip("/")))
+        page.goto(f"{address}/{name}")
+        page.wait_for_load_state("networkidle")
+        return page, list(asked)
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("name", pages())
+def test_a_page_loads_no_more_than_it_must(opened, name):
+    page, asked = opened(name)
+    weights = sorted(((HTML / file).stat().st_size, file) for file in asked)
+    limit = WITH_WIDGETS if page.locator(VIEWS).count() else HEAVIER.get(name, (PLAIN, ""))[0]
+    assert sum(size for size, _ in weights) <= limit, weights[::-1][:8]
+
+
+def test_widgets_further_down_are_loaded_when_a_reader_comes_near(opened):
+    page, asked = opened("book/05-choosing-a-method.html")
+    views = page.locator(VIEWS)
+    last = views.nth(views.count() - 1)
+    box = last.locator("xpath=ancestor::div[contains(@class, 'cell_output')]")
+    assert last.get_attribute("data-state").removeprefix("../") not in asked
+    assert box.locator(".peft-widget").count() == 0
+    assert box.locator(".peft-widget-fallback").is_visible()  # its table stands there meanwhile
+    box.scroll_into_view_if_needed()
+    box.locator(".peft-widget").wait_for()
+    assert not box.locator(".peft-widget-fallback").is_visible()
+
+
+def test_what_is_late_is_there_when_the_page_is_printed(opened):
+    """By the page's own button, which waits; figures also by the browser's command."""
+    page, _ = opened("book/05-choosing-a-method.html")
+    page.evaluate("window.print = () => { document.body.dataset.printed = true; }")
+    page.locator("[data-does=print]").first.evaluate("(button) => button.click()")
+    page.wait_for_selector("body[data-printed]")
+    assert page.locator(".peft-widget").count() == page.locator(VIEWS).count()
+    assert page.evaluate("[...document.images].every((image) => image.complete)")
+    assert page.locator("img[loading=lazy]").count() == 0
+    page, _ = opened("book/02-lora.html")
+    assert page.locator("img[loading=lazy]").count()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("img[loading=lazy]").count() == 0
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("name", pages())
+def test_nothing_moves_while_a_page_loads(opened, name, width):
+    page, _ = opened(name, width)
+    assert page.evaluate(SHIFT) <= 0.05
+
+
+@pytest.mark.parametrize("name", pages())
+def test_every_figure_comes_late_into_a_box_of_its_size(html, name):
+    figures = soup(name).select("article img[src*=_images]")
+    assert [image for image in figures
+            if image.get("loading") != "lazy" or not image.get("height")] == []
+
+
+#: How every element looks, in all that a browser computes, as one number each.
+LOOKS = """() => [...document.querySelectorAll("body, body *")].map((element) => {
+  const looks = ["", "::before", "::after"].map((part) => getComputedStyle(element, part || null))
+    .map((style) => [...style].filter((name) => !name.startsWith("--"))
+      .map((name) => `${name}:${style.getPropertyValue(name)}`).join(";")).join("|");
+  let sum = 0;
+  for (let at = 0; at < looks.length; at++) sum = (31 * sum + looks.charCodeAt(at)) | 0;
+  return [sum, `${element.localName}.${element.className} in #${element.closest("[id]")?.id}`];
+})"""
+SETTLED = """() => {
+  const still = "*, ::before, ::after { transition: none !important; animation: none !important }";
+  document.documentElement.append(
+    Object.assign(document.createElement("style"), { textContent: still }));
+  return document.fonts.ready.then(() => true);
+}"""
+
+
+@pytest.mark.parametrize("width, scheme, media", [
+    (1280, "light", "screen"), (360, "dark", "screen"), (700, "light", "print")])
+@pytest.mark.parametrize("name", [
+    "book/index.html", "book/exercises/ex4-prefix-mlp.html", "book/how-fast-it-is.html"])
+def test_the_one_style_sheet_makes_the_pages_look_as_all_of_them(
+        chromium, address, html, name, width, scheme, media):
+    sheet = (html / "_static/book-all.css").read_text("utf-8")
+    whole = re.match(r"/\* What the pages need of (.*?) \*/", sheet)[1].split(", ")
+    up = "../" * name.count("/")
+    links = "".join(f'<link rel="stylesheet" href="{up}{file}">' for file in whole)
+    text, swapped = re.subn(r'<link rel="stylesheet" href="[^"]*book-all\.css[^"]*" />', links,
+                            (html / name).read_text("utf-8"))
+    assert swapped == 1
+
+    def seen(change):
+        context = chromium.new_context(viewport={"width": width, "height": 900},
+                                       color_scheme=scheme, reduced_motion="reduce")
+        page = context.new_page()
+        if change:
+            page.route(f"{address}/{name}", lambda route: route.fulfill(
+                body=text, content_type="text/html; charset=utf-8"))
+        page.goto(f"{address}/{name}")
+        page.emulate_media(media=media)
+        page.evaluate(SETTLED)
+        looks = page.evaluate(LOOKS)
+        context.close()
+        return looks
+
+    one, all_of_them = seen(change=False), seen(change=True)
+    assert len(one) == len(all_of_them) > 300
+    assert [what for (looks, what), (wanted, _) in zip(one, all_of_them) if looks != wanted] == []
