@@ -4,12 +4,12 @@ A notebook shows them as pixels on white; with each goes what the book's page sh
 (svg.py). What has none is turned dark by the page's style sheet.
 """
 
+import pickle
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from IPython import get_ipython
-from IPython.core.pylabtools import print_figure
 from matplotlib.figure import Figure
 
 from book_pages import settings, svg
@@ -48,10 +48,11 @@ mpl.rcParams.update({
 
 
 def _shown(fig: Figure) -> tuple[dict[str, str], dict[str, Any]]:
-    """What IPython shows of a figure, and tells about it: the markup is no output to compare."""
-    png = print_figure(fig, "png", base64=True)
-    drawn = svg.markup(fig)
-    return {"image/png": png}, {"drawn": drawn} if drawn else {}
+    """What IPython tells about a figure beside its pixels: the markup is no output to compare."""
+    copy = pickle.loads(pickle.dumps(fig))  # which pyplot takes for one of its own, to be shown
+    plt.close(copy)
+    drawn = svg.markup(copy)
+    return {}, {"drawn": drawn} if drawn else {}
 
 
 if (shell := get_ipython()) and not settings.IN_BROWSER:

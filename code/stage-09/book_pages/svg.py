@@ -31,6 +31,7 @@ from matplotlib.transforms import IdentityTransform
 WIDTH = 324 / 72  # inches: a column of 328 pixels, on a phone, has one for each of SVG's points
 HEIGHTS = 2.3, 4.2  # inches, of a panel
 TYPE = 11.0  # pixels of the smallest type; a point of a panel has one on a phone, a diagram's 4/3
+LONGEST = 24  # characters beside a tick, of which a phone has room for as many again
 LARGEST = 60_000  # characters: what needs more is lighter as pixels
 INK = 0x22  # the grey that is all ink
 PALEST = "#757575"  # of words: 4.5 times as dark as paper, as WCAG asks
@@ -73,7 +74,7 @@ def _said(axis: Axis, value: float) -> str:
         for number, place in enumerate(axis.get_majorticklocs()):
             if abs(place - value) < 1e-6 * (high - low) and (
                     name := axis.get_major_formatter()(place, number)):
-                return name
+                return str(name).replace("\n", " ")
     if axis.get_scale() == "linear" and abs(value) < 1e-6 * (high - low):
         return "0"  # but for what going to the drawing and back has added
     if not 1e-3 <= abs(value) < 1e9:
@@ -345,7 +346,9 @@ def markup(fig: Figure) -> str | None:
         if legend:
             legend.remove()
     fig.set_dpi(72)  # as the SVG has: so a place in it tells what stands there
-    diagram = not all(ax.axison for ax in fig.axes)
+    diagram = not all(ax.axison for ax in fig.axes) or any(
+        len(line) > LONGEST for ax in fig.axes for name in ax.get_yticklabels()
+        for line in name.get_text().split("\n"))
     panels = _panels(fig)
     grid = panels[0][0].get_subplotspec().get_gridspec()
     for text in fig.findobj(Text):
