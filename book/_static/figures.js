@@ -44,7 +44,7 @@
       button.focus({ preventScroll: true });
     });
     dialog.showModal();
-    button.focus();
+    button.focus({ preventScroll: true });
   }
 
   document.addEventListener("click", (event) => {
