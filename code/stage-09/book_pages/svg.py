@@ -30,7 +30,8 @@ from matplotlib.transforms import IdentityTransform
 
 WIDTH = 324 / 72  # inches: a column of 328 pixels, on a phone, has one for each of SVG's points
 HEIGHTS = 2.3, 4.2  # inches, of a panel
-TYPE = 11.0  # pixels of the smallest type; a point of a panel has one on a phone, a diagram's 4/3
+TYPE = 11.0  # points: so many pixels has the smallest type on a phone
+TYPE_OF_DIAGRAM = 8.5  # points: a diagram has a pixel for three quarters of one
 LONGEST = 24  # characters beside a tick, of which a phone has room for as many again
 LARGEST = 60_000  # characters: what needs more is lighter as pixels
 INK = 0x22  # the grey that is all ink
@@ -352,7 +353,7 @@ def markup(fig: Figure) -> str | None:
     panels = _panels(fig)
     grid = panels[0][0].get_subplotspec().get_gridspec()
     for text in fig.findobj(Text):
-        text.set_fontsize(max(TYPE * 0.75 if diagram else TYPE, text.get_fontsize()))
+        text.set_fontsize(max(TYPE_OF_DIAGRAM if diagram else TYPE, text.get_fontsize()))
         text.set_color(_readable(to_hex(text.get_color())))
     if diagram:
         title = _title_of(fig.axes[0]) if len(fig.axes) == 1 else ""
