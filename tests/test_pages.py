@@ -130,8 +130,8 @@ def test_every_icon_is_in_the_icons_font(html, page):
 @every_page
 def test_figures_have_alternative_text(html, page):
     poor = []
-    for image in soup(page).select("article img"):
-        text = image.get("alt", "").strip()
+    for image in soup(page).select("article :is(img, figure.drawn)"):
+        text = image.get("alt", image.get("aria-label", "")).strip()
         # The default is the file's path; a description has words.
         if len(text.split()) < 5 or "/" in text.split()[0] or text.endswith((".png", ".svg")):
             poor.append((image.get("src"), text))

@@ -345,6 +345,19 @@ def test_a_cell_that_warns_is_refused(tmp_path, capsys):
     assert "cell 1 warns" in said and "look here" in said
 
 
+def test_a_cell_that_cannot_show_what_it_made_is_refused(tmp_path, capsys):
+    """IPython goes on after it: the cell itself did not fail."""
+    source = ("class Made:\n    def _repr_html_(self):\n        raise KeyError('no look')\n"
+              "display(Made())")
+    cell = {"cell_type": "code", "id": "shows", "metadata": {}, "execution_count": None,
+            "outputs": [], "source": source}
+    path = tmp_path / "shows.ipynb"
+    notebooks.write({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, path)
+    assert notebooks.run_all([path], lambda *saved: None, jobs=1) == [path]
+    said = capsys.readouterr().out
+    assert "cell 1 could not show what it made: KeyError: 'no look'" in said
+
+
 def test_what_is_saved_while_a_notebook_runs_is_not_written_over(tmp_path, capsys):
     path = tmp_path / "saved.ipynb"
     cell = {"cell_type": "code", "id": "saves", "metadata": {}, "execution_count": None,

@@ -6,6 +6,7 @@
   gives the file. The hosted ones need the repository's address.
 - A term of the glossary leads there from where a page first has it.
 - A notebook's line on its reading time gets its number from what the page holds (reading_time.py).
+- Its figures become SVG that readers can use (drawn.py).
 - Markup of the theme and of docutils that screen readers stumble over is mended, and each page gets
   its Content-Security-Policy (content_policy.py).
 - Thebe is left out. It would fetch its code from another host, and Jupyter Book adds its
@@ -375,11 +376,12 @@ def running_text(section):
 
 
 def set_reading_time(app, docname, source):
-    """A notebook's reading time, from what it holds; on the front page the cards of chapters."""
+    """A notebook's reading time and figures; on the front page the cards of chapters."""
     if Path(app.env.doc2path(docname)).suffix == ".ipynb":
+        import drawn
         import reading_time
 
-        source[0] = reading_time.timed(source[0])
+        source[0] = drawn.with_figures(reading_time.timed(source[0]))
     elif docname == app.config.root_doc:
         import front_page
 

@@ -95,10 +95,13 @@ def normalise(notebook, name):
 
 
 def warnings_in(notebook):
-    """What the cells wrote to standard error, each with the number of its cell."""
+    """What the cells wrote to standard error, and what they made but could not show."""
+    outputs = [(number, output) for number, cell in enumerate(notebook["cells"], 1)
+               for output in cell.get("outputs", [])]
     return [f"cell {number} warns: {''.join(output['text']).strip()}"
-            for number, cell in enumerate(notebook["cells"], 1)
-            for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+            for number, output in outputs if output.get("name") == "stderr"] + [
+        f"cell {number} could not show what it made: {output['ename']}: {output['evalue']}"
+        for number, output in outputs if output["output_type"] == "error"]
 
 
 def wide_code(notebook):

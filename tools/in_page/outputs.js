@@ -109,7 +109,8 @@ export class Outputs {
   constructor(printed, known, edited) {
     this.edited = edited;
     this.box = element("div", "cell_output in-page-output");
-    this.alt = printed?.querySelector("img[alt]")?.alt;
+    const figure = printed?.querySelector("img[alt], .drawn");
+    this.alt = figure?.alt ?? figure?.ariaLabel;
     this.known = new Set(known.markdown);
     this.keepsPrinted = false;  // a live widget, or text that is already there, and better rendered
     this.waits = false;

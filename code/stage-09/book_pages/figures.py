@@ -1,10 +1,18 @@
 """The one style of the book's figures: colours, sizes, fonts. Import it once, then draw.
 
-Figures have a white background; in dark mode the page's style sheet turns them dark.
+A notebook shows them as pixels on white; with each goes what the book's page shows in its place
+(svg.py). What has none is turned dark by the page's style sheet.
 """
+
+import pickle
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from IPython import get_ipython
+from matplotlib.figure import Figure
+
+from book_pages import settings, svg
 
 #: One colour per method, everywhere in the book (Okabe and Ito's palette, safe for colour-blind
 #: readers; widgets take them from here too). The keys are those of `compare_peft_methods`.
@@ -37,6 +45,18 @@ mpl.rcParams.update({
     "lines.linewidth": 2.0,
     "grid.color": "#dddddd",
 })
+
+
+def _shown(fig: Figure) -> tuple[dict[str, str], dict[str, Any]]:
+    """What IPython tells about a figure beside its pixels: the markup is no output to compare."""
+    copy = pickle.loads(pickle.dumps(fig))  # which pyplot takes for one of its own, to be shown
+    plt.close(copy)
+    drawn = svg.markup(copy)
+    return {}, {"drawn": drawn} if drawn else {}
+
+
+if (shell := get_ipython()) and not settings.IN_BROWSER:
+    shell.display_formatter.mimebundle_formatter.for_type(Figure, _shown)
 
 
 def heatmap(ax: plt.Axes, values, *, title: str, xlabel: str, ylabel: str,
