@@ -138,6 +138,10 @@ MISTAKES = [
             seen="The stored absmax: right only for"),
     Mistake("quantize_nf4_max", "scale", {"np.abs(values), starts": "values, starts"}),
     "each weight gets the nearest of the 16 levels",
+    Mistake("quantize_nf4_blocks_of_whole_bytes", "wrong-shape",
+            {"codes = _nearest(quotients, NF4)": "codes = _nearest(quotients, NF4)\nif block % 2:\n"
+             "    codes = np.insert(codes, range(block, codes.size, block), 7)\npass"},
+            seen="codes of 480 weights in blocks of 35: 247 bytes, expected 240."),
     Mistake("quantize_nf4_first_of_each_pair_twice", "packing", {"| codes[1::2]": "| codes[::2]"}),
     Mistake("quantize_nf4_lower_levels_as_limits", "levels", {
         "midpoints = (levels[:-1] + levels[1:]) / 2": "midpoints = levels[:-1] / 2"},
@@ -163,10 +167,10 @@ MISTAKES = [
     Mistake("quantize_nf4_memory_order", "blocks", {FLAT: f'{FLAT[:-1]}order="K")'}),
     "a block of zeros has the absmax 0 and the level 0",
     Mistake("quantize_nf4_divides_by_zero", "zero-block", {DIVISOR: "absmax"},
-            seen="Its absmax is 0 and its codes are ["),
+            seen="The absmax of a block of zeros is 0 and its codes are ["),
     Mistake("quantize_nf4_epsilon", "scale",
             {PAIR: f"{PACKED}, np.maximum(absmax, np.float32(1e-8))"},
-            seen="Its absmax is 1e-08"),
+            seen="The absmax of a block of zeros is 1e-08"),
     "tiny weights are stored as well as weights of one",
     *[Mistake(f"quantize_nf4_{name}", "scale", {DIVISOR: guard.format("absmax")},
               seen=OTHER_CODES) for name, guard in GUARDS.items()],
