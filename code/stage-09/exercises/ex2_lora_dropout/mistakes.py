@@ -248,7 +248,7 @@ MISTAKES = [
                   "merged = self.forward(np.eye(self.in_features, dtype=W.dtype), W).T\n"
                   "self.training = flag\n"
                   "return merged"),
-            seen="With a merge between forward and backward, the gradient of x is another one."),
+            seen="With a merge between forward and backward, the gradient of x is wrong."),
     Mistake("DeadParameters", "dead-parameters",  # keeps B A from the start of the step
             merge('return W + self.__dict__.setdefault("kept", super().merge_weights(W) - W)')),
     "rates outside 0 <= p < 1, and a rank of 0, are refused",

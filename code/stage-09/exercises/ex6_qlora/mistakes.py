@@ -131,7 +131,7 @@ MISTAKES = [
             {PAIR: f"{PACKED}, absmax[:max(weight.size // block, 1)]"}),
     "absmax is the largest absolute value of each block",
     Mistake("quantize_nf4_of_64", "blocks", {BLOCK: f"{FLAT}, 64"},
-            seen="480 numbers of shape (12, 40) in blocks of 36 gave 8 scales"),
+            seen="480 numbers of shape (12, 40) in blocks of 35 gave 8 scales"),
     Mistake("quantize_nf4_columns", "blocks", {FLAT: f"weight.T{FLAT[6:]}"}),
     Mistake("quantize_nf4_padded_with_ones", "partly",
             absmax_of(f"np.append({FLAT}, np.ones(-weight.size % block, np.float32))"),
@@ -152,7 +152,7 @@ MISTAKES = [
     Mistake("quantize_nf4_divides_by_largest", "blocks",
             codes(f"_nearest(_scale({FLAT}, weight.size)[0], NF4)")),
     Mistake("quantize_nf4_codes_of_64", "blocks", codes(f"_nearest(_scale({FLAT}, 64)[0], NF4)"),
-            seen="139 of 480 codes are wrong. They are those of blocks of 64."),
+            seen="141 of 480 codes are wrong. They are those of blocks of 64."),
     Mistake("quantize_nf4_divides_by_max", "scale",
             {DIVISOR: "np.where(absmax == 0, 1, np.maximum.reduceat(values, starts))"}),
     Mistake("quantize_nf4_undivided", "scale", codes(f"_nearest({FLAT}, NF4)")),
@@ -229,7 +229,7 @@ MISTAKES = [
           ("first_block", "absmax[:block].mean()"),
           ("mean_with_padding", "np.pad(absmax, (0, -absmax.size % block)).mean()")]],
     Mistake("quantize_absmax_of_256", "blocks", {SECOND_BLOCK: "- offset, 256"},
-            seen="600 numbers of shape (600,) in blocks of 36 gave 3"),
+            seen="600 numbers of shape (600,) in blocks of 35 gave 3"),
     Mistake("quantize_absmax_padded_before", "partly",  # before the offset is subtracted
             {TRIPLE: f"{SECOND_CODES}, _scale("
                      "np.pad(absmax, (0, -absmax.size % block)) - offset, block)[1], offset"},
