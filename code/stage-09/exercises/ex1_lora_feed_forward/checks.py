@@ -150,7 +150,8 @@ def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarr
     rest = at("1 - sigmoid(z)", 1 - sigmoid)
     slope = at("silu'(z)", sigmoid + at("silu(z) (1 - sigmoid(z))", silu * rest), {
         "that with silu(z) for its sigmoid(z)": silu + silu * (1 - silu),
-        "that with z for its silu(z)": sigmoid + z * rest})
+        "that with z for its silu(z)": sigmoid + z * rest,
+        "that with silu(z) for its z": sigmoid + sigmoid * silu * rest})
     a = at("the gradient of silu(z) u", back("down", at("G", G), product))
     for_z = at("the gradient of z", at("the gradient of silu(z)", a * u) * slope)
     for_u = at("the gradient of u", a * silu)
@@ -222,6 +223,7 @@ def _names(trial: Trial) -> None:
 @EXERCISE.test(4, "arguments", "weights that do not fit, and a rank of 0, are refused")
 def _refusals(trial: Trial) -> None:
     w = _weights(trial)
+    trial.make(*w.values(), alpha=2)
     for what, args in {
             "an up of another shape": (w["gate"], w["up"][:, 1:].copy(), w["down"]),
             "an up with fewer rows": (w["gate"], w["up"][1:].copy(), w["down"]),

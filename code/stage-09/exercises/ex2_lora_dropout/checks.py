@@ -236,7 +236,7 @@ def _names(trial: Trial) -> None:
 
 @EXERCISE.test(5, "arguments", "rates outside 0 <= p < 1, and a rank of 0, are refused")
 def _refusals(trial: Trial) -> None:
-    trial.make(IN, OUT, rank=RANK, alpha=S, dropout=0.0)
+    trial.make(IN, OUT, rank=RANK, alpha=2, dropout=0)
     for rate in (1.0, -0.1, 1.5, float("nan")):
         trial.refuses(f"dropout={rate}", lambda rate=rate: trial.make(IN, OUT, dropout=rate),
                       diagnosis=BAD_RATE)
@@ -466,8 +466,8 @@ def _plain_gradients(trial: Trial) -> None:
 
 @EXERCISE.test(4, "gradients", "with dropout they use the mask of their own forward pass")
 def _masked_gradients(trial: Trial) -> None:
-    for each in trial.each_dtype():
-        layer, x, W, G, M = _masked_layer(each)
+    for each, lead in itertools.product(trial.each_dtype(), (LEAD, (7,), ())):
+        layer, x, W, G, M = _masked_layer(each, lead)
         x[..., ::3] = 0  # a mask says nothing of which inputs are zero
         plain, found = _terms(layer.arrays, x, W, G).right, layer.run(each, x, G)
         frozen = G @ W
@@ -531,9 +531,7 @@ def _merge_between(trial: Trial) -> None:
         raise Found(MERGED_MASK, "A forward pass in training changed the merged weight.")
     if thing.training is not True:
         raise Found(MERGE_CHANGES, f"training was True, and is {thing.training} after the merge.")
-    if not trial.agrees(layer.back(trial, G)["x"], layer.right(x, G)["x"]):
-        raise Found(MERGE_CHANGES, "With a merge between forward and backward, the gradient of x "
-                                   "is another one.")
+    layer.goes_back(trial, G, layer.right(x, G), MERGE_CHANGES)
     trial.notices("A", arrays["A"], lambda W: trial.call(thing.merge_weights, W), W)
     fresh = trial.make(N, N, RANK, dtype=trial.dtype, rng=trial.rng())
     trial.own_memory("the merged weight of a fresh layer", trial.call(fresh.merge_weights, W), W,

@@ -66,7 +66,7 @@ MISTAKES = [
             output("return h * np.inf if self.dropout and not self.training else h"),
             seen="LoRADropoutLayer.forward holds 5 times NaN or infinity, among 5 numbers."),
     "with training = False, and with p = 0, it is plain LoRA",
-    Mistake("RefusesZero", "raised", {"if not 0 <= rate < 1": "if not 0 < rate < 1"}),
+    Mistake("RefusesZero", "refuses-valid", {"if not 0 <= rate < 1": "if not 0 < rate < 1"}),
     Mistake("AlphaNotOverR", "terms",
             {"rank, alpha, dtype=": "rank, alpha * rank, dtype="},
             seen="The output at p = 0.0, training = False: r times"),
@@ -190,6 +190,10 @@ MISTAKES = [
     Mistake("NoMaskAtZero", "raised",  # forward makes none at a rate of 0
             {"if mask is not None": "if self.training"}),
     "with dropout they use the mask of their own forward pass",
+    Mistake("PlainInputOfOneRow", "operand",
+            {"GB.T @ rows": 'GB.T @ (rows if len(shape) > 1 else self.cache["plain"])',
+             '"shape": x.shape}': '"shape": x.shape, "plain": x.reshape(-1, self.in_features)}'},
+            seen="The gradient of A: M left out"),
     Mistake("OtherMaskInBackward", "other-mask-in-backward",
             {"through_update * mask": "through_update * self.rng.permutation(mask)"}),
     Mistake("UnmaskedA", "operand", {'"x": rows': '"x": x.reshape(rows.shape)'}),
@@ -209,6 +213,10 @@ MISTAKES = [
                        "rows = rows if mask is None else rows * mask.reshape(rows.shape)\n"
                        "Ax = rows @ self.A.T")),
     "each step goes by the arrays and the input of its own forward",
+    Mistake("KeepsNothingAtZero", "partly",
+            {'self.cache = {"x": rows': 'if not self.B.any():\n    return x @ W.T\n'
+                                        'self.cache = {"x": rows'},
+            seen="With zeros in B the gradient of x is wrong"),
     Mistake("FirstFrozenWeight", "kept",
             {'"W": W,': '"W": self.__dict__.setdefault("first", W),'},
             seen="In call 2, with other numbers in the arrays and another input, the gradient of x "
@@ -223,6 +231,10 @@ MISTAKES = [
             merge("return super().merge_weights(W).astype(np.float64)"),
             seen="merge_weights: float32 in gave float64 out."),
     "training and merging leave each other alone",
+    Mistake("MergeForgetsForward", "merge-changes",
+            method("def merge_weights(self, W):\n"
+                   "    self.cache = {}\n    return super().merge_weights(W)"),
+            seen="With a merge between forward and backward, backward stops: "),
     Mistake("MergedWithLastMask", "merged-with-mask",
             merge('mask = self.cache.get("mask")\n'
                   "mask = 1 if mask is None else mask.reshape(-1, self.in_features)[0]\n"
@@ -236,7 +248,7 @@ MISTAKES = [
                   "merged = self.forward(np.eye(self.in_features, dtype=W.dtype), W).T\n"
                   "self.training = flag\n"
                   "return merged"),
-            seen="With a merge between forward and backward, the gradient of x is another one."),
+            seen="With a merge between forward and backward, the gradient of x is wrong."),
     Mistake("DeadParameters", "dead-parameters",  # keeps B A from the start of the step
             merge('return W + self.__dict__.setdefault("kept", super().merge_weights(W) - W)')),
     "rates outside 0 <= p < 1, and a rank of 0, are refused",

@@ -43,9 +43,9 @@ RELU_AFTER = EXERCISE.mistake(
     "The nonlinearity stands in the bottleneck, between the two matrices. Behind them it would let "
     "the adapter add, and never take away.", "9.3")
 FLATTENED = EXERCISE.mistake(
-    "gradient-flattened", "a gradient that reaches the sublayer in another shape",
-    "A sublayer may need its axes, as attention does. It gets the gradient in the shape of its "
-    "output.", "statement")
+    "gradient-flattened", "an array that reaches the sublayer in another shape",
+    "A sublayer may need its axes, as attention does. It gets x as it came, and the gradient in "
+    "the shape of its output.", "statement")
 NOT_RUN = EXERCISE.mistake(
     "sublayer-not-run", "another sublayer than the one that was passed in, or none",
     "The adapter accompanies the model's own sublayer. A copy of it takes the memory of its frozen "
@@ -158,6 +158,7 @@ def _names(trial: Trial) -> None:
 def _refusals(trial: Trial) -> None:
     trial.refuses("bottleneck_dim=0", lambda: trial.make(_sublayer(trial), D, 0))
     trial.refuses("d_model=0", lambda: trial.make(_sublayer(trial), 0, M))
+    trial.make(_sublayer(trial), D, M, 2)
     for scale in (float("nan"), float("inf"), 0.0, -4.0):
         trial.refuses(f"scale={scale}", lambda: trial.make(_sublayer(trial), D, M, scale))
 
@@ -207,6 +208,8 @@ def _values(trial: Trial) -> None:
         return np.maximum(h @ down, 0) @ up
     for x, _ in trial.inputs(ROWS, D):
         value, f = trial.call(adapter.forward, x), sublayer.untouched
+        if sublayer.x.shape != x.shape:
+            raise Found(FLATTENED, f"x has shape {x.shape}, the sublayer got {sublayer.x.shape}.")
         if not trial.agrees(sublayer.y, f):
             raise Found(IN_PLACE, "After your forward the array that the sublayer keeps has "
                                   "changed.")

@@ -141,7 +141,7 @@ MISTAKES = [
     Mistake("FreezesTheMLP", "factor",  # takes it for finished once a prefix was made of it
             {PREFIX: "self.frozen = True\nreturn prefix",
              "R = (Q": 'if hasattr(self, "frozen"): self.b2_grad[...] = 0\nR = (Q'}),
-    Mistake("ForgetsTheRun", "raised", {PREFIX: "self.cache.clear()\nreturn prefix"},
+    Mistake("ForgetsTheRun", "forgets", {PREFIX: "self.cache.clear()\nreturn prefix"},
             seen="RuntimeError"),
     "it is a copy that later training does not change",
     Mistake("RefillsOnePrefix", "kept",

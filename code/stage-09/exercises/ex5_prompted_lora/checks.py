@@ -127,7 +127,9 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
     K = at("K", E @ at("W_k", wk).T + to_k * v_update)
     K[:, :P], V[:, :P] = at("keys and values of the prompt", np.stack([K[:, :P], V[:, :P]]),
                             {"the prompt itself": np.stack([prompt, prompt])})
-    S = at("S", scale * Q @ K.swapaxes(1, 2))
+    S = at("S", scale * Q @ K.swapaxes(1, 2), lambda: {
+        f"Q K^T over the root of the number of {what}": Q @ K.swapaxes(1, 2) / m ** 0.5
+        for what, m in (("positions", T), ("rows", n))})
     sees = at("the causal mask", np.tri(n), {
         f"a mask {P} places off": np.tri(n, n, -P) + np.eye(n), "a mask in which no position sees "
         "itself": np.tri(n, n, -1), **{f"a mask {k} too wide": np.tri(n, n, k) for k in (1, P)}})
@@ -247,10 +249,12 @@ def _names(trial: Trial) -> None:
 @EXERCISE.test(4, "arguments", "sizes that make no sense are refused")
 def _sizes(trial: Trial) -> None:
     q, k, v, o = _weights(trial)
+    trial.make(q, k, v, o, lora_alpha=2)
     trial.refuses("prompt_length=0", lambda: trial.make(q, k, v, o, prompt_length=0))
     trial.refuses("lora_rank=0", lambda: trial.make(q, k, v, o, lora_rank=0))
     for i, name in enumerate(("wq", "wk", "wv", "wo")):
-        for what, part in (("columns", np.s_[:, :P]), ("rows", np.s_[:P])):
+        for what, part in (("columns", np.s_[:, :P]), ("rows", np.s_[:P]),
+                           ("rows and columns", np.s_[:P, :P])):
             some = [q, k, v, o]
             some[i] = some[i][part].copy()
             trial.refuses(f"{name} with fewer {what}", lambda some=some: trial.make(*some))
@@ -269,10 +273,7 @@ def _shapes(trial: Trial) -> None:
         for other in NAMES:
             if other != name and np.shares_memory(array, arrays[other]):
                 raise Found(SHARED, f"{name} and {other} share their memory.")
-    count = trial.call(layer.num_parameters, returns=(int, np.integer))
-    if count != COUNT:
-        raise Found(GENERAL["values"], f"num_parameters() gave {count}, expected 4 r d + P d = "
-                                       f"{COUNT}.")
+    trial.counts(layer, COUNT)
 
 
 @EXERCISE.test(1, "start", "both updates are zero at the start, yet can learn")
@@ -346,7 +347,11 @@ def _causal(trial: Trial) -> None:
     if not np.isfinite(after).all():
         raise Found(GLOBAL_MAX, f"A large input at position {P} made outputs before it NaN.")
     if not trial.agrees(after, before[:, :P]):
-        raise Found(NO_MASK, f"A change at position {P} changed the outputs before it.")
+        later[:, P:] = x[:, P:] + 1
+        hidden = trial.agrees(layer.forward(later)[:, :P], before[:, :P])
+        raise Found(GENERAL["nearly"] if hidden else NO_MASK, f"A {'large ' * hidden}change at "
+                    f"position {P} changed the outputs before it{', a small one did not' * hidden}."
+                    + " Hidden scores are low, and not minus infinity." * hidden)
     a["prompt"][...] = trial.normal(P, D, seed=5)
     if np.array_equal(trial.call(layer.forward, x), before):
         raise Found(TWO_OPTIMIZERS, "The prompt was changed in place, and no output changed.")
@@ -446,6 +451,9 @@ def _together(trial: Trial) -> None:
         array = trial.arrays(layer, NAMES)[name]
         array -= 0.1 * trial.arrays(layer, NAMES, "gradients")[name]
         if np.array_equal(trial.call(layer.forward, x), before):
+            if not np.array_equal(trial.call(layer.forward, x.copy()), before):
+                raise Found(GENERAL["kept"], f"A step on {name} changed the output for a copy of x "
+                                             "and not for x itself, which had been given before.")
             raise Found(TWO_OPTIMIZERS, f"A step on {name} did not change the output.")
         trial.compare(f"the output after a step on {name}", trial.call(layer.forward, x),
                       _right(trial.arrays(layer, NAMES), weights, x)["output"])

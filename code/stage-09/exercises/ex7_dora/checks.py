@@ -118,6 +118,7 @@ def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: 
             "the direction that is taken off", along) * (along * for_V).sum(0), {
             "the sum over the inputs": U * (U * for_V).sum(1)[:, None],
             "what points along s B A": c * for_m * BA / norm,
+            "what points along all columns at once": U * (U * for_V).sum(),
             "what points along V's rows": R * (R * for_V).sum(1)[:, None],
             "what points along all of V": V * (V * for_V).sum() / (V * V).sum()}))
     return found | {"A": s * a["B"].T @ for_V, "B": s * for_V @ a["A"].T, "m": for_m,
@@ -247,7 +248,7 @@ def _values(trial: Trial) -> None:
 
 # ---- Step 3: backward -------------------------------------------------------------------------
 
-contract(EXERCISE, 3, _layer, (2, ROWS), IN, OUT)
+contract(EXERCISE, 3, _layer, (2, ROWS), IN, OUT, settings=2)
 
 
 @EXERCISE.test(3, "gradients", "with the norm detached")
@@ -306,7 +307,7 @@ def _refusals(trial: Trial) -> None:
                           (ValueError,), ZERO_COLUMN)
     row = W.copy()
     row[2] = 0
-    trial.make(row)  # which is none of its columns
+    trial.make(row, lora_alpha=2)  # which is none of its columns
     for what, (weight, bias, rank, alpha) in {
             "a bias with a single number": (W, b[:1], RANK, 4.0), "lora_rank=0": (W, b, 0, 4.0),
             **{f"lora_alpha={alpha}": (W, b, RANK, alpha)

@@ -69,6 +69,9 @@ MISTAKES = [
             {"return (GV * c)": "return (G @ self.weight * c)"},
             seen="The gradient of x: missing: the update"),
     "in full, through the norm, as is the default",
+    Mistake("AllColumnsAtOnce", "inner",
+            {"(c * self.m_grad / norm) * V": "(V / norm) * ((V / norm) * V_grad).sum()"},
+            seen="The gradients of A and B: what points along all columns at once"),
     Mistake("Detached", "norm-detached", {"if not self.detach_norm:": "if False:"}),
     Mistake("AlongNotNormalized", "operand", {ALONG: ALONG.replace(" / norm", "")}),
     Mistake("AlongTheRows", "inner",
@@ -81,6 +84,13 @@ MISTAKES = [
             {"(V_grad @ self.A.T)": "(G.T @ (rows * c) @ self.A.T)"},
             seen="The gradient of B: missing: the norm"),
     "each step goes by the arrays and the input of its own forward",
+    Mistake("DividesByM", "not-finite",
+            {"(rows * GV).sum(axis=0) / norm": "(rows * GV).sum(axis=0) * c / self.m"},
+            seen="With zeros in m: "),
+    Mistake("DetachedIsTheFirst", "kept",
+            {"c = self.m / norm": "norm = self.__dict__.setdefault('first', norm) "
+             "if self.detach_norm else norm\nc = self.m / norm"},
+            seen="In call 2, with other numbers in the arrays and another input, the output"),
     Mistake("VKept", "kept",
             {"V = self.weight + ": 'V = self.__dict__.setdefault("V", self.weight + ',
              "(self.B @ self.A)  # (out, in), a new array": "(self.B @ self.A))"},
@@ -117,5 +127,7 @@ MISTAKES = [
     Mistake("MergesTheLastForward", "kept",  # and not the arrays as they are now
             {MERGED: 'return V * self.cache.get("c", self.m / norm)'}),
     "a zero column is refused, and sizes that make no sense",
+    Mistake("RefusesZeroRowsToo", "refuses-valid",
+            {"if not self.m.all():": "if not (self.m.all() and weight.any(axis=1).all()):"}),
     Mistake("ZeroColumnAccepted", "zero-column", {"if not self.m.all():": "if False:"}),
 ]

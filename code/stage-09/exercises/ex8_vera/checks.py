@@ -15,9 +15,9 @@ EXERCISE = Exercise(8, "VeRA in a feed-forward block")
 NOT_IDENTITY, MERGE_CHANGES = EXERCISE.shared("start-not-frozen", "merge-changes")
 
 TRAINS_MATRICES = EXERCISE.mistake(
-    "trains-matrices", "A or B trained, or counted, along",
-    "A and B are frozen. That is why one pair can serve every layer, and why a seed is enough to "
-    "keep them. Only the vectors between them learn.", "statement")
+    "trains-matrices", "something frozen that is trained, counted or changed",
+    "up, down, A and B are frozen. That is why one pair can serve every layer, and why a seed is "
+    "enough to keep it. Only the vectors in between learn.", "statement")
 EXCHANGED = EXERCISE.mistake(
     "exchanged", "d and beta exchanged",
     "d stands between A and B and has an entry for each unit of rank; beta stands behind B and has "
@@ -189,6 +189,7 @@ def _names(trial: Trial) -> None:
 @EXERCISE.test(4, "arguments", "what makes no sense is refused")
 def _refusals(trial: Trial) -> None:
     up, down = _weights(trial, WIDTHS[0]).values()
+    trial.make(up, down, RANK, 1)
     trial.refuses("rank=0", lambda: trial.make(up, down, 0))
     for d_initial in (float("nan"), 0.0, -0.1):
         trial.refuses(f"d_initial={d_initial}", lambda: trial.make(up, down, RANK, d_initial))

@@ -1,5 +1,6 @@
 """Compare what a student's work gives with what is right, and say what differs."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -140,6 +141,12 @@ class Comparisons(Calls):
                      for name, held in vars(cls).items() if not name.startswith("__") and any(
                          value is None or np.array_equal(array, value)
                          for array in _arrays_in(held))), "")
+
+    def generators(self) -> Iterator[np.random.Generator]:
+        """Those on the student's class and in its module."""
+        init = getattr(self.student, "__init__", None)
+        for held in (getattr(self.student, "__dict__", {}), getattr(init, "__globals__", {})):
+            yield from (one for one in held.values() if isinstance(one, np.random.Generator))
 
     def same_bits(self, what: str, array: np.ndarray, copy: np.ndarray,
                   diagnosis: Diagnosis) -> None:

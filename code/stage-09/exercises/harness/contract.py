@@ -108,6 +108,7 @@ class Trial(Comparisons):
             before = x.copy(), {key: array.copy() for key, array in arrays.items()}, wanted
         self._goes_back_again(thing, names, x, G.shape, right)
         self._of_any_size(thing, names, shapes[0], right, forward or thing.forward)
+        self._at_zero(thing, names, shapes[0], right, forward or thing.forward)
 
     def _apart(self, thing: Any, names: tuple | list) -> dict[str, np.ndarray]:
         """The parameters; raise `Found` if two of them are one."""
@@ -144,6 +145,31 @@ class Trial(Comparisons):
             self._right_but("Right for numbers near one",
                             f"With inputs and gradients {times:g} times as large",
                             GENERAL["partly"], found, right(x, G), lambda name: iter(()))
+
+    def _at_zero(self, thing: Any, names: tuple | list, shape: tuple,
+                 right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
+                 forward: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Raise `Found` if what is right elsewhere is wrong, or stops, with zeros in an array."""
+        x, arrays = self.normal(*shape, seed=5), self.arrays(thing, names)
+        for name, array in arrays.items():
+            kept, array[...] = array.copy(), 0
+            try:
+                found = {"output": self.call(forward, x)}
+                G = self.normal(*found["output"].shape, seed=6)
+                if (back := self.call(thing.backward, G, returns=None)) is not None:
+                    found["x"] = back
+                found |= self.arrays(thing, names, "gradients")
+            except Found as error:
+                raise Found(error.diagnosis, f"With zeros in {name}: {error.diagnosis.seen}"
+                            ) from None
+            except NotImplementedError:  # which is a RuntimeError
+                raise
+            except RuntimeError as error:
+                raise Found(GENERAL["forgets"], f"With zeros in {name}, backward after forward "
+                                                f"stops: {told(error)}") from None
+            self._right_but("Right for other numbers", f"With zeros in {name}", GENERAL["partly"],
+                            found, right(x, G), lambda name: iter(()))
+            array[...] = kept
 
     def _right_in(self, call: int, found: dict[str, np.ndarray], wanted: dict[str, np.ndarray],
                   stale: Callable[[str], Iterator[tuple[str, np.ndarray]]]) -> None:
@@ -279,8 +305,16 @@ class Trial(Comparisons):
         never_zero : names of arrays that do not learn from a start at zero
         free : names of arrays of which one random one is enough, of any rank
         """
-        first, same, other, fresh, again = map(build, (self.rng(1), self.rng(1), self.rng(2), None,
-                                                       None))
+        init = getattr(self.student, "__init__", None)
+        if (getattr(init, "__kwdefaults__", None) or {}).get("rng") is not None:
+            raise Found(GENERAL["ignores-rng"], "The default of rng is not None, so all objects "
+                                                "have it in common.")
+        first, same, other = map(build, (self.rng(1), self.rng(1), self.rng(2)))
+        common = {id(held): (held, str(held.bit_generator.state)) for held in self.generators()}
+        fresh, again = build(None), build(None)
+        if any(str(held.bit_generator.state) != state for held, state in common.values()):
+            raise Found(GENERAL["ignores-rng"], "Made without rng, it draws from a generator that "
+                                                "all have in common.")
         for i, (name, array) in enumerate(first.items()):
             if not np.array_equal(array, same[name]):
                 raise Found(GENERAL["ignores-rng"], "Two made from the same seed "
@@ -306,6 +340,7 @@ class Trial(Comparisons):
                 diagnosis: Diagnosis = GENERAL["accepts-nonsense"]) -> None:
         """Raise `Found` unless `function()` raises one of `errors`."""
         expected = " or ".join(error.__name__ for error in errors)
+        outcome = f"no {expected}"
         try:
             function()
         except (NotImplementedError, NotYet, Found):  # the first of these is a RuntimeError too
@@ -315,11 +350,10 @@ class Trial(Comparisons):
         except Exception as error:  # stopped, but by accident and with an error that explains less
             if diagnosis is GENERAL["accepts-nonsense"] and isinstance(error, SLIPS):
                 raise  # in backward before forward, what is not there yet can be missed by accident
-            raise Found(diagnosis, f"{what} raised {type(error).__name__} ({told(error)}), "
-                                   f"expected {expected}.") from None
+            outcome = f"{type(error).__name__} ({told(error)}), expected {expected}"
         if diagnosis is GENERAL["backward-first"] and (name := self.on_the_class()):
             raise Found(GENERAL["shared"], f"{what} found what another object had left in {name}.")
-        raise Found(diagnosis, f"{what} raised no {expected}.")
+        raise Found(diagnosis, f"{what} raised {outcome}.")
 
     def refuses_backward_first(self, thing: Any, grad_output: np.ndarray) -> None:
         """Raise `Found` unless `backward` of what has seen no forward raises RuntimeError."""

@@ -13,6 +13,15 @@ GENERAL = {d.mistake: d for d in (
     Diagnosis("raised", "an error inside your code",
               "The check called your code as the statement says, with valid input, and it stopped.",
               "statement"),
+    Diagnosis("refuses-valid", "a refusal of what the statement allows",
+              "Your code, or what it calls to check, said no to valid input. Compare the condition "
+              "with the statement, or look what became of the value before.", "statement"),
+    Diagnosis("forgets", "a forward that backward knows nothing of",
+              "A forward has run, and what it should have left for backward is not there: it "
+              "returns before it stores it, or a call in between has taken it away.", "9.6"),
+    Diagnosis("unusable", "a result that can't be computed with",
+              "The check went on with what your code gave, or left in an object that was passed "
+              "in, and that failed.", "statement"),
     Diagnosis("slip", "a name that does not exist, written wrongly perhaps",
               "Python looked for a variable, an attribute or a key and found none of that name. "
               "The line is your own: compare the name with where it is made.", "statement"),

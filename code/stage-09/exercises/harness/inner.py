@@ -57,7 +57,7 @@ def slopes(z: np.ndarray) -> Arrays:
     """What a wrong answer may take for the slope of relu, by what it is."""
     found = {f"the slope of leaky relu with {c}": np.where(z > 0, 1, c)
              for c in (0.01, 0.1, 0.2, 0.3)}
-    return found | {"z < 0": 1.0 * (z < 0), "the sign of z": np.sign(z)}
+    return found | {"z < 0": 1.0 * (z < 0), "z >= 0": 1.0 * (z >= 0), "the sign of z": np.sign(z)}
 
 
 class Inner:

@@ -81,6 +81,20 @@ class Layer:
         trial.keeps_all_digits(merged, terms.right)
         return merged
 
+    def goes_back(self, trial: Trial, G: np.ndarray, right: Arrays, changes: Diagnosis) -> None:
+        """Raise `Found` if a merge since the last forward has changed what backward gives."""
+        try:
+            found = self.back(trial, G)
+        except NotImplementedError:  # which is a RuntimeError
+            raise
+        except RuntimeError as error:
+            raise Found(changes, f"With a merge between forward and backward, backward stops: "
+                                 f"{error}") from None
+        for name, grad in found.items():
+            if not trial.agrees(grad, right[name]):
+                raise Found(changes, f"With a merge between forward and backward, the gradient of "
+                                     f"{name} is wrong.")
+
     def stays(self, trial: Trial, when: str, diagnosis: Diagnosis) -> None:
         """Raise `Found` unless the frozen arrays are what they were."""
         for name, array in self.frozen.items():
@@ -89,7 +103,7 @@ class Layer:
 
 def contract(exercise: Exercise, step: int, make: Callable[..., Layer], lead: tuple[int, int],
              n_in: int, n_out: int, *, changed: Diagnosis = GENERAL["changes-input"],
-             other: Callable[[Trial], Any] | None = None) -> None:
+             other: Callable[[Trial], Any] | None = None, settings: int = 1) -> None:
     """Add the tests of dtypes in forward, one step before, and those of backward in this step.
 
     Parameters
@@ -99,6 +113,7 @@ def contract(exercise: Exercise, step: int, make: Callable[..., Layer], lead: tu
     lead : a batch, and the number of rows of an input
     changed : the diagnosis of a frozen array that has changed
     other : makes a student's object of other sizes
+    settings : how many numbers of `make` stand for settings that each can go wrong alone
     """
     exercise.example = lambda trial: make(trial).terms(trial.normal(2, 3, n_in, seed=2),
                                                        trial.normal(2, 3, n_out, seed=3))
@@ -133,11 +148,11 @@ def contract(exercise: Exercise, step: int, make: Callable[..., Layer], lead: tu
             each.replaces_gradients(layer.thing, tuple(layer.arrays),
                                     lambda: layer.run(each, x, G))  # noqa: B023
 
-    _own_steps(exercise, step, make, (batch, *shape), other)
+    _own_steps(exercise, step, make, (batch, *shape), other, settings)
 
 
 def _own_steps(exercise: Exercise, step: int, make: Callable[..., Layer], most: tuple,
-               other: Callable[[Trial], Any] | None) -> None:
+               other: Callable[[Trial], Any] | None, settings: int) -> None:
     """Add the test that nothing is left from another call or another object."""
     shape = most[1:]
 
@@ -148,9 +163,9 @@ def _own_steps(exercise: Exercise, step: int, make: Callable[..., Layer], most: 
             layer = make(trial, next(numbers))
             return layer.thing, layer.forward, layer.right
 
-        layer = make(trial)
-        names = tuple(layer.arrays)
-        trial.follows(layer.thing, names, (shape, shape, most), layer.right, layer.by)
+        for layer in (make(trial, number) for number in range(settings)):
+            names = tuple(layer.arrays)
+            trial.follows(layer.thing, names, (shape, shape, most), layer.right, layer.by)
         for first in (0, 1):  # each of two settings once first
             numbers = itertools.count(first)
             trial.keeps_apart(build, names, shape)
@@ -183,17 +198,7 @@ def merging(exercise: Exercise, step: int, make: Callable[..., Layer], shape: Se
         first = layer.merge(trial)
         kept = {name: array.copy() for name, array in first.items()}
         layer.stays(trial, "after merging", frozen)
-        try:
-            found = layer.back(trial, G)
-        except NotImplementedError:  # which is a RuntimeError
-            raise
-        except RuntimeError as error:
-            raise Found(changes, f"With a merge between forward and backward, backward stops: "
-                                 f"{error}") from None
-        for name, grad in found.items():
-            if not trial.agrees(grad, right[name]):
-                raise Found(changes, "With a merge between forward and backward, the gradient of "
-                                     f"{name} is wrong.")
+        layer.goes_back(trial, G, right, changes)
         _step(layer)
         if not trial.agrees(trial.call(layer.forward, x), layer.right(x, G)["output"]):
             raise Found(changes, "After a merge and a step the output is wrong.")

@@ -4,6 +4,7 @@ NumPy only, and nothing here needs threads, signals or processes: the same code 
 Where there are such, `outside` ends what gets around the limit.
 """
 
+import dis
 import linecache
 import os
 import sys
@@ -32,6 +33,7 @@ METHOD_HINT = (". parameters() and gradients() of peft.Method look for these nam
 SECONDS_TO_SAY = 1.0  # for an error's message
 LARGEST_FILE = 1_000_000  # bytes of a file with a student's code
 MOST_NUMBERS = 10_000_000  # of an array; those of the exercises have a thousand
+REFUSING = ("validation", "peft")  # modules that raise errors of their own for a student's code
 #: What a name written wrongly raises.
 SLIPS = (NameError, AttributeError, KeyError)
 
@@ -238,7 +240,7 @@ class Calls:
 
     def inputs(self, rows: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pairs of a random x and grad_output of the same shape, with any leading axes."""
-        for lead in ((rows,), (), (1, 3), (2, 3)):
+        for lead in ((rows,), (), (1, 3), (2, 3), (2, 1, 3)):
             yield self.normal(*lead, width, seed=2), self.normal(*lead, width, seed=3)
 
     def each_dtype(self) -> Iterator["Calls"]:
@@ -266,6 +268,9 @@ class Calls:
         Found
             A changed argument or parameter, wrong type or shape, or a value that is not finite.
         """
+        if not callable(function):
+            raise Found(GENERAL["signature"], f"What should be a method is {_told((function,), {})}"
+                                              ": a property, or an attribute of its name.")
         given = [value for value in (*args, *kwargs.values()) if isinstance(value, np.ndarray)]
         before = [array.copy() for array in given]
         thing = getattr(function, "__self__", None)
@@ -440,6 +445,25 @@ def _judged(error: BaseException | None, called: Callable[[], str]) -> Outcome:
         message += METHOD_HINT
     elif own and _slip(error):
         return "failed", "", replace(GENERAL["slip"], seen=short(f"{message} ({place})", 900))
-    diagnosis, seen = (GENERAL["raised"], f"{message} ({place}; {called()})") if place \
-        else (GENERAL["signature"], f"The call itself failed. {message}")
-    return "failed", "", replace(diagnosis, seen=short(seen, 900))
+    if place:
+        kind = "raised"
+        if type(error) is ValueError or type(error) is TypeError:
+            kind = "refuses-valid" if _on_purpose(error) else kind
+        elif type(error) is RuntimeError and ".backward was given" in called():
+            kind = "forgets" if _on_purpose(error) else kind
+        seen = f"{message} ({place}; {called()})"
+    elif isinstance(error, (TypeError, AttributeError)):
+        kind, seen = "signature", f"The call itself failed. {message}"
+    else:
+        kind, seen = "unusable", message
+    return "failed", "", replace(GENERAL[kind], seen=short(seen, 900))
+
+
+def _on_purpose(error: BaseException) -> bool:
+    """Whether a `raise` of the student's, or of the course's that they call, has raised it."""
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    return dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS" and (
+        _is_students(trace.tb_frame) or trace.tb_frame.f_globals.get("__name__") in REFUSING)

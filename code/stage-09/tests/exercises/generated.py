@@ -390,7 +390,7 @@ def judged(room: str, answer: Answer, dtype: Any) -> tuple[str, Any]:
         asked = any("Does yours reach it?" in row.note for row in report.rows)
         return ("told" if asked and "alone" in answer.kind else "stopped"), report
     given, seen = report.diagnosis.mistake, report.diagnosis.seen
-    if given in ("raised", "slip"):
+    if given in ("raised", "slip", "refuses-valid", "forgets"):
         return ("told" if any(line[:60] in seen for line in answer.lines) else "stopped"), report
     if given == "values" and not seen.startswith("num_p") or "no pattern" in seen:
         return "silent", report

@@ -91,6 +91,10 @@ def test_an_error_in_the_books_own_code_is_shown_at_the_students_line():
         return ours["check"](x)  # the student's line
     report = verdict(lambda trial: trial.call(trial.student, trial.normal(2)), student)
     assert "# the student's line" in report.diagnosis.seen
+    assert report.diagnosis.mistake == "refuses-valid"
+    exec("def look(trial):\n    return int('a result')", ours)  # in the check's own line
+    report = verdict(ours["look"])
+    assert report.diagnosis.mistake == "unusable" and "a result" in report.diagnosis.seen
 
 
 def test_a_call_that_does_not_fit_is_told_from_an_error_inside():
@@ -1349,7 +1353,8 @@ def test_the_hint_knows_every_array_of_peft(name, end):
 
 
 def test_general_diagnoses_send_to_where_the_matter_is_explained():
-    by_page = {"statement": {"raised", "slip", "signature", "global-random", "global-numpy",
+    by_page = {"statement": {"raised", "refuses-valid", "unusable", "slip", "signature",
+                             "global-random", "global-numpy",
                              "wrong-type", "wrong-shape", "values", "start-size", "digits",
                              "factor", "terms",
                              "operand", "inner", "another", "turned", "partly", "ignores-rng",
@@ -1358,7 +1363,7 @@ def test_general_diagnoses_send_to_where_the_matter_is_explained():
                "9.6": {"too-long", "changes-input", "wrong-dtype", "not-finite", "accumulates",
                        "accepts-nonsense", "backward-first", "dead-parameters", "kept",
                        "writes-parameters", "shared", "handed-out",
-                       "late-gradients"}}
+                       "late-gradients", "forgets"}}
     assert {page: {d.mistake for d in GENERAL.values() if d.read == page}
             for page in by_page} == by_page
     assert all(key == d.mistake for key, d in GENERAL.items())

@@ -93,8 +93,6 @@ PATCHES = [
      None),
     ("a mask in half precision", 2, "kept.astype(x.dtype) / x.dtype.type(1 - self.dropout)",
      "(kept / np.float16(1 - self.dropout)).astype(np.float16).astype(x.dtype)", "digits"),
-    ("relu's slope with >=", 3, "* (a > 0)", "* (x.reshape(-1, self.d_model) @ self.W_down >= 0)",
-     None),
     ("a sigmoid clipped at 10", 1, "np.tanh(0.5 * z)", "np.tanh(0.5 * np.clip(z, -10, 10))",
      "digits"),
     ("the mask of the first call", 5, "np.tri(E.shape[-2], dtype=bool)",
