@@ -18,8 +18,8 @@ def stand_in(name, **members):
 
 
 importlib.invalidate_caches()
-# Neither has a use in a page: a history of the commands in a file, and a shell of its own inside a
-# program, which would bring prompt_toolkit. A cell that imports one of the two gets the real one.
+# IPython imports both for what no page has: a history of commands in a file, and a terminal, which
+# would bring prompt_toolkit. A cell that imports sqlite3 gets the real one.
 left_out = [stand_in("sqlite3", PARSE_DECLTYPES=1, PARSE_COLNAMES=2, Connection=type(None),
                      **dict.fromkeys(("DatabaseError", "IntegrityError", "OperationalError"),
                                      RuntimeError)),
