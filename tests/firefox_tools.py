@@ -70,6 +70,13 @@ class Page:
             {"type": "key", "id": "keys",
              "actions": [*each("keyDown", held), *presses, *each("keyUp", held)]}])
 
+    def choose_file(self, query, path):
+        """Give a file to the input that a CSS query finds."""
+        found = self.send("script.evaluate", awaitPromise=False, target={"context": self.context},
+                          expression=f"document.querySelector({json.dumps(query)})")
+        self.send("input.setFiles", context=self.context, files=[str(path)],
+                  element={"sharedId": found["result"]["sharedId"]})
+
     def evaluate(self, function, *values):
         """The value of a JavaScript function (a promise is awaited), by way of JSON."""
         given = ", ".join(json.dumps(value) for value in values)

@@ -245,11 +245,78 @@ def test_a_phone_goes_from_the_front_page_to_a_passed_exercise_and_an_adapter(si
             ({ textContent, disabled }) => /^Download/.test(textContent) && !disabled)""", 180)
         page.evaluate(press, "Download the adapter")
         page.wait_for("() => document.documentElement.scrollWidth <= 360", 1)
-        end = time.monotonic() + 30
-        while not (made := [*tmp_path.glob("*.zip")]) and time.monotonic() < end:
-            time.sleep(0.1)
-    with zipfile.ZipFile(made[0]) as archive:
-        assert any(name.endswith("adapter_config.json") for name in archive.namelist())
+        with zipfile.ZipFile(downloaded(tmp_path, "*.zip")) as archive:
+            assert any(name.endswith("adapter_config.json") for name in archive.namelist())
+
+        order_lines(page, site)
+        page.wait_for("() => document.documentElement.scrollWidth <= 360", 1)
+        take_work_along(page, site, tmp_path)
+        page.wait_for("() => document.documentElement.scrollWidth <= 360", 1)
+        assert [fault for fault in page.faults if "default-src" not in fault] == []
+
+
+def downloaded(folder, names):
+    """The whole file that comes into a folder."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        found = [path for path in folder.glob(names) if path.stat().st_size]
+        if found and not [*folder.glob("*.part")]:
+            return found[0]
+        time.sleep(0.1)
+    raise RuntimeError(f"no {names} has come")
+
+
+#: Take a line, keep it where the page calls it right, and else put it back until its turn comes.
+ORDER = """async () => {
+    const root = document.querySelector(".peft-widget");
+    const reply = () => root.querySelector(".pw-reply").textContent;
+    const press = async (query) => {
+        root.querySelector(query).click();
+        for (const _ of [1, 2]) await new Promise(requestAnimationFrame);
+    };
+    const lines = [...root.querySelectorAll("[data-name=take]")].map(({ dataset }) => dataset.line);
+    for (let wrong = 0; wrong < lines.length;) {
+        const line = lines.shift();
+        await press(`[data-name=take][data-line="${line}"]`);
+        await press("[data-name=check]");
+        if (reply().startsWith("Right, and")) break;
+        if (reply().startsWith("Right so far")) {
+            wrong = 0;
+        } else {
+            await press(`[data-name=back][data-line="${line}"]`);
+            lines.push(line);
+            wrong += 1;
+        }
+    }
+    return reply();
+}"""
+
+
+def order_lines(page, site):
+    """Solve the first Parsons problem."""
+    page.goto(f"{site}/book/exercises/parsons.html")
+    page.wait_for("() => document.querySelector('.peft-widget [data-name=take]')", 30)
+    assert page.evaluate(ORDER).startswith("Right, and")
+
+
+def take_work_along(page, site, folder):
+    """Export what this browser keeps, forget it, and read it in again."""
+    press = """(name) => [...document.querySelectorAll("#my-work button")]
+        .find(({ textContent }) => textContent === name).click()"""
+    says = "() => document.querySelector('#my-work [role=status]').textContent.includes('%s')"
+    kept = "() => Object.keys(localStorage).filter((key) => / edits |-progress$/.test(key)).sort()"
+    page.goto(f"{site}/book/your-work.html")
+    before = page.evaluate(kept)
+    assert len(before) == 2, "an edit and a passed exercise"
+    page.evaluate(press, "Export my work")
+    file = downloaded(folder, "peft-book-work*.json")
+    page.evaluate(press, "Forget everything")
+    page.evaluate(press, "Forget everything")
+    page.wait_for(says % "All is forgotten", 30)
+    assert page.evaluate(kept) == []
+    page.choose_file("#my-work input[type=file]", file)
+    page.wait_for(says % "added", 30)
+    assert page.evaluate(kept) == before
 
 
 def test_the_model_trains_in_the_page_in_firefox(firefox, in_page, site):

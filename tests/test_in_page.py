@@ -4,20 +4,21 @@ What a cell shows there must be what the committed notebook shows, as in test_li
 """
 
 import asyncio
+import gzip
 import importlib.util
 import json
 import os
 import re
 import sys
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import content_policy
 import lite_tools
 import notebooks
 import pytest
-from conftest import CHROMIUM, PATIENCE, ROOT
+from conftest import CHROMIUM, HTML, PATIENCE, ROOT
 from in_page import build as in_page
 from lite import build as lite
 from test_accessibility import violations
@@ -678,6 +679,31 @@ def test_only_notebooks_that_run_get_the_script_and_little_else(html, site, name
     assert early + len("".join(in_page.TAGS.findall(text))) <= 15_000  # bytes
 
 
+def archived(data):
+    """The files of what archive.py has made, as worker.js reads it."""
+    data = gzip.decompress(data)
+    at, files = 4 + int.from_bytes(data[:4], "little"), {}
+    for name, size in json.loads(data[4:at]):
+        files[name] = data[at:at + size]
+        at += size
+    assert at == len(data)
+    return files
+
+
+def test_what_python_starts_from_is_whole_and_names_no_machine(site):
+    shipped = HTML / "lite" / "static" / "pyodide"
+    files = archived((shipped / lite.START).read_bytes())
+    memory = files.pop("memory")
+    assert next(iter(files)).startswith("/lib/python3.") and len(memory) % 16 == 0
+    assert not [word for word in (str(ROOT), "lite/memory.mjs") if word.encode() in memory]
+    packages = {name.replace("_", "-") for name in re.findall(
+        r"site-packages/([^/]+)-[^-/]+\.dist-info/METADATA", "\n".join(files))}
+    lock = lite_tools.load(shipped / "pyodide-lock.json")["packages"]
+    assert {"ipython", "numpy"} <= packages <= {lock[name]["name"] for name in packages}
+    worker = next((HTML / in_page.PLACE).iterdir()) / "worker.js"
+    assert f'"{lite.START}?{in_page.edition(shipped / lite.START)}"' in worker.read_text("utf-8")
+
+
 def test_adding_it_twice_changes_nothing_and_needs_the_notebooks_own_cells(tmp_path):
     name = f"{EXERCISE}.ipynb"
     cells = in_page.cells_of(ROOT / name)
@@ -693,9 +719,10 @@ def test_adding_it_twice_changes_nothing_and_needs_the_notebooks_own_cells(tmp_p
     assert page.read_text("utf-8").count(place.name) == 2  # no browser takes another edition's
     kept = json.loads((place / "cells" / f"{EXERCISE}.json").read_text("utf-8"))
     assert kept == cells
-    with zipfile.ZipFile(place / "code.zip") as archive:
-        names = set(archive.namelist())
-    assert {"code/stage-09/peft.py", "in-page/reader.py", "in-page/imports.py"} <= names
+    names = {Path(name).relative_to(in_page.HOME).as_posix(): text
+             for name, text in archived((place / "code.bin").read_bytes()).items()}
+    assert names["code/stage-09/peft.py"] == (ROOT / "code/stage-09/peft.py").read_bytes()
+    assert {"in-page/reader.py", "in-page/imports.py"} <= names.keys()
     assert not [name for name in names if name.endswith(("mistakes.py", ".pyc"))]
     with pytest.raises(RuntimeError, match=name):
         in_page.with_start(made, name, cells[1:], place)

@@ -195,6 +195,23 @@ def test_what_scrolls_can_be_scrolled_with_the_keyboard(page, html):
     page.wait_for_selector("article pre[data-scrolls=left]", state="attached")
 
 
+def test_on_a_phone_the_contents_open_where_the_reader_is(page, html):
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"{html.as_uri()}/book/exercises/ex6-qlora.html")
+    page.locator(".primary-toggle").click()
+    page.wait_for_selector(".bd-sidebar-primary nav a.current:focus")
+    entry = page.locator(".bd-sidebar-primary nav a.current").bounding_box()
+    assert 0 < entry["y"] < 740 - entry["height"]
+
+
+def test_on_a_phone_a_finger_meets_the_buttons_of_cells(page, html):
+    page.goto(f"{html.as_uri()}/book/exercises/ex6-qlora.html")
+    button = page.get_by_role("button", name="Edit and run").first
+    wide = button.bounding_box()["height"]
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert wide < 30 and button.bounding_box()["height"] >= 44  # pixels, as WCAG 2.5.5 asks
+
+
 @pytest.mark.parametrize("name", ["02-lora", "05-choosing-a-method", "numbers-in-the-wild"])
 def test_nothing_is_cut_on_paper(page, html, name):
     """In print, also from the dark theme: no box scrolls, no control stands, text is dark."""

@@ -223,7 +223,7 @@ def in_pages_state(folder):
     for page in ("one.html", "two.html"):
         place = folder / re.search(r'src="(in-page/\w+)/', (folder / page).read_text())[1]
         assert json.loads((place / "cells" / page.replace("html", "json")).read_text())
-        found.append((place / "code.zip").read_text()[:3])
+        found.append((place / "code.bin").read_text()[:3])
     return found[0]
 
 

@@ -69,3 +69,17 @@
     again();
   });
 })();
+
+/* On a phone the contents open where the reader is. The theme gives the focus to their first link a moment
+   after the click, and so scrolls to their top. */
+window.addEventListener("DOMContentLoaded", () => {
+  const contents = document.querySelector(".bd-sidebar-primary"), here = contents?.querySelector("nav a.current");
+  const opened = document.getElementById("pst-primary-sidebar-checkbox");
+  document.querySelector(".primary-toggle")?.addEventListener("click", () => {
+    if (!here || !opened.checked || matchMedia("(min-width: 992px)").matches) return;
+    contents.querySelector("a, button").addEventListener("focus", () => {
+      here.focus({ preventScroll: true });
+      here.scrollIntoView({ block: "center" });
+    }, { once: true });
+  });
+});

@@ -9,16 +9,15 @@ server needs no special headers, and an address in a classroom no certificate.
 
 import ast
 import hashlib
-import io
 import json
 import re
 import shutil
 import sys
-import zipfile
 from pathlib import Path
 
 from content_policy import with_policy
 from lite import build as lite
+from lite.archive import archive
 from whole import alone, write_whole
 
 HERE = Path(__file__).resolve().parent
@@ -38,6 +37,7 @@ CHECK, STEP = re.compile(r"\bchecks\.check_\w+\("), re.compile(r"\bstep=(\d+)\)"
 PLAYGROUND = "book/playground"  # the page on which book_pages/playground.py trains
 #: Folders of the course's code whose names a reader does not call.
 BESIDE = {"book_pages", "data", "exercises", "experiments", "huggingface", "tests"}
+HOME = "/home/pyodide"  # Python's, in a page
 #: The worker's own modules, in the archive beside the course's code.
 READER = {"in-page/reader.py": HERE / "reader.py",
           "in-page/imports.py": lite.HERE / "imports.py"}
@@ -50,16 +50,10 @@ def notebooks():
 
 
 def code_archive():
-    """What a cell can read, as one zip, the same bytes for the same files."""
+    """What a cell can read, as one file, the same bytes for the same files."""
     files = READER | {path.relative_to(lite.ROOT).as_posix(): path for path in lite.code_files()}
     files |= lite.stand_in()
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        for name, path in sorted(files.items()):
-            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, path.read_bytes())
-    return made.getvalue()
+    return archive({f"{HOME}/{name}": path.read_bytes() for name, path in sorted(files.items())})
 
 
 def course_names():
@@ -77,14 +71,23 @@ def course_names():
     return found
 
 
-def script(name):
-    """One of the page's scripts, with the address that CodeMirror's file has in a built book.
+def script(name, start=None):
+    """One of the page's scripts, with the addresses that files have in a built book.
 
-    The address names the file's content, so that no browser takes another edition's.
+    They are CodeMirror's and, where `start` is that file, what Python starts from. An address names
+    the file's content, so that no browser takes another edition's.
     """
-    content = (HERE / name).read_bytes()
-    version = hashlib.sha256((HERE / CODEMIRROR).read_bytes()).hexdigest()[:12]
-    return content.replace(CODEMIRROR.encode(), f"../../editor/codemirror.js?{version}".encode())
+    content = (HERE / name).read_text("utf-8")
+    codemirror = f"../../editor/codemirror.js?{edition(HERE / CODEMIRROR)}"
+    content = content.replace(CODEMIRROR, codemirror)
+    if start:
+        content = content.replace(f'"{lite.START}"', f'"{lite.START}?{edition(start)}"')
+    return content.encode()
+
+
+def edition(path):
+    """A few digits that name a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def before_a_click(folder):
@@ -164,8 +167,9 @@ def add(folder):
     """
     known = {name: cells_of(path) for name, path in notebooks().items()
              if (folder / name.replace(".ipynb", ".html")).exists()}  # else no contents name it
-    files = {name: script(name) for name in SCRIPTS}
-    files |= {"code.zip": code_archive(), "names.json": json.dumps(course_names()).encode()}
+    start = folder / "lite" / "static" / "pyodide" / lite.START
+    files = {name: script(name, start if start.exists() else None) for name in SCRIPTS}
+    files |= {"code.bin": code_archive(), "names.json": json.dumps(course_names()).encode()}
     files |= playground() | {"days.js": days_module()}
     files |= {f"cells/{name.replace('.ipynb', '.json')}":
               json.dumps(cells, ensure_ascii=False).encode() for name, cells in known.items()}

@@ -8,6 +8,7 @@ import builtins
 import json
 import linecache
 import os
+import random
 import sys
 import time
 import traceback
@@ -106,6 +107,8 @@ def refuse_input(*_):
 
 def begin(publish, folder):
     """Connect Python with the page and go to the folder in which its notebook lies."""
+    random.seed()  # as memory.py has left it, it would give every reader the same
+    pyodide_kernel.kernel._load_packages_from_imports = pyodide_js.loadPackagesFromImports
     OUTPUTS.publish = publish
     for stream in (pyodide_kernel.stdout_stream, pyodide_kernel.stderr_stream):
         stream.publish_stream_callback = OUTPUTS.stream

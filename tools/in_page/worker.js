@@ -17,7 +17,7 @@ take(self, ["indexedDB", "caches", "BroadcastChannel", "Worker", "SharedWorker",
 take(navigator, ["storage", "storageBuckets"]);
 
 const PYODIDE = new URL("../../lite/static/pyodide/", HERE).href;
-const PACKAGES = ["ipykernel", "comm", "pyodide_kernel", "ipython", "numpy"];
+const START = "in-page.bin";  // build.py names its edition
 const say = (type, rest = {}) => postMessage({ type, ...rest });
 let reader;
 
@@ -35,13 +35,37 @@ self.fetch = async (...asked) => {
   return answer;
 };
 
+/** The files of an archive (archive.py), by their names. */
+async function unpacked(address) {
+  const { body } = await fetch(address);
+  const bytes = await new Response(body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+  let at = 4 + new DataView(bytes).getUint32(0, true);
+  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 4, at - 4)));
+  return new Map(head.map(([name, size]) => [name, new Uint8Array(bytes, (at += size) - size, size)]));
+}
+
+/** Lay files where Python finds them, and let Pyodide know of packages that are whole: it loads them no more. */
+function lay(python, files) {
+  const folders = new Set();
+  for (const [name, bytes] of files) {
+    const folder = name.slice(0, name.lastIndexOf("/")), known = /([^/]+)-[^-/]+\.dist-info$/.exec(folder);
+    if (!folders.has(folder)) python.FS.mkdirTree(folder);
+    folders.add(folder);
+    python.FS.writeFile(name, bytes, { canOwn: true });
+    if (known) python.loadedPackages[known[1].replaceAll("_", "-")] = "default channel";
+  }
+}
+
 async function start(folder) {
   say("loading", { text: "Loading Python" });
+  const begun = unpacked(PYODIDE + START), code = unpacked(new URL("code.bin", HERE));
+  const memory = begun.then((files) => files.get("memory"));  // of a Python that has imported IPython: memory.mjs
   importScripts(`${PYODIDE}pyodide.js`);
-  const code = fetch(new URL("code.zip", HERE)).then((answer) => answer.arrayBuffer());
-  const [python, archive] = await Promise.all([
-    loadPyodide({ indexURL: PYODIDE, packages: PACKAGES, stdout: () => {}, stderr: () => {} }), code]);
-  python.unpackArchive(archive, "zip", { extractDir: "/home/pyodide" });
+  const [python, modules, course] = await Promise.all([  // all of them, so that none fails with nobody to hear
+    loadPyodide({ indexURL: PYODIDE, stdout: () => {}, stderr: () => {}, _loadSnapshot: memory }), begun, code, memory]);
+  modules.delete("memory");
+  lay(python, modules);
+  lay(python, course);
   say("loading", { text: "Starting Python" });
   await python.runPythonAsync(`import sys
 sys.path.insert(0, "/home/pyodide/in-page")
@@ -69,6 +93,6 @@ onmessage = async ({ data }) => {
       say("done", { failure: failure ? JSON.parse(failure) : null });
     }
   } catch (error) {
-    say("broken", { reason: String(error.message ?? error).slice(0, 2000) });
+    say("broken", { reason: String(error?.message ?? error).slice(0, 2000) });
   }
 };

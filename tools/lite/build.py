@@ -28,6 +28,7 @@ import tree
 from content_policy import CHARSET, JUPYTERLITE, policy, with_policy
 from whole import alone, fresh, restore, said, write_whole
 
+from lite.archive import archive
 from lite.imports import hidden_imports
 
 HERE = Path(__file__).resolve().parent
@@ -47,6 +48,15 @@ LEFT_OUT = {
 #: Packages of the kernel's own, fetched together with Python instead of one after the other. The
 #: last is an empty stand-in for what ipywidgets asks for.
 CARRIED = ("piplite", "ipykernel", "pyodide_kernel", "widgetsnbextension")
+#: What Python in a page starts with, as the wheels are called: memory.py, and NumPy.
+STARTED = ("ipykernel", "pyodide_kernel", "six", "asttokens", "decorator", "executing",
+           "pure_eval", "stack_data", "wcwidth", "comm", "traitlets", "matplotlib_inline",
+           "pygments", "ipython", "numpy")
+#: What of that is no use there. Pygments' languages, but Python, come when a cell imports Pygments:
+#: worker.js takes for whole what has its dist-info folder.
+NOT_STARTED = re.compile(r"pygments-|pygments/lexers/(?!__init__|_mapping|python\.)"
+                         r"|.*(\.h|\.a|\.pyi|dist-info/RECORD)$")
+START = "in-page.bin"
 KERNELSPEC = {"display_name": "Python (Pyodide)", "language": "python", "name": "python"}
 
 
@@ -256,9 +266,10 @@ def compiled(files):
     from pyodide_lock.utils import add_wheels_to_spec
 
     total = hashlib.sha256()
-    for path in [*sorted(files), HERE / "pyodide-lock.json", HERE / "compile.mjs",
-                 HERE / "compile.py"]:
+    scripts = "compile.mjs compile.py archive.py memory.mjs memory.py"
+    for path in [*sorted(files), HERE / "pyodide-lock.json", *map(HERE.joinpath, scripts.split())]:
         total.update(f"{path.name} {digest_of(path)}\n".encode())
+    total.update(f"{STARTED} {NOT_STARTED.pattern}".encode())
     folder = CACHE / f"compiled-{total.hexdigest()[:16]}"
     if folder.exists():
         return folder
@@ -277,6 +288,7 @@ def compiled(files):
         if not (node := node_js.path()):
             raise Unavailable("Node.js, which compiles them, is not installed: make env")
         subprocess.run([node, HERE / "compile.mjs", partial], check=True)
+        write_whole(partial / START, start_of_pages(partial, node))
         for package in spec.packages.values():
             package.sha256 = digest_of(partial / package.file_name)
         spec.to_json(partial / "pyodide-lock.json", indent=1)
@@ -285,6 +297,24 @@ def compiled(files):
         if old != folder:
             shutil.rmtree(old)
     return folder
+
+
+def start_of_pages(folder, node):
+    """What Python in a page starts from (memory.mjs): its memory, and the files of its modules."""
+    version = json.loads((folder / "pyodide-lock.json").read_text("utf-8"))["info"]["python"]
+    place = f"/lib/python{version.rpartition('.')[0]}/site-packages"
+    files = {}
+    for name in STARTED:
+        [path] = folder.glob(f"{name}-*.whl")
+        with zipfile.ZipFile(path) as wheel:
+            files |= {f"{place}/{name}": wheel.read(name) for name in wheel.namelist()
+                      if not name.endswith("/") and not NOT_STARTED.match(name)}
+    with tempfile.TemporaryDirectory() as name:
+        modules, memory = Path(name) / "modules", Path(name) / "memory"
+        write_whole(modules, archive(files))
+        subprocess.run([node, HERE / "memory.mjs", folder, modules, memory], check=True,
+                       env=os.environ | {"TZ": "UTC"})
+        return archive({"memory": memory.read_bytes()} | files)
 
 
 def replaced(paths, asks, new):
