@@ -65,11 +65,14 @@ def settings(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def recorded() -> dict[str, list[dict[str, Any]]]:
-    """Each task's runs, of the tasks with all ways of asking and a training on record."""
-    runs = {name: smollm2.load_runs(task=task) for name, task in TASKS.items()}
-    return {name: rows for name, rows in runs.items() if BEFORE.keys() <= {
-        row["method"] for row in rows if row["kind"] == "before"}
-        and any("validation" in row for row in rows)}
+    """Each task's runs, of the tasks that were asked with and without examples, and trained."""
+    found = {}
+    for name, task in TASKS.items():
+        rows = smollm2.load_runs(task=task)
+        ways = {row["method"] for row in rows if "diverged" not in row}
+        if "zero" in ways and len(ways & BEFORE.keys()) > 1 and ways - BEFORE.keys():
+            found[name] = rows
+    return found
 
 
 def with_examples(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
