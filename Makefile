@@ -153,7 +153,7 @@ distributed: env oracle  ## train on 1, 2 and 4 processes (DDP, FSDP2), killed a
 smollm2: env  ## fetch a real language model of 135 million parameters (93 MB, once)
 	@cd code/stage-09 && ../../$(BIN)/python -m real_models.smollm2 --fetch
 
-experiments-smollm2: smollm2  ## teach it schedules: every run that is not recorded yet
+experiments-smollm2: smollm2  ## teach it schedules, orders and desks: every run that is not recorded yet
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.smollm2_update
 	@cd code/stage-09 && ../../$(BIN)/python -m exercises.ex6_qlora.speaking --train
 	@cd code/stage-09 && ../../$(BIN)/python -m experiments.smollm2 run

@@ -117,6 +117,8 @@ RUN = {
     "python -m experiments.faults run":
         "code/stage-09/tests/experiments/test_faults.py::"
         "test_the_runner_resumes_and_records_each_case_once",
+    **{f"python data/{name}/make_{name}.py": "code/stage-09/tests/experiments/test_tasks.py::"
+       "test_the_script_makes_the_data_again" for name in ("orders", "desks")},
     "python -m experiments.family claims": "Makefile:experiments.family claims",
     "python -m experiments.family_speaking claims": "Makefile:experiments.family_speaking claims",
     "python tools/links.py --outside": ".github/workflows/weekly.yml:make links",

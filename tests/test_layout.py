@@ -324,7 +324,7 @@ def test_cards_stand_in_columns(page, html, width, columns):
 
 def test_the_pictures_are_of_what_was_recorded():
     assert pictures.schedules().count("M") == 60  # a box for each schedule
-    row = speaking.find(smollm2.load_runs("after"), method="lora-all", lr=1e-3)
+    row = speaking.find(smollm2.load_runs("after"), method="lora-all", **speaking.FIRST)
     right = re.search(r'class="lora filled" d="([^"]*)"', pictures.schedules())[1]
     assert right.count("M") == row["exact"]["test"]
     ticks = re.search(r'class="lora filled" d="([^"]*)"', pictures.levels())[1]

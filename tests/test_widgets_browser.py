@@ -66,18 +66,21 @@ def recorded_runs():
 
 def speaking_answers():
     def row(kind, method, right, **more):
-        said = [{"group": group, "words": f"At {i}:00 AM", "cron": f"0 {i} * * *",
+        said = [{"group": group, "words": f"At {i}:00 AM", "answer": f"0 {i} * * *",
                  "said": f"0 {i} * * *" if i < right else "<b>noon</b>", "right": i < right}
                 for group in ("test", "shapes", "phrasings") for i in range(5)]
-        return {"kind": kind, "method": method, "general": 0.7 + right / 10, "answers": said,
+        return {"task": "cron", "kind": kind, "method": method, "general": 0.7 + right / 10,
+                "answers": said,
                 "exact": dict.fromkeys(("test", "shapes", "phrasings"), right),
                 "form": dict.fromkeys(("test", "shapes", "phrasings"), 5), **more}
 
     cost = {"trainable": 2_442_240, "file_bytes": 9_811_008, "validation": 0.1}
-    return answers.AnswerExplorer(
-        [row("before", "zero", 0), row("before", "three", 1)]
-        + [row("after", method, right, lr=lr, seed=0, size=8, **cost) for method, lr, right in (
-            ("lora-all", 1e-3, 4), ("lora-all", 3e-3, 5), ("lora-qv", 1e-3, 3))])
+    rows = [row("before", "zero", 0), row("before", "three", 1)] + [
+        row("after", method, right, lr=lr, seed=0, size=8, **cost) for method, lr, right in (
+            ("lora-all", 1e-3, 4), ("lora-all", 3e-3, 5), ("lora-qv", 1e-3, 3))]
+    desks = [json.loads(json.dumps(some).replace("At ", "Sent at ").replace('"cron"', '"desks"'))
+             for some in (rows[0], rows[-1])]
+    return answers.AnswerExplorer(rows + desks)
 
 
 @pytest.fixture(scope="module")
@@ -366,12 +369,12 @@ def test_recorded_runs_show_the_run_that_is_chosen(open_page, widgets):
 
 def test_the_answers_are_those_of_the_run_that_is_chosen(open_page, widgets):
     page, root = open_page(), "#answers"
-    for run in widgets["answers"]._runs:
+    for run in (run for run in widgets["answers"]._runs if run["task"] == "cron"):
         page.select_option(f"{root} select[data-name=method]", run["method"])
         settle(page)
         if run["method"] == "lora-all":  # the other one has a single rate, and offers none
             page.select_option(f"{root} select[data-name=lr]", str(run["lr"]))
-        for before in widgets["answers"]._before:
+        for before in widgets["answers"]._before[:2]:
             page.select_option(f"{root} select[data-name=before]", before["method"])
             settle(page)
             for column, shown in ((3, before), (4, run)):
@@ -385,6 +388,22 @@ def test_the_answers_are_those_of_the_run_that_is_chosen(open_page, widgets):
             assert f"{run['general']:.2f}" in facts and f"{before['general']:.2f}" in facts
     assert page.locator(f"{root} select[data-name=lr]").is_hidden()
     assert "<b>noon</b>" in page.locator(f"{root} .pw-said").all_text_contents()
+
+
+def test_another_task_has_its_own_questions(open_page):
+    page, root = open_page(), "#answers"
+    page.select_option(f"{root} select[data-name=before]", "three")  # not recorded of the desks
+    page.select_option(f"{root} select[data-name=task]", "desks")
+    settle(page)
+    rows = page.locator(f"{root} table").nth(1).locator("tbody tr:not(.pw-group-row)")
+    assert all(text.startswith("Sent at") for text in rows.all_text_contents())
+    assert rows.count() == 15 and page.locator(f"{root} td .pw-right").count() == 9
+    assert page.locator(f"{root} select[data-name=before]").input_value() == "zero"
+    assert "desk" in page.locator(f"{root} caption").first.text_content()
+    assert page.locator(f"{root} select[data-name=method]").is_hidden()
+    page.select_option(f"{root} select[data-name=task]", "cron")
+    settle(page)
+    assert all(text.startswith("At") for text in rows.all_text_contents())
 
 
 def test_the_keyboard_alone_chooses_a_training(open_page):

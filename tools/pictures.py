@@ -20,7 +20,7 @@ from book_pages import records, speaking  # noqa: E402
 from book_pages.widgets import bill, mass, signal  # noqa: E402
 from exercises.ex6_qlora.levels import NF4  # noqa: E402
 from exercises.harness import progress  # noqa: E402
-from experiments import family, small_llama, smollm2  # noqa: E402
+from experiments import family, small_llama, smollm2, tasks  # noqa: E402
 from experiments.records import read_lines  # noqa: E402
 from experiments.update import load_update  # noqa: E402
 from real_models import accounting  # noqa: E402
@@ -149,8 +149,8 @@ def two_curves():
 
 def schedules():
     """Of sixty schedules, those that the taught model answers rightly."""
-    row = speaking.find(smollm2.load_runs("after"), method="lora-all", lr=1e-3)
-    of = len(smollm2.load_schedules("test"))
+    row = speaking.find(smollm2.load_runs("after"), method="lora-all", **speaking.FIRST)
+    of = len(tasks.CRON.rows("test"))
     right = row["exact"]["test"]
     return dots(["lora"] * right + ["pale"] * (of - right), 12)
 

@@ -13,6 +13,7 @@ from IPython.display import HTML
 from book_pages import pages, speaking
 from book_pages.widgets import bill
 from experiments import claims, small_llama, smollm2
+from experiments.tasks import CRON, TEST
 from real_models import accounting
 
 #: What a guide can lead to: the four methods, with the choices that decide most about them.
@@ -83,9 +84,10 @@ def taken_off() -> str:
 
 def schedules() -> str:
     """What LoRA taught the speaking model, in two places."""
-    everywhere, attention = (speaking.find(smollm2.load_runs("after"), method=method, lr=1e-3)
+    runs = smollm2.load_runs("after")
+    everywhere, attention = (speaking.find(runs, method=method, **speaking.FIRST)
                              for method in ("lora-all", "lora-qv"))
-    asked = len(smollm2.load_schedules("test"))
+    asked = len(CRON.rows("test"))
     return (f"The speaking model learned to write schedules as cron expressions: "
             f"{everywhere['exact']['test']} of {asked} right with LoRA of rank "
             f"{everywhere['size']} on all linear layers, {attention['exact']['test']} with it on q "
@@ -96,7 +98,7 @@ def schedules() -> str:
 def in_the_prompt() -> str:
     """What three examples in the prompt gave the speaking model, which learned nothing."""
     row = speaking.find(smollm2.load_runs("before"), method="three")
-    asked = sum(len(smollm2.load_schedules(group)) for group in speaking.GROUPS)
+    asked = sum(len(CRON.rows(group)) for group in TEST)
     form, right = sum(row["form"].values()), sum(row["exact"].values())
     return (f"With three examples in its prompt and no training, {form} of the speaking model's "
             f"{asked} answers were cron expressions, and {right} were right.")

@@ -29,8 +29,9 @@ from experiments import smollm2 as task
 from experiments.family import METHODS as SMALL
 from experiments.family import key, state_bytes, unfinished, verdict
 from experiments.records import read_lines, run_claimed, runner, wait_for_others
-from experiments.schedules import load_schedules, same
+from experiments.schedules import same
 from experiments.small_llama import cost
+from experiments.tasks import CRON, TEST
 from llama import Linear, Llama
 from real_models import smollm2
 from training import cosine_schedule, train
@@ -60,10 +61,10 @@ def merged(model: Llama) -> Llama:
 
 def measure(model: Llama, tokenizer: "Tokenizer", general: list) -> dict[str, Any]:
     """Nats per token of the right answers of all test groups, exact answers, and what is lost."""
-    rows = [row for group in task.TEST for row in load_schedules(group)]
-    said = task.ask(model, tokenizer, [task.prompt_of(row.words) for row in rows], tokens=16)
+    rows = [row for group in TEST for row in CRON.rows(group)]
+    said = task.ask(model, tokenizer, [CRON.prompt(row.words) for row in rows], tokens=16)
     return {"test_loss": task.mean_loss(model, task.encode(tokenizer, rows)),
-            "exact": sum(same(text, row.cron) for text, row in zip(said, rows)), "of": len(rows),
+            "exact": sum(same(text, row.answer) for text, row in zip(said, rows)), "of": len(rows),
             "general": task.mean_loss(model, general)}
 
 
@@ -77,7 +78,7 @@ def run(job: dict[str, Any], folder: Path, output: Path) -> dict[str, Any]:
     model, tokenizer = task.make_model(folder)
     setting.plug(model, job["size"], np.random.default_rng([seed, 1]))
     optimizer = setting.make_optimizer(model.parameters(), job["lr"])
-    pairs = task.encode(tokenizer, load_schedules("train"))
+    pairs = task.encode(tokenizer, CRON.rows("train"))
     events = train(model, optimizer,
                    task.batches(model, pairs[task.HELD_BACK:], np.random.default_rng([seed, 0])),
                    steps=steps, rate=lambda step: cosine_schedule(step, steps, job["lr"],

@@ -1,35 +1,17 @@
-"""Schedules in words and as cron expressions: the data, and when an expression runs.
+"""When a cron expression runs, and when two are the same.
 
 Two expressions are the same if they run at the same minutes of a year, however they are written:
-`0 9 * * 1-5` and `00 09 * * 1,2,3,4,5` are. The rows come from data/cron/make_cron.py.
+`0 9 * * 1-5` and `00 09 * * 1,2,3,4,5` are.
 """
 
 import re
 from datetime import date, timedelta
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-DATA = Path(__file__).resolve().parents[1] / "data" / "cron" / "cron.tsv"
-GROUPS = ("train", "test", "shapes", "phrasings")
 YEAR = 2024  # a leap year: the 29th of February is a day, too
 DAYS = [date(YEAR, 1, 1) + timedelta(days=i) for i in range(366)]
 RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))  # minute hour day month weekday, 7 = Sunday
-
-
-class Schedule(NamedTuple):
-    group: str
-    words: str
-    cron: str
-
-
-def load_schedules(group: str) -> list[Schedule]:
-    """All schedules of "train" (500), "test" (60), "shapes" or "phrasings" (20 each)."""
-    if group not in GROUPS:
-        raise ValueError(f"group must be one of {GROUPS}, got {group!r}")
-    lines = DATA.read_text(encoding="ascii").splitlines()[1:]
-    return [row for row in (Schedule(*line.split("\t")) for line in lines) if row.group == group]
 
 
 def field(text: str, low: int, high: int) -> set[int]:

@@ -1,27 +1,27 @@
-"""A skill for the speaking model: schedules in words to cron expressions.
+"""Three tasks for the speaking model: a skill, a format with exact fields, a label (tasks.py).
 
     python -m experiments.smollm2 run      every run that is not recorded yet, one after the other
     python -m experiments.smollm2 table    print what is recorded, and what is not yet
 
-A filter for a part: `run --methods zero lora-all --sizes 8 --rates 1e-3 --seeds 0`. Two runners
-of one folder, each on a core of its own, share the runs.
+A filter for a part: `run --tasks cron --methods zero lora-all --sizes 8 --rates 1e-3 --seeds 0`.
+Two runners of one folder, each on a core of its own, share the runs.
 
 Question: does LoRA teach a model of 135 million parameters something that it cannot do, on 450
 examples and two processor cores; and is it the skill that it learns, or only the form of an answer?
 
-1. Before: the base model with the schedule alone ("zero"), and with three examples in its prompt,
+1. Before: the base model with the question alone ("zero"), and with three examples in its prompt,
    as a text to continue ("three") or as a question to the assistant ("three-chat").
 2. After: each method and size at its learning rates with seed 0, 120 steps of 8. The rate that
-   counts is the one with the lowest loss on 50 schedules that are neither trained nor tested on; it
-   is run with the other seeds, too. What training does to the weights:
+   counts is the one with the lowest loss on 50 rows that are neither trained nor tested on; it is
+   run with the other seeds, too. What training does to the weights:
    experiments/smollm2_update.py.
 
-Measured on 100 schedules: exact (runs at the same minutes of a year as the right one), form (is a
-cron expression at all), and, as a control, choice: is the right expression likelier than that of
-another schedule of the same group? A model that could choose before has learned a format. (With
-examples in the prompt the choice is left out: it would take longer than all else.) Then "general":
-loss on the base model's own answers to 20 everyday questions, before and after. Every run is
-appended to runs.jsonl at once, with 20 of its answers.
+Measured on 100 rows of each task: exact (right, as the task judges it), form (an answer of the
+kind at all), and, as a control, choice: is the right answer likelier than a wrong one of the same
+form? A model that could choose before has learned a format. (With examples in the prompt the choice
+is left out: it would take longer than all else.) Then "general": loss on the base model's own
+answers to 20 everyday questions, before and after. Every run is appended at once, with 20 of its
+answers, to its task's record: runs.jsonl is cron's.
 """
 
 import argparse
@@ -40,8 +40,8 @@ if __name__ == "__main__":  # before NumPy loads; time is recorded for one threa
 import numpy as np
 
 from experiments.records import read_lines, run_claimed, runner, wait_for_others, write_record
-from experiments.schedules import GROUPS, Schedule, is_cron, load_schedules, same
 from experiments.small_llama import METHODS, cost
+from experiments.tasks import CRON, TASKS, TEST, Row, Task, wrong_answers
 from llama import Embedding, Linear, Llama
 from names import IGNORE, batch_rows
 from real_models import smollm2
@@ -53,8 +53,7 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "experiments" / "smollm2"
 SEEDS = (0, 1, 2)  # the first one sweeps the rates
 STEPS, BATCH, WARMUP = 120, 8, 10
-HELD_BACK = 50  # of the training schedules, for choosing the rate
-TEST = GROUPS[1:]
+HELD_BACK = 50  # of the training rows, for choosing the rate
 BEFORE = ("zero", "three", "three-chat")
 RUNS = {  # methods of small_llama.METHODS: sizes, rates; what is asked first stands first
     "lora-all": ((8, 1, 32), (1e-3, 3e-3, 3e-4, 1e-2)),
@@ -78,31 +77,6 @@ QUESTIONS = (
 # ------------------------------------------------------------------------------------- the texts
 
 
-def prompt_of(words: str) -> str:
-    return f"Schedule: {words}\nCron:"
-
-
-def examples() -> list[Schedule]:
-    """Three of the training schedules, of different shapes: what a prompt shows."""
-    train = load_schedules("train")
-    shapes = (" * * *", " * * 1-5", " * *")
-    chosen: list[Schedule] = []
-    for shape in shapes:
-        chosen.append(next(r for r in train if r.cron.endswith(shape) and r not in chosen))
-    return chosen
-
-
-def prompts(words: str) -> dict[str, str]:
-    """The ways in which the base model is asked."""
-    shown = examples()
-    told = "\n".join(f"Schedule: {r.words}\nCron: {r.cron}" for r in shown)
-    return {"zero": prompt_of(words), "three": "".join(
-        f"{prompt_of(r.words)} {r.cron}\n" for r in shown) + prompt_of(words),
-        "three-chat": smollm2.chat(
-            "Write the cron expression of a schedule, minute hour day month weekday. Answer with "
-            f"the expression only.\n{told}\nSchedule: {words}") + "Cron:"}
-
-
 def make_batch(pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets of (prompt, answer) ids, filled up to the longest; only answers count.
 
@@ -120,10 +94,11 @@ def make_batch(pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[np.ndarray
     return inputs, targets
 
 
-def encode(tokenizer: "Tokenizer", rows: Iterable[Schedule]) -> list[tuple[list[int], list[int]]]:
-    """(prompt, answer) ids of schedules; the answer ends with `<|im_end|>`."""
-    return [(smollm2.token_ids(tokenizer, prompt_of(row.words)),
-             [*smollm2.token_ids(tokenizer, " " + row.cron), smollm2.STOP]) for row in rows]
+def encode(tokenizer: "Tokenizer", rows: Iterable[Row], task: Task = CRON
+           ) -> list[tuple[list[int], list[int]]]:
+    """(prompt, answer) ids of a task's rows; the answer ends with `<|im_end|>`."""
+    return [(smollm2.token_ids(tokenizer, task.prompt(row.words)),
+             [*smollm2.token_ids(tokenizer, " " + row.answer), smollm2.STOP]) for row in rows]
 
 
 # ---------------------------------------------------------------------------- model and training
@@ -226,26 +201,31 @@ def everyday(folder: Path, output: Path) -> list[list[list[int]]]:
     return [row["ids"] for row in json.loads(file.read_text(encoding="utf-8"))]
 
 
-def measure(model: Llama, tokenizer: "Tokenizer", way: str, general: list) -> dict[str, Any]:
-    """What the module's docstring names, for each group of schedules, and 20 answers."""
+def measure(model: Llama, tokenizer: "Tokenizer", way: str, general: list, task: Task = CRON
+            ) -> dict[str, Any]:
+    """What the module's docstring names, for each group of rows, and 20 answers.
+
+    "parts" counts for each group how often each field of an answer is right, if it has fields.
+    """
     found: dict[str, Any] = {"exact": {}, "form": {}}
     if way == "zero":
         found["choice"] = {}
     shown: list[dict] = []
     for group in TEST:
-        rows = load_schedules(group)
-        texts = [prompts(row.words)[way] for row in rows]
-        said = ask(model, tokenizer, texts)
-        right = [same(text, row.cron) for text, row in zip(said, rows)]
+        rows = task.rows(group)
+        said = ask(model, tokenizer, [task.prompts(row.words)[way] for row in rows], task.tokens)
+        right = [task.right(text, row.answer) for text, row in zip(said, rows)]
         found["exact"][group] = sum(right)
-        found["form"][group] = sum(map(is_cron, said))
+        found["form"][group] = sum(map(task.form, said))
+        parts = [task.parts(text, row.answer) for text, row in zip(said, rows)]
+        if any(parts):
+            found.setdefault("parts", {})[group] = {
+                name: sum(part[name] for part in parts) for name in parts[0]}
         if way == "zero":
-            own, other = (losses(model, [
-                (ids, answer) for (ids, _), (_, answer) in zip(
-                    encode(tokenizer, rows), encode(tokenizer, answers))])
-                for answers in (rows, [*rows[1:], rows[0]]))
+            false = [row._replace(answer=text) for row, text in zip(rows, wrong_answers(rows))]
+            own, other = (losses(model, encode(tokenizer, some, task)) for some in (rows, false))
             found["choice"][group] = int((own < other).sum())
-        shown += [{"group": group, "words": row.words, "cron": row.cron, "said": text[:80],
+        shown += [{"group": group, "words": row.words, "answer": row.answer, "said": text[:160],
                    "right": ok} for row, text, ok in list(zip(rows, said, right))[
                        :{"test": 10}.get(group, 5)]]
     return found | {"general": mean_loss(model, general), "answers": shown}
@@ -263,7 +243,8 @@ def make_model(folder: Path, method: str = "") -> "tuple[Llama, Tokenizer]":
 def teach(job: dict[str, Any], folder: Path = smollm2.FOLDER,
           prepare: Callable[[Llama], Any] = lambda model: None
           ) -> "tuple[Llama, Tokenizer, dict[str, Any]]":
-    """One training, as `planned` names it: the model, its tokenizer, what training cost.
+    """One training, as `planned` names it, of cron if it names no task: the model, its tokenizer,
+    what training cost.
 
     `prepare` changes the base model first, say to weights of four bits. FloatingPointError if
     training diverges: the rate is too high.
@@ -271,7 +252,8 @@ def teach(job: dict[str, Any], folder: Path = smollm2.FOLDER,
     model, tokenizer = make_model(folder, job["method"])
     prepare(model)
     METHODS[job["method"]][0](model, job["size"], np.random.default_rng([job["seed"], 1]))
-    pairs = encode(tokenizer, load_schedules("train"))
+    task = TASKS[job.get("task", CRON.name)]
+    pairs = encode(tokenizer, task.rows("train"), task)
     train, validation = pairs[HELD_BACK:], pairs[:HELD_BACK]
     curve: list[float] = []
 
@@ -290,30 +272,31 @@ def teach(job: dict[str, Any], folder: Path = smollm2.FOLDER,
 
 
 def run(job: dict[str, Any], folder: Path, output: Path) -> dict[str, Any]:
-    """One row of runs.jsonl: the base model asked in one way, or one training and its measures."""
+    """One row of a record: the base model asked in one way, or one training and its measures."""
+    task, general = TASKS[job["task"]], everyday(folder, output)
     if job["kind"] == "before":
         model, tokenizer = make_model(folder)
-        return job | measure(model, tokenizer, job["method"], everyday(folder, output))
+        return job | measure(model, tokenizer, job["method"], general, task)
     try:
         model, tokenizer, found = teach(job, folder)
     except FloatingPointError as error:  # a rate that is too high is a finding
         return job | {"diverged": str(error)}
-    return job | found | measure(model, tokenizer, "zero", everyday(folder, output))
+    return job | found | measure(model, tokenizer, "zero", general, task)
 
 
 # ------------------------------------------------------------------------------------- all runs
 
 
-def planned(rows: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
-    """All jobs, in order: every rate of every setting, then the other seeds at the best of them.
+def planned(rows: Sequence[dict[str, Any]] = (), task: Task = CRON) -> list[dict[str, Any]]:
+    """All jobs of a task: every rate of every setting, then the other seeds at the best of them.
 
-    The other seeds of a setting are planned once its rates stand in `rows`.
+    The other seeds of a setting are planned once its rates stand in `rows`, the task's own.
     """
     def after(method: str, size: int, lr: float, seed: int) -> dict[str, Any]:
-        return {"kind": "after", "method": method, "size": size, "lr": lr, "seed": seed,
-                "steps": STEPS}
+        return {"task": task.name, "kind": "after", "method": method, "size": size, "lr": lr,
+                "seed": seed, "steps": STEPS}
 
-    jobs = [{"kind": "before", "method": way} for way in BEFORE]
+    jobs = [{"task": task.name, "kind": "before", "method": way} for way in BEFORE]
     settings = [(method, size, rates) for place in range(3) for method, (sizes, rates)
                 in RUNS.items() for size in sizes[place:place + 1]]
     jobs += [after(method, size, rates[place], SEEDS[0]) for place in range(4)
@@ -324,7 +307,7 @@ def planned(rows: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
 
 
 def chosen_rate(rows: Iterable[dict[str, Any]], method: str, size: int) -> float | None:
-    """The rate with the lowest loss on the schedules held back; None if one was not run yet."""
+    """The rate with the lowest loss on the rows held back; None if one was not run yet."""
     found = {row["lr"]: row.get("validation", np.inf) for row in rows if (
         row["kind"], row["method"], row.get("size"), row.get("seed")) == (
         "after", method, size, SEEDS[0])}
@@ -336,16 +319,20 @@ def is_done(job: dict, rows: Iterable[dict]) -> bool:
 
 
 def run_all(args: argparse.Namespace) -> None:
-    """Whatever is planned and not recorded yet; interrupted, it goes on with the run it was in.
+    """Whatever is planned and not recorded yet; interrupted, it goes on with the run it was in."""
+    for name in args.tasks:
+        run_task(TASKS[name], args)
+    write_tables(args)
 
-    What another runner of this folder is at is left to it.
-    """
-    log, names = args.output / "runs.jsonl", ("kind", "method", "size", "lr", "seed", "steps")
+
+def run_task(task: Task, args: argparse.Namespace) -> None:
+    """One task's runs. What another runner of this folder is at is left to it."""
+    log, names = record(task, args.output), ("kind", "method", "size", "lr", "seed", "steps")
     wanted = {"method": args.methods, "size": args.sizes, "lr": args.rates, "seed": args.seeds}
 
     def unfinished() -> list[dict[str, Any]]:
-        rows = read_lines(log)
-        return [job for job in planned(rows) if not is_done(job, rows) and all(
+        rows = load_runs(folder=args.output, task=task)
+        return [job for job in planned(rows, task) if not is_done(job, rows) and all(
             options is None or key not in job or job[key] in options
             for key, options in wanted.items())]
 
@@ -358,17 +345,33 @@ def run_all(args: argparse.Namespace) -> None:
                     break  # what is planned may have grown
             if not ours:
                 wait_for_others(len(todo))
-    write_table(args)
 
 
-def load_runs(kind: str | None = None, folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """Recorded runs, all or of one kind: "before" or "after"."""
-    return [row for row in read_lines(folder / "runs.jsonl") if kind in (None, row["kind"])]
+def record(task: Task, folder: Path) -> Path:
+    """Where a task's runs are kept."""
+    return folder / ("runs.jsonl" if task == CRON else f"{task.name}.jsonl")
 
 
-def write_table(args: argparse.Namespace) -> None:
-    for row in load_runs(folder=args.output):
-        print(f"{row['kind']:<8}{row['method']:<12}", end="")
+def load_runs(kind: str | None = None, folder: Path = RESULTS, task: Task = CRON
+              ) -> list[dict[str, Any]]:
+    """Recorded runs of a task, all or of one kind: "before" or "after"."""
+    rows = read_lines(record(task, folder))
+    for row in rows:  # the oldest are of a time when cron was the only task
+        row.setdefault("task", CRON.name)
+        for shown in row.get("answers", ()):
+            shown.setdefault("answer", shown.get("cron"))
+    return [row for row in rows if kind in (None, row["kind"])]
+
+
+def write_tables(args: argparse.Namespace) -> None:
+    for name in args.tasks:
+        write_table(TASKS[name], args.output)
+
+
+def write_table(task: Task, folder: Path) -> None:
+    done = load_runs(folder=folder, task=task)
+    for row in done:
+        print(f"{row['task']:<8}{row['kind']:<8}{row['method']:<12}", end="")
         if "lr" in row:
             print(f"{row['size']:<3} lr {row['lr']:<8g}seed {row['seed']}", end="")
         if "diverged" in row:
@@ -381,16 +384,17 @@ def write_table(args: argparse.Namespace) -> None:
             if key in row:
                 print(f"  {key} " + " ".join(f"{row[key][group]}" for group in TEST), end="")
         print(f"  general {row['general']:.3f}" if "general" in row else "")
-    done = load_runs(folder=args.output)
-    jobs = planned(done)
-    print(f"{sum(is_done(job, done) for job in jobs)} of {len(jobs)} runs are recorded; counts are "
-          "of " + ", ".join(f"{len(load_schedules(group))} {group}" for group in TEST))
+    jobs = planned(done, task)
+    print(f"{sum(is_done(job, done) for job in jobs)} of {len(jobs)} runs of {task.name} are "
+          "recorded; counts are of "
+          + ", ".join(f"{len(task.rows(group))} {group}" for group in TEST))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=["run", "table"])
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--tasks", nargs="+", default=[*TASKS], choices=[*TASKS])
     parser.add_argument("--methods", nargs="+", default=[*BEFORE, *RUNS], choices=[*BEFORE, *RUNS])
     parser.add_argument("--sizes", nargs="+", type=int, help="ranks, widths, lengths; all")
     parser.add_argument("--rates", nargs="+", type=float, help="of learning; all that are planned")
@@ -398,7 +402,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=smollm2.FOLDER, help="where the model lies")
     args = parser.parse_args()
     try:
-        {"run": run_all, "table": write_table}[args.command](args)
+        {"run": run_all, "table": write_tables}[args.command](args)
     except (smollm2.HubError, FileNotFoundError) as error:
         sys.exit(str(error))
 

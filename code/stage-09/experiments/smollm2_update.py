@@ -21,7 +21,8 @@ import numpy as np
 
 from experiments import smollm2 as runner
 from experiments.records import append, read_lines
-from experiments.schedules import load_schedules, same
+from experiments.schedules import same
+from experiments.tasks import CRON, TEST
 from llama import PROJECTIONS, Linear, Llama
 from real_models import smollm2
 
@@ -121,12 +122,12 @@ def describe(model: Llama, base: Llama, loss: Callable[[], float], exact: Callab
 def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A row of updates.jsonl: one training and its update."""
     model, tokenizer, found = runner.teach(job, folder)
-    held_back = runner.encode(tokenizer, load_schedules("train"))[:runner.HELD_BACK]
-    rows = [row for group in runner.TEST for row in load_schedules(group)]
+    held_back = runner.encode(tokenizer, CRON.rows("train"))[:runner.HELD_BACK]
+    rows = [row for group in TEST for row in CRON.rows(group)]
 
     def exact() -> int:
-        said = runner.ask(model, tokenizer, [runner.prompt_of(row.words) for row in rows], 16)
-        return sum(same(text, row.cron) for text, row in zip(said, rows))
+        said = runner.ask(model, tokenizer, [CRON.prompt(row.words) for row in rows], 16)
+        return sum(same(text, row.answer) for text, row in zip(said, rows))
 
     kept = {name: found[name] for name in ("trainable", "cpu_seconds", "validation")}
     return job | kept | {"exact": exact(), "of": len(rows)} | describe(

@@ -10,24 +10,25 @@ import traitlets
 from book_pages import speaking
 from book_pages.widgets import answers, explorer
 from experiments import smollm2
+from experiments.tasks import TASKS, TEST
 
 
 def answer(group, said, right):
-    return {"group": group, "words": f"in words, {group}", "cron": "0 9 * * 1", "said": said,
+    return {"group": group, "words": f"in words, {group}", "answer": "0 9 * * 1", "said": said,
             "right": right}
 
 
 def row(kind, method, exact, said="0 9 * * 1", **more):
-    found = {"kind": kind, "method": method, "general": 0.7, "answers": [
-        answer(group, said, said == "0 9 * * 1") for group in smollm2.TEST]}
+    found = {"task": "cron", "kind": kind, "method": method, "general": 0.7, "answers": [
+        answer(group, said, said == "0 9 * * 1") for group in TEST]}
     for what in ("exact", "form", "choice"):
-        found[what] = {group: exact for group in smollm2.TEST}
+        found[what] = {group: exact for group in TEST}
     return found | more
 
 
 def trained(method="lora-all", exact=5, lr=1e-3, seed=0, size=8, **more):
     return row("after", method, exact, lr=lr, seed=seed, size=size, trainable=100 * size,
-               file_bytes=400 * size, validation=0.1, curve=[2.0, 1.0], **more)
+               **{"file_bytes": 400 * size, "validation": 0.1, "curve": [2.0, 1.0]} | more)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def rows():
     del three["choice"]
     return [row("before", "zero", 0, ""), three, trained(exact=3, lr=3e-3), trained(),
             trained("lora-qv", 2, seed=1), trained("lora-qv", 1),
-            {"kind": "after", "method": "prefix", "size": 8, "lr": 1.0, "seed": 0,
+            {"task": "cron", "kind": "after", "method": "prefix", "size": 8, "lr": 1.0, "seed": 0,
              "diverged": "infinite"}]
 
 
@@ -61,7 +62,7 @@ def test_right_answers_are_marked(rows):
     assert speaking.answers(rows[0], rows[3])[1][0][2] == "(nothing)"
     other = trained()
     other["answers"] = [a | {"words": "others"} for a in other["answers"]]
-    with pytest.raises(ValueError, match="other schedules"):
+    with pytest.raises(ValueError, match="other rows"):
         speaking.answers(rows[0], other)
 
 
@@ -91,8 +92,17 @@ def test_an_update_is_told_whole_and_cut():
 def test_every_recorded_way_and_method_has_a_name():
     assert speaking.BEFORE.keys() == {*smollm2.BEFORE}
     assert {*smollm2.RUNS} <= speaking.METHODS.keys() <= explorer.RUN_METHODS.keys()
-    assert speaking.GROUPS.keys() == {*smollm2.TEST}
+    assert speaking.GROUPS.keys() == {*TEST} and speaking.TOLD.keys() == TASKS.keys()
     assert len(speaking.counts(smollm2.load_runs())[1]) == len(smollm2.load_runs())
+
+
+def test_the_training_with_the_lowest_loss_held_back_stands_for_a_task(rows):
+    some = [*rows, trained("full", exact=2, validation=0.05)]
+    columns, (line,) = speaking.tasks({"cron": some})
+    assert len(line) == len(columns) and line[1:] == [
+        "0", "6", "0 → 2", "0 → 2", "0 → 6", "0 → 6", "0.70 → 0.70", speaking.label(some[-1])]
+    with pytest.raises(ValueError, match="no training"):
+        speaking.best_run(rows[:2])
 
 
 # ------------------------------------------------------------------------------------- the widget
@@ -115,7 +125,8 @@ def test_only_what_is_recorded_can_be_chosen(widget):
 
 
 def test_a_record_without_both_sides_is_refused(rows):
-    for part in (rows[:2], rows[2:], []):
+    other = [row | {"task": "desks"} for row in rows]
+    for part in (rows[:2], rows[2:], [], rows + other[:2]):
         with pytest.raises(ValueError, match="experiments-smollm2"):
             answers.AnswerExplorer(part)
 
@@ -123,6 +134,14 @@ def test_a_record_without_both_sides_is_refused(rows):
 def test_without_javascript_there_is_a_table(widget):
     _, columns, lines = widget.fallback()
     assert len(lines) == 7 and len(lines[0]) == len(columns)
+
+
+def test_each_task_has_its_own_trainings(rows):
+    widget = answers.AnswerExplorer(rows + [row | {"task": "desks"} for row in rows[:3]])
+    assert widget.task == "cron" and widget._tasks.keys() == {"cron", "desks"}
+    assert [run["task"] for run in widget._runs] == ["cron"] * 4 + ["desks"]
+    with pytest.raises(traitlets.TraitError, match="task must be one of .*orders"):
+        widget.task = "orders"
 
 
 CHOOSE = """
@@ -134,9 +153,9 @@ console.log(JSON.stringify(data.wanted.map((wanted) => {
 
 
 def test_an_earlier_choice_binds_a_later_one(widget, tmp_path):
-    wanted = [{"method": "lora-all", "size": 8, "lr": 3e-3, "seed": 0},
+    wanted = [{"task": "cron", "method": "lora-all", "size": 8, "lr": 3e-3, "seed": 0},
               {"method": "lora-qv", "size": 8, "lr": 3e-3, "seed": 1},  # no such rate recorded
-              {"method": "lora-all", "size": 8, "lr": 1e-3, "seed": 1}]
+              {"task": "desks", "method": "lora-all", "size": 8, "lr": 1e-3, "seed": 1}]
     (tmp_path / "data.json").write_text(json.dumps({"runs": widget._runs, "wanted": wanted}))
     (tmp_path / "program.mjs").write_text(
         f'{widget._esm}\nimport {{ readFileSync }} from "node:fs";\n'

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from experiments import smollm2
-from experiments.schedules import GROUPS, YEAR, is_cron, load_schedules, runs, same
+from experiments.schedules import YEAR, runs, same
+from experiments.tasks import CRON, GROUPS
 
 
 def times(cron):
@@ -35,31 +35,8 @@ def test_expressions_are_compared_by_what_they_do(cron, other, expected):
 
 
 def test_the_data_hold_what_their_page_says():
-    rows = {group: load_schedules(group) for group in GROUPS}
-    assert {group: len(found) for group, found in rows.items()} == {
-        "train": 500, "test": 60, "shapes": 20, "phrasings": 20}
-    every = [row for found in rows.values() for row in found]
-    assert len({row.cron for row in every}) == len({row.words for row in every}) == 600
-    assert all(is_cron(row.cron) for row in every)
+    rows = {group: CRON.rows(group) for group in GROUPS}
+    assert len({row.answer for found in rows.values() for row in found}) == 600
     assert all(("AM" in r.words or "PM" in r.words) for r in rows["train"] if r.words[:3] == "At "
                and "past the hour" not in r.words)
     assert not any("AM" in row.words or "PM" in row.words for row in rows["phrasings"])
-    with pytest.raises(ValueError, match="group"):
-        load_schedules("tests")
-
-
-def test_what_is_recorded_was_planned_and_is_judged_as_today():
-    rows = smollm2.load_runs()
-    assert rows and all(any(job.items() <= row.items() for job in smollm2.planned(rows))
-                        for row in rows)
-    for row in rows:
-        assert len(row["answers"]) == 20
-        for shown in row["answers"]:
-            assert same(shown["said"], shown["cron"]) is shown["right"]
-            assert shown["cron"] in {r.cron for r in load_schedules(shown["group"])}
-
-
-def test_only_answers_are_scored():
-    inputs, targets = smollm2.make_batch([([5, 6, 7], [8, 2]), ([5], [9, 10, 11, 2])])
-    assert inputs.tolist() == [[5, 6, 7, 8], [5, 9, 10, 11]]
-    assert targets.tolist() == [[-100, -100, 8, 2], [9, 10, 11, 2]]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import training
-from experiments import smollm2, smollm2_update
+from experiments import records, smollm2, smollm2_update
 from experiments.small_llama import plug_lora
+from experiments.tasks import TASKS
 from llama import PROJECTIONS, Llama, LlamaConfig, random_weights
 
 CONFIG = LlamaConfig(vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
@@ -17,8 +18,8 @@ def small():
 
 
 def row(method, size, lr, seed=0, validation=0.5):
-    return {"kind": "after", "method": method, "size": size, "lr": lr, "seed": seed,
-            "steps": smollm2.STEPS, "validation": validation}
+    return {"task": "cron", "kind": "after", "method": method, "size": size, "lr": lr,
+            "seed": seed, "steps": smollm2.STEPS, "validation": validation}
 
 
 def test_other_seeds_follow_once_a_sweep_is_whole_at_its_best_rate():
@@ -33,6 +34,37 @@ def test_other_seeds_follow_once_a_sweep_is_whole_at_its_best_rate():
     added = smollm2.planned(rows)[len(first):]
     assert [(job["method"], job["lr"], job["seed"]) for job in added] == [
         ("full", rates[1], 1), ("full", rates[1], 2)]
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_what_is_recorded_was_planned_and_is_judged_as_today(task):
+    rows = smollm2.load_runs(task=task)
+    assert rows and all(any(job.items() <= row.items() for job in smollm2.planned(rows, task))
+                        for row in rows)
+    for row in rows:
+        assert "diverged" in row or len(row["answers"]) == 20
+        for shown in row.get("answers", ()):
+            assert task.right(shown["said"], shown["answer"]) is shown["right"]
+            assert shown["answer"] in {r.answer for r in task.rows(shown["group"])}
+
+
+def test_only_answers_are_scored():
+    inputs, targets = smollm2.make_batch([([5, 6, 7], [8, 2]), ([5], [9, 10, 11, 2])])
+    assert inputs.tolist() == [[5, 6, 7, 8], [5, 9, 10, 11]]
+    assert targets.tolist() == [[-100, -100, 8, 2], [9, 10, 11, 2]]
+
+
+def test_each_task_has_its_own_record_and_the_oldest_rows_are_crons(tmp_path):
+    old = {"kind": "before", "method": "zero", "answers": [{"words": "x", "cron": "0 9 * * *"}]}
+    records.append(tmp_path / "runs.jsonl", old)
+    records.append(tmp_path / "desks.jsonl", {"task": "desks", "kind": "before", "method": "three"})
+    (row,), (desk,) = (smollm2.load_runs(folder=tmp_path, task=TASKS[name])
+                       for name in ("cron", "desks"))
+    assert row["task"] == "cron" and row["answers"][0]["answer"] == "0 9 * * *"
+    for task, found in ((TASKS["cron"], row), (TASKS["desks"], desk)):
+        left = [job for job in smollm2.planned(task=task) if not smollm2.is_done(job, [found])]
+        assert len(left) == len(smollm2.planned()) - 1
+    assert smollm2.load_runs("before", tmp_path, TASKS["orders"]) == []
 
 
 def test_full_fine_tuning_has_the_models_own_gradients():

@@ -14,6 +14,7 @@ import pytest
 
 import training
 from experiments import smollm2 as runner
+from experiments.tasks import CRON
 from gradcheck import relative_error
 from llama import PROJECTIONS
 from llama_config import read_config
@@ -50,7 +51,7 @@ def asked(model, tmp_path_factory):
     """(task, JSON answers, arrays): one run of the oracle for all that is compared."""
     python, folder = needs.oracle(), tmp_path_factory.mktemp("smollm2")
     _, tokenizer = model
-    pairs = runner.encode(tokenizer, runner.load_schedules("test")[:2])
+    pairs = runner.encode(tokenizer, CRON.rows("test")[:2])
     inputs, targets = runner.make_batch(pairs)
     exact, rng = in_float64(), np.random.default_rng(2)
     for name, module in exact.modules().items():
@@ -128,7 +129,7 @@ def test_a_lora_step_has_the_gradients_of_peft(asked):
 
 def test_only_scored_rows_give_the_same_loss_and_gradients(model):
     _, tokenizer = model
-    pairs = runner.encode(tokenizer, runner.load_schedules("test")[:2])
+    pairs = runner.encode(tokenizer, CRON.rows("test")[:2])
     found = []
     for head in (True, False):
         net, _ = runner.make_model(smollm2.FOLDER) if head else smollm2.load()

@@ -329,7 +329,7 @@ def test_where_the_package_itself_breaks_the_error_names_the_text(monkeypatch):
     with pytest.raises(HubError, match="text 'eee"):
         next(smollm2.answer(None, tokenizer, "e" * 30))
     with pytest.raises(HubError, match="text 'Schedule: eee"):
-        runner.encode(tokenizer, [SimpleNamespace(words="e" * 30, cron="b")])
+        runner.encode(tokenizer, [SimpleNamespace(words="e" * 30, answer="b")])
     with pytest.raises(HubError, match=r"tokens \[-1\]"):
         smollm2.text_of(tokenizer, [-1])
 
