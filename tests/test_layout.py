@@ -230,6 +230,15 @@ def test_nothing_is_cut_on_paper(page, html, name):
     assert all(max(map(int, re.findall(r"\d+", colour)[:3])) < 140 for colour in set(colours))
 
 
+def test_the_name_of_a_widget_is_not_printed_beside_it(page, html):
+    opened(page, f"{html.as_uri()}/book/02-lora.html")
+    lines = page.locator(".cell_input.is-one-line")
+    assert lines.first.is_visible()
+    page.emulate_media(media="print")
+    assert not lines.locator("visible=true").count()
+    assert page.locator(".peft-widget").first.is_visible()
+
+
 def test_prose_has_about_seventy_characters_in_a_line(page, html):
     opened(page, f"{html.as_uri()}/book/02-lora.html")
     lengths = page.evaluate("""() => [...document.querySelectorAll("article section > p")]

@@ -24,7 +24,7 @@ from PIL import Image
 from whole import write_whole
 
 KATEX = "katex/katex.min.js"
-WIDGETS = "_static/widgets"
+WIDGETS, TAKE = "_static/widgets", "bookWidgets.take("
 SHEET = "_static/book-all.css"
 FORMULA_SHEET = "katex/book-formulas.css"
 #: Style sheets that stay as they are: the icons, which have their font within, and the cells'.
@@ -213,7 +213,7 @@ def widgets_apart(text, folder, up):
                   if value is not None and not re.match("_(model|view)_|layout|tabbable", name)}
         made = json.dumps(values, ensure_ascii=False, sort_keys=True)
         name = f"{hashlib.sha256(made.encode()).hexdigest()[:20]}.js"
-        write_whole(folder / WIDGETS / name, f"bookWidgets.take({made});\n".encode())
+        write_whole(folder / WIDGETS / name, f"{TAKE}{made});\n".encode())
         return found[0].replace("<script", f'<script data-state="{up}{WIDGETS}/{name}"'
                                 f' data-kind="{html.escape(values["_anywidget_id"])}"', 1)
 
@@ -379,9 +379,11 @@ def with_sheets(pages, folder, formulas):
     scripts = [path.read_text("utf-8") for path in [
         *folder.glob("_static/*.js"), *folder.glob("_static/scripts/*theme.js"),
         *folder.glob("in-page/*/*.js")]]
-    more = [path.read_text("utf-8") for path in [
-        *folder.glob(f"{WIDGETS}/*.js"), *folder.glob("in-page/*/*.css"),
-        *folder.glob("icons/*.css")]]
+    states = [json.loads(path.read_text("utf-8")[len(TAKE):-len(");\n")])
+              for path in folder.glob(f"{WIDGETS}/*.js")]
+    scripts += dict.fromkeys(values["_esm"] for values in states)
+    more = [*{values["_css"] for values in states}, *(path.read_text("utf-8") for path in [
+        *folder.glob("in-page/*/*.css"), *folder.glob("icons/*.css")])]
     others = "\n".join([*scripts, *more, *pages.values()])
     words = words_of(pages, scripts)
     sheet = one_sheet([*map(sheet_text, theirs)], words, others)
