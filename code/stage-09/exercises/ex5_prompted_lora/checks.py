@@ -106,6 +106,12 @@ def _shifted_down(S: np.ndarray) -> np.ndarray:
     return e / e.sum(-1, keepdims=True)
 
 
+def _other_roots(S: np.ndarray, positions: int) -> Arrays:
+    """Scores divided by the root of a length instead of the width, by what it counts."""
+    return {f"Q K^T over the root of the number of {what}": S / n ** 0.5
+            for what, n in (("positions", positions), ("rows", S.shape[-1]))}
+
+
 def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | None = None,
           s: float = ALPHA_VALUE / RANK) -> Arrays:
     """The output and, if there is G, the gradients; every inner value passes through `at`."""
@@ -127,9 +133,7 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
     K = at("K", E @ at("W_k", wk).T + to_k * v_update)
     K[:, :P], V[:, :P] = at("keys and values of the prompt", np.stack([K[:, :P], V[:, :P]]),
                             {"the prompt itself": np.stack([prompt, prompt])})
-    S = at("S", scale * Q @ K.swapaxes(1, 2), lambda: {
-        f"Q K^T over the root of the number of {what}": Q @ K.swapaxes(1, 2) / m ** 0.5
-        for what, m in (("positions", T), ("rows", n))})
+    S = at("S", scale * Q @ K.swapaxes(1, 2), lambda: _other_roots(Q @ K.swapaxes(1, 2), T))
     sees = at("the causal mask", np.tri(n), {
         f"a mask {P} places off": np.tri(n, n, -P) + np.eye(n), "a mask in which no position sees "
         "itself": np.tri(n, n, -1), **{f"a mask {k} too wide": np.tri(n, n, k) for k in (1, P)}})
