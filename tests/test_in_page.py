@@ -306,6 +306,18 @@ def test_two_tabs_lose_none_of_each_others_edits(served_page):
     assert Cell(one, 2).text.content.count() == 0
 
 
+def test_a_button_whose_script_does_not_come_says_so_and_tries_again(served_page):
+    page = served_page(EXERCISE)
+    page.route("**/cells.js", lambda route: route.abort())
+    cell = Cell(page, 0)
+    cell.press("Edit and run")
+    again = cell.box.get_by_role("button", name="try again")
+    again.wait_for()
+    page.unroute("**/cells.js")
+    again.click()
+    cell.text.content.wait_for()
+
+
 def test_after_its_first_run_a_page_needs_no_server(served_page):
     page = served_page(EXERCISE)
     cell, task, step = Cell(page, 0), Cell(page, 1), Cell(page, 3)

@@ -26,8 +26,10 @@ export class Python {
         reject(error);
         this.fail?.(error);
       };
-      this.worker.addEventListener("error", (event) =>
-        this.end(new Error(event.message || "its file is missing")));
+      this.worker.addEventListener("error", (event) => {
+        event.preventDefault();  // it is told at the cell
+        this.end(new Error(event.message || "its file is missing"));
+      });
       this.bounds = new Bounds();
       this.worker.addEventListener("message", ({ data }) => {
         if (this.worker !== worker) return;

@@ -7,7 +7,8 @@
   const onDisk = location.protocol === "file:";
   if (module && !onDisk) import(`./${module}`);
   let cells;
-  const load = () => cells ??= import("./cells.js").then((module) => module.take(notebook));
+  const load = () => cells ??= import("./cells.js").then(({ take }) => take(notebook));
+  const lost = () => cells = null; // no server, or the page is left
 
   for (const [index, cell] of [...document.querySelectorAll("div.cell")].entries()) {
     const code = cell.querySelector(":scope > .cell_input, :scope > details");
@@ -21,13 +22,16 @@
       made.textContent = text;
       // launch.js explains to those who have opened the page as a file what this needs.
       if (onDisk) made.dataset.needsServer = notebook.replace(/ipynb$/, "html");
-      else made.addEventListener("click", async () => act((await load())[index]));
+      else made.addEventListener("click", () => load().then((all) => act(all[index]), () => {
+        lost();
+        made.textContent = `${text} (try again)`;
+      }));
     };
     if (names[index]) button(names[index], "in-page-check", (one) => one.check());
     button("Edit and run", "in-page-edit", (one) => one.edit());
     code.after(tools);
   }
   try {
-    if (!onDisk && localStorage.getItem(`peft-book edits ${notebook}`)) load();
+    if (!onDisk && localStorage.getItem(`peft-book edits ${notebook}`)) load().catch(lost);
   } catch { /* a browser that keeps nothing */ }
 })();
