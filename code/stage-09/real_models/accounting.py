@@ -122,14 +122,31 @@ def _check_patterns(name: str, *targets: Targets) -> None:
                 raise ValueError(f"{name} {error}") from None
 
 
-def _refuse_convolutions(model: Model, targets: Targets) -> None:
-    """A name that means a weight of other axes than a linear layer's."""
-    odd = [m.name for m in model.modules if m.kind == "stack" and m.name.endswith(".weight")
-           and matches(m.name.rpartition(".")[0], targets)]
+def _refuse_what_is_no_layer(model: Model, targets: Targets) -> None:
+    """A name that means a weight of other axes than a linear layer's, or what is around layers."""
+    odd = [m.name for m in model.modules if m.kind == "stack" and matches(
+        _WEIGHT.sub("", m.name), targets) and _WEIGHT.search(m.name)]
     if odd:
         raise ValueError(f"target_modules {targets!r}: {odd[0]} is the weight of no linear "
                          "layer, and PEFT adapts convolutions and refuses the rest; neither is "
                          "counted here, so name other modules")
+    around = {path: m.name for m in model.modules for path in paths_to(m.name)[:-1]}
+    if wide := next((path for path in around if matches(path, targets)), ""):
+        raise ValueError(f"target_modules {targets!r}: {wide} is no layer but what holds "
+                         f"{around[wide]}, and PEFT refuses that; name layers alone")
+
+
+def _refuse_states(model: Model, found: Sequence[Module], method: str) -> None:
+    """Those that PEFT refuses by their name in a model of state spaces."""
+    refused = FAMILIES[model.family].get("refused", []) if method in (
+        "lora", "adalora", "randlora") else []
+    if odd := next((m.name for m in found if m.name.rpartition(".")[2] in refused), ""):
+        raise ValueError(f"PEFT refuses {odd} in a {model.family} model, by its name; name other "
+                         "modules")
+
+
+#: The end of a weight's name, also of one that is kept as a direction and a length.
+_WEIGHT = re.compile(r"\.(parametrizations\.weight\.original\d|weight)$")
 
 
 @within(SECONDS)
@@ -164,11 +181,15 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     _check_patterns("target_modules", targets)
     _check_patterns("exclude_modules", exclude)
     _refuse_experts(model, targets, default)
-    if not everything:
-        _refuse_convolutions(model, targets)
+    if not everything and default != "ln_tuning":  # which looks for itself
+        _refuse_what_is_no_layer(model, targets)
     if everything and model.task in ("TOKEN_CLS", "QUESTION_ANS"):
         raise ValueError("PEFT refuses all-linear for token classification and "
                          "question answering: it would adapt the head twice; list the modules")
+
+    if everything and not FAMILIES[model.family].get("all_linear", True):
+        raise ValueError(f"PEFT refuses all-linear for {model.family}: it asks for embeddings of "
+                         "tokens, which the model has not; list the modules")
 
     heads = [model.head, *saved_heads(model)]
 
@@ -190,6 +211,7 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
         reason = f"{left} leaves none of those named" if left else _why_none(targets)
         raise ValueError(f"target_modules {targets!r} match nothing in this {model.family} model: "
                          f"{reason}; its modules are called {', '.join(linear_names(model))}")
+    _refuse_states(model, found, default)
     unmatched = [] if isinstance(targets, str) else [
         target for target in targets if not any(matches(module.name, [target]) for module in found)]
     return found, unmatched + _unmatched(model, exclude, layers or [])
@@ -743,8 +765,9 @@ def _count_virtual(method: str, model: Model, trainable: int, shape: tuple[int, 
                    notes: Sequence[str], head: str) -> Count:
     """The virtual tokens, and in classification the head."""
     if "prefix_width" not in model.symbols:
-        raise ValueError(f"{method} of {model.family} is not counted: PEFT does not find how many "
-                         "attention heads it has, and asks for num_attention_heads")
+        raise ValueError(f"{method} of {model.family} is not counted: PEFT does not find in its "
+                         "configuration how many layers and attention heads it has, and asks for "
+                         "num_layers or num_attention_heads")
     counted = _count_tuner(method, model, [], {"prompt_embeddings": shape},
                            saved=_saved_names(model, []), head=head, notes=notes)
     network = trainable - math.prod(shape)  # trained through it, not stored

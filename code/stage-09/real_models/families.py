@@ -12,26 +12,29 @@ from typing import Any
 # symbols   `name = first | second | ...`: the first alternative that the config.json can answer. An
 #           alternative is a key of the config, a number, an expression in symbols defined above it,
 #           or `key~text`: does the value of that key start with this text? `key~*text`: is this
-#           text in it? `key?` may be 0 or null, `key?-1` also -1: then there is none of it, and
-#           the symbol is 0.
+#           text in it? `key~>`: is this number above 0? `key?` may be 0 or null, `key?-1` also -1:
+#           then there is none of it, and the symbol is 0.
 # defaults  what the family's class in transformers takes for a key that the file leaves out. A key
 #           that is there and null has no default: it goes on to the next alternative.
 # modules   `path  kind  size size  [bias] [bias:flag] [tied:flag] [if:flag]`, one line for each
 #           module. `{layers}` in a path repeats the line for 0 … layers-1, `{dense:layers}` from
-#           dense on, `{layer_types=mamba}` for the layers of that kind in a list. Sizes and flags
-#           are expressions in symbols. `tied` means that the weight is another module's: not
-#           counted.
+#           dense on, `{layer_types=mamba}` for the layers of that kind in a list, `{layer_types=
+#           mamba:stop}` for those of them before a number. Sizes and flags are expressions in
+#           symbols. `tied` means that the weight is another module's: not counted.
 #               linear     in out         conv1d   in out  (a linear layer stored transposed; GPT-2)
 #               embedding  rows width     norm     width   (LayerNorm if it has a bias, or RMSNorm)
 #               stack      sizes …        a parameter of this very name that is no layer of its own:
 #                                         neither target_modules nor bitsandbytes see it
 # parts     the configurations inside the file's; their keys are called `part.key` here.
+# needs     of these, besides text_config, those that a file must have.
 # flat      the part whose keys may stand outside of it instead.
 # lists     the lists of kinds: their key, the kinds that may stand there, and with `every` the key
 #           of an interval (its default, the usual kind, the kind of every so-manieth layer) that
 #           stands for a list that is left out. With `numbers`, the key that lists the numbers of
 #           some layers instead, the kind of all others, theirs, and which they are if it is left
-#           out (null: all).
+#           out (null: all). With `last`, what the last layer is whatever the list says.
+# overrides   a key that says it of each layer: which list and kind it may be said of, and for each
+#           of its keys the one that says it of all of them, and a flag without which that is none.
 # heads     the modules that a task puts on top, in the same notation. A line `name = value` sets a
 #           symbol for this task, `root name` renames the part in front of the first dot.
 # head      the task of a file that names no class.
@@ -40,6 +43,8 @@ from typing import Any
 # own_code  entries of `auto_map` that build the same model as transformers does.
 # not_quantized   names that loading in 4 or 8 bits keeps as they are.
 # note      what one must know to read any count of this family.
+# refused   names that PEFT's LoRA refuses in this family.
+# all_linear   false if PEFT fails to find all linear layers.
 # not_estimated   why what training keeps of its layers is not estimated.
 # fused     names that PEFT takes for the experts' layers of transformers 4: it adapts the stacks
 #           that hold them now, at other ranks. They are not counted, and so is no "all-linear".

@@ -129,8 +129,7 @@ def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], fam
         if config.get(key) is not None:
             value = config[key]
             if test:
-                return int(prefix[1:] in str(value) if prefix[0] == "*"
-                           else str(value).startswith(prefix))
+                return _is_so(key, value, prefix)
             if value in none:
                 return 0
             if isinstance(value, float) and value.is_integer():  # 768.0, as some tools write it
@@ -156,6 +155,15 @@ def _resolve(rule: str, known: Mapping[str, int], config: Mapping[str, Any], fam
     raise ValueError(
         f"config.json: a {family} model needs {' or '.join(alternatives)}, and it is missing; "
         f"the keys given are {', '.join(sorted(map(str, config))) or 'none'}")
+
+
+def _is_so(key: str, value: Any, test: str) -> int:
+    """Whether the value of a key is what stands behind `~` in a rule."""
+    if test == ">":
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"config.json: {key} must be a number, got {value!r:.80}")
+        return int(value > 0)
+    return int(test[1:] in str(value) if test.startswith("*") else str(value).startswith(test))
 
 
 @dataclass(frozen=True)
@@ -308,7 +316,8 @@ def _listed(rule: Mapping[str, Any], layers: int, config: Mapping[str, Any],
     """What kind each layer is of, by a list in the file or by the interval that stands for one."""
     key = rule["key"]
     kinds = config.get(key)
-    if "numbers" in rule and (kinds is None or rule["numbers"][0] == key):
+    if "numbers" in rule and (rule["numbers"][0] == key if kinds is not None
+                              else "every" not in rule):
         kinds = _numbered(*rule["numbers"], layers, config, family)
     if kinds is None and "every" in rule:
         name, usual, most, some = rule["every"]
@@ -320,7 +329,7 @@ def _listed(rule: Mapping[str, Any], layers: int, config: Mapping[str, Any],
         raise ValueError(f"config.json: {key} of a {family} model must be a list of {layers} "
                          f"(num_hidden_layers), each {' or '.join(rule['kinds'])}, got "
                          f"{kinds!r:.80}")
-    return kinds
+    return [*kinds[:-1], rule["last"]] if "last" in rule else kinds
 
 
 def _check_layers(layers: int) -> None:
@@ -380,9 +389,11 @@ def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
         if config.get(part) is None and table.get("flat") == part and "hidden_size" in config:
             found = {key: value for key, value in config.items()
                      if "." not in str(key) and key not in (*inside, *OUTER_KEYS)}
-        if part == "text_config" and not found:
-            raise ValueError(f"config.json: a {family} model needs text_config, and it is missing")
+        if part in ("text_config", *table.get("needs", [])) and not found:
+            raise ValueError(f"config.json: a {family} model needs {part}, and it is missing")
         config = {**config, **{f"{part}.{key}": value for key, value in found.items()}}
+    if table.get("overrides", {}).get("key") in config:
+        config = _overridden(config, table["overrides"])
     foreign = [entry for entry in own_code(config)
                if entry.split("--")[-1] not in table.get("own_code", [])]
     if foreign:
@@ -394,6 +405,22 @@ def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
             raise ValueError(f"config.json: {key} is {config[key]!r:.60}; only "
                              f"{' or '.join(map(repr, counted))} is counted for {family}")
     return config, table
+
+
+def _overridden(config: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a file says of its layers one by one, as the keys that say it of all of one kind."""
+    key, listed, kind, keys = (rule[name] for name in ("key", "list", "kind", "keys"))
+    found, kinds = config[key], config.get(listed)
+    found = found if isinstance(found, Mapping) else {}
+    said = [*found.values()]
+    numbers = sorted(int(n) if re.fullmatch("[0-9]{1,6}", str(n)) else -1 for n in found)
+    if not (said and isinstance(kinds, list) and isinstance(said[0], Mapping)
+            and all(each == said[0] for each in said)
+            and numbers == [i for i, each in enumerate(kinds) if each == kind]
+            and all(name in keys and all(map(config.get, keys[name][1:])) for name in said[0])):
+        raise ValueError(f"config.json: {key} is counted only if it says the same of each layer "
+                         f"that is {kind} in {listed}, and nothing but {', '.join(keys)}")
+    return {**config, **{to: said[0].get(name) for name, (to, *_) in keys.items()}}
 
 
 def own_code(config: Mapping[str, Any]) -> list[str]:
@@ -473,10 +500,10 @@ def _expand(rows: str, symbols: Mapping[str, int],
 
 def _span(count: str, symbols: Mapping[str, int],
           lists: Mapping[str, list[str]]) -> Sequence[int]:
-    """The numbers of `{stop}`, `{start:stop}` or `{list=kind}` in a path."""
+    """The numbers of `{stop}`, `{start:stop}`, `{list=kind}` or `{list=kind:stop}` in a path."""
     if "=" in count:
-        name, kind = count.split("=")
-        return [i for i, each in enumerate(lists[name]) if each == kind]
+        name, kind, stop = re.split("[=:]", f"{count}:layers")[:3]
+        return [i for i, each in enumerate(lists[name][:symbols[stop]]) if each == kind]
     start, stop = (evaluate(part or "0", symbols) for part in count.rpartition(":")[::2])
     if start > stop or (":" in count and stop > symbols["layers"]):
         raise ValueError(f"config.json: {count} are layers {start} to {stop}, and the model has "

@@ -25,11 +25,13 @@ from real_models.rules import evaluate, is_whole, positive
 # from      a key and its default: the layers from there on slide
 # given     the layers' kinds must stand in layer_types wherever there is a window
 # part      in which part of the file the keys are
-# list      the table's list of kinds; conv, state: numbers that a linear layer keeps of a sequence
+# list      the table's list of kinds; conv, state: numbers that a layer without attention, all of
+#           them where there is no list, keeps of a sequence
 # cross     numbers of each token of the encoder's text
 _GROUPED = {"token": "2*kv*dh"}
 _HEADS = {"token": "2*d"}
 _LATENT = {"token": "kv_lora_rank+qk_rope_head_dim"}  # one head, normed and not yet expanded
+_TWO_STACKS = {"token": "2*d", "layers": "decoder_layers", "cross": "2*d"}
 _T5 = {"token": "2*heads*dkv", "layers": "decoder_layers", "cross": "2*heads*dkv"}
 
 
@@ -47,11 +49,13 @@ def _linear(name: str) -> dict[str, Any]:
 
 CACHES: dict[str, dict[str, Any]] = {
     **dict.fromkeys((
-        "apertus", "arcee", "cohere", "ernie4_5", "gemma", "glm", "glm4", "glm4_moe", "granite",
-        "granitemoe", "helium", "llama", "ministral3", "mixtral", "olmo", "olmo2", "phi", "phi3",
-        "phimoe", "seed_oss", "starcoder2"), _slides(None)),
+        "apertus", "arcee", "cohere", "ernie4_5", "gemma", "glm", "glm4", "glm4_moe",
+        "granite", "granitemoe", "helium", "hunyuan_v1_dense", "llama",
+        "minimax_m2", "ministral3", "mixtral", "nemotron", "olmo", "olmo2", "phi", "phi3", "phimoe",
+        "seed_oss", "starcoder2"), _slides(None)),
     "stablelm": {"token": "2*kv*(d//heads)", "window": None},
-    **dict.fromkeys(("gpt2", "opt", "bloom", "gpt_neox"), {**_HEADS, "window": None}),
+    **dict.fromkeys(("gpt2", "opt", "bloom", "gpt_neox", "mpt", "xglm"),
+                    {**_HEADS, "window": None}),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3"), {**_LATENT, "window": None}),
     "mistral": _slides(4096),
     "gemma2": _slides(4096, every=[None, 2]), "gpt_oss": _slides(128, every=[None, 2]),
@@ -65,9 +69,14 @@ CACHES: dict[str, dict[str, Any]] = {
     "qwen3_moe": _slides(4096, switch="use_sliding_window"),
     **dict.fromkeys(("qwen2_moe", "smollm3"), _slides(
         4096, switch="use_sliding_window", given=True)),
-    "qwen3_vl": _slides(None, part="text_config."),
-    "qwen3_next": _linear(""), "qwen3_5": {**_linear("text_"), "part": "text_config."},
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), _linear("")),
+    **dict.fromkeys(("qwen3_5", "qwen3_5_moe"), {**_linear("text_"), "part": "text_config."}),
     "t5": _T5, "mt5": _T5,
+    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "llava", "paligemma", "smolvlm", "idefics3"),
+                    _slides(None, part="text_config.")),
+    "mistral3": _slides(4096, part="text_config."),
+    **dict.fromkeys(("bart", "mbart", "pegasus", "m2m_100"), _TWO_STACKS),
+    "lfm2": {**_GROUPED, "list": "layer_types", "conv": "d*conv_L_cache"},
 }
 TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "IMAGE_TEXT")
 #: Keys that change what layers keep, in ways that are not known here.
@@ -103,7 +112,7 @@ def cache_record(model: Model) -> dict[str, Any]:
     token = evaluate(rule["token"], model.symbols)
     layers = model[rule.get("layers", "layers")]
     linear = 0
-    if "list" in rule:  # a layer of attention has its own q_proj
+    if "conv" in rule:  # a layer of attention has its own q_proj
         full = sum(m.name.endswith(".self_attn.q_proj") for m in model.modules)
         linear = layers - full
         windows = [0] * full
@@ -113,7 +122,8 @@ def cache_record(model: Model) -> dict[str, Any]:
     return {"tokens": [[count * token, most] for most, count in kept.items()],
             "conv": linear * evaluate(rule.get("conv", "0"), model.symbols),
             "state": linear * evaluate(rule.get("state", "0"), model.symbols),
-            "cross": layers * evaluate(rule.get("cross", "0"), model.symbols)}
+            "cross": (model.task == "SEQ_2_SEQ_LM") * layers * evaluate(
+                rule.get("cross", "0"), model.symbols)}
 
 
 def _windows(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int) -> list[int]:
@@ -126,7 +136,9 @@ def _windows(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int) ->
     def refuse(key: str) -> NotEstimated:
         return NotEstimated(REASONS["key"].format(key=key))
 
-    if "window" not in rule:
+    if "window" not in rule:  # yet the cache of any model goes by such a key
+        if of("sliding_window", None) is not None:
+            raise refuse("sliding_window")
         return [0] * layers
     window = of("sliding_window", rule["window"])
     if "switch" in rule and not of(rule["switch"], False):

@@ -499,11 +499,13 @@ def memory_record(model):
         `full` and `saved`, of every tensor its shape, whether it may be a hidden layer's, and how
         many there are; `lora`, for each target module its inputs and outputs, and how many.
     """
-    fused = [*accounting.FAMILIES[model.family].get("fused", []),
+    table = accounting.FAMILIES[model.family]
+    fused = [*table.get("fused", []), *table.get("refused", []),
              *(m.name.split(".")[-2] for m in model.modules  # convolutions are not counted
                if m.kind == "stack" and m.name.endswith(".weight"))]
     found, _ = accounting.find_modules(
-        model, [name for name in accounting.linear_names(model) if name not in fused],
+        model, [name for name in accounting.linear_names(model)  # a number means blocks, too
+                if name not in fused and not name.isdigit()],
         modules_to_save=accounting.saved_heads(model))
     leaves = list(dict.fromkeys(module.name.split(".")[-1] for module in found))
     one = {leaf: accounting.count_lora(model, 1, [leaf]) for leaf in leaves}
@@ -514,7 +516,7 @@ def memory_record(model):
         "units": [[leaf, counted.trainable - saved] for leaf, counted in one.items()],
         **_frozen_record(one[leaves[0]]),
         "head": head, "notes": list(model.notes),
-        "targets": accounting.FAMILIES[model.family].get("lora")
+        "targets": table.get("lora")
         or [leaf for leaf in leaves if leaf != head],
         **_cache_record(model),
         "why_not": (why_not := accounting.why_not_estimated(model)),

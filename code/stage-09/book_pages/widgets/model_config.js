@@ -55,6 +55,18 @@ function evaluate(expression, symbols) {
 
 const shown = (value) => JSON.stringify(value).slice(0, 60);
 
+/** Whether the value of a key is what stands behind `~` in a rule. */
+function isSo(key, value, test) {
+  if (test === ">") {
+    if (typeof value !== "number") {
+      throw new ConfigError(`config.json: ${key} must be a number, got ${shown(value)}`);
+    }
+    return Number(value > 0);
+  }
+  return Number(test[0] === "*" ? String(value).includes(test.slice(1))
+    : String(value).startsWith(test));
+}
+
 /** The first alternative of a symbol's rule that the configuration answers, or a default. */
 function resolve(rule, symbols, config, table, family, assumed) {
   const optional = rule.includes("?"); // 0 and null mean that there is none, and so may -1
@@ -65,10 +77,7 @@ function resolve(rule, symbols, config, table, family, assumed) {
     if (start === undefined && symbols.has(key)) return symbols.get(key);
     const value = Object.hasOwn(config, key) ? config[key] : null;
     if (value !== null) {
-      if (start !== undefined) {
-        return Number(start[0] === "*" ? String(value).includes(start.slice(1))
-          : String(value).startsWith(start));
-      }
+      if (start !== undefined) return isSo(key, value, start);
       if (value === -1 && rule.includes("?-1")) return 0;
       if (["0", "1"].includes(alternatives[alternatives.length - 1])) { // a flag: its default says so
         if (![true, false, 0, 1].includes(value)) {
@@ -124,7 +133,7 @@ function numbered([key, others, named, usual], layers, config, family) {
 function listed(rule, layers, config, family) {
   const has = (key) => Object.hasOwn(config, key) && config[key] !== null;
   let kinds = has(rule.key) ? config[rule.key] : null;
-  if (rule.numbers && (kinds === null || rule.numbers[0] === rule.key)) {
+  if (rule.numbers && (kinds === null ? !rule.every : rule.numbers[0] === rule.key)) {
     kinds = numbered(rule.numbers, layers, config, family);
   }
   if (kinds === null && rule.every) {
@@ -142,14 +151,14 @@ function listed(rule, layers, config, family) {
     throw new ConfigError(`config.json: ${rule.key} of a ${family} model must be a list of `
       + `${layers} (num_hidden_layers), each ${rule.kinds.join(" or ")}, got ${shown(kinds)}`);
   }
-  return kinds;
+  return rule.last ? [...kinds.slice(0, -1), rule.last] : kinds;
 }
 
-/** How many numbers `{stop}`, `{start:stop}` or `{list=kind}` in a path stands for. */
+/** How many numbers `{stop}`, `{start:stop}`, `{list=kind}` or `{list=kind:stop}` stands for. */
 function spanOf(span, symbols, lists) {
   if (span.includes("=")) {
-    const [name, kind] = span.split("=");
-    return lists[name].filter((each) => each === kind).length;
+    const [name, kind, stop] = span.split(/[=:]/);
+    return lists[name].slice(0, symbols.get(stop)).filter((each) => each === kind).length;
   }
   const [stop, start] = span.split(":").reverse().map((part) => evaluate(part, symbols));
   if (start > stop || (start !== undefined && stop > symbols.get("layers"))) {
@@ -198,6 +207,27 @@ function ownCode(config, rules) {
   return Object.entries(own).filter(([key]) => !reads.test(key)).map(([, entry]) => named(entry));
 }
 
+/** What a file says of its layers one by one, as the keys that say it of all of one kind. */
+function overridden(config, { key, list, kind, keys }) {
+  const value = (name) => (Object.hasOwn(config, name) ? config[name] : null);
+  const found = value(key), kinds = value(list);
+  const entries = typeof found === "object" && found && !Array.isArray(found)
+    ? Object.entries(found).map(([at, one]) => [/^\d{1,6}$/.test(at) ? Number(at) : -1, one]) : [];
+  const first = entries[0]?.[1] ?? null, text = (one) => JSON.stringify(Object.entries(one).sort());
+  const fits = Array.isArray(kinds) && first && entries.every(([, one]) =>
+    typeof one === "object" && one && text(one) === text(first))
+    && String(entries.map(([at]) => at).sort((a, b) => a - b))
+      === String(kinds.flatMap((each, i) => (each === kind ? [i] : [])))
+    && Object.keys(first).every((name) =>
+      Object.hasOwn(keys, name) && keys[name].slice(1).every(value));
+  if (!fits) {
+    throw new ConfigError(`config.json: ${key} is counted only if it says the same of each layer `
+      + `that is ${kind} in ${list}, and nothing but ${Object.keys(keys).join(", ")}`);
+  }
+  return { ...config, ...Object.fromEntries(Object.entries(keys).map(([name, [to]]) =>
+    [to, Object.hasOwn(first, name) ? first[name] : null])) };
+}
+
 /** The table of a configuration's family, if it covers all that the file describes, and the file
  * with the keys of its parts as `part.key`. */
 function tableOf(config, families, rules) {
@@ -243,11 +273,14 @@ function tableOf(config, families, rules) {
     if (typeof found !== "object" || Array.isArray(found)) {
       throw new ConfigError(`config.json: ${part} must be an object, got ${shown(found)}`);
     }
-    if (part === "text_config" && !Object.keys(found).length) {
-      throw new ConfigError(`config.json: a ${family} model needs text_config, and it is missing`);
+    if (["text_config", ...table.needs ?? []].includes(part) && !Object.keys(found).length) {
+      throw new ConfigError(`config.json: a ${family} model needs ${part}, and it is missing`);
     }
     config = { ...config, ...Object.fromEntries(Object.entries(found)
       .map(([key, value]) => [`${part}.${key}`, value])) };
+  }
+  if (table.overrides && Object.hasOwn(config, table.overrides.key)) {
+    config = overridden(config, table.overrides);
   }
   const foreign = ownCode(config, rules)
     .filter((entry) => !(table.own_code ?? []).includes(entry.split("--").pop()));
@@ -332,8 +365,9 @@ function readConfig(given, families, rules) {
   const each = new Map();
   const other = rows.filter(({ kind, leaf }) => kind === "stack" && leaf === "weight")
     .map(({ path }) => path.split(".").at(-2)); // convolutions are not counted
-  const fused = [...table.fused ?? [], ...other];
-  const counted = (row) => !inside(row, whole) && !fused.includes(row.leaf);
+  const fused = [...table.fused ?? [], ...table.refused ?? [], ...other];
+  const counted = (row) => !inside(row, whole) && !fused.includes(row.leaf)
+    && !/^\d+$/.test(row.leaf); // a number means blocks, too
   for (const { leaf, unit, count } of linear.filter(counted)) {
     each.set(leaf, (each.get(leaf) ?? 0) + unit * count);
   }

@@ -19,14 +19,18 @@ function cacheOf({ family, config, symbols, lists, task, rules }) {
       tokens: most.map((one) => [token * windows.filter((each) => each === one).length, one]),
       conv: linear * evaluate(rule.conv ?? "0", symbols),
       state: linear * evaluate(rule.state ?? "0", symbols),
-      cross: layers * evaluate(rule.cross ?? "0", symbols),
+      cross: Number(task === "SEQ_2_SEQ_LM") * layers * evaluate(rule.cross ?? "0", symbols),
     };
   };
-  if (rule.list) {
-    const linear = lists[rule.list].filter((kind) => kind === "linear_attention").length;
+  if (rule.conv) {
+    const linear = rule.list
+      ? lists[rule.list].filter((kind) => kind !== "full_attention").length : layers;
     return record(Array(layers - linear).fill(0), linear);
   }
-  if (!Object.hasOwn(rule, "window")) return record(Array(layers).fill(0), 0);
+  if (!Object.hasOwn(rule, "window")) { // yet the cache of any model goes by such a key
+    return of("sliding_window", null) === null ? record(Array(layers).fill(0), 0)
+      : refuse("sliding_window");
+  }
   let window = of("sliding_window", rule.window);
   if (rule.switch && isEmpty(of(rule.switch, false))) window = null;
   if (window !== null && (!Number.isSafeInteger(window) || window < 2)) return refuse("sliding_window");

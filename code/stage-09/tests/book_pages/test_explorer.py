@@ -319,7 +319,7 @@ CASES_OF_CLASSES = [case["config"] for case in json.loads(
 
 BASES = json.loads((Path(__file__).parents[1] / "fixtures" / "bases.json").read_text("utf-8"))
 CACHES = json.loads((Path(__file__).parents[1] / "fixtures" / "caches.json").read_text("utf-8"))
-REFUSED_CACHES = [case["config"] for case in CACHES["cases"] if case["config"].get("layer_types")]
+REFUSED_CACHES = [case["config"] for case in CACHES["cases"] if "layer_types" in str(case)]
 ODD_BASES = [
     {"quant_method": "exl2"}, {"quant_method": ["gptq"]}, {"bits": 4}, {}, [], "gptq", True,
     {"quant_method": "gptq"}, {"quant_method": "gptq", "bits": 5},
@@ -376,12 +376,24 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
         for change in ({"tie_word_embeddings": True}, {"vocab_size": 50_001})]
     small = {"hidden_size": 96, "n_embd": 96, "d_model": 96, "num_labels": 7,
              "num_attention_heads": 12}  # the rest: defaults
-    needed = {"nemotron": {"num_key_value_heads": 4}, "esm": {"vocab_size": 99}}  # no defaults
+    needed = {"nemotron": {"num_key_value_heads": 4}, "esm": {"vocab_size": 99},
+              "hunyuan_v1_dense": {"head_dim": 8}, "mamba2": {"num_heads": 12}}  # no defaults
     configs += [{"model_type": family, "architectures": [name], **small,
                  **needed.get(family, {}),
-                 **({"text_config": small} if "text_config" in table.get("parts", []) else {})}
+                 **dict.fromkeys({"text_config"} & {*table.get("parts", [])}, small),
+                 **dict.fromkeys(table.get("needs", []), small)}
                 for family, table in accounting.FAMILIES.items() if family != "phi-msft"
                 for name in table["classes"]]
+    kinds = ["sliding_attention", "full_attention"] * 2
+    configs += [{"model_type": "gemma4_text", **small, "num_hidden_layers": 4, **more} for more in (
+        {"layer_types": kinds}, {"layer_types": kinds, "num_kv_shared_layers": 1},
+        {"layer_types": kinds[1:] + kinds[:1], "use_double_wide_mlp": True},
+        {"layer_types": kinds, "per_layer_config": dict.fromkeys(("01", "3"), {"head_dim": 40})})]
+    configs += [{"model_type": "llama4_text", **small, "num_hidden_layers": 4, **more} for more in (
+        {"moe_layers": [0, 3]}, {"moe_layers": []}, {"interleave_moe_layer_step": 2})]
+    configs += [{"model_type": "wav2vec2", **small, "do_stable_layer_norm": True, **more}
+                for more in ({"mask_time_prob": 0.0}, {"mask_time_prob": 0, "mask_feature_prob": 1},
+                             {"adapter_attn_dim": 8, "feat_extract_norm": "layer"})]
     configs += CASES_OF_CLASSES
     phi3 = accounting.known_models()["Phi-3-mini"]["config"]
     configs.append(phi3 | {"auto_map": {"AutoModel": "modeling_phi3.Phi3ForCausalLM"},
@@ -520,11 +532,13 @@ def test_page_and_python_agree_on_models_and_settings(memory, tmp_path):
     configs = {name: entry["config"]
                for name, entry in list(accounting.known_models().items())[::5]}
     configs |= {family: {"model_type": family, "architectures": sorted(table["classes"])[-1:],
-                         **small, **({"text_config": small}
-                                     if "text_config" in table.get("parts", []) else {})}
+                         **small, **dict.fromkeys([*table.get("needs", []), *(
+                             {"text_config"} & {*table.get("parts", [])})], small)}
                 for family, table in accounting.FAMILIES.items() if family != "phi-msft"}
     configs["nemotron"]["num_key_value_heads"] = 8  # its own default fails
     configs["esm"]["vocab_size"] = 33  # it has none
+    configs["hunyuan_v1_dense"]["head_dim"] = 128  # nor this
+    configs["mamba2"] |= {"hidden_size": 4096}  # with which its default heads agree
     configs["glm4_moe"]["head_dim"] = 128  # by default its heads do not divide its width
     cases, expected = [], []
     for name, config in configs.items():

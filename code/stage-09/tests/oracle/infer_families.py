@@ -63,7 +63,7 @@ IGNORED = {"transformers_version", "architectures", "dtype", "id2label", "label2
            "rope_parameters", "output_attentions", "output_hidden_states", "use_cache",
            "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "encoder",
            "decoder", "text_encoder", "generator", "text_config", "quantization_config", "auto_map",
-           "mtp_layer_types"}
+           "mtp_layer_types", "mamba_d_head"}
 #: Keys that decide by a layer's number: only their default is counted.
 PINNED = {"decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"}
 #: What a key that is null stands for, in many classes.
@@ -88,6 +88,42 @@ _CROSS = "text_config.cross_attention_layers"
 _FLAT = {"flat": "text_config", "declare": {"text_config.tie_word_embeddings": False}}
 _POSITIONS = [["p2c", "c2p"], ["c2p", "p2c"], ["c2p"], ["p2c"], [], "p2c|c2p", "c2p|p2c", "c2p",
               "p2c"]
+#: Which layers of Llama 4 have experts; how speech is read: in the convolutions that all
+#: published models have.
+_EXPERTS = "moe_layers"
+_SPEECH = {
+    "all_linear": False, "unlike": ["conv_layers"], "every_class": True,
+    "declare": {"adapter_attn_dim": None},
+    "base": {"do_stable_layer_norm": True, "adapter_attn_dim": 8},
+    "only": {
+        "conv_dim": [7 * [512]], "conv_kernel": [[10, 3, 3, 3, 3, 2, 2]],
+        "conv_stride": [[5, 2, 2, 2, 2, 2, 2]], "num_feat_extract_layers": [7],
+        "feat_extract_norm": ["group", "layer"], "num_codevector_groups": [2],
+        "ctc_loss_reduction": ["sum", "mean", "none"], "add_adapter": [False]},
+    "derived": {"grouped": "d / num_conv_pos_embedding_groups"},
+    "fit": lambda values: values | {
+        "num_conv_pos_embedding_groups": [n for n in range(1, values["hidden_size"])
+                                          if values["hidden_size"] % n == 0][
+            values["vocab_size"] // 2 % 5],
+        "feat_extract_norm": ("group", "layer")[values["intermediate_size"] // 2 % 2],
+        "mask_time_prob": (0, 0.05)[values["classifier_proj_size"] // 2 % 2],
+        "mask_feature_prob": (0, 0.0, 0.5)[values["num_conv_pos_embeddings"] // 2 % 3]},
+    "tests": {
+        "layered": ("feat_extract_norm~layer | 0", lambda v: v["feat_extract_norm"] == "layer"),
+        "timed": ("mask_time_prob~> | 1", lambda v: v.get("mask_time_prob", 1) > 0),
+        "featured": ("mask_feature_prob~> | 0", lambda v: v.get("mask_feature_prob", 0) > 0)}}
+
+
+def _states(values: dict, expand: str, heads: str, head_dim: str) -> dict:
+    """The heads of a Mamba's states must make up its width."""
+    number = values["vocab_size"] // 2
+    expanded = 1 + number % 3
+    inner = values.get("mamba_d_ssm") or expanded * values["hidden_size"]
+    counts = [n for n in range(2, inner) if inner % n == 0]
+    count = counts[number % len(counts)]
+    return values | {expand: expanded, heads: count, head_dim: inner // count}
+
+
 #: What no model on the meta device can tell.
 HINTS = {
     "phi": {"own_code": ["configuration_phi.PhiConfig", "modeling_phi.PhiForCausalLM"]},
@@ -166,16 +202,87 @@ HINTS = {
             "queries": ("relative_attention*(1-share_att_key)*p2c", lambda v: v[
                 "relative_attention"] and not v["share_att_key"] and "p2c" in v["pos_att_type"]),
             "normed": ("norm_rel_ebd~layer_norm | 0", lambda v: v["norm_rel_ebd"] != "none")}},
-    "mamba2": {"refuse": "PEFT refuses its out_proj by name, and gives it a prefix although it has "
-                         "no attention: neither is told here yet"},
-    "t5gemma": {"refuse": "its encoder and its decoder have each a configuration of their own, and "
-                          "the notation knows one of text"},
-    "wav2vec2": {"refuse": "lists (conv_dim, conv_kernel) say how wide each of its convolutions "
-                           "is: the notation does not"},
-    "llama4": {"refuse": "a fraction (pixel_shuffle_ratio) divides widths of its tower, and which "
-                         "layers have experts follows from another key: the notation says neither"},
+    "mamba2": {
+        "refused": ["out_proj", "conv1d"],
+        "derived": {"inner": "expand * d", "mixed": "inner + 2 * n_groups * state_size",
+                    "projected": "inner + mixed + num_heads"},
+        "whole": "dh = inner / num_heads", "prefix_width": "d",
+        "note": "It has no attention: PEFT makes a prefix for it that nothing looks at.",
+        "fit": lambda values: _states(values, "expand", "num_heads", "head_dim")},
+    "falcon_h1": {
+        "refused": ["out_proj", "conv1d"],
+        "derived": {"inner": "(mamba_d_ssm > 0) * mamba_d_ssm "
+                             "+ (1 - (mamba_d_ssm > 0)) * mamba_expand * d",
+                    "mixed": "inner + 2 * mamba_n_groups * mamba_d_state",
+                    "projected": "inner + mixed + mamba_n_heads"},
+        "fit": lambda values: _states(
+            values | {"mamba_d_ssm": (None, 48, 60, 72, 120)[values["vocab_size"] // 2 % 5]},
+            "mamba_expand", "mamba_n_heads", "mamba_d_head")},
+    "granitemoehybrid": {
+        "derived": {"inner": "mamba_expand * d",
+                    "mixed": "inner + 2 * mamba_n_groups * mamba_d_state",
+                    "projected": "inner + mixed + mamba_n_heads"},
+        "fit": lambda values: _states(
+            values | ({"num_local_experts": 0} if values["vocab_size"] // 2 % 3 == 0 else {}),
+            "mamba_expand", "mamba_n_heads", "mamba_d_head")},
+    "glm4v": {"declare": {"text_config.tie_word_embeddings": False}},
+    "olmoe": {"derived": {"wide": "d * kv / heads"}, "whole": "dh = d / heads"},
+    "hunyuan_v1_dense": {"base": {"head_dim": 32}},
+    "ministral": {"base": {"head_dim": 32}},
+    "gemma4": {"refuse": "its towers hold each layer in a wrapper of the same name, which PEFT "
+                         "refuses: no list of names says which are meant. Its text_config, a "
+                         "gemma4_text, is counted"},
+    "gemma4_text": {
+        "declare": {"global_head_dim": 512, "num_global_key_value_heads": None},
+        "base": {"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 24,
+                 "num_global_key_value_heads": 2, "attention_k_eq_v": True,
+                 "enable_moe_block": True, "use_double_wide_mlp": True, "num_kv_shared_layers": 1},
+        # Layers of full attention have heads of their own, and the last layers no keys at all.
+        "derived": {"unshared": "layers - num_kv_shared_layers",
+                    "other": "attention_k_eq_v * (num_global_key_value_heads > 0)",
+                    "wide_kv": "other * num_global_key_value_heads + (1 - other) * kv"},
+        "every": {"layer_types": ["", 6, "sliding_attention", "full_attention"]},
+        "last": {"layer_types": "full_attention"},
+        "prefix_width": "(global_head_dim > dh) * global_head_dim * wide_kv "
+                        "+ (1 - (global_head_dim > dh)) * dh * kv",
+        "overrides": {
+            "key": "per_layer_config", "list": "layer_types", "kind": "full_attention",
+            "keys": {"head_dim": ["global_head_dim"], "num_key_value_heads": [
+                "num_global_key_value_heads", "attention_k_eq_v"]}},
+        "fit": lambda values: values | {
+            "layer_types": [*values["layer_types"][:-1], "full_attention"],
+            "num_kv_shared_layers": values["vocab_size"] // 2 % values["num_hidden_layers"],
+            "hidden_size_per_layer_input": values["vocab_size"] // 2 % 3 and values[
+                "hidden_size_per_layer_input"]}},
+    "smolvlm": {"derived": {"shuffled": "scale_factor * scale_factor"}},
+    "idefics3": {"derived": {"shuffled": "scale_factor * scale_factor"}},
+    "t5gemma": {"main": "decoder.", "every_class": True, "prefix_width": None},
+    "wav2vec2": _SPEECH,
+    "hubert": _SPEECH,
+    "wavlm": _SPEECH,
+    "llama4": {
+        "without": ["CAUSAL_LM"],  # its configuration is text_config alone
+        "derived": {"squared": "vision_patch_size * vision_patch_size"},
+        "whole": "vision_dh = vision_hidden_size / vision_num_attention_heads",
+        "not_quantized": ["router"],  # a class of its own, which bitsandbytes skips
+        "kinds": {f"text_config.{_EXPERTS}": ["dense", "experts"]},
+        "numbers": {f"text_config.{_EXPERTS}": [
+            f"text_config.{_EXPERTS}", "dense", "experts", None]},
+        "every": {f"text_config.{_EXPERTS}": [
+            "text_config.interleave_moe_layer_step", 1, "dense", "experts"]}},
+    "llama4_text": {
+        "not_quantized": ["router"],
+        "kinds": {_EXPERTS: ["dense", "experts"]},
+        "numbers": {_EXPERTS: [_EXPERTS, "dense", "experts", None]},
+        "every": {_EXPERTS: ["interleave_moe_layer_step", 1, "dense", "experts"]}},
     "gemma3n": {"refuse": "its tower for pictures is built by another library, timm, so "
                           "transformers alone does not tell its tensors"},
+    "gemma3n_text": {"refuse": "a list (intermediate_size) says how wide each layer is: the "
+                               "notation does not"},
+    "nemotron_h": {"refuse": "letters (hybrid_override_pattern) say what each layer is: the "
+                             "notation does not"},
+    "paligemma": {"not_quantized": ["head.attention.out_proj"]},
+    "xglm": {"prefix_width": None},
     "mpt": {"prefix_width": None},  # PEFT does not find the number of its heads
     "clip": {"without": ["IMAGE_CLS"],  # it has no text
              "not_quantized": ["text_projection"],  # transformers leaves out what comes last
@@ -221,10 +328,11 @@ def flat(config: transformers.PreTrainedConfig) -> dict:
     values = {}
     for key, value in config.to_dict().items():
         if key in config.sub_configs and isinstance(value, dict):
-            values |= {f"{key}.{inner}": each for inner, each in value.items()
+            values |= {f"{key}.{inner}": list(each) if isinstance(each, tuple) else each
+                       for inner, each in value.items()
                        if inner not in IGNORED or inner == "model_type"}
         elif key not in IGNORED:
-            values[key] = value
+            values[key] = list(value) if isinstance(value, tuple) else value
     return values
 
 
@@ -235,14 +343,15 @@ def build(cls: type, values: dict) -> torch.nn.Module:
         return cls(transformers.AutoConfig.for_model(model_type, **values))
 
 
-def named_layers(model: torch.nn.Module) -> dict[str, str]:
+def named_layers(model: torch.nn.Module, model_type: str) -> dict[str, str]:
     """Path -> the same, marked where a number is a name: a Sequential's layers are not alike."""
-    modules = dict(model.named_modules())
+    modules, unlike = dict(model.named_modules()), HINTS.get(model_type, {}).get("unlike", ())
     found = {}
     for path in modules:
         parts = path.split(".")
         found[path] = ".".join(
-            FIXED * (type(modules[".".join(parts[:i])]) is torch.nn.Sequential) + part
+            FIXED * (type(modules[".".join(parts[:i])]) is torch.nn.Sequential
+                     or parts[i - 1] in unlike and part.isdigit()) + part
             for i, part in enumerate(parts))
     return found
 
@@ -251,7 +360,7 @@ def tensors(cls: type, values: dict) -> dict[str, tuple]:
     """Path -> (kind, sizes, has a bias, is tied) of all modules with parameters of their own."""
     found, seen = {}, set()
     model = build(cls, values)
-    named = named_layers(model)
+    named = named_layers(model, values["model_type"])
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
     theirs = {id(p) for m in linear for p in m.parameters(recurse=False)}
     for path, module in model.named_modules():
@@ -336,7 +445,7 @@ def other_values(key: str, value, layers: int) -> list:
         return [[kind] * layers for kind in kinds]
     if isinstance(value, list):
         return [[], [0], [1, 2]]
-    return [True, 8, 2, 0.5, [1, 2]] if value is None else []
+    return [True, 8, 2, 0.5, [1, 2], False] if value is None else []
 
 
 class Family:
@@ -352,12 +461,18 @@ class Family:
         if not self.classes:
             raise Unfitted("transformers has no class for it")
         self.task = next(iter(self.classes))
-        self.config = transformers.AutoConfig.for_model(model_type)
         hints = HINTS.get(model_type, {})
+        usual = transformers.AutoConfig.for_model(model_type)
+        kinds = {part: {"model_type": getattr(usual, part).model_type} for part in usual.sub_configs
+                 if getattr(usual, part) is not None}
+        self.config = transformers.AutoConfig.for_model(model_type, **kinds)
         self.declared = flat(self.config) | hints.get("declare", {})
         self.parts = [part for part in self.config.sub_configs
                       if any(key.startswith(f"{part}.") for key in self.declared)]
-        self.main = "text_config." if "text_config" in self.parts else ""
+        # A part that is left out is another one than with its class's defaults.
+        self.needs = [part for part in self.parts if part != "text_config"
+                      and getattr(usual, part).to_dict() != getattr(self.config, part).to_dict()]
+        self.main = hints.get("main", "text_config." * ("text_config" in self.parts))
         self.aliases = {}
         for part, config in [("", self.config), *(
                 (f"{part}.", getattr(self.config, part)) for part in self.parts)]:
@@ -446,7 +561,7 @@ class Family:
             raise Unfitted(self.refusal)
         self.task = next(iter(self.classes))
         one = self.asked  # the other classes are tried with every key in the end
-        usual = self.all_tensors(self.base, one)
+        usual, hints = self.all_tensors(self.base, one), HINTS.get(self.type, {})
         undeclared = set().union(*(unread_keys(cls, self.base) for cls in self.classes.values()))
         known = {**self.declared, **dict.fromkeys(sorted(undeclared - self.declared.keys()))}
         known = {k: v for k, v in known.items() if k not in IGNORED and not k.startswith("_")}
@@ -466,9 +581,9 @@ class Family:
                 self.sizes.append(key)
                 continue
             leaf = key.rpartition(".")[2]
-            if key in HINTS.get(self.type, {}).get("only", {}):
+            if key in hints.get("only", {}) or key == hints.get("overrides", {}).get("key"):
                 continue
-            if leaf in PINNED:
+            if leaf in PINNED and key not in str(hints.get("every")):
                 self.only[key] = [value]
             elif key in self.lists:
                 if not changes:
@@ -586,13 +701,15 @@ class Explainer:
             meant = {"kv": numbers["heads"], "dh": numbers["d"] / numbers["heads"],
                      "ff": 4 * numbers["d"]}[name]
             numbers[name] = np.where(numbers[name] == 0, meant, numbers[name])
+        flags = {name: np.array([float(s[key]) for s in samples])
+                 for name, key in self.flags.items()}
         self.derived = {}  # symbol -> rule
         for part in ("", *(f"{part.removesuffix('_config')}_" for part in family.parts)):
             for name, rule in {**DERIVED, **HINTS.get(family.type, {}).get("derived", {})}.items():
                 name, rule = name.replace("{}", part), rule.replace("{}", part)
                 needed = set(re.findall(r"[A-Za-z_]\w*", rule))
-                if name not in numbers and needed <= numbers.keys():
-                    numbers[name] = eval(rule, {}, numbers)
+                if name not in numbers and needed <= numbers.keys() | flags.keys():
+                    numbers[name] = eval(rule, {}, flags | numbers)
                     self.derived[name] = rule
         self.single = dict(numbers)
         self.terms = {"": np.ones(len(samples)), **self.single}
@@ -696,18 +813,44 @@ def rows_of(family: Family, task: str, samples: list, explain: Explainer) -> lis
     longest: dict[str, None] = {}  # in the order of the model that has most of them
     for each in sorted(built, key=len, reverse=True):
         longest |= dict.fromkeys(each)
-    return [row_of(template, [each.get(template, []) for each in built], explain)
-            for template in longest]
+    return [row_of(template, part, explain) for template in longest
+            for part in alike([each.get(template, []) for each in built], explain)]
+
+
+def alike(found: list[list], explain: "Explainer") -> list[list[list]]:
+    """A module of all layers, in parts that are the same in all of theirs.
+
+    What parts them is the kinds of a list, or the number from which on layers are others.
+    """
+    def even(part: list[list]) -> bool:
+        return all(entry == each[0][1] for each in part for _, entry in each)
+
+    if even(found):
+        return [found]
+    kinds = [[dict(enumerate(listed)) for listed in lists] for lists in explain.lists.values()]
+    limits = [[{i: i < limit for i in range(99)} for limit in explain.single[name]]
+              for name in explain.derived]
+    for sorts in kinds + limits:
+        names = sorted({sort for each in sorts for sort in each.values()})
+        parts = [[[(at, entry) for at, entry in each if at and of[at[0]] == name]
+                  for each, of in zip(found, sorts, strict=True)] for name in names]
+        if all(map(even, parts)):
+            return [part for part in parts if any(part)]
+    return [found]
 
 
 def chosen_by(template: str, place: int, found: list, explain: Explainer) -> tuple:
     """The list of the configuration that says which layers have this module, and where any does."""
     for name, lists in explain.lists.items():
         for kind in sorted({kind for each in lists for kind in each}):
-            layers = [{i for i, this in enumerate(listed) if this == kind} for listed in lists]
-            if all({numbers[place] for numbers, _ in each} == these
-                   for each, these in zip(found, layers, strict=True) if each):
-                return f"{name}={kind}", np.array([bool(these) for these in layers])
+            for end in ("", *explain.derived):  # of all of them, or of those before a number
+                stops = explain.single[end] if end else [len(listed) for listed in lists]
+                layers = [{i for i, this in enumerate(listed) if this == kind and i < stop}
+                          for listed, stop in zip(lists, stops, strict=True)]
+                if all({numbers[place] for numbers, _ in each} == these
+                       for each, these in zip(found, layers, strict=True) if each):
+                    return (f"{name}={kind}{':' * bool(end)}{end}",
+                            np.array([bool(these) for these in layers]))
     raise Unfitted(f"{template} skips layers")
 
 
@@ -810,8 +953,6 @@ def symbol_rules(family: Family, explain: Explainer, absent: dict, null: dict,
         if symbol in explain.optional:
             names = [f"{name}?{'-1' * (family.declared[key] == -1)}" for name in names]
         lines.append(f"{symbol} = {' | '.join([*names, *filter(None, [null.get(key)])])}")
-    lines += [f"{name} = {rule}" for name, rule in explain.derived.items()
-              if re.search(rf"\b{name}\b", rows)]
     for key in family.flags:
         usual = int(family.declared[key])
         off, none = (family.all_tensors(family.base | {key: value}, family.asked)
@@ -820,6 +961,8 @@ def symbol_rules(family: Family, explain: Explainer, absent: dict, null: dict,
             absent[key], usual = usual, 0
         other = f"{instead[key]} | " if key in instead else ""
         lines.append(f"{family.name_of(key)} = {other}{key} | {usual}")
+    lines += [f"{name} = {rule}" for name, rule in explain.derived.items()
+              if re.search(rf"\b{name}\b", f"{rows} {[*explain.derived.values()]}")]
     lines += [f"{name} = {rule}"
               for name, (rule, _) in HINTS.get(family.type, {}).get("tests", {}).items()]
     lines += [HINTS[family.type]["whole"]] if "whole" in HINTS.get(family.type, {}) else []
@@ -849,7 +992,7 @@ def table_of(family: Family) -> dict:
             rows[task] = [outer + line for line in lines]
             continue
         inner = family.classes[task].base_model_prefix + "."
-        if inner != outer:
+        if inner != outer and any(line.startswith(inner) for line in lines):
             roots[task] = inner[:-1]
             rows[task] = [line.replace(inner, outer, 1) if line.startswith(inner) else line
                           for line in lines]
@@ -868,9 +1011,11 @@ def table_of(family: Family) -> dict:
              "only": family.only}
     if family.parts:
         table["parts"] = family.parts
+    if family.needs:
+        table["needs"] = family.needs
     if family.lists:
         table["lists"] = list_rules(family)
-    if " stack experts " in table["modules"]:
+    if re.search(r"\.experts\.\S+ stack [^\n]*(?<!if:enable_moe_block)(\n|$)", table["modules"]):
         table["note"] = EXPERTS_NOTE
     conversion = moe._MODEL_TO_CONVERSION_PATTERN.get(family.type)
     if conversion in moe._MOE_FUSED_TARGETS:
@@ -878,7 +1023,7 @@ def table_of(family: Family) -> dict:
     hints = {k: v for k, v in HINTS.get(family.type, {}).items()
              if k not in ("base", "fit", "only", "prefix_width", "without", "every_class",
                           "whole", "tests", "declare", "derived", "kinds", "numbers", "instead",
-                          "assume")}
+                          "assume", "unlike", "main", "every", "last")}
     table["only"] |= HINTS.get(family.type, {}).get("only", {})
     return table | default_targets(family.type) | hints
 
@@ -890,6 +1035,11 @@ def list_rules(family: Family) -> dict:
         rules[family.name_of(key)] = rule = {"key": key, "kinds": sorted(kinds)}
         if numbers := HINTS.get(family.type, {}).get("numbers", {}).get(key):
             rule["numbers"] = numbers
+        if every := HINTS.get(family.type, {}).get("every", {}).get(key):
+            rule["every"] = every
+        if last := HINTS.get(family.type, {}).get("last", {}).get(key):
+            rule["last"] = last
+        if "numbers" in rule or "every" in rule:
             continue
         default = family.declared[key]
         if len(kinds) == 1:
@@ -926,7 +1076,9 @@ def trials(family: Family) -> list[dict]:
     made = [{"model_type": family.type}, family.base]
     fresh = [values for values, _ in family.sample(10, 77)]
     made += fresh
-    for number, (key, value) in enumerate(family.declared.items()):
+    hints = HINTS.get(family.type, {})
+    keys = dict.fromkeys(hints.get("base", {})) | family.declared
+    for number, (key, value) in enumerate(keys.items()):
         start = fresh[number % len(fresh)]
         layers = start.get(family.names["layers"], 4)
         if key in family.lists:
@@ -935,7 +1087,6 @@ def trials(family: Family) -> list[dict]:
         others = other_values(key, value, layers)
         made += [start | {key: others[number % len(others)]}] if others else []
         made += [{k: v for k, v in start.items() if k != key}, start | {key: None}]
-    hints = HINTS.get(family.type, {})
     if part := hints.get("flat"):
         inner = (f"{part}.model_type", f"{part}.tie_word_embeddings")
         made += [{key.removeprefix(f"{part}."): value for key, value in start.items()
@@ -943,6 +1094,9 @@ def trials(family: Family) -> list[dict]:
     for key, other in hints.get("instead", {}).items():
         made += [{**start, other: value} for start in fresh
                  for value in other_values(key, start[key], 4)]
+    for lists, (key, *_) in hints.get("every", {}).items():
+        made += [{k: v for k, v in start.items() if k != lists} | {key: value}
+                 for start in fresh for value in (1, 2, 3) if key]
     for lists, (key, *_) in hints.get("numbers", {}).items():
         made += [{k: v for k, v in start.items() if k != lists} | {key: value}
                  for start in fresh for value in ([], [0, 1], [1, 99])]
@@ -960,7 +1114,7 @@ def disagreements(family: Family, table: dict) -> list[str]:
         for cls in (family.classes[name] for name in names):
             mine, theirs = ours(cls, values), shapes(cls, values)
             if isinstance(mine, str):
-                excused = "whole number" in mine or "needs text_config, and" in mine
+                excused = "whole number" in mine or re.search(r"needs \w+_config, and", mine)
                 if number < 12 and not excused and theirs is not None:
                     wrong.append(f"{cls.__name__} refused: {mine[:200]}")
             elif theirs is not None and not same(mine, theirs, cls):

@@ -2,7 +2,8 @@
 
 Run with the environment that has torch and PEFT, from anywhere:
 
-    .venv-oracle/bin/python code/stage-09/tests/oracle/make_accounting_fixtures.py [output.json]
+    .venv-oracle/bin/python code/stage-09/tests/oracle/make_accounting_fixtures.py \
+        [output.json [inferred model_type …]]
 
 Every model is built on torch's `meta` device from its configuration: the real modules and shapes,
 without a number in them. Nothing is downloaded. For each family there is one small configuration
@@ -24,6 +25,7 @@ import re
 import sys
 import warnings
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -327,6 +329,12 @@ def known_of_families() -> list[dict]:
     return rows
 
 
+#: Keys that must fit one another.
+FITTING = {"mamba2": {"expand": 2, "num_heads": 6},
+           "gemma4_text": {"num_kv_shared_layers": 1},
+           **dict.fromkeys(("smolvlm", "idefics3"), {"vision_config.num_attention_heads": 6})}
+
+
 def small_example(family: str) -> dict:
     """A small configuration for a family that infer_families.py found."""
     sizes = {"d": 48, "ff": 80, "layers": 3, "heads": 6, "kv": 2, "dh": 16, "vocab": 101,
@@ -348,7 +356,7 @@ def small_example(family: str) -> dict:
             continue  # made of another symbol, no key of a configuration
         if re.fullmatch(r"[\w.]+", key) and rule.split(" | ")[-1] not in ("0", "1"):
             values[key] = sizes.get(symbol, 24)
-    for key, value in values.items():
+    for key, value in (values | FITTING.get(family, {})).items():
         part, _, inner = key.rpartition(".")
         (config[part] if part else config)[inner] = value
     return config
@@ -359,10 +367,10 @@ def reason(error):
     return re.sub(r"\{[^}]*\}", "{...}", f"{type(error).__name__}: {error}")[:200]
 
 
-def known_of_inferred() -> list[dict]:
+def known_of_inferred(wanted: Iterable[str] = ()) -> list[dict]:
     """Of each family that nobody typed: its classes, and what PEFT counts on it."""
     rows = []
-    for family in sorted(families.FAMILIES.keys() - SMALL.keys() - {"phi-msft"}):
+    for family in sorted(wanted or families.FAMILIES.keys() - SMALL.keys() - {"phi-msft"}):
         print(f"inferred {family}", file=sys.stderr, flush=True)
         config, table = small_example(family), families.FAMILIES[family]
         asked = [("lora", {"rank": 4}), ("lora", {"rank": 4, "target_modules": "all-linear"}),
@@ -512,6 +520,21 @@ def logits_at_their_peak(head: torch.dtype) -> float:
     return live.peak / (length * vocabulary)
 
 
+def add(path: Path, wanted: list[str]) -> None:
+    """Ask of these inferred families alone, and keep what the file has of the others."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    rows = {row["config"]["model_type"]: row for row in document["inferred"]}
+    rows |= {row["config"]["model_type"]: row for row in known_of_inferred(wanted)}
+    document |= {"inferred": [rows[family] for family in sorted(rows)],
+                 "default_targets": default_targets()}
+    write(path, document)
+
+
+def write(path: Path, document: dict) -> None:
+    text = json.dumps(document, separators=(",", ":")).replace('{"model":', '\n{"model":')
+    path.write_text(text.replace('{"method":', '\n {"method":') + "\n", encoding="utf-8")
+
+
 def main(path: Path) -> None:
     made = cases()
     for number, case in enumerate(made, 1):
@@ -547,10 +570,13 @@ def main(path: Path) -> None:
                 "sixteen_bits": on_sixteen_bits(),
                 "logits_peak": {"bfloat16": logits_at_their_peak(torch.bfloat16),
                                 "nf4": logits_at_their_peak(torch.float32)}, "cases": made}
-    text = json.dumps(document, separators=(",", ":")).replace('{"model":', '\n{"model":')
-    path.write_text(text.replace('{"method":', '\n {"method":') + "\n", encoding="utf-8")
+    write(path, document)
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else TESTS / "fixtures" / "accounting.json")
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else TESTS / "fixtures" / "accounting.json"
+    if len(sys.argv) > 2:
+        add(target, sys.argv[2:])
+    else:
+        main(target)

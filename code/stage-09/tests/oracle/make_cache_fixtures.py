@@ -2,13 +2,14 @@
 
 Run with the environment that has torch and transformers, from anywhere:
 
-    .venv-oracle/bin/python code/stage-09/tests/oracle/make_cache_fixtures.py [output.json]
+    .venv-oracle/bin/python code/stage-09/tests/oracle/make_cache_fixtures.py [output.json [type …]]
 
 Small models in 16 bits read nine tokens for two sequences (T5 writes four besides). Recorded are
 the bytes of all that their cache then holds, for windows that slide and for layers that do not.
 """
 
 import importlib.util
+import itertools
 import json
 import sys
 import warnings
@@ -21,6 +22,9 @@ ORACLE = Path(__file__).resolve().parent
 _spec = importlib.util.spec_from_file_location("made", ORACLE / "make_accounting_fixtures.py")
 made = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(made)
+sys.path.append(str(ORACLE.parents[1]))
+from real_models.serving import CACHES, TASKS  # noqa: E402
+
 BATCH, LENGTH = 2, 9
 _LATENT = {"hidden_size": 48, "intermediate_size": 80, "moe_intermediate_size": 24,
            "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 6,
@@ -57,7 +61,8 @@ def held(config: dict, task: str) -> int:
     ids = torch.ones(BATCH, LENGTH, dtype=torch.long)
     more = {"decoder_input_ids": ids} if task == "SEQ_2_SEQ_LM" else {}
     with torch.no_grad():
-        cache = model.to(torch.bfloat16)(input_ids=ids, use_cache=True, **more).past_key_values
+        model = model.eval().to(torch.bfloat16)
+        cache = model(input_ids=ids, use_cache=True, **more).past_key_values
     parts = [cache] if not hasattr(cache, "cross_attention_cache") else [
         cache.self_attention_cache, cache.cross_attention_cache]
     return sum(t.numel() * t.element_size() for part in parts for t in tensors(part))
@@ -70,16 +75,19 @@ def changed(config: dict, change: dict) -> dict:
     return config | ({part: config[part] | inner} if part else inner)
 
 
-def main(path: Path) -> None:
-    cases = []
+def main(path: Path, wanted: list[str]) -> None:
+    """All families; or only those that are wanted, and of the others what the file has."""
+    cases = [] if not wanted else [
+        case for case in json.loads(path.read_text("utf-8"))["cases"]
+        if case["config"]["model_type"] not in wanted]
     for family, table in made.families.FAMILIES.items():
-        task = next((task for task in ("CAUSAL_LM", "SEQ_2_SEQ_LM", "IMAGE_TEXT")
-                     if task in table["heads"]), None)
-        if task is None or family == "phi-msft":
+        if family not in CACHES or wanted and family not in wanted:
             continue
-        small = OWN.get(family) or made.SMALL.get(family) or made.small_example(family)
-        slides = "sliding_window" in vars(type(transformers.AutoConfig.for_model(family)))
-        for change in CHANGES if slides else CHANGES[:1 + (task == "CAUSAL_LM")]:
+        tasks = [task for task in TASKS if task in table["heads"]]
+        own = transformers.AutoConfig.for_model(family)
+        slides = "sliding_window" in vars(type(getattr(own, "text_config", own)))
+        for task, change in itertools.product(tasks, CHANGES if slides else CHANGES[:2]):
+            small = OWN.get(family) or made.SMALL.get(family) or made.small_example(family)
             config = changed({"model_type": family, **small}, change)
             print(family, change, file=sys.stderr, flush=True)
             try:
@@ -95,4 +103,5 @@ def main(path: Path) -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ORACLE.parent / "fixtures" / "caches.json")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ORACLE.parent / "fixtures" / "caches.json",
+         sys.argv[2:])

@@ -230,7 +230,7 @@ def test_an_inferred_family_is_counted_as_peft_counts_it(row):
     assert {m.name for m in ac.quantized_modules(model)} == set(row["quantized"])
     for question in row["answers"]:
         named = question["arguments"].get("target_modules", [])
-        experts = named == "all-linear" or "gate_proj" in named
+        experts = named == "all-linear" or {*named} & {*table.get("fused", [])}
         if "error" in question or ("fused" in table and experts):
             with pytest.raises(ValueError):
                 ask(model, question)
@@ -371,6 +371,72 @@ ESM2 = {"model_type": "esm", "emb_layer_norm_before": False, "is_folding_model":
      570_797_056)])
 def test_checkpoints_that_people_adapt(name, config, parameters):
     assert ac.read_model(config | {"architectures": [name]}).num_parameters == parameters
+
+
+XLSR = {"model_type": "wav2vec2", "hidden_size": 1024, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "intermediate_size": 4096, "do_stable_layer_norm": True,
+        "feat_extract_norm": "layer", "conv_bias": True, "mask_time_prob": 0.075}
+SCOUT = {"model_type": "llama4", "text_config": {"num_hidden_layers": 48}, "vision_config": {
+    "hidden_size": 1408, "image_size": 336, "vision_output_dim": 4096}}
+GEMMA4 = {"model_type": "gemma4_text", "hidden_size": 1536, "intermediate_size": 6144,
+          "num_hidden_layers": 35, "num_key_value_heads": 1, "num_kv_shared_layers": 20,
+          "use_double_wide_mlp": True, "layer_types": 7 * (
+              4 * ["sliding_attention"] + ["full_attention"])}
+
+
+@pytest.mark.parametrize("name, config, parameters", [  # transformers' counts of these
+    ("Wav2Vec2ForCTC", {"model_type": "wav2vec2"}, 94_396_320),
+    ("Wav2Vec2ForCTC", XLSR, 315_471_520), ("Wav2Vec2ForPreTraining", XLSR, 316_177_152),
+    ("Wav2Vec2ForCTC", XLSR | {"hidden_size": 1280, "num_hidden_layers": 48, "vocab_size": 154,
+                               "intermediate_size": 5120, "adapter_attn_dim": 16}, 964_845_850),
+    ("HubertModel", {"model_type": "hubert"}, 94_371_712),
+    ("HubertForCTC", XLSR | {"model_type": "hubert"}, 315_471_520),
+    ("WavLMModel", {"model_type": "wavlm"}, 94_381_936),
+    ("T5GemmaForConditionalGeneration", {"model_type": "t5gemma"}, 5_596_853_760),
+    ("Mamba2ForCausalLM", {
+        "model_type": "mamba2", "hidden_size": 2560, "num_hidden_layers": 64, "num_heads": 80,
+        "n_groups": 1, "vocab_size": 50288, "tie_word_embeddings": True}, 2_702_599_680),
+    ("Llama4ForConditionalGeneration", SCOUT, 108_641_793_536),
+    ("Llama4ForConditionalGeneration", SCOUT | {"text_config": {
+        "num_local_experts": 128, "interleave_moe_layer_step": 2}}, 401_583_781_376),
+    ("Llama4ForConditionalGeneration", SCOUT | {"text_config": {
+        "num_local_experts": 128, "moe_layers": [*range(1, 48, 2)]}}, 401_583_781_376),
+    ("Gemma4ForCausalLM", GEMMA4, 4_628_569_344),
+    ("Gemma4ForCausalLM", GEMMA4 | {"per_layer_config": {
+        f"{i:02}": {"head_dim": 512} for i in range(4, 35, 5)}}, 4_628_569_344),
+    ("SmolVLMForConditionalGeneration", {
+        "model_type": "smolvlm", "scale_factor": 4, "text_config": {
+            "model_type": "llama", "hidden_size": 960, "intermediate_size": 2560, "head_dim": 64,
+            "num_attention_heads": 15, "num_key_value_heads": 5, "vocab_size": 49280},
+        "vision_config": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+                          "patch_size": 16, "image_size": 512}}, 507_482_304),
+    ("MPNetModel", {"model_type": "mpnet", "max_position_embeddings": 514}, 109_486_464)])
+def test_checkpoints_of_speech_states_and_two_configurations(name, config, parameters):
+    assert ac.read_model(config | {"architectures": [name]}).num_parameters == parameters
+
+
+@pytest.mark.parametrize("config, message", [
+    (XLSR | {"conv_dim": 7 * [256]}, "conv_dim"), (XLSR | {"add_adapter": True}, "add_adapter"),
+    (XLSR | {"mask_time_prob": "0.0"}, "mask_time_prob must be a number"),
+    ({"model_type": "llava", "text_config": {"model_type": "llama"}}, "needs vision_config"),
+    (GEMMA4 | {"per_layer_config": None}, "per_layer_config"),
+    (GEMMA4 | {"per_layer_config": {"4": {"head_dim": 512}}}, "per_layer_config"),
+    (GEMMA4 | {"per_layer_config": {
+        str(i): {"head_dim": 512, "num_key_value_heads": 2} for i in range(4, 35, 5)}},
+     "per_layer_config"),
+    ({"model_type": "gemma4", "text_config": GEMMA4, "vision_config": {}}, "text_config")])
+def test_what_these_might_have_besides_is_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        ac.read_model(config)
+
+
+@pytest.mark.parametrize("config, targets, message", [
+    ({"model_type": "mamba2"}, ["out_proj"], "out_proj"), (TINY, ["self_attn"], "self_attn"),
+    (TINY, ["q_proj", "mlp"], "mlp"), (XLSR, "all-linear", "all-linear"),
+    (XLSR, ["q_proj", "pos_conv_embed.conv"], "no linear layer")])
+def test_what_peft_refuses_by_its_name_is_refused(config, targets, message):
+    with pytest.raises(ValueError, match=message):
+        ac.count_lora(ac.read_model(config), 8, targets)
 
 
 def test_qwen_writes_its_text_config_outside_or_inside():
@@ -571,7 +637,7 @@ def test_bytes_of_a_logit_are_those_alive_at_the_peak_of_its_loss(base):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"model_type": "rwkv"}, "model_type 'rwkv' is not a family .*, whisper$"),
+    ({"model_type": "rwkv"}, "model_type 'rwkv' is not a family .*, xglm$"),
     ({"model_type": None}, "model_type is missing"),
     ({"hidden_size": None}, "needs hidden_size.*missing"),
     ({"model_type": "gemma", "head_dim": None}, "needs head_dim"),
