@@ -54,7 +54,7 @@ CACHES: dict[str, dict[str, Any]] = {
         "minimax_m2", "ministral3", "mixtral", "nemotron", "olmo", "olmo2", "phi", "phi3", "phimoe",
         "seed_oss", "starcoder2"), _slides(None)),
     "stablelm": {"token": "2*kv*(d//heads)", "window": None},
-    **dict.fromkeys(("gpt2", "opt", "bloom", "gpt_neox", "gptj", "mpt", "xglm"),
+    **dict.fromkeys(("gpt2", "opt", "bloom", "gpt_neox", "mpt", "xglm"),
                     {**_HEADS, "window": None}),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3"), {**_LATENT, "window": None}),
     "mistral": _slides(4096),
@@ -76,11 +76,7 @@ CACHES: dict[str, dict[str, Any]] = {
                     _slides(None, part="text_config.")),
     "mistral3": _slides(4096, part="text_config."),
     **dict.fromkeys(("bart", "mbart", "pegasus", "m2m_100"), _TWO_STACKS),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), _slides(
-        4096, part="text_config.", switch="use_sliding_window",
-        **{"from": ["max_window_layers", 80]})),
     "lfm2": {**_GROUPED, "list": "layer_types", "conv": "d*conv_L_cache"},
-    "mamba2": {"token": "0", "conv": "mixed*conv_kernel", "state": "inner*state_size"},
 }
 TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "IMAGE_TEXT")
 #: Keys that change what layers keep, in ways that are not known here.

@@ -319,7 +319,7 @@ CASES_OF_CLASSES = [case["config"] for case in json.loads(
 
 BASES = json.loads((Path(__file__).parents[1] / "fixtures" / "bases.json").read_text("utf-8"))
 CACHES = json.loads((Path(__file__).parents[1] / "fixtures" / "caches.json").read_text("utf-8"))
-REFUSED_CACHES = [case["config"] for case in CACHES["cases"] if "layer_types" in str(case["config"])]
+REFUSED_CACHES = [case["config"] for case in CACHES["cases"] if "layer_types" in str(case)]
 ODD_BASES = [
     {"quant_method": "exl2"}, {"quant_method": ["gptq"]}, {"bits": 4}, {}, [], "gptq", True,
     {"quant_method": "gptq"}, {"quant_method": "gptq", "bits": 5},

@@ -637,7 +637,7 @@ def test_bytes_of_a_logit_are_those_alive_at_the_peak_of_its_loss(base):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"model_type": "rwkv"}, "model_type 'rwkv' is not a family .*, whisper$"),
+    ({"model_type": "rwkv"}, "model_type 'rwkv' is not a family .*, xglm$"),
     ({"model_type": None}, "model_type is missing"),
     ({"hidden_size": None}, "needs hidden_size.*missing"),
     ({"model_type": "gemma", "head_dim": None}, "needs head_dim"),
