@@ -268,6 +268,8 @@ def build(tmp_path, monkeypatch):
                        "MADE": tmp_path / "pages/_build/html", "HTML": tmp_path / "html"
                        }.items():
         monkeypatch.setattr(build_book, name, path)
+    for part, does in ((build_book.search_page, "add"), (build_book.lighten, "lighten")):
+        monkeypatch.setattr(part, does, lambda folder: None)  # they need a whole book
     write_whole(build_book.HTML / "index.html", "the last good book")
     return build_book
 

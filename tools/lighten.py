@@ -43,6 +43,7 @@ ONLY_WITH = {
     "copybutton.js": "^$",
     "copybutton.css": "^$",
     "questions.js": 'class="question[" ]',
+    "figures.js": '<figure class="drawn[" ]',
     "bootstrap.js": "^$",  # menus.js does what the book needs of it
     "copy.js": '<div class="highlight"',
 }

@@ -206,8 +206,8 @@ ROWS = {
     "form": Row(
         "another form or style of what the model can do",
         "a few examples in the prompt; then any of the small methods",
-        "three examples in its prompt bought our speaking model's answers the form more often than "
-        "not, and none that was right",
+        "three examples in its prompt bought our speaking model's answers about schedules the form "
+        "more often than not, and none that was right",
         "[a model that speaks](a-model-that-speaks.ipynb#before-what-examples-in-the-prompt-buy). "
         "Which method learns a form best, no run of this book says", (in_the_prompt,)),
     "thousands": Row(
