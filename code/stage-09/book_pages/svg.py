@@ -348,7 +348,8 @@ def markup(fig: Figure) -> str | None:
             legend.remove()
     fig.set_dpi(72)  # as the SVG has: so a place in it tells what stands there
     diagram = not all(ax.axison for ax in fig.axes) or any(
-        len(line) > LONGEST for ax in fig.axes for name in ax.get_yticklabels()
+        len(line) > LONGEST for ax in fig.axes
+        for name in (*ax.get_yticklabels(), *(ax.texts if ax.containers else ()))
         for line in name.get_text().split("\n"))
     panels = _panels(fig)
     grid = panels[0][0].get_subplotspec().get_gridspec()
