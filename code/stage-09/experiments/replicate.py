@@ -94,7 +94,7 @@ def table() -> list[list[str]]:
     for claim in claims.CLAIMS:
         row = found.get(claim.__name__)
         word = "not yet run" if row is None else "held" if row["holds"] else "fell"
-        told = (claim.__doc__ or "").splitlines()[0].replace("*", "")  # no page marks a table's words
+        told = (claim.__doc__ or "").splitlines()[0].replace("*", "")  # a table takes no marks
         rows.append([told, word, row["found"] if row else "–"])
     return rows
 
