@@ -161,7 +161,8 @@ METHODS: dict[str, Method] = {
     "road": Method("RoAd", {"variant": "road_1", "group_size": 64}, _road, "road/layer.py",
                    without=_NO_CHOICE),
     "c3a": Method("C3A", {"block_size": 256}, _c3a, "c3a/layer.py",
-                  without=_NO_CHOICE[:1], targets={"gpt2": ["mlp.c_proj"]}),
+                  without=_NO_CHOICE[:1], targets=dict.fromkeys(
+                      ("gpt2", "gpt_bigcode"), ["mlp.c_proj"])),
     "randlora": Method("RandLoRA", {"rank": 32}, _randlora, "randlora/layer.py", _BOTH,
                        shared=_randlora_shared, repeated=True, without=_NO_CHOICE[:1]),
     "shira": Method("SHiRA", {"rank": 32}, _shira, "shira/layer.py",
