@@ -186,6 +186,8 @@ LN_TARGETS = {
     "bart": ["self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"],
     "gpt2": ["ln_1", "ln_2", "ln_f"], "gptj": ["ln_1", "ln_f"],
     "phi": ["input_layernorm", "final_layernorm"],
+    "llava": ["multi_modal_projector", "input_layernorm", "post_attention_layernorm", "norm",
+              "embed_tokens", "lm_head"],
 }
 
 #: PEFT's names of the methods that are not counted.
