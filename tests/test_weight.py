@@ -102,7 +102,7 @@ def test_what_is_late_is_there_when_the_page_is_printed(opened):
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("name", pages())
 def test_nothing_moves_while_a_page_loads(opened, name, width):
-    most, _ = MOVES.get(name, (0.05, ""))
+    most, _ = MOVES.get(name, (0.1, ""))
     found = []  # of three loads one is quiet where the page itself moves nothing
     while len(found) < 3 and min(found, default=1) > most:
         found.append(opened(name, width)[0].evaluate(SHIFT))

@@ -73,6 +73,6 @@ def state_bytes(optimizer: Optimizer, shape: Sequence[int], width: int = 4,
     if optimizer.eight_bits:
         width = 4
     if optimizer.factored and len(shape) > 1:
-        return width * (size // shape[-1] + size // shape[-2])
+        return width * math.prod(shape[:-2]) * (shape[-1] + shape[-2])  # either may be 0
     plain = optimizer.others is not None and not (hidden and len(shape) == 2)
     return width * size * (optimizer.others if plain else optimizer.moments)

@@ -14,7 +14,7 @@ function stateBytes(row, [block, smallest], shape, width, hidden) {
   const size = shape.reduce((product, n) => product * n, 1);
   if (row.eight_bits && size >= smallest) return row.moments * (size + 4 * Math.ceil(size / block));
   const each = row.eight_bits ? 4 : width;
-  if (row.factored && shape.length > 1) return each * (size / shape.at(-1) + size / shape.at(-2));
+  if (row.factored && shape.length > 1) return each * shape.slice(0, -2).reduce((one, two) => one * two, 1) * (shape.at(-1) + shape.at(-2));
   const plain = row.others !== null && !(hidden && shape.length === 2);
   return each * size * (plain ? row.others : row.moments);
 }

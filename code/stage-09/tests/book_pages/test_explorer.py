@@ -660,7 +660,7 @@ def test_hostile_configs_are_refused_in_plain_words(memory, tmp_path):
         "": "not JSON", "[1]": "object in braces", "null": "object in braces",
         "{}": "model_type is missing",
         '{"model_type": "__proto__"}': "not a family", '{"model_type": ["llama"]}': "not a family",
-        '{"model_type": "llava", "text_config": {}}': "text_config",
+        '{"model_type": "llava", "text_config": {}}': "vision_config",
         '{"model_type": "phi-msft"}': "needs n_embd",
         '{"model_type": "phi-msft", "__proto__": {"n_embd": 8}}': "needs n_embd",
         '{"model_type": "llama", "architectures": ["__proto__"]}': "__proto__",
