@@ -149,6 +149,16 @@ def _refuse_states(model: Model, found: Sequence[Module], method: str) -> None:
 _WEIGHT = re.compile(r"\.(parametrizations\.weight\.original\d|weight)$")
 
 
+def _refuse_all_linear(model: Model) -> None:
+    """ValueError where PEFT refuses all-linear."""
+    if model.task in ("TOKEN_CLS", "QUESTION_ANS"):
+        raise ValueError("PEFT refuses all-linear for token classification and "
+                         "question answering: it would adapt the head twice; list the modules")
+    if not FAMILIES[model.family].get("all_linear", True):
+        raise ValueError(f"PEFT refuses all-linear for {model.family}: it asks for embeddings of "
+                         "tokens, which the model has not; list the modules")
+
+
 @within(SECONDS)
 def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequence[str] = (),
                  layers: Sequence[int] | int | None = None, modules_to_save: Sequence[str] = (),
@@ -183,14 +193,8 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     _refuse_experts(model, targets, default)
     if not everything and default != "ln_tuning":  # which looks for itself
         _refuse_what_is_no_layer(model, targets)
-    if everything and model.task in ("TOKEN_CLS", "QUESTION_ANS"):
-        raise ValueError("PEFT refuses all-linear for token classification and "
-                         "question answering: it would adapt the head twice; list the modules")
-
-    if everything and not FAMILIES[model.family].get("all_linear", True):
-        raise ValueError(f"PEFT refuses all-linear for {model.family}: it asks for embeddings of "
-                         "tokens, which the model has not; list the modules")
-
+    if everything:
+        _refuse_all_linear(model)
     heads = [model.head, *saved_heads(model)]
 
     def is_named(module: Module) -> bool:
