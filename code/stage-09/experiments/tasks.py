@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from experiments import schedules
 from real_models.smollm2 import chat
+from tensorfile import write_whole
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 GROUPS = ("train", "test", "shapes", "phrasings")
@@ -62,6 +63,13 @@ class Task(NamedTuple):
         return {"zero": self.prompt(words), "three": told + self.prompt(words),
                 "three-chat": chat(f"{self.instruction}\n{told}{self.asked}: {words}")
                 + f"{self.answered}:"}
+
+
+def write_rows(name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write the table of a task's rows, which `Task.rows` reads: whole, or not at all."""
+    write_whole(DATA / name / f"{name}.tsv",
+                "".join("\t".join(row) + "\n" for row in (columns, *rows)))
+    print(f"{len(rows)} rows of {name}")
 
 
 def wrong_answers(rows: Sequence[Row]) -> list[str]:

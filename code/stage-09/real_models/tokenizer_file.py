@@ -161,10 +161,10 @@ def _growth(step: dict[str, Any]) -> float:
         texts = table[4 + int.from_bytes(table[:4], "little"):]
         growth *= max(1, max(map(len, texts.split(b"\0"))))
     if "single" in step or "pair" in step:  # TemplateProcessing
-        pieces, special = _longest([step.get("single"), step.get("pair")]), step.get(
-            "special_tokens")
-        growth *= max(1, pieces) * max(1, _longest(special))
-        if (added := pieces * _longest(special) * _longest(special, texts=True)) > MOST_WRITTEN:
+        special = step.get("special_tokens")
+        pieces, tokens = _longest([step.get("single"), step.get("pair")]), _longest(special)
+        growth *= max(1, pieces) * max(1, tokens)
+        if (added := pieces * tokens * _longest(special, texts=True)) > MOST_WRITTEN:
             raise ValueError(f"its template can add {added:,} bytes to each text, more than "
                              f"{MOST_WRITTEN:,}")
     return growth

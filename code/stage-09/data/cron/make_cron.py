@@ -47,7 +47,7 @@ def main():
     from croniter import croniter
 
     from experiments.schedules import YEAR, runs
-    from tensorfile import write_whole
+    from experiments.tasks import write_rows
 
     rng, seen, rows = random.Random(0), set(), []
     for group, shapes, count in (("test", SHAPES, 60), ("shapes", NEW_SHAPES, 20),
@@ -71,9 +71,7 @@ def main():
         times = [at + timedelta(minutes=1 + int(i)) for i in ours.nonzero()[0][:100]]
         if times != [t for t in theirs if t.year == YEAR][:len(times)]:
             raise SystemExit(f"{cron}: croniter runs it at other times than we do")
-    text = "".join("\t".join(row) + "\n" for row in [("group", "words", "cron"), *rows])
-    write_whole(HERE / "cron.tsv", text)
-    print(f"{len(rows)} schedules")
+    write_rows("cron", ("group", "words", "cron"), rows)
 
 
 if __name__ == "__main__":

@@ -116,10 +116,8 @@ def rows():
 
 
 def main():
-    from tensorfile import write_whole
-    lines = [("group", "words", "answer", "wrong"), *rows()]
-    write_whole(HERE / "desks.tsv", "".join("\t".join(line) + "\n" for line in lines))
-    print(f"{len(lines) - 1} messages")
+    from experiments.tasks import write_rows
+    write_rows("desks", ("group", "words", "answer", "wrong"), rows())
 
 
 if __name__ == "__main__":

@@ -95,10 +95,8 @@ def rows():
 
 
 def main():
-    from tensorfile import write_whole
-    lines = [("group", "words", "answer", "wrong"), *rows()]
-    write_whole(HERE / "orders.tsv", "".join("\t".join(line) + "\n" for line in lines))
-    print(f"{len(lines) - 1} orders")
+    from experiments.tasks import write_rows
+    write_rows("orders", ("group", "words", "answer", "wrong"), rows())
 
 
 if __name__ == "__main__":
