@@ -107,6 +107,23 @@ def classroom(site, tmp_path):
         yield page, address
 
 
+def restart(page):
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+
+
+def answered(page, code):
+    """What `code` prints. Now and then Firefox never comes back from a worker's `new Worker`, be it
+    in Python or JavaScript (in about one of ten kernels): then in a new kernel."""
+    for _ in range(4):
+        try:
+            return page.evaluate(PRINTED.replace("180", "60"), code)
+        except RuntimeError as error:
+            if "60 s" not in str(error):
+                raise
+            restart(page)
+    raise AssertionError("no answer in any of four kernels")
+
+
 def test_without_a_service_worker_a_cell_reaches_no_other_host_in_firefox(classroom):
     page, address = classroom
     with lite_tools.other_host() as (there, asked):
@@ -114,9 +131,9 @@ def test_without_a_service_worker_a_cell_reaches_no_other_host_in_firefox(classr
         page.wait_for(lite_tools.IDLE, 300)
         reach = REACH.format(there=there, here=f"{address}/objects.inv",
                              scripts=worker_files(address))
-        assert page.evaluate(PRINTED, reach) == "no no 200 200 ends ends ends"
-        page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
-        assert page.evaluate(PRINTED, reach) == "no no 200 200 ends ends ends"
+        assert answered(page, reach) == "no no 200 200 ends ends ends"
+        restart(page)
+        assert answered(page, reach) == "no no 200 200 ends ends ends"
     assert asked == []
 
 

@@ -188,7 +188,7 @@ MENDED_MARKUP = {
 #: In Sphinx's scripts. Order and excerpts are the book's own (search.js). Words that every object
 #: of JavaScript has, "constructor", say, are no words of the book. And what is marked in a page are
 #: few words, and whole ones: a link with many letters (`?highlight=a+b+c`) would make so many marks
-#: that the page stands still.
+#: that the page stands still; and none in a drawing, where a mark in a point's title has no place.
 MENDED_SEARCH = {
     "highlightTerms.add(queryTermLower);":
         "if (queryTermLower.length > 2 && highlightTerms.size < 20) "
@@ -209,6 +209,7 @@ MENDED_SEARCH = {
 MENDED_HIGHLIGHT = {
     r".split(/\s+/).filter(x => x);":
         r".split(/\s+/).filter(x => x.length > 2).slice(0, 20);",
+    '"button, select, textarea"': '"button, select, textarea, svg"',
 }
 MENDED_SCRIPTS = {"searchtools.js": MENDED_SEARCH, "sphinx_highlight.js": MENDED_HIGHLIGHT}
 
