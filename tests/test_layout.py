@@ -228,6 +228,9 @@ def test_nothing_is_cut_on_paper(page, html, name):
         .filter((text) => text.checkVisibility() && !text.closest(".peft-widget"))
         .map((text) => getComputedStyle(text).color)""")
     assert all(max(map(int, re.findall(r"\d+", colour)[:3])) < 140 for colour in set(colours))
+    grounds = page.evaluate("""() => [...document.querySelectorAll(".peft-widget")]
+        .map((widget) => getComputedStyle(widget).backgroundColor)""")
+    assert set(grounds) == {"rgb(255, 255, 255)"}
 
 
 def test_the_name_of_a_widget_is_not_printed_beside_it(page, html):

@@ -115,7 +115,8 @@ _ICELANDIC = "was behind LoRA on all linear layers on Icelandic"
 ROWS = {
     "latency": Row(
         "no extra cost at inference", "LoRA, merged",
-        "the only one of the four that disappears into the weights",
+        "the only one of the four that disappears into the weights; trained on a 4-bit base, too: "
+        "into the original ones, not into the four bits",
         "[the table of costs](05-choosing-a-method.ipynb#what-it-costs-after-training); merging in "
         "[9.2](02-lora.ipynb); [measured times](how-fast-it-is.ipynb#writing-one-token-at-a-time)",
         (files,),

@@ -99,7 +99,7 @@ def latency_words(record: dict[str, Any]) -> str:
             f"{more(small, 'adapters')} more than the merged model; at {last} it is "
             f"{more(large, 'lora')} and {more(large, 'adapters')}. In PEFT the same LoRA costs "
             f"{more(small, 'lora', 'theirs')} and {more(large, 'lora', 'theirs')}. Of arithmetic "
-            "both add about 2 %, whatever the batch. What stands above that was not taken apart; "
+            "both add about 2 %, whatever the batch. What differs from that was not taken apart; "
             f"one reason may be the number of small products, {2 * len(PROJECTIONS)} more a layer "
             "with LoRA beside the weights and 4 with the adapters. So one task on one model is "
             "merged. Many tasks on one base pay for the memory that they save "
