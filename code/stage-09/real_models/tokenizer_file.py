@@ -270,8 +270,8 @@ def _check_expression(name: str, expression: Any) -> None:
         elif (repeats := found["repeats"]) is not None:  # no comment
             part = Part()
             if found[0].removesuffix(repeats) == "[":  # as a letter it has a backslash
-                raise ValueError(f"{name} has the expression {short(text)}, in which a class has no "
-                                 "end, or classes stand in classes too deep: not read")
+                raise ValueError(f"{name} has the expression {short(text)}, in which a class has "
+                                 "no end, or classes stand in classes too deep: not read")
             if found["ends"] and len(groups) > 1:
                 begins, alternatives = groups.pop()
                 part = _either(alternatives)
