@@ -6,7 +6,11 @@ compared with `peft.py` or `accounting.py`.
 
 import json
 import re
+import shutil
 from itertools import product
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import lighten
 import numpy as np
@@ -289,6 +293,22 @@ def test_ids_are_unique_and_widgets_do_not_touch_each_other(open_page):
     move(page, "explorer", "lora_rank", 0)
     assert_counts(page, "rank")
     assert_counts(page, "explorer", lora_rank=1)
+
+
+def test_a_widget_whose_file_is_damaged_says_so_and_is_no_other(chromium, address, tmp_path):
+    folder = shutil.copytree(Path(url2pathname(urlsplit(address).path)).parent, tmp_path / "page")
+    states = re.findall('data-state="([^"]*)"', (folder / "index.html").read_text("utf-8"))
+    damaged = folder / states[1]
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    page = chromium.new_page()
+    page.goto((folder / "index.html").as_uri())
+    said = page.evaluate("""async () => {
+        const [fine, damaged] = document.querySelectorAll(bookWidgets.VIEWS);
+        await bookWidgets.state(fine);
+        return bookWidgets.state(damaged).then((values) => values._anywidget_id, String);
+    }""")
+    assert states[1] in said
+    page.close()
 
 
 def test_fallback_gives_way_to_the_widget(open_page):

@@ -16,7 +16,11 @@ window.bookWidgets = (() => {
       states.set(address, new Promise((done, failed) => {
         const script = document.createElement("script");
         script.src = address;
-        script.onload = () => done(taken);
+        script.onload = () => {  // also of a file that is cut off, which calls nothing
+          if (taken) done(taken);
+          else failed(new Error(`${address} is damaged; load the page again`));
+          taken = null;  // it would stand for the next such file
+        };
         script.onerror = () => failed(new Error(`${address} cannot be loaded`));
         document.head.append(script);
       }));

@@ -348,7 +348,8 @@ def _numbered(key: str, others: str, listed: str, usual: list[int] | None, layer
     elif not isinstance(numbers, list) or not all(is_whole(number, 0) for number in numbers):
         raise ValueError(f"config.json: {key} of a {family} model must be a list of the numbers of "
                          f"layers, got {numbers!r:.80}")
-    return [listed if i in numbers else others for i in range(layers)]
+    some = set(numbers)  # a long list, looked through for each layer, would take minutes
+    return [listed if i in some else others for i in range(layers)]
 
 
 def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -61,8 +61,9 @@ MOST_TRIES = 10_000  # at one place of a text; well-known files have a seventh o
 #: Bytes of a text as the file has it: an added token, on which steps are tried at loading, and what
 #: stands in the model, where each unknown word may cost a copy.
 MOST_TEXT = {"added_tokens": 256, "model": 2_000}
-#: Spaces that do not count; a call of another group; all but what is named; an option for the rest.
-UNREAD = re.compile(r"\(\?[a-z-]*x|\\g|\(\?~|(?<!^)\(\?[A-Za-z-]+\)")
+#: Spaces that do not count; a call of another group; a control sign, whose letter may be a bracket;
+#: all but what is named; an option for the rest.
+UNREAD = re.compile(r"\(\?[a-z-]*x|\\[gcCM]|\(\?~|(?<!^)\(\?[A-Za-z-]+\)")
 
 
 def check_tokenizer_file(path: Path) -> None:
@@ -259,8 +260,8 @@ def _check_expression(name: str, expression: Any) -> None:
     groups: list[tuple[str, list[list[Part]]]] = [("", [[]])]  # open: how they begin, alternatives
     text = expression if isinstance(expression, str) else ""
     if UNREAD.search(text):
-        raise ValueError(f"{name} has the expression {short(text)}; (?x), (?~...), \\g and options "
-                         "for the rest of a group are not read")
+        raise ValueError(f"{name} has the expression {short(text)}; (?x), (?~...), \\g, \\c, \\C, "
+                         "\\M and options for the rest of a group are not read")
     for found in EXPRESSION.finditer(text):
         if found["begins"]:
             groups.append((found["begins"], [[]]))
@@ -268,6 +269,9 @@ def _check_expression(name: str, expression: Any) -> None:
             groups[-1][1].append([])
         elif (repeats := found["repeats"]) is not None:  # no comment
             part = Part()
+            if found[0].removesuffix(repeats) == "[":  # as a letter it has a backslash
+                raise ValueError(f"{name} has the expression {short(text)}, in which a class has "
+                                 "no end, or classes stand in classes too deep: not read")
             if found["ends"] and len(groups) > 1:
                 begins, alternatives = groups.pop()
                 part = _either(alternatives)
@@ -278,6 +282,9 @@ def _check_expression(name: str, expression: Any) -> None:
                                  "that can match in more ways is repeated: a short text could keep "
                                  "it busy for ever")
             groups[-1][1][-1].append(part)
+    if len(groups) > 1:  # what stands in it would not count
+        raise ValueError(f"{name} has the expression {short(text)}, in which a group has no end: "
+                         "not read")
     if _either(groups[0][1]).once > MOST_TRIES:
         raise ValueError(f"{name} has the expression {short(text)}, whose repeats, one after the "
                          f"other, can share a text out in more than {MOST_TRIES:,} ways: a short "

@@ -461,6 +461,14 @@ def test_a_list_of_numbers_of_layers_that_is_none_is_refused(numbers):
         ac.read_model(LFM2 | {"full_attn_idxs": numbers})
 
 
+def test_a_long_list_of_numbers_of_layers_does_not_take_long():
+    """Read are 100,000 letters: 49,000 numbers, each asked for in each of 100,000 layers."""
+    start = time.process_time()
+    with pytest.raises(ValueError, match="modules"):
+        ac.read_model(LFM2 | {"num_hidden_layers": 100_000, "full_attn_idxs": [0] * 49_000})
+    assert time.process_time() - start < 5
+
+
 def test_which_layers_of_lfm2_attend_by_numbers_kinds_or_all():
     def attend(**change):
         config = {key: value for key, value in {**LFM2, **change}.items() if value is not None}

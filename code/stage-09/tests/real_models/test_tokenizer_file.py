@@ -190,8 +190,11 @@ def test_the_slowest_that_is_read_does_not_take_long(tmp_path):
 
 
 def test_expressions_whose_groups_cannot_be_seen_are_refused(tmp_path):
+    hidden = "[ab]*" * 8 + "(?<=#)"  # in a group without an end, were a bracket a group's
     for expression in ("(?~#)" * 4 + "(?<=#)", "a*(?i)|b", "(?x)(a+) +$",
-                       "(?i-mx: (a+) +)$", r"(?<n>a+){0}(\g<n>)+$"):
+                       "(?i-mx: (a+) +)$", r"(?<n>a+){0}(\g<n>)+$",
+                       "[([[[[x]]]]]?" + hidden, r"(?:\c()?" + hidden, r"(?:\C-()?" + hidden,
+                       r"(?:\M-()?" + hidden, "(" + hidden, "[a"):
         with pytest.raises(HubError, match="not read"):
             read_tokenizer(write(tmp_path, normalizer=replace(expression, " ", "Regex")))
 
