@@ -53,8 +53,8 @@ TEX = re.compile(r"\\\((.*?)\\\)|\\\[(.*?)\\\]", re.DOTALL)
 #: The space behind which another formula begins, where a phone begins another line.
 NEXT = re.compile(r"\\qquad(?![A-Za-z])|,\s*\\quad(?![A-Za-z])")
 BREAK = r"\allowbreak "
-BROKEN = re.compile(r'<span class="mspace allowbreak"></span>((?:<span class="mspace"[^>]*></span>)?'
-                    r'</span>)(?=<span class="katex-base">)')
+BROKEN = re.compile(r'<span class="mspace allowbreak"></span>'
+                    r'((?:<span class="mspace"[^>]*></span>)?</span>)(?=<span class="katex-base">)')
 DRAW = """const katex = require(process.argv[1]);
 let asked = "";
 process.stdin.on("data", (more) => { asked += more; }).on("end", () => console.log(JSON.stringify(

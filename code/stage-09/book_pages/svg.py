@@ -281,6 +281,21 @@ def _narrow_ticks(ax: Axes) -> None:
         ax.set_yticks(ax.get_yticks(), [textwrap.fill(text, LONGEST) for text in texts])
 
 
+def _lines_apart(ax: Axes) -> None:
+    """Let each line of a name beside the axis be a text of its own.
+
+    Matplotlib places lines by the widths of its own font; one alone ends where it shall in any.
+    """
+    for place, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True):
+        lines, size = label.get_text().split("\n"), label.get_fontsize()
+        if len(lines) > 1:
+            label.set_visible(False)
+            for number, line in enumerate(lines):
+                ax.annotate(line, (0, place), (-7, 1.2 * size * ((len(lines) - 1) / 2 - number)),
+                            xycoords=("axes fraction", "data"), textcoords="offset points",
+                            ha="right", va="center", fontsize=size, color=label.get_color())
+
+
 def _panels(fig: Figure) -> list[list[Axes]]:
     """The axes of each panel: those that share a place, as twins do."""
     panels: list[list[Axes]] = []
@@ -323,6 +338,7 @@ def _alone(fig: Figure, panel: list[Axes], height: float) -> tuple[str, ElementT
         _plain_ticks(ax.yaxis)
     if len(panel) == 1:  # axes that share theirs leave out what stands beside their neighbours
         panel[0].tick_params(labelleft=True, labelbottom=True)
+    _lines_apart(panel[0])
     return _title_of(panel[0]), _saved(fig)
 
 
