@@ -56,6 +56,18 @@ def test_on_a_phone_figures_fit_and_can_be_read(page, html, name):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_names_of_several_lines_end_at_the_axis_in_any_font(page, html):
+    page.set_viewport_size({"width": 360, "height": 900})
+    page.goto(f"{html.as_uri()}/book/06-implementation.html")
+    figure = page.locator(".drawn").first
+    assert figure.locator(".is-diagram").count() == 0, "its bars have the width of a phone"
+    ends = figure.locator("svg text").evaluate_all("""all => all
+        .filter((text) => /[a-z], |%|weights/i.test(text.textContent))
+        .map((text) => Math.round(text.getBoundingClientRect().right))""")
+    assert len(ends) == 10
+    assert max(ends) - min(ends) <= 1
+
+
 def test_panels_stack_on_a_phone_and_stand_side_by_side_on_a_laptop(page, html):
     page.goto(f"{html.as_uri()}/{CURVES}")
     panels = page.locator(".drawn-panels").first.locator("> div")

@@ -158,6 +158,17 @@ def test_nothing_is_cut(page, html, name):
     assert faults == {}
 
 
+def test_formulas_in_one_line_are_lines_of_their_own_on_a_phone(page, html):
+    page.goto(f"{html.as_uri()}/book/exercises/ex8-vera.html")
+    for width, lines in ((360, 2), (1280, 1)):
+        page.set_viewport_size({"width": width, "height": 900})
+        tops = page.locator("div.math").nth(1).evaluate("""(box) =>
+            [...box.querySelectorAll(".katex-html > .katex-base:first-child, br + .katex-base")]
+                .map((one) => Math.round(one.getBoundingClientRect().top / 20))""")
+        assert len(tops) == 2, "as many formulas as the source has"
+        assert len(set(tops)) == lines
+
+
 @pytest.mark.parametrize(("broken", "fault"), [
     ("<p style='overflow: hidden; white-space: nowrap'>{}</p>", "cut"),
     ("<p style='overflow: auto; white-space: nowrap'>{}</p>", "scrolls without a hint"),

@@ -1,6 +1,9 @@
 """The search of the built book, from disk: terms to their definition, each place once, excerpts."""
 
+import re
+
 import pytest
+import search_page
 from conftest import HTML
 from test_pages import soup
 
@@ -64,3 +67,16 @@ def test_the_magnifier_is_beside_the_words(found):
     begins = field.evaluate("""(field) => field.getBoundingClientRect().left
         + field.clientLeft + parseFloat(getComputedStyle(field).paddingLeft)""")
     assert icon["x"] + icon["width"] <= begins
+
+
+@pytest.mark.parametrize(("tex", "said"), [
+    (r"\frac{\alpha}{\sqrt{r}}", "α/√r"), (r"\Delta W = s\,B A", "ΔW = s B A"),
+    (r"B \in \mathbb{R}^{\text{out} \times r}", "B ∈ Rout × r"), (r"\lVert V \rVert", "‖ V ‖")])
+def test_a_formula_is_told_without_its_commands(tex, said):
+    assert search_page.plain(tex) == said
+
+
+def test_no_excerpt_has_commands_of_formulas_or_the_time_of_reading(html):
+    for file in (html / "_static/search").glob("*.js"):
+        prose = file.read_text("utf-8").split("\\n")[0]
+        assert not re.search(r"\\\\(?:frac|alpha|text|mathcal)|Reading time: \d", prose), file.name

@@ -50,6 +50,11 @@ ONLY_WITH = {
 MATH = re.compile(
     r'<(span|div) class="math(?: notranslate nohighlight)?"[^>]*>(.*?)</\1>', re.DOTALL)
 TEX = re.compile(r"\\\((.*?)\\\)|\\\[(.*?)\\\]", re.DOTALL)
+#: The space behind which another formula begins, where a phone begins another line.
+NEXT = re.compile(r"\\qquad(?![A-Za-z])|,\s*\\quad(?![A-Za-z])")
+BREAK = r"\allowbreak "
+BROKEN = re.compile(r'<span class="mspace allowbreak"></span>'
+                    r'((?:<span class="mspace"[^>]*></span>)?</span>)(?=<span class="katex-base">)')
 DRAW = """const katex = require(process.argv[1]);
 let asked = "";
 process.stdin.on("data", (more) => { asked += more; }).on("end", () => console.log(JSON.stringify(
@@ -108,9 +113,12 @@ def draw(pages):
              if (formula := tex_of(box[2]))}
     if not (asked and node_js.path()):
         return {}
+    parted = [(NEXT.sub(lambda space: space[0] + BREAK, tex) if alone else tex, alone)
+              for tex, alone in asked]
     done = subprocess.run([node_js.path(), "-e", DRAW, str(katex_file())], check=True,
-                          input=json.dumps(list(asked)), capture_output=True, text=True)
-    return dict(zip(asked, json.loads(done.stdout), strict=True))
+                          input=json.dumps(parted), capture_output=True, text=True)
+    return {formula: BROKEN.sub(r"\1<br>", made.replace(BREAK, ""))
+            for formula, made in zip(asked, json.loads(done.stdout), strict=True)}
 
 
 def katex_file():

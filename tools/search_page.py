@@ -2,6 +2,7 @@
 
 import json
 import re
+from unicodedata import lookup
 
 from bs4 import BeautifulSoup, NavigableString
 from whole import write_whole
@@ -12,8 +13,29 @@ GLOSSARY = "book/glossary"
 #: Not of a page's text, or there twice: a title and a term are links above their excerpts.
 LEFT_OUT = ("script, style, h1, dt, .headerlink, .eqno, .peft-widget-fallback, .question, button, "
             "details.hide > summary")
+READING = re.compile(r"Reading time: \d+ minutes")
+TEX = re.compile(r"\\\((.*?)\\\)|\\\[(.*?)\\\]", re.DOTALL)
+#: Commands of TeX that stand for a sign; Unicode knows the Greek ones by name.
+SIGNS = {"Longrightarrow": "⇒", "approx": "≈", "cdot": "·", "dots": "…", "ge": "≥", "in": "∈",
+         "infty": "∞", "lVert": "‖", "le": "≤", "leftarrow": "←", "ll": "≪", "neq": "≠",
+         "odot": "⊙", "partial": "∂", "pm": "±", "qquad": " ", "quad": " ", "rVert": "‖",
+         "sqrt": "√", "sum": "Σ", "times": "×", "to": "→", "top": "ᵀ"}
 #: What begins anew, so that no two words run together.
 BLOCKS = {"dd", "div", "figcaption", "h2", "h3", "h4", "li", "p", "section", "td", "th"}
+
+
+def plain(tex):
+    """A formula as words and signs: of \\frac{\\Delta W}{r} stays ΔW/r."""
+    def sign(command):
+        name, space = command.groups()
+        try:
+            kind = "CAPITAL" if name[0].isupper() else "SMALL"
+            return lookup(f"GREEK {kind} LETTER {name.removeprefix('var')}")
+        except KeyError:
+            return SIGNS[name] + space if name in SIGNS else ""
+
+    tex = re.sub(r"\\([A-Za-z]+)( ?)", sign, re.sub(r"}\s*{", "/", tex))
+    return re.sub(r"\\[^ ,;:]|[{}^_&]", "", re.sub(r"\\[ ,;:]", " ", tex))
 
 
 def text_of(article):
@@ -36,7 +58,8 @@ def text_of(article):
             if name := names.get(id(node)) or node.name == "section" and node.get("id"):
                 places[name] = length
             continue
-        text = re.sub(r"\s+", " ", re.sub(r"\\[()\[\]]", "", node))
+        text = TEX.sub(lambda formula: plain(formula[1] or formula[2]), READING.sub("", node))
+        text = re.sub(r"\s+", " ", text)
         if text.strip() or (pieces and not pieces[-1].endswith((" ", "\n"))):
             pieces.append(text)
             length += len(text)

@@ -9,6 +9,7 @@ a point says its values. The page's style sheet and script are `book/_static/fig
 import hashlib
 import io
 import re
+import textwrap
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -32,7 +33,7 @@ WIDTH = 324 / 72  # inches: a column of 328 pixels, on a phone, has one for each
 HEIGHTS = 2.3, 4.2  # inches, of a panel
 TYPE = 11.0  # points: so many pixels has the smallest type on a phone
 TYPE_OF_DIAGRAM = 8.5  # points: a diagram has a pixel for three quarters of one
-LONGEST = 24  # characters beside a tick, of which a phone has room for as many again
+LONGEST = 24  # characters in a line beside a tick: a phone has room for as many again
 LARGEST = 60_000  # characters: what needs more is lighter as pixels
 INK = 0x22  # the grey that is all ink
 PALEST = "#757575"  # of words: 4.5 times as dark as paper, as WCAG asks
@@ -273,6 +274,28 @@ def _plain_ticks(axis: Axis) -> None:
                     .removeprefix(r"$\mathdefault{").removesuffix("}$"))})
 
 
+def _narrow_ticks(ax: Axes) -> None:
+    """Break names beside the axis into lines that leave a phone room for what they name."""
+    texts = [label.get_text() for label in ax.get_yticklabels()]
+    if any(len(line) > LONGEST for text in texts for line in text.split("\n")):
+        ax.set_yticks(ax.get_yticks(), [textwrap.fill(text, LONGEST) for text in texts])
+
+
+def _lines_apart(ax: Axes) -> None:
+    """Let each line of a name beside the axis be a text of its own.
+
+    Matplotlib places lines by the widths of its own font; one alone ends where it shall in any.
+    """
+    for place, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True):
+        lines, size = label.get_text().split("\n"), label.get_fontsize()
+        if len(lines) > 1:
+            label.set_visible(False)
+            for number, line in enumerate(lines):
+                ax.annotate(line, (0, place), (-7, 1.2 * size * ((len(lines) - 1) / 2 - number)),
+                            xycoords=("axes fraction", "data"), textcoords="offset points",
+                            ha="right", va="center", fontsize=size, color=label.get_color())
+
+
 def _panels(fig: Figure) -> list[list[Axes]]:
     """The axes of each panel: those that share a place, as twins do."""
     panels: list[list[Axes]] = []
@@ -315,6 +338,7 @@ def _alone(fig: Figure, panel: list[Axes], height: float) -> tuple[str, ElementT
         _plain_ticks(ax.yaxis)
     if len(panel) == 1:  # axes that share theirs leave out what stands beside their neighbours
         panel[0].tick_params(labelleft=True, labelbottom=True)
+    _lines_apart(panel[0])
     return _title_of(panel[0]), _saved(fig)
 
 
@@ -347,10 +371,11 @@ def markup(fig: Figure) -> str | None:
         if legend:
             legend.remove()
     fig.set_dpi(72)  # as the SVG has: so a place in it tells what stands there
+    for ax in fig.axes:
+        _narrow_ticks(ax)
     diagram = not all(ax.axison for ax in fig.axes) or any(
-        len(line) > LONGEST for ax in fig.axes
-        for name in (*ax.get_yticklabels(), *(ax.texts if ax.containers else ()))
-        for line in name.get_text().split("\n"))
+        len(line) > LONGEST for ax in fig.axes if ax.containers
+        for text in ax.texts for line in text.get_text().split("\n"))
     panels = _panels(fig)
     grid = panels[0][0].get_subplotspec().get_gridspec()
     for text in fig.findobj(Text):

@@ -158,7 +158,7 @@ def draw_qlora(losses: dict[str, dict[str, float]], runs: dict[str, dict[str, An
     W = pretrained().layers[1].mlp.up_proj.weight.ravel()
     blocks = W[:W.size // 64 * 64].reshape(-1, 64)
     left.hist((blocks / np.abs(blocks).max(axis=1, keepdims=True)).ravel(), 81, (-1, 1),
-              color="#c9d9e6", density=True)
+              color=blue, alpha=0.45, density=True)
     left.vlines(NF4, -0.14, -0.03, color=blue, lw=2, label="NF4")
     left.vlines(EVEN, -0.31, -0.2, color=red, lw=2, label="even")
     left.set(title="One weight matrix", xlabel="weight / absmax of its block", yticks=[])
