@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial, Watch
+from exercises.harness.layers import Layer
 
 EXERCISE = Exercise(5, "LoRA and prompt tuning together")
 
@@ -143,6 +144,8 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
         "exponentials over their sum over the queries": e / e.sum(-2, keepdims=True),
         "a softmax over the queries": _softmax(hidden, -2),
         "exponentials of S less its largest over the queries": _shifted_down(hidden),
+        "a softmax with 1 added to its sums": e / (
+            e.sum(-1, keepdims=True) + np.exp(-hidden.max(-1, keepdims=True))),
         "a softmax before the mask": _softmax(S) * sees,
         "a softmax of the scores times the mask": _softmax(S * sees),
         **{f"a softmax with hidden scores {what} {c}": _softmax(np.where(sees > 0, S, base + c))
@@ -159,7 +162,8 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
     inner = at("Phi Pi", Phi * Pi)
     pull = at("the softmax's pull", inner.sum(-1, keepdims=True), {
         "its sum over the queries": inner.sum(-2, keepdims=True)})
-    gS = at("gS", scale * (at("Pi in gS", Pi) * (Phi - pull)))
+    gS = at("gS", scale * (at("Pi in gS", Pi) * (Phi - pull)), {
+        "Phi Pi (1 - Pi)": scale * Phi * Pi * (1 - Pi)})
     g = {"q": at("the gradient of Q", gS @ K),
          "k": at("the gradient of K", gS.swapaxes(1, 2) @ Q, {"gS Q": gS @ Q}),
          "v": at("the gradient of V", Pi.swapaxes(1, 2) @ Gamma, {"Pi Gamma": Pi @ Gamma})}
@@ -481,6 +485,18 @@ def _follows(trial: Trial) -> None:
         lambda: trial.make(*(weight[1:, 1:] for weight in _weights(trial)), lora_rank=1,
                            lora_alpha=3 * ALPHA_VALUE, prompt_length=P + 1),
         lambda layer: trial.call(layer.forward, trial.normal(BATCH, T, D, seed=2)))
+
+
+@EXERCISE.test(4, "behaviour", "sizes that are equal, or 1, change nothing")
+def _equal_sizes(trial: Trial) -> None:
+    for rank, n in ((D, 3), (1, 1)):
+        weights = _weights(trial)
+        layer = trial.make(*weights, rank, ALPHA_VALUE, n, rng=trial.rng(1))
+        arrays, (x, G) = trial.arrays(layer, NAMES), (trial.normal(n, n, D, seed=s) for s in (2, 3))
+        _fill(trial, arrays)
+        trial.holds(f"batch, tokens and prompt are {n} and the rank is {rank}",
+                    Layer(layer, arrays).run(trial, x, G),
+                    _right(arrays, weights, x, G, s=ALPHA_VALUE / rank))
 
 
 @EXERCISE.test(4, "behaviour", "dtypes stay as they are in backward")
