@@ -68,7 +68,7 @@ EXERCISE = Exercise(
 WORK = ("quantize_nf4", "dequantize_nf4", "quantize_absmax", "dequantize_absmax", "QLoRALinear")
 OUT, IN, RANK, ALPHA, ROWS = 12, 40, 3, 5.0, 4  # 7 blocks of 64 and one of 32; s = 5 / 3
 ODD = (7, 11)  # one block of 64 and one of 13
-LARGE, SMALL = (64, 96), (8, 16)  # weights of layers whose memory is measured
+LARGE, SMALL = (96, 128), (8, 16)  # weights of layers whose memory is measured
 SHAPES = (OUT, IN), (36, 36), (2, BLOCK + 1)  # square; with one or two numbers in the last block
 HUGE = (513, 517)  # more than four pieces of 65,536
 OTHER, MANY = 35, 600  # another size of blocks, odd; absmax, two blocks of 256 and one of 88

@@ -355,7 +355,7 @@ MISTAKES = [
     Mistake("QLoRALinearFloatAbsmax", "absmax-not-quantized",  # counts eight bits, stores 32
             start("if double_quant:\n"
                   "    self.stored_absmax = (dequantize_absmax(*self.stored_absmax),)"),
-            seen="With double_quant = True a layer of 192 blocks holds"),
+            seen="With double_quant = True a layer of 192 blocks saves"),
     "bits_per_weight() measures codes, absmax and scales, and no more",
     Mistake("QLoRALinearFourBits", "bits-not-measured", {BITS: "4.0"},
             seen="bits_per_weight() gave 4 for a weight of shape (96, 128) with double_quant = "
