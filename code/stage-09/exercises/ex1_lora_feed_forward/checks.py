@@ -359,6 +359,17 @@ def _merge(trial: Trial) -> None:
         _block(each).merges(each)  # another one, if a merge should write into the weights
 
 
+@EXERCISE.test(4, "behaviour", "sizes that are equal, or 1, change nothing")
+def _equal_sizes(trial: Trial) -> None:
+    for d, rank in ((D, D), (D, 1), (1, 1)):
+        weights = {name: trial.normal(d, d, seed=20 + i) for i, name in enumerate(PROJECTIONS)}
+        block = trial.make(**weights, rank=rank, alpha=S * rank)
+        arrays, (x, G) = _parameters(trial, block), (trial.normal(d, d, seed=s) for s in (2, 3))
+        _fill(trial, arrays)
+        trial.holds(f"all widths are {d} and the rank is {rank}",
+                    Layer(block, arrays).run(trial, x, G), _flow(Watch(), weights, arrays, x, G))
+
+
 merging(EXERCISE, 4, _block, (4, D), D, frozen=FROZEN_CHANGED, changes=MERGE_CHANGES)
 
 

@@ -61,6 +61,10 @@ FIXED_MASK = EXERCISE.mistake(
     "fixed-mask", "a mask that is not drawn anew in every forward pass",
     "A mask drawn once removes the same inputs for ever: that is a smaller layer, not dropout. It "
     "is drawn anew in every forward pass.", "statement")
+DEPENDENT_MASK = EXERCISE.mistake(
+    "dependent-mask", "a mask in which one entry says something about another",
+    "Each entry is kept or dropped independently of all others: by a random number of its own.",
+    "statement")
 SHARED_MASK = EXERCISE.mistake(
     "shared-mask", "one mask shared by all rows of the input",
     "Each row should see its own thinned layer. The mask has the full shape of X, leading axes "
@@ -328,9 +332,12 @@ def _frozen_path(trial: Trial) -> None:
 
 @EXERCISE.test(3, "values", "the mask is on the update's input")
 def _mask_place(trial: Trial) -> None:
-    x, W = _ones(trial), _frozen(trial)
-    used = trial.call(_glass_layer(trial).forward, x, W)  # the update's input, if all is right
+    x, W, layer = _ones(trial), _frozen(trial), _glass_layer(trial)
+    used = trial.call(layer.forward, x, W)  # the update's input, if all is right
     if trial.agrees(used, x):
+        if not trial.agrees(trial.call(layer.forward, x, W), x):
+            raise Found(GENERAL["kept"], "In the first forward pass no entry was dropped, in the "
+                                         "second some were.")
         raise Found(NO_DROPOUT, f"No entry was dropped in {x.size:,} at a rate of {RATE}.")
     if not used.any():
         raise Found(WRONG_RATE, f"All {x.size:,} entries were dropped at a rate of {RATE}.")
@@ -363,6 +370,7 @@ def _mask_values(trial: Trial) -> None:
         raise Found(ROW_MASK, f"Entries {one} and {two} of a row are kept or dropped together.")
     if (different := len(np.unique(rows, axis=0))) < 0.9 * len(rows):
         raise Found(SHARED_MASK, f"{len(rows):,} rows have {different:,} different masks.")
+    trial.by_chance("the mask", used != 0, DEPENDENT_MASK)
     _at_rate(trial, used, RATE)
     _drops(trial, 0.9)
 
@@ -405,6 +413,7 @@ def _mask_fresh(trial: Trial) -> None:
                           ("forward pass", (passes != 0).sum((1, 2, 3)))):
         if np.ptp(counts) == 0:  # of six passes by chance: once in a thousand million
             raise Found(FIXED_COUNT, f"In each {which} {counts.max():,} entries are kept.")
+    trial.by_chance("six masks, one after the other,", passes != 0, DEPENDENT_MASK)
     _drops(trial, 0.005)  # no whole percent
 
 
@@ -510,6 +519,17 @@ def _merge(trial: Trial) -> None:
             raise Found(MERGED_MASK, "Merging twice gave two different weights.")
         each.measure({"merged weight": first}, _terms(arrays, x, W, p=0.4))
         each.keeps_digits("merge_weights", first, _terms(arrays, x, W).right["merged weight"])
+
+
+@EXERCISE.test(5, "behaviour", "sizes that are equal, or 1, change nothing")
+def _equal_sizes(trial: Trial) -> None:
+    for n, rank in ((IN, IN), (IN, 1), (1, 1)):
+        layer, arrays = _layer(trial, 0.0, n, n, rank)
+        x, W, G = _data(trial, n, n, (n, n))
+        run = Layer(layer, arrays, by=lambda x, layer=layer, W=W: layer.forward(x, W)).run
+        trial.holds(f"in and out are {n} and the rank is {rank}", run(trial, x, G) | {
+            "merged weight": trial.call(layer.merge_weights, W)},
+            _flow(Watch(), arrays, x, W, G, None))
 
 
 @EXERCISE.test(5, "arguments", "wrong shapes of W are refused")

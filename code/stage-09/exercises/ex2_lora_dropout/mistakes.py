@@ -91,6 +91,10 @@ MISTAKES = [
     Mistake("FrozenPathToo", "frozen-path", {"return x @ W.T": "return dropped @ W.T"}),
     Mistake("DropsInPlace", "changes-input", {"dropped = x * mask": "x *= mask\ndropped = x"}),
     "the mask is on the update's input",
+    Mistake("NotInTheFirstPass", "kept",
+            {"if self.training and": "self.passes = getattr(self, \"passes\", 0) + 1\n"
+                                     "if self.passes > 1 and self.training and"},
+            seen="In the first forward pass no entry was dropped"),
     Mistake("NegativeMask", "wrong-factor", {"dropped = x * mask": "dropped = -x * mask"},
             seen="Entries that were kept are multiplied by -1.33"),
     Mistake("OnOutput", "on-output",
@@ -122,6 +126,11 @@ MISTAKES = [
             {">= self.dropout": "< self.dropout", "(1 - self.dropout)": "(self.dropout)"}),
     Mistake("WrongRate", "wrong-rate",  # a Gaussian where a uniform belongs
             {"self.rng.random(": "self.rng.standard_normal("}),
+    Mistake("Antithetic", "dependent-mask",
+            {KEPT: "drawn, half = self.rng.random(x.shape), x.shape[-1] // 2\n"
+                   "drawn[..., half:2 * half] = 1 - drawn[..., :half]\n"
+                   "kept = drawn >= self.dropout"},
+            seen="Row by row, numbers of the mask go with those 16 places after them"),
     Mistake("SharedMask", "shared-mask", {"random(x.shape)": "random(x.shape[-1])"}),
     Mistake("SharedByTwo", "shared-mask",  # a row and its neighbour
             {KEPT: "half = self.rng.random((x.size // x.shape[-1], x.shape[-1]))\n"
@@ -274,6 +283,11 @@ MISTAKES = [
     Mistake("GradOutputNotChecked", "accepts-nonsense",  # as many rows, in another shape
             backward("grad_output = grad_output.reshape(*shape[:-1], -1)"),
             seen="a grad_output of shape (7, 2, 5) raised no ValueError or TypeError."),
+    "sizes that are equal, or 1, change nothing",
+    Mistake("MergesTransposedIfSquare", "partly",
+            merge("update = self.delta_weight()\n"
+                  "return W + (update.T if len(set(W.shape)) == 1 else update)"),
+            seen="Where in and out are 6 and the rank is 6"),
     "wrong shapes of W are refused",
     Mistake("MergesOneRow", "accepts-nonsense", merge("return W + self.delta_weight()"),
             seen="a W of shape (1, 6) raised no ValueError or TypeError."),

@@ -18,6 +18,10 @@ NOT_IDENTITY = EXERCISE.mistake(
     "start-not-frozen", "a start that is not the sublayer alone",
     "With a scale of 4, even a small random W_up disturbs the pretrained model before the first "
     "step. Here the start is exact, and the statement says which matrix makes it so.", "statement")
+OTHER_FORWARD = EXERCISE.mistake(
+    "other-forward", "a sublayer that is given another input before its backward",
+    "A sublayer goes back through the last forward that it was asked for. So it is asked once, for "
+    "x, and for nothing else in between.", "9.6")
 NEVER_LEARNS = EXERCISE.mistake(
     "never-learns", "W_down is zero at the start",
     "Then relu gives zero for every input, and its slope there is zero as well. Nothing comes "
@@ -254,7 +258,7 @@ def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None
     terms = adapter.terms(x, G)
     trial.call(adapter.forward, x)
     if sublayer.x.size != x.size or not trial.agrees(sublayer.x.reshape(x.shape), x):
-        raise Found(GENERAL["kept"], "The sublayer's last forward before backward was one of "
+        raise Found(OTHER_FORWARD, "The sublayer's last forward before backward was one of "
                                      "another array than x, and that is the one it goes back.")
     found = adapter.back(trial, G)
     adapter.stays(trial, "after backward", TRAINS_SUBLAYER)
@@ -262,6 +266,20 @@ def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None
         raise Found(IN_PLACE, "After your backward the array that the sublayer's returned has "
                               "changed.")
     trial.measure(found, terms)
+
+
+@EXERCISE.test(3, "behaviour", "sizes that are equal, or 1, and a small scale change nothing")
+def _equal_sizes(trial: Trial) -> None:
+    for n, scale in ((D, SCALE), (1, SCALE), (D, 0.5)):
+        sublayer, (x, G) = _sublayer(trial, width=n), (trial.normal(n, n, seed=s) for s in (2, 3))
+        adapter = trial.make(sublayer, n, n, scale, dtype=trial.dtype, rng=trial.rng(1))
+        arrays = trial.arrays(adapter, NAMES)
+        for array in arrays.values():
+            array += 0.5 * trial.normal(n, n, seed=30)
+        k = scale / SCALE  # a part of W_up for the right one's scale
+        right = _flow(Watch(), sublayer, arrays | {"W_up": k * arrays["W_up"]}, x, G)
+        trial.holds(f"both widths are {n} and the scale is {scale}", Layer(
+            adapter, arrays).run(trial, x, G), right | {"W_up": k * right["W_up"]})
 
 
 @EXERCISE.test(3, "gradients", "in the first step that of W_down is zero and that of W_up is not")

@@ -118,6 +118,10 @@ MISTAKES = [
             {CHECK_G: "grad_output = grad_output + np.zeros_like(x)"},
             seen=f"a grad_output of one row for 8 {NOT_REFUSED}"),
     "with a linear sublayer",
+    Mistake("AsksForZeros", "other-forward",
+            {'self.cache = {"x": x, "a": a}': 'self.cache = {"x": x, "a": a}\n'
+             "y = self.sublayer.forward(x)\nself.sublayer.forward(0 * x)",
+             "return self.sublayer.forward(x) +": "return y +"}),
     Mistake("SlopeAtZero", "inner",
             {"* (a > 0)": "* (rows @ self.W_down >= 0)"},
             seen="The gradient of x: z >= 0 in the place of relu'(z)"),
@@ -150,6 +154,14 @@ MISTAKES = [
     Mistake("FlattensForTheSublayer", "gradient-flattened",
             {BACK: "return self.sublayer.backward(G).reshape(x.shape) + through_adapter"},
             seen="The sublayer gave an output of shape (6,) and got a gradient of shape (1, 6)."),
+    "sizes that are equal, or 1, and a small scale change nothing",
+    Mistake("ScaleOfOneAtLeast", "partly",
+            {'check_positive("scale", scale)': 'max(1.0, check_positive("scale", scale))'},
+            seen="Where both widths are 6 and the scale is 0.5"),
+    Mistake("TransposesIfSquare", "partly",
+            {"D @ self.W_down.T": "D @ (self.W_down if len(set(self.W_down.shape)) == 1 "
+                                  "else self.W_down.T)"},
+            seen="Where both widths are 6 and the scale is 2.5"),
     "in the first step that of W_down is zero and that of W_up is not",
     Mistake("KeepsNothingAtZero", "forgets",
             {BOTTLENECK: "if not self.W_up.any():\n    return self.sublayer.forward(x)\n"

@@ -80,8 +80,9 @@ def _large_and_small(trial: Trial) -> Iterator[tuple[Any, tuple, dict[str, tuple
         yield trial.make(*sizes, dtype=trial.dtype, rng=trial.rng()), *_shapes_for(*sizes)
 
 
-def _laid_out(rows: np.ndarray) -> np.ndarray:
+def _laid_out(rows: np.ndarray, shape: tuple = PREFIX) -> np.ndarray:
     """(P, 2 L H dh) -> (L, 2, P, H, dh)."""
+    L, _, P, H, DH = shape
     return rows.reshape(P, L, 2, H, DH).transpose(1, 2, 0, 3, 4)
 
 
@@ -205,7 +206,7 @@ def _gradient_shapes(trial: Trial) -> None:
 
 def _in_rows(G: np.ndarray) -> np.ndarray:
     """(L, 2, P, H, dh) -> (P, 2 L H dh)."""
-    return G.transpose(2, 0, 1, 3, 4).reshape(P, F)
+    return G.transpose(2, 0, 1, 3, 4).reshape(G.shape[2], -1)
 
 
 def _layouts(rows: np.ndarray) -> Arrays:
@@ -225,12 +226,17 @@ def _layouts(rows: np.ndarray) -> Arrays:
                  f"F with its {what} shifted by one": np.roll(right, 1, axis),
                  f"F with the mean of its {what} for all": right.mean(axis, keepdims=True)
                  + 0 * right}
+    for axis, what in ((0, "layer"), (1, "half"), (2, "token"), (3, "head")):
+        made |= {f"F's {what} {i} alone": right * np.equal.outer(
+            np.arange(right.shape[axis]), i).reshape(-1, *[1] * (4 - axis))
+                 for i in range(right.shape[axis])}
     return {what: _in_rows(prefix) for what, prefix in made.items()}
 
 
 def _flow(at: Watch, a: Arrays, G: np.ndarray | None) -> Arrays:
     """The prefix or, if there is G, the gradients; every inner value passes through `at`."""
-    z = at("z", at("E W1", at("E", a["E"]) @ a["W1"].T) + at("b1", np.tile(a["b1"], (P, 1))))
+    b1 = at("b1", np.tile(a["b1"], (len(a["E"]), 1)))
+    z = at("z", at("E W1", at("E", a["E"]) @ a["W1"].T) + b1)
     T = at("T", np.tanh(z), lambda: activations(z, "tanh(z)"))
     if G is None:
         return {"prefix in rows": T @ a["W2"].T + a["b2"]}
@@ -327,6 +333,18 @@ def _other_shape(trial: Trial) -> None:
     trial.call(mlp.forward)
     for shape in ((L, 2, P, DH, H), (P, L, 2, H, DH)):  # as many numbers, in other places
         trial.refuses(f"grad_prefix of shape {shape}", lambda: mlp.backward(trial.normal(*shape)))
+
+
+@EXERCISE.test(3, "behaviour", "prefix and gradients are right where sizes are equal, too")
+def _equal_sizes(trial: Trial) -> None:
+    for n in (2, 1):
+        mlp = trial.make(*[n] * len(SIZES), dtype=trial.dtype, rng=trial.rng())
+        a, shape = trial.arrays(mlp, NAMES), (n, 2, n, n, n)
+        G = trial.normal(*shape, seed=3)
+        output = trial.call(mlp.forward)
+        trial.call(mlp.backward, G, returns=None)
+        trial.holds(f"all sizes are {n}", trial.arrays(mlp, NAMES, "gradients") | {
+            "output": output}, _flow(Watch(), a, G) | {"output": _laid_out(_rows(a), shape)})
 
 
 # ---- Step 4: the prefix that is kept ----------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial, Watch
+from exercises.harness.layers import Layer
 
 EXERCISE = Exercise(5, "LoRA and prompt tuning together")
 
@@ -116,13 +117,12 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
           s: float = ALPHA_VALUE / RANK) -> Arrays:
     """The output and, if there is G, the gradients; every inner value passes through `at`."""
     wq, wk, wv, wo = weights
-    T, scale = x.shape[1], D ** -0.5
+    T, P, scale = x.shape[1], len(a["prompt"]), D ** -0.5
     prompt = np.broadcast_to(a["prompt"], (len(x), *a["prompt"].shape))
-    P = prompt.shape[1]
     E = at("E", np.concatenate([prompt, x], axis=1), {"x without the prompt": x})  # (batch, P+T, d)
     n = E.shape[1]
-    virtual = np.arange(n)[:, None] < n - T
-    s = at("s", np.full((n, 1), s), {
+    s, virtual = np.full((n, 1), s), np.arange(n)[:, None] < n - T
+    s = at("s", s, {
         "16 / r": np.full((n, 1), 16 / RANK), "s on the prompt's rows alone": s * virtual,
         "s on the real rows alone": s * ~virtual})
     q_update, v_update = (at(f"the update of {m}", s * (E @ a[f"{m}.A"].T @ a[f"{m}.B"].T))
@@ -138,11 +138,12 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
         f"a mask {P} places off": np.tri(n, n, -P) + np.eye(n), "a mask in which no position sees "
         "itself": np.tri(n, n, -1), **{f"a mask {k} too wide": np.tri(n, n, k) for k in (1, P)}})
     hidden = np.where(sees > 0, S, -1e30)
-    e = np.exp(hidden - hidden.max(-1, keepdims=True))
+    e = np.exp(hidden - (top := hidden.max(-1, keepdims=True)))
     Pi = at("Pi", e / at("its sums", e.sum(-1, keepdims=True)), {
         "exponentials over their sum over the queries": e / e.sum(-2, keepdims=True),
         "a softmax over the queries": _softmax(hidden, -2),
         "exponentials of S less its largest over the queries": _shifted_down(hidden),
+        "a softmax with 1 added to its sums": e / (e.sum(-1, keepdims=True) + np.exp(-top)),
         "a softmax before the mask": _softmax(S) * sees,
         "a softmax of the scores times the mask": _softmax(S * sees),
         **{f"a softmax with hidden scores {what} {c}": _softmax(np.where(sees > 0, S, base + c))
@@ -159,15 +160,15 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
     inner = at("Phi Pi", Phi * Pi)
     pull = at("the softmax's pull", inner.sum(-1, keepdims=True), {
         "its sum over the queries": inner.sum(-2, keepdims=True)})
-    gS = at("gS", scale * (at("Pi in gS", Pi) * (Phi - pull)))
+    gS = scale * (at("Pi in gS", Pi) * (Phi - pull))
+    gS = at("gS", gS, {"Phi Pi (1 - Pi)": scale * Phi * Pi * (1 - Pi)})
     g = {"q": at("the gradient of Q", gS @ K),
          "k": at("the gradient of K", gS.swapaxes(1, 2) @ Q, {"gS Q": gS @ Q}),
          "v": at("the gradient of V", Pi.swapaxes(1, 2) @ Gamma, {"Pi Gamma": Pi @ Gamma})}
     gE = g["q"] @ wq + g["k"] @ at("W_k in backward", wk) + g["v"] @ wv
-    rows = E.reshape(-1, D)  # (batch (P+T), d)
     for m in "qv":
         A, B, gm = a[f"{m}.A"], a[f"{m}.B"], s * g[m]
-        gm_rows = gm.reshape(-1, D)
+        rows, gm_rows = E.reshape(-1, D), gm.reshape(-1, D)  # (batch (P+T), d)
         found |= {f"{m}.A": (gm_rows @ B).T @ rows, f"{m}.B": gm_rows.T @ (rows @ A.T)}
         gE = gE + gm @ B @ A
     gE = at("the gradient of E", gE)
@@ -481,6 +482,18 @@ def _follows(trial: Trial) -> None:
         lambda: trial.make(*(weight[1:, 1:] for weight in _weights(trial)), lora_rank=1,
                            lora_alpha=3 * ALPHA_VALUE, prompt_length=P + 1),
         lambda layer: trial.call(layer.forward, trial.normal(BATCH, T, D, seed=2)))
+
+
+@EXERCISE.test(4, "behaviour", "sizes that are equal, or 1, change nothing")
+def _equal_sizes(trial: Trial) -> None:
+    for rank, n in ((D, 3), (1, 1)):
+        weights = _weights(trial)
+        layer = trial.make(*weights, rank, ALPHA_VALUE, n, rng=trial.rng(1))
+        arrays, (x, G) = trial.arrays(layer, NAMES), (trial.normal(n, n, D, seed=s) for s in (2, 3))
+        _fill(trial, arrays)
+        trial.holds(f"batch, tokens and prompt are {n} and the rank is {rank}",
+                    Layer(layer, arrays).run(trial, x, G),
+                    _right(arrays, weights, x, G, s=ALPHA_VALUE / rank))
 
 
 @EXERCISE.test(4, "behaviour", "dtypes stay as they are in backward")

@@ -206,4 +206,10 @@ MISTAKES = [
     Mistake("OneSequenceForAll", "accepts-nonsense",  # NumPy repeats what is too short
             {"(*lead, rows - P, d)": "(..., rows - P, d)"},
             seen="a grad_output of one sequence for all raised no ValueError or TypeError."),
+    "sizes that are equal, or 1, change nothing",
+    Mistake("SwapsEqualAxes", "partly",
+            {"return Y[..., self.prompt.prompt_length:, :]":
+             "Y = Y[..., self.prompt.prompt_length:, :]\n"
+             "return Y.swapaxes(0, 1) if Y.shape[0] == Y.shape[1] else Y"},
+            seen="Where batch, tokens and prompt are 3"),
 ]

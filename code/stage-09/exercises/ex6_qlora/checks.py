@@ -4,6 +4,7 @@ The work is a module or a namespace with four functions and a class. The probes 
 midpoints between levels: any order of operations, in float32 or float64, gives their codes.
 """
 
+import itertools
 import time
 from math import prod
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from exercises.ex6_qlora.otherwise import (
 )
 from exercises.harness.checking import (GENERAL, Diagnosis, Exercise, Found, NotYet, Report, Terms,
                                          Trial)
+from exercises.harness.layers import Layer
 from exercises.harness.memory import held
 
 ZERO_BLOCK = Diagnosis(
@@ -67,6 +69,7 @@ WORK = ("quantize_nf4", "dequantize_nf4", "quantize_absmax", "dequantize_absmax"
 OUT, IN, RANK, ALPHA, ROWS = 12, 40, 3, 5.0, 4  # 7 blocks of 64 and one of 32; s = 5 / 3
 ODD = (7, 11)  # one block of 64 and one of 13
 LARGE, SMALL = (96, 128), (8, 16)  # weights of layers whose memory is measured
+SHAPES = (OUT, IN), (36, 36), (2, BLOCK + 1)  # square; with one or two numbers in the last block
 HUGE = (513, 517)  # more than four pieces of 65,536
 OTHER, MANY = 35, 600  # another size of blocks, odd; absmax, two blocks of 256 and one of 88
 
@@ -95,11 +98,12 @@ def _quantized(trial: Trial, name: str, *args: Any, **kwargs: Any) -> tuple:
     return tuple(result)
 
 
-def _same_when_small(trial: Trial, name: str, numbers: np.ndarray) -> None:
-    usual, small = (_quantized(trial, name, n)[0] for n in (numbers, np.ldexp(numbers, -64)))
-    if not np.array_equal(usual, small):
-        raise Found(SCALE, "Divided by 2^64, the same numbers got "
-                           f"{np.mean(usual != small):.0%} other codes.")
+def _same_at_any_size(trial: Trial, name: str, numbers: np.ndarray) -> None:
+    usual, *others = (_quantized(trial, name, np.ldexp(numbers, n))[0] for n in (0, -64, 64))
+    for other, done in zip(others, ("Divided", "Multiplied"), strict=True):
+        if not np.array_equal(usual, other):
+            raise Found(SCALE, f"{done} by 2^64, the same numbers got "
+                               f"{np.mean(usual != other):.0%} other codes.")
 
 
 # ---- Step 1: quantize_nf4 ---------------------------------------------------------------------
@@ -132,8 +136,8 @@ def _quantize_sizes(trial: Trial) -> None:
 
 @EXERCISE.test(1, "values", "absmax is the largest absolute value of each block")
 def _absmax_values(trial: Trial) -> None:
-    for block in (BLOCK, OTHER):
-        W = _weight(trial, OUT, IN, block=block) / 16  # below 1, which a padding might be
+    for block, shape in itertools.product((BLOCK, OTHER), SHAPES):
+        W = _weight(trial, *shape, block=block) / 16  # below 1, which a padding might be
         _, absmax = _quantized(trial, "quantize_nf4", W, block=block)
         count_blocks(absmax, W.shape, block)
         measure_scales(trial, "stored absmax", absmax, W, block)
@@ -141,8 +145,8 @@ def _absmax_values(trial: Trial) -> None:
 
 @EXERCISE.test(1, "values", "each weight gets the nearest of the 16 levels")
 def _code_values(trial: Trial) -> None:
-    for block in (BLOCK, OTHER):
-        W = _weight(trial, OUT, IN, block=block)
+    for block, shape in itertools.product((BLOCK, OTHER), SHAPES):
+        W = _weight(trial, *shape, block=block)
         packed, _ = _quantized(trial, "quantize_nf4", W, block=block)
         flat = whole_codes(packed, W.size // 2, f"codes of {W.size} weights in blocks of {block}")
         measure_codes("codes", unpack(flat), W, NF4, block)
@@ -170,9 +174,9 @@ def _zeros(trial: Trial) -> None:
                     f"{scale:g} and its codes are {sorted(set(codes.tolist()))}{by}.")
 
 
-@EXERCISE.test(1, "behaviour", "tiny weights are stored as well as weights of one")
+@EXERCISE.test(1, "behaviour", "tiny and huge weights are stored as well as weights of one")
 def _small_weights(trial: Trial) -> None:
-    _same_when_small(trial, "quantize_nf4", _weight(trial, OUT, IN))
+    _same_at_any_size(trial, "quantize_nf4", _weight(trial, OUT, IN))
 
 
 # ---- Step 2: dequantize_nf4 -------------------------------------------------------------------
@@ -314,12 +318,12 @@ def _equal(trial: Trial) -> None:
                                     f"codes {sorted(set(codes.reshape(-1).tolist()))}.")
 
 
-@EXERCISE.test(3, "behaviour", "tiny absmax are stored as well as those near one")
+@EXERCISE.test(3, "behaviour", "tiny and huge absmax are stored as well as those near one")
 def _small_absmax(trial: Trial) -> None:
     values = _absmax(trial, MANY)
     offset = _quantized(trial, "quantize_absmax", values)[-1]
     if np.asarray(offset).dtype != np.float16:  # which may be chosen, and holds none that small
-        _same_when_small(trial, "quantize_absmax", values)
+        _same_at_any_size(trial, "quantize_absmax", values)
 
 
 # ---- Step 4: the layer ------------------------------------------------------------------------
@@ -472,11 +476,12 @@ def _stays_small(trial: Trial, *, back: bool = False) -> None:
                                     "scales, A and B need.")
     if back:
         return
-    plain, double = (min(bytes_of(LARGE, with_double)[0] for _ in range(2))  # other threads of the
-                     for with_double in (False, True))  # process allocate, too, now and then
-    if (saved := plain - double) < size / BLOCK:
-        raise Found(NOT_DOUBLE, f"With double_quant = True a layer of {size // BLOCK} blocks holds "
-                                f"{saved} bytes less than without.")  # one of four should be left
+    saved = [plain - double for plain, double in (
+        [min(bytes_of(shape, with_double)[0] for _ in range(2))  # other threads allocate, too
+         for with_double in (False, True)] for shape in (LARGE, SMALL))]
+    if (more := saved[0] - saved[1]) < size / BLOCK:
+        raise Found(NOT_DOUBLE, f"With double_quant = True a layer of {size // BLOCK} blocks saves "
+                                f"{more} bytes more than a small one.")  # three of four could be
 
 
 @EXERCISE.test(4, "behaviour", "bits_per_weight() measures codes, absmax and scales, and no more")
@@ -528,6 +533,17 @@ def _gradients(trial: Trial) -> None:
             trial.call(layer.forward, x)
             back = trial.call(layer.backward, G)
             trial.measure(_named(trial, layer, "gradients") | {"x": back}, terms(x, G))
+
+
+@EXERCISE.test(5, "behaviour", "sizes that are equal, or 1, change nothing")
+def _equal_sizes(trial: Trial) -> None:
+    for n in (36, 1):
+        W, (x, G) = _weight(trial, n, n), (trial.normal(2, n, seed=seed) for seed in (3, 4))
+        thing = trial.call(_function(trial, "QLoRALinear"), W, lora_rank=n,
+                           lora_alpha=ALPHA / RANK * n, returns=None)
+        arrays = _fill(trial, thing)
+        trial.holds(f"in, out and the rank are {n}", Layer(thing, arrays).run(trial, x, G),
+                    _terms(arrays, W, None, x, G, kind=_kind(trial)).right)
 
 
 @EXERCISE.test(5, "behaviour", "training leaves the codes alone and keeps no large gradient")

@@ -133,6 +133,11 @@ MISTAKES = [
     Mistake("quantize_nf4_of_64", "blocks", {BLOCK: f"{FLAT}, 64"},
             seen="480 numbers of shape (12, 40) in blocks of 35 gave 8 scales"),
     Mistake("quantize_nf4_columns", "blocks", {FLAT: f"weight.T{FLAT[6:]}"}),
+    Mistake("quantize_nf4_columns_if_square", "blocks",
+            {FLAT: f"(weight.T if len(set(weight.shape)) == 1 else weight){FLAT[6:]}"}),
+    Mistake("quantize_nf4_short_end", "partly",  # a few numbers at the end share a scale
+            {PAIR: f"{PACKED}, np.append(absmax[:-1], absmax[-2:].max() if weight.size % block < 5 "
+                   "else absmax[-1])"}),
     Mistake("quantize_nf4_padded_with_ones", "partly",
             absmax_of(f"np.append({FLAT}, np.ones(-weight.size % block, np.float32))"),
             seen="The stored absmax: right only for"),
@@ -171,7 +176,9 @@ MISTAKES = [
     Mistake("quantize_nf4_epsilon", "scale",
             {PAIR: f"{PACKED}, np.maximum(absmax, np.float32(1e-8))"},
             seen="The absmax of a block of zeros is 1e-08"),
-    "tiny weights are stored as well as weights of one",
+    "tiny and huge weights are stored as well as weights of one",
+    Mistake("quantize_nf4_outliers_clipped", "scale",
+            {FLAT: f"weight.clip(-4, 4){FLAT[6:]}"}, seen="Multiplied by 2^64"),
     *[Mistake(f"quantize_nf4_{name}", "scale", {DIVISOR: guard.format("absmax")},
               seen=OTHER_CODES) for name, guard in GUARDS.items()],
     "codes become levels times their block's absmax",
@@ -255,7 +262,7 @@ MISTAKES = [
     Mistake("quantize_absmax_scale_of_one", "zero-block",
             {TRIPLE: f"{SECOND_CODES}, np.where(scales == 0, np.float32(1), scales), offset"},
             seen="1 times 0.25 has a scale of 1 and the codes [127]."),
-    "tiny absmax are stored as well as those near one",
+    "tiny and huge absmax are stored as well as those near one",
     *[Mistake(f"quantize_absmax_{name}", "scale",
               second_codes("_nearest((absmax - offset) / np.repeat("
                            f"{guard.format('scales')}, block)[:absmax.size], DYNAMIC)"),
@@ -348,7 +355,7 @@ MISTAKES = [
     Mistake("QLoRALinearFloatAbsmax", "absmax-not-quantized",  # counts eight bits, stores 32
             start("if double_quant:\n"
                   "    self.stored_absmax = (dequantize_absmax(*self.stored_absmax),)"),
-            seen="With double_quant = True a layer of 192 blocks holds"),
+            seen="With double_quant = True a layer of 192 blocks saves"),
     "bits_per_weight() measures codes, absmax and scales, and no more",
     Mistake("QLoRALinearFourBits", "bits-not-measured", {BITS: "4.0"},
             seen="bits_per_weight() gave 4 for a weight of shape (96, 128) with double_quant = "
@@ -380,6 +387,11 @@ MISTAKES = [
     Mistake("QLoRALinearAlwaysDoubleBack", "operand",
             through("kept if len(kept) == 3 else quantize_absmax(*kept)"),
             seen="The gradient of x: Ŵ with double_quant = True"),
+    "sizes that are equal, or 1, change nothing",
+    Mistake("TransposesIfSquare", "partly",
+            {THROUGH: "W = self.dequantized()\n"
+                      'self.lora.cache["W"] = W.T if len(set(W.shape)) == 1 else W'},
+            seen="Where in, out and the rank are 36"),
     "training leaves the codes alone and keeps no large gradient",
     Mistake("QLoRALinearMovesBias", "frozen-changed",
             back("if self.bias is not None:\n"

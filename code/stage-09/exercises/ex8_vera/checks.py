@@ -253,6 +253,7 @@ def _start(trial: Trial) -> None:
         if not 0.98 < most / bound < 1.001:
             raise Found(GENERAL["start-size"], f"The largest number in {name} is {most:.3g}; "
                                                f"uniform numbers end at {bound:.3g}.")
+        trial.by_chance(name, wide[name])
         if trial.dtype.itemsize > 2 and np.array_equal(
                 wide[name], wide[name].astype(np.float16).astype(trial.dtype)):
             raise Found(GENERAL["digits"], f"{name} has no more digits than float16 holds.")
@@ -436,8 +437,9 @@ def _state(trial: Trial) -> None:
 
 @EXERCISE.test(4, "values", "from_state makes a block that computes what the saved one did")
 def _again(trial: Trial) -> None:
-    for each, F in itertools.product(trial.each_dtype(), WIDTHS):
-        layer = _block(each, F=F, rank=RANK - 2, seed=SEED + 1)
+    sizes = itertools.product(WIDTHS, (RANK - 2, 4))  # 4 is the default
+    for each, (F, rank) in itertools.product(trial.each_dtype(), sizes):
+        layer = _block(each, F=F, rank=rank, seed=SEED + 1)
         block, frozen, vectors = layer.thing, layer.frozen, layer.arrays
         x = each.normal(ROWS, D, seed=2)
         right, state = _terms(frozen, vectors, x), each.call(block.state, returns=dict)

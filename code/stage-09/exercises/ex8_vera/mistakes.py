@@ -44,6 +44,9 @@ MISTAKES = [
     Mistake("BetaAtOne", "start-not-frozen",  # as a scale, as (IA)3's
             start("self.up_beta[...] = self.down_beta[...] = 1")),
     Mistake("BothAtZero", "wrong-d", start("self.up_d[...] = self.down_d[...] = 0")),
+    Mistake("SignsByTurns", "start-size",
+            start("self.A[...] = np.abs(self.A) * (-1) ** np.arange(self.A.shape[1])"),
+            seen="Row by row, numbers of A go with those 1 places after them"),
     Mistake("SeedIgnored", "not-from-seed", {"default_rng(self.seed)": "default_rng(0)"},
             seen="Two blocks of different seeds have the same A."),
     Mistake("FromTheWeights", "not-from-seed",  # of another checkpoint other matrices
@@ -187,6 +190,8 @@ MISTAKES = [
             seen="In the second block A is another array."),
     Mistake("SeedByHeart", "not-the-same-again", {'seed=state["seed"]': "seed=11"},
             seen="In the second block A is another array."),
+    Mistake("SeedOfTheDefaultRank", "not-the-same-again",
+            {', seed=state["seed"])': ', seed=state["seed"] * (len(state["up_d"]) != 4))'}),
     Mistake("RankByDefault", "raised", {'len(state["up_d"]), seed': "seed"}),
     Mistake("PopsTheSeed", "changes-input", {'state["seed"])': 'state.pop("seed"))'},
             seen="from_state changed the keys of the state."),

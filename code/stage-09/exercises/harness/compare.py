@@ -104,6 +104,12 @@ class Comparisons(Calls):
 
         raise Measured(measured)
 
+    def holds(self, when: str, found: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
+        """Raise `Found` unless all is right in a case that is special to an answer, perhaps."""
+        if wrong := [name for name in found if found[name].shape != right[name].shape
+                     or not self.agrees(found[name], right[name])]:
+            raise Found(GENERAL["partly"], f"Where {when}, this is wrong: {called(*wrong)}.")
+
     def shaped(self, arrays: dict[str, np.ndarray], shapes: dict[str, tuple],
                turned: Diagnosis | None = None) -> None:
         """Raise `Found` unless arrays have these shapes and the trial's dtype; `turned`, if given,
@@ -131,6 +137,18 @@ class Comparisons(Calls):
             raise Found(GENERAL["start-size"], f"{what} holds no Gaussian numbers: the mean of its "
                         f"fourth powers is {tails:.2g} times the square of that of its squares, "
                         "and theirs is 3.")
+        self.by_chance(what, array)
+
+    def by_chance(self, what: str, array: np.ndarray,
+                  diagnosis: Diagnosis = GENERAL["start-size"]) -> None:
+        """Raise `Found` if numbers of a large random array go with those some places after them."""
+        numbers = array.reshape(-1) - array.mean(dtype=np.float64)
+        together = np.fft.irfft(np.abs(np.fft.rfft(numbers)) ** 2, numbers.size)
+        strength = np.abs(together[1:])  # by the distance; after the last number comes the first
+        place = int((strength >= 0.9 * strength.max()).argmax()) + 1
+        if abs(share := together[place] / (together[0] or 1)) > 7 / numbers.size**0.5:  # deviations
+            raise Found(diagnosis, f"Row by row, numbers of {what} go with those {place:,} places "
+                                   f"after them: their correlation is {share:.2f}.")
 
     def on_the_class(self, value: np.ndarray | None = None) -> str:
         """The attribute of the student's class in which there are arrays, or this one; or ""."""

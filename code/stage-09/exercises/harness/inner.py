@@ -46,6 +46,10 @@ def activations(z: np.ndarray, but: str, name: str = "z") -> Arrays:
     sigmoid = 0.5 * (1 + np.tanh(0.5 * z))
     found = {"z": z, "relu(z)": np.maximum(z, 0), "tanh(z)": np.tanh(z), "sigmoid(z)": sigmoid,
              "silu(z)": z * sigmoid, "softplus(z)": np.logaddexp(0, z), "z > 0": 1.0 * (z > 0),
+             "softsign(z)": z / (1 + np.abs(z)), "z between -1 and 1": np.clip(z, -1, 1),
+             "hard sigmoid(z)": np.clip(z / 6 + 0.5, 0, 1),
+             "hard swish(z)": z * np.clip(z / 6 + 0.5, 0, 1),
+             "1.7159 tanh(2 z / 3)": 1.7159 * np.tanh(2 * z / 3),
              "gelu(z), by tanh": 0.5 * z * (1 + np.tanh(0.7978846 * (z + 0.044715 * z**3))),
              "gelu(z), by sigmoid": z * 0.5 * (1 + np.tanh(0.851 * z)),
              "elu(z)": np.where(z > 0, z, np.expm1(np.minimum(z, 0)))}

@@ -41,7 +41,7 @@ class Layer:
 
     thing: Any
     arrays: Arrays
-    terms: Callable[..., Terms]
+    terms: Callable[..., Terms] | None = None
     frozen: Arrays = field(default_factory=dict)
     by: Callable[[np.ndarray], np.ndarray] | None = None
     plain: Callable[[], Terms] | None = None

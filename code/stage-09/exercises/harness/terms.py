@@ -205,7 +205,7 @@ class Terms:
             sizes["the number of rows"] = float(np.prod(self.lead))
         if len(self.lead) > 1:
             sizes |= {"the batch": float(self.lead[0]), "the tokens": float(self.lead[-1])}
-        found = {"2": 2.0, "1/2": 0.5}
+        found = {"2": 2.0, "1/2": 0.5, "4": 4.0, "1/4": 0.25}
         scalars = {name: float(array) for name, array in self.nodes.items() if not array.ndim}
         for key, number in {f"({key})": size for key, size in sizes.items()}.items():
             found |= {key: number, f"1/{key}": 1 / number}
