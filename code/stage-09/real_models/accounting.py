@@ -810,8 +810,8 @@ def _count_virtual(method: str, model: Model, trainable: int, shape: tuple[int, 
                          "configuration how many layers and attention heads it has, and asks for "
                          "num_layers or num_attention_heads")
     if "vocab" not in model.symbols:
-        raise ValueError(f"{method} of {model.family} is not counted: its tokens stand before those "
-                         "of a text, which this model does not read, and PEFT refuses")
+        raise ValueError(f"{method} of {model.family} is not counted: its tokens stand before "
+                         "those of a text, which this model does not read, and PEFT refuses")
     counted = _count_tuner(method, model, [], {"prompt_embeddings": shape},
                            saved=_saved_names(model, []), head=head, notes=notes)
     network = trainable - math.prod(shape)  # trained through it, not stored

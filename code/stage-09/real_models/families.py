@@ -47,8 +47,8 @@ from typing import Any
 # refused   names that PEFT's LoRA refuses in this family.
 # all_linear   false if PEFT fails to find all linear layers.
 # not_estimated   why what training keeps of its layers is not estimated.
-# fused     names that PEFT takes for the experts' layers of transformers 4: it adapts the stacks
-#           that hold them now, at other ranks. They are not counted, and so is no "all-linear".
+# fused     the names of the router's and the experts' layers in transformers 4: PEFT's LoRA reads
+#           them as the stacks that hold them now, see `_stacked` in accounting.py.
 # lora, adalora, vera, ia3, feedforward   the target modules that Hugging Face PEFT takes when none
 #           are named; without `vera`, VeRA takes LoRA's, as LoHa does.
 #
