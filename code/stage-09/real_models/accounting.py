@@ -246,6 +246,16 @@ def _stacked(model: Model, targets: Targets,
             list(dict.fromkeys(into[name] for name in old.values() if name)))
 
 
+def _with_experts(model: Model, targets: Targets, exclude: str | Sequence[str],
+                  parameters: Sequence[str], pattern: Mapping[str, int] | None,
+                  rank: int) -> tuple[Targets, Sequence[str], Mapping[str, int] | None]:
+    """The settings as PEFT changes them where experts are stacked: a pair has twice the rank."""
+    targets, experts = _stacked(model, targets, exclude)
+    if "gate_up_proj" in experts:
+        pattern = {**(pattern or {}), r".*\.gate_up_proj": 2 * rank}
+    return targets, [*parameters, *experts] if experts else parameters, pattern
+
+
 def _last_parts(model: Model, targets: str, exclude: str | Sequence[str],
                 into: Mapping[str, str]) -> list[str]:
     """The last parts of the paths that a text means, also of those that experts once had."""
@@ -371,14 +381,9 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     _refuse_uncounted(settings)
     positive("rank", rank)
     one_of("bias", bias, ("none", "all", "lora_only"))
-    target_modules, experts = _stacked(model, target_modules, exclude_modules)
-    if experts:
-        target_parameters = [*target_parameters, *experts]
-    if "gate_up_proj" in experts:
-        rank_pattern = {**(rank_pattern or {}), r".*\.gate_up_proj": 2 * rank}
-    if target_parameters:
-        biased = bias != "none" and any(m.bias for m in model.modules)
-        _refuse_variants(use_dora, lora_bias, biased, settings.get("lora_dropout"))
+    target_modules, target_parameters, rank_pattern = _with_experts(
+        model, target_modules, exclude_modules, target_parameters, rank_pattern, rank)
+    _refuse_variants(model, target_parameters, bias, use_dora, lora_bias, settings)
     saved = _saved_names(model, modules_to_save)
     found, unmatched = _lora_modules(model, target_modules, bool(target_parameters), layers=layers,
                                      exclude=exclude_modules, modules_to_save=saved)
@@ -493,10 +498,12 @@ def _refuse_uncounted(settings: Mapping[str, Any]) -> None:
                              "does not count it; count without it")
 
 
-def _refuse_variants(*chosen: Any) -> None:
-    if any(chosen):
+def _refuse_variants(model: Model, parameters: Sequence[str], bias: str, use_dora: bool,
+                     lora_bias: bool, settings: Mapping[str, Any]) -> None:
+    biased = bias != "none" and any(m.bias for m in model.modules)
+    if parameters and (use_dora or lora_bias or biased or settings.get("lora_dropout")):
         raise ValueError("target_parameters are counted without use_dora, lora_bias, lora_dropout "
-                         "and bias; PEFT refuses most of these beside them")
+                         "and bias, and so are experts; PEFT refuses most of these beside them")
 
 
 def _lora_tensors(m: Module, r: int, use_dora: bool,
@@ -700,10 +707,9 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
     untrained = {name for name in file.keys() - tensors.keys()
                  if bias == "none" or name.endswith("weight")}
     whole, unknown = _whole_modules(model, saved)
-    if twice := next((m.name for m in whole if m.name in names), ""):
-        raise ValueError(f"PEFT refuses to adapt {twice}, which it also trains whole, as its name "
-                         f"ends like one of {', '.join(saved)}; list the modules without it")
     whole_names = {m.name for m in whole}
+    if twice := sorted(names & whole_names):
+        raise ValueError(f"PEFT refuses to adapt {twice[0]}, which it trains whole; leave it out")
     biased = [] if bias == "none" else [
         m for m in model.modules if m.bias and m.name not in whole_names
         and (bias == "all" or m.name in names)]
