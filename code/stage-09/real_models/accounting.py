@@ -190,7 +190,6 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
                          "write the layers into the expression")
     _check_patterns("target_modules", targets)
     _check_patterns("exclude_modules", exclude)
-    _refuse_experts(model, targets, default)
     if not everything and default != "ln_tuning":  # which looks for itself
         _refuse_what_is_no_layer(model, targets)
     if everything:
@@ -221,17 +220,56 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     return found, unmatched + _unmatched(model, exclude, layers or [])
 
 
-def _refuse_experts(model: Model, targets: str | Sequence[str], method: str) -> None:
-    fused = FAMILIES[model.family].get("fused", []) if method == "lora" else []
-    stacks = [m.name.rpartition(".")[0] for m in model.modules if fused and m.kind == "stack"]
-    places = dict.fromkeys([*stacks, *(stack.rpartition(".")[0] for stack in stacks)])
-    named = [name for name in fused if str(targets).lower() == "all-linear" or any(
-        matches(f"{place}.{name}", targets) for place in places)]
-    if named:
-        raise ValueError(
-            f"target_modules {targets!r}: PEFT takes {', '.join(named)} for the experts of a "
-            f"{model.family} model, which are stacked now, and adapts them by rules that are not "
-            "counted here; name other modules")
+def _stacked(model: Model, targets: Targets,
+             exclude: str | Sequence[str]) -> tuple[Targets, list[str]]:
+    """The target modules, and the parameters that PEFT takes for the experts' old names.
+
+    Transformers 5 stacks what were a layer for each expert. PEFT reads the names that these had as
+    parameters, the first two projections as one: peft 0.21.2, utils/transformers_weight_conversion.
+    A text becomes the last parts of what it matches, so an expression for some layers means all.
+    """
+    if not (fused := FAMILIES[model.family].get("fused")) or targets is None:
+        return targets, []
+    router, *pair, last = fused
+    into = {router: "gate.weight", **dict.fromkeys(pair, "gate_up_proj"), last: "down_proj"}
+    if isinstance(targets, str):
+        targets = _last_parts(model, targets, exclude, into) or targets
+    if isinstance(targets, str):
+        return targets, []  # it matches nothing, as is said elsewhere
+    old = {target: next((name for name in into if f".{target}".endswith(f".{name}")), "")
+           for target in targets}
+    if len({*old.values()} & {*pair}) == 1:
+        raise ValueError(f"target_modules {targets!r:.160}: PEFT adapts {' and '.join(pair)} of a "
+                         f"{model.family} model together, since they are one weight of all "
+                         "experts now; name both or neither")
+    return ([target for target, name in old.items() if not name],
+            list(dict.fromkeys(into[name] for name in old.values() if name)))
+
+
+def _with_experts(model: Model, targets: Targets, exclude: str | Sequence[str],
+                  parameters: Sequence[str], pattern: Mapping[str, int] | None,
+                  rank: int) -> tuple[Targets, Sequence[str], Mapping[str, int] | None]:
+    """The settings as PEFT changes them where experts are stacked: a pair has twice the rank."""
+    targets, experts = _stacked(model, targets, exclude)
+    if "gate_up_proj" in experts:
+        pattern = {**(pattern or {}), r".*\.gate_up_proj": 2 * rank}
+    return targets, [*parameters, *experts] if experts else parameters, pattern
+
+
+def _last_parts(model: Model, targets: str, exclude: str | Sequence[str],
+                into: Mapping[str, str]) -> list[str]:
+    """The last parts of the paths that a text means, also of those that experts once had."""
+    _check_patterns("target_modules", targets)
+    _check_patterns("exclude_modules", exclude)
+    if targets.lower() == "all-linear":
+        _refuse_all_linear(model)
+        return [*dict.fromkeys([*(m.name.rpartition(".")[2] for m in model.modules if m.is_linear
+                                  and m.name not in [model.head, *saved_heads(model)]), *into])]
+    paths = dict.fromkeys(path for m in model.modules for path in paths_to(m.name))
+    for stack, _, leaf in [m.name.rpartition(".") for m in model.modules if m.kind == "stack"]:
+        paths |= {f"{stack}.{old}": None for old, new in into.items() if new == leaf}
+    return [*dict.fromkeys(path.rpartition(".")[2] for path in paths if matches(path, targets)
+                           and not (exclude and matches(path, exclude)))]
 
 
 def _unmatched(model: Model, exclude: str | Sequence[str], layers: Sequence[int]) -> list[str]:
@@ -343,8 +381,9 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     _refuse_uncounted(settings)
     positive("rank", rank)
     one_of("bias", bias, ("none", "all", "lora_only"))
-    if target_parameters:
-        _refuse_variants(use_dora, lora_bias, bias != "none", settings.get("lora_dropout"))
+    target_modules, target_parameters, rank_pattern = _with_experts(
+        model, target_modules, exclude_modules, target_parameters, rank_pattern, rank)
+    _refuse_variants(model, target_parameters, bias, use_dora, lora_bias, settings)
     saved = _saved_names(model, modules_to_save)
     found, unmatched = _lora_modules(model, target_modules, bool(target_parameters), layers=layers,
                                      exclude=exclude_modules, modules_to_save=saved)
@@ -459,10 +498,12 @@ def _refuse_uncounted(settings: Mapping[str, Any]) -> None:
                              "does not count it; count without it")
 
 
-def _refuse_variants(*chosen: Any) -> None:
-    if any(chosen):
+def _refuse_variants(model: Model, parameters: Sequence[str], bias: str, use_dora: bool,
+                     lora_bias: bool, settings: Mapping[str, Any]) -> None:
+    biased = bias != "none" and any(m.bias for m in model.modules)
+    if parameters and (use_dora or lora_bias or biased or settings.get("lora_dropout")):
         raise ValueError("target_parameters are counted without use_dora, lora_bias, lora_dropout "
-                         "and bias; PEFT refuses most of these beside them")
+                         "and bias, and so are experts; PEFT refuses most of these beside them")
 
 
 def _lora_tensors(m: Module, r: int, use_dora: bool,
@@ -667,6 +708,8 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
                  if bias == "none" or name.endswith("weight")}
     whole, unknown = _whole_modules(model, saved)
     whole_names = {m.name for m in whole}
+    if twice := sorted(names & whole_names):
+        raise ValueError(f"PEFT refuses to adapt {twice[0]}, which it trains whole; leave it out")
     biased = [] if bias == "none" else [
         m for m in model.modules if m.bias and m.name not in whole_names
         and (bias == "all" or m.name in names)]
@@ -772,6 +815,9 @@ def _count_virtual(method: str, model: Model, trainable: int, shape: tuple[int, 
         raise ValueError(f"{method} of {model.family} is not counted: PEFT does not find in its "
                          "configuration how many layers and attention heads it has, and asks for "
                          "num_layers or num_attention_heads")
+    if "vocab" not in model.symbols:
+        raise ValueError(f"{method} of {model.family} is not counted: its tokens stand before "
+                         "those of a text, which this model does not read, and PEFT refuses")
     counted = _count_tuner(method, model, [], {"prompt_embeddings": shape},
                            saved=_saved_names(model, []), head=head, notes=notes)
     network = trainable - math.prod(shape)  # trained through it, not stored

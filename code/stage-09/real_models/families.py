@@ -27,6 +27,7 @@ from typing import Any
 #                                         neither target_modules nor bitsandbytes see it
 # parts     the configurations inside the file's; their keys are called `part.key` here.
 # needs     of these, besides text_config, those that a file must have.
+# replaced  true if `part_dict` says all of a part, whatever the part itself says.
 # flat      the part whose keys may stand outside of it instead.
 # lists     the lists of kinds: their key, the kinds that may stand there, and with `every` the key
 #           of an interval (its default, the usual kind, the kind of every so-manieth layer) that
@@ -46,8 +47,8 @@ from typing import Any
 # refused   names that PEFT's LoRA refuses in this family.
 # all_linear   false if PEFT fails to find all linear layers.
 # not_estimated   why what training keeps of its layers is not estimated.
-# fused     names that PEFT takes for the experts' layers of transformers 4: it adapts the stacks
-#           that hold them now, at other ranks. They are not counted, and so is no "all-linear".
+# fused     the names of the router's and the experts' layers in transformers 4: PEFT's LoRA reads
+#           them as the stacks that hold them now, see `_stacked` in accounting.py.
 # lora, adalora, vera, ia3, feedforward   the target modules that Hugging Face PEFT takes when none
 #           are named; without `vera`, VeRA takes LoRA's, as LoHa does.
 #
@@ -242,3 +243,5 @@ FAMILIES: dict[str, dict[str, Any]] = {
 _INFERRED = json.loads(
     (Path(__file__).parents[1] / "data" / "families.json").read_text(encoding="utf-8"))
 FAMILIES |= _INFERRED["families"]
+#: Model types that transformers has, and why the notation does not say them.
+MISSING: dict[str, str] = _INFERRED["missing"]

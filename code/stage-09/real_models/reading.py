@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from real_models.bases import Stored, read_stored
-from real_models.families import FAMILIES
+from real_models.families import FAMILIES, MISSING
 from real_models.patterns import fullmatch
 from real_models.rules import SAVED_HEADS, evaluate, is_whole, positive
 
@@ -311,6 +311,10 @@ def _content(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
     return config
 
 
+#: What layers were called before transformers 5, which reads the old names, too.
+OLD_KINDS = {"mamba": "linear_attention", "attention": "full_attention"}
+
+
 def _listed(rule: Mapping[str, Any], layers: int, config: Mapping[str, Any],
             family: str) -> list[str]:
     """What kind each layer is of, by a list in the file or by the interval that stands for one."""
@@ -324,6 +328,8 @@ def _listed(rule: Mapping[str, Any], layers: int, config: Mapping[str, Any],
         interval = positive(f"config.json: {name}", config.get(name, usual))
         _check_layers(layers)
         kinds = [most if (i + 1) % interval else some for i in range(layers)]
+    if isinstance(kinds, list):
+        kinds = [OLD_KINDS.get(kind, kind) if isinstance(kind, str) else kind for kind in kinds]
     if not isinstance(kinds, list) or len(kinds) != layers or not all(
             kind in rule["kinds"] for kind in kinds):
         raise ValueError(f"config.json: {key} of a {family} model must be a list of {layers} "
@@ -365,16 +371,18 @@ def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
     family = config.get("model_type")
     known = isinstance(family, str) and family in FAMILIES
     inside = FAMILIES[family].get("parts", []) if known else []
+    if not known and isinstance(family, str) and family in MISSING:
+        raise ValueError(f"config.json: model_type {family!r} is not counted: {MISSING[family]}")
     parts = [key for key in config if key in TOWERS and key not in inside
              and isinstance(config[key], (Mapping, str))]
     if parts:
         inner = config.get("text_config")
         alone = isinstance(inner, Mapping) and inner.get("model_type") in FAMILIES
         raise ValueError(
-            f"config.json: model_type {family!r:.60} consists of several parts "
-            f"({', '.join(parts)}), and only single language models are counted: PEFT also adapts "
-            "modules of the same names in the other parts"
-            + ("; pass config['text_config'] to count its language model without them" * alone))
+            f"config.json: model_type {family!r:.60} with parts of its own ({', '.join(parts)}) "
+            "is not known here, and PEFT adapts modules of the same names in all parts"
+            + ("; pass config['text_config'] to count its language model without the others"
+               * alone))
     if not known:
         what = next((what for key, what in OTHER_FILES if key in config), "")
         if what and family is None:
@@ -385,6 +393,8 @@ def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
     table = FAMILIES[family]
     for part in inside:
         found = config.get(part) or {}
+        if table.get("replaced") and config.get(f"{part}_dict") is not None:
+            found = config[f"{part}_dict"]
         if not isinstance(found, Mapping):
             raise ValueError(f"config.json: {part} must be an object, got {found!r:.80}")
         if config.get(part) is None and table.get("flat") == part and "hidden_size" in config:

@@ -505,7 +505,8 @@ def memory_record(model):
                if m.kind == "stack" and m.name.endswith(".weight"))]
     found, _ = accounting.find_modules(
         model, [name for name in accounting.linear_names(model)  # a number means blocks, too
-                if name not in fused and not name.isdigit()],
+                if name not in fused and not name.isdigit()
+                and not name.endswith(tuple(accounting.saved_heads(model)))],
         modules_to_save=accounting.saved_heads(model))
     leaves = list(dict.fromkeys(module.name.split(".")[-1] for module in found))
     one = {leaf: accounting.count_lora(model, 1, [leaf]) for leaf in leaves}
@@ -772,7 +773,8 @@ class MemoryExplorer(Widget):
 
 def reading_rules():
     """What the front end needs besides the table to read a configuration as Python does."""
-    return {"towers": list(reading.TOWERS), "outer_keys": list(reading.OUTER_KEYS),
+    return {"towers": list(reading.TOWERS), "missing": reading.MISSING,
+            "old_kinds": reading.OLD_KINDS, "outer_keys": list(reading.OUTER_KEYS),
             "vocabulary": list(reading.VOCABULARY_TASKS),
             "saved": reading.SAVED_HEADS, "notes": reading.NOTES, "reads": reading.READS.pattern,
             "other_files": [list(each) for each in reading.OTHER_FILES],

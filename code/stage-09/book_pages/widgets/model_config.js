@@ -146,6 +146,9 @@ function listed(rule, layers, config, family) {
     checkLayers(layers);
     kinds = Array.from({ length: layers }, (_, i) => ((i + 1) % interval ? most : some));
   }
+  if (Array.isArray(kinds)) {
+    kinds = kinds.map((kind) => (Object.hasOwn(rule.old, kind) ? rule.old[kind] : kind));
+  }
   if (!Array.isArray(kinds) || kinds.length !== layers
     || !kinds.every((kind) => rule.kinds.includes(kind))) {
     throw new ConfigError(`config.json: ${rule.key} of a ${family} model must be a list of `
@@ -245,14 +248,18 @@ function tableOf(config, families, rules) {
   const family = has("model_type") ? config.model_type : null;
   const inside = typeof family === "string" && Object.hasOwn(families, family)
     ? families[family].parts ?? [] : [];
+  if (typeof family === "string" && Object.hasOwn(rules.missing, family)) {
+    throw new ConfigError(`config.json: model_type ${shown(family)} is not counted: ${
+      rules.missing[family]}.`);
+  }
   const parts = rules.towers.filter((key) => has(key) && config[key] !== null
     && !inside.includes(key) && ["object", "string"].includes(typeof config[key]));
   if (parts.length) {
     const alone = has("text_config") && Object.hasOwn(families, config.text_config?.model_type);
-    throw new ConfigError(`config.json: model_type ${shown(family)} consists of several parts `
-      + `(${parts.join(", ")}), and only single language models are counted: PEFT also adapts `
-      + `modules of the same names in the other parts.${alone
-        ? " To count its language model without them, paste the content of text_config." : ""}`);
+    throw new ConfigError(`config.json: model_type ${shown(family)} with parts of its own `
+      + `(${parts.join(", ")}) is not known here, and PEFT adapts modules of the same names in all `
+      + `parts.${alone ? " To count its language model without the others, paste the content of "
+        + "text_config." : ""}`);
   }
   const [, what] = rules.other_files.find(([key]) => has(key)) ?? [];
   if (family === null && what) {
@@ -266,6 +273,7 @@ function tableOf(config, families, rules) {
   const table = families[family];
   for (const part of inside) {
     let found = (has(part) ? config[part] : null) || {};
+    if (table.replaced && has(`${part}_dict`)) found = config[`${part}_dict`] ?? found;
     if (table.flat === part && (config[part] ?? null) === null && has("hidden_size")) {
       found = Object.fromEntries(Object.entries(config).filter(([key]) =>
         !key.includes(".") && !inside.includes(key) && !rules.outer_keys.includes(key)));
@@ -349,7 +357,7 @@ function readConfig(given, families, rules) {
   }
   const head = onTop.filter((line) => !line.includes(" = ")).join("\n");
   const lists = Object.fromEntries(Object.entries(table.lists ?? {}).map(([name, rule]) =>
-    [name, listed(rule, symbols.get("layers"), config, family)]));
+    [name, listed({ ...rule, old: rules.old_kinds }, symbols.get("layers"), config, family)]));
   const rows = expand(`${table.modules}\n${head}`, symbols, lists);
   const total = rows.reduce((sum, { own, count }) => sum + own * count, 0);
 
@@ -366,7 +374,7 @@ function readConfig(given, families, rules) {
   const other = rows.filter(({ kind, leaf }) => kind === "stack" && leaf === "weight")
     .map(({ path }) => path.split(".").at(-2)); // convolutions are not counted
   const fused = [...table.fused ?? [], ...table.refused ?? [], ...other];
-  const counted = (row) => !inside(row, whole) && !fused.includes(row.leaf)
+  const counted = (row) => !copied(row) && !fused.includes(row.leaf)
     && !/^\d+$/.test(row.leaf); // a number means blocks, too
   for (const { leaf, unit, count } of linear.filter(counted)) {
     each.set(leaf, (each.get(leaf) ?? 0) + unit * count);

@@ -63,7 +63,7 @@ IGNORED = {"transformers_version", "architectures", "dtype", "id2label", "label2
            "rope_parameters", "output_attentions", "output_hidden_states", "use_cache",
            "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "encoder",
            "decoder", "text_encoder", "generator", "text_config", "quantization_config", "auto_map",
-           "mtp_layer_types", "mamba_d_head"}
+           "mtp_layer_types", "mamba_d_head", "time_step_limit"}
 #: Keys that decide by a layer's number: only their default is counted.
 PINNED = {"decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"}
 #: What a key that is null stands for, in many classes.
@@ -141,7 +141,9 @@ HINTS = {
     "whisper": {"without": ["AUDIO_CLS", "CAUSAL_LM"]},
     "electra": {"whole": "dh = d / heads"},  # else its attention is narrower than it, and fails
     "nemotron": {"base": {"num_key_value_heads": 8}},  # its own default, none, fails
+    "bloom": {"instead": {"hidden_size": "n_embed"}},
     "falcon": {
+        "instead": {"hidden_size": "n_embed"},
         # Linear layers of a class of its own, which bitsandbytes skips in transformers 5.
         "not_quantized": ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"],
         "prefix_width": "d",  # PEFT does not know its name for heads of keys and values
@@ -219,6 +221,9 @@ HINTS = {
             values | {"mamba_d_ssm": (None, 48, 60, 72, 120)[values["vocab_size"] // 2 % 5]},
             "mamba_expand", "mamba_n_heads", "mamba_d_head")},
     "granitemoehybrid": {
+        "kinds": {"layer_types": ["linear_attention", "full_attention"]},
+        "every": {"layer_types": ["", 1, "linear_attention", "linear_attention"]},
+        "only": {"position_embedding_type": [None, "nope", "rope"], "layers_block_type": [None]},
         "derived": {"inner": "mamba_expand * d",
                     "mixed": "inner + 2 * mamba_n_groups * mamba_d_state",
                     "projected": "inner + mixed + mamba_n_heads"},
@@ -226,7 +231,7 @@ HINTS = {
             values | ({"num_local_experts": 0} if values["vocab_size"] // 2 % 3 == 0 else {}),
             "mamba_expand", "mamba_n_heads", "mamba_d_head")},
     "glm4v": {"declare": {"text_config.tie_word_embeddings": False}},
-    "olmoe": {"derived": {"wide": "d * kv / heads"}, "whole": "dh = d / heads"},
+    "olmoe": {"derived": {"wide": "d // heads * kv"}},
     "hunyuan_v1_dense": {"base": {"head_dim": 32}},
     "ministral": {"base": {"head_dim": 32}},
     "gemma4": {"refuse": "its towers hold each layer in a wrapper of the same name, which PEFT "
@@ -286,7 +291,7 @@ HINTS = {
     "mpt": {"prefix_width": None},  # PEFT does not find the number of its heads
     "clip": {"without": ["IMAGE_CLS"],  # it has no text
              "not_quantized": ["text_projection"],  # transformers leaves out what comes last
-             "only": {"text_config_dict": [None], "vision_config_dict": [None]}},
+             "replaced": True},
 }
 
 for _name in ("kaiming_uniform_", "uniform_", "normal_", "ones_", "zeros_"):  # nothing to fill

@@ -229,15 +229,25 @@ def test_an_inferred_family_is_counted_as_peft_counts_it(row):
     model = ac.read_model(row["config"])
     assert {m.name for m in ac.quantized_modules(model)} == set(row["quantized"])
     for question in row["answers"]:
-        named = question["arguments"].get("target_modules", [])
-        experts = named == "all-linear" or {*named} & {*table.get("fused", [])}
-        if "error" in question or ("fused" in table and experts):
+        if "error" in question:
             with pytest.raises(ValueError):
                 ask(model, question)
         else:
             counted = ask(model, question)
             assert (counted.trainable, counted.total) == (
                 question["trainable"], question["all"]), question
+
+
+@pytest.mark.parametrize("targets, trainable", [
+    ("all-linear", 996_507_648), (r".*\.(q|down)_proj", 281_542_656),
+    (r".*\.0\..*\.experts\.(gate|up)_proj", 704_643_072)])
+def test_experts_are_adapted_by_the_names_that_they_had(targets, trainable):
+    """Qwen3-30B-A3B, counted by PEFT; an expression for one layer means all of them."""
+    model = ac.read_model({"model_type": "qwen3_moe", "hidden_size": 2048, "vocab_size": 151_936,
+                           "num_hidden_layers": 48, "moe_intermediate_size": 768,
+                           "num_experts": 128, "num_attention_heads": 32, "head_dim": 128,
+                           "num_key_value_heads": 4})
+    assert ac.count_lora(model, 16, targets).trainable == trainable
 
 
 CLASSES = json.loads((TESTS / "fixtures" / "classes.json").read_text(encoding="utf-8"))
@@ -647,6 +657,7 @@ def test_bytes_of_a_logit_are_those_alive_at_the_peak_of_its_loss(base):
 
 @pytest.mark.parametrize("change, message", [
     ({"model_type": "rwkv"}, "model_type 'rwkv' is not a family .*, xglm$"),
+    ({"model_type": "gemma3n", "text_config": {}}, "'gemma3n' is not counted: .*timm"),
     ({"model_type": None}, "model_type is missing"),
     ({"hidden_size": None}, "needs hidden_size.*missing"),
     ({"model_type": "gemma", "head_dim": None}, "needs head_dim"),
@@ -655,8 +666,8 @@ def test_bytes_of_a_logit_are_those_alive_at_the_peak_of_its_loss(base):
     ({"architectures": ["MistralForCausalLM"]}, "MistralForCausalLM .* not a class of llama"),
     ({"auto_map": {"AutoModel": "a/b--modeling.JinaBertModel"}}, "auto_map .*JinaBertModel"),
     ({"model_type": "bert", "add_cross_attention": True}, "add_cross_attention is True"),
-    ({"vision_config": {}}, "model_type 'llama' consists of several parts .vision_config"),
-    ({"mm_vision_tower": "clip"}, "several parts .mm_vision_tower"),
+    ({"vision_config": {}}, "model_type 'llama' with parts of its own .vision_config"),
+    ({"mm_vision_tower": "clip"}, "parts of its own .mm_vision_tower"),
     ({"_class_name": "UNet", "_diffusers_version": "1"}, "this file is diffusers' .*'UNet'"),
     ({"hidden_size": "4096"}, "positive integer, got '4096'"),
     ({"hidden_size": -4}, "positive integer, got -4"), ({"hidden_size": 48.5}, "got 48.5"),
@@ -674,7 +685,7 @@ def test_bytes_of_a_logit_are_those_alive_at_the_peak_of_its_loss(base):
     ({"num_hidden_layers": 0}, "integer"),
     ({"vocab_size": 100_000_001}, "vocab_size is larger than 100,000,000"),
     ({"model_type": "vlm", "text_config": {}},
-     r"model_type 'vlm' consists of several parts .*text_config"),
+     r"model_type 'vlm' with parts of its own .*text_config"),
     ({"model_type": "vlm", "text_config": {"model_type": "gemma3_text"}, "vision_config": {}},
      r"model_type 'vlm' .*text_config, vision_config.* pass config\['text_config'\]")])
 def test_bad_configurations_are_refused_by_name(change, message):
@@ -732,7 +743,10 @@ def test_sizes_are_refused_above_the_limit_only(monkeypatch):
     (lambda m: ac.find_modules(m, exclude=r"["), r"exclude_modules '\[' is no regular"),
     (lambda m: ac.activation_estimate(ac.count_full(m), base="int4"), "base must be one of"),
     (lambda m: ac.find_modules(ac.load_model("BERT-base (cased)", "TOKEN_CLS"), "all-linear"),
-     "PEFT refuses all-linear for token classification")])
+     "PEFT refuses all-linear for token classification"),
+    (lambda m: ac.count_lora(ac.read_model({"model_type": "distilbert"}, "SEQ_CLS"), 8,
+                             "all-linear"), "PEFT refuses to adapt pre_classifier"),
+    (lambda m: ac.count_prompt(ac.read_model({"model_type": "vit"})), "prompt tuning of vit")])
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=rf"(?<!\w)(?:{message})"):
         call(ac.read_model(TINY))
@@ -913,7 +927,7 @@ def test_notes_stand_where_they_belong_and_nowhere_else():
     assert "transformers 5" in note and "bitsandbytes" in note
     with pytest.raises(ValueError, match="no default target modules for mixtral"):
         ac.count_lora(mixtral)
-    with pytest.raises(ValueError, match="PEFT takes w1 for the experts"):
+    with pytest.raises(ValueError, match="PEFT adapts w1 and w3 of a mixtral"):
         ac.count_lora(mixtral, target_modules=["w1"])
 
 
@@ -1352,7 +1366,7 @@ def test_which_layers_attend_stands_in_a_list_or_follows_from_an_interval(change
         f"model.layers.{i}.self_attn.q_proj" for i in full]
 
 
-@pytest.mark.parametrize("kinds", [["mamba"] * 4, ["full_attention"] * 3, "full_attention"])
+@pytest.mark.parametrize("kinds", [["conv"] * 4, ["full_attention"] * 3, "full_attention"])
 def test_a_list_of_layers_that_does_not_fit_is_refused(kinds):
     with pytest.raises(ValueError, match="layer_types of a qwen3_next model"):
         ac.read_model(QWEN3_NEXT | {"layer_types": kinds})
