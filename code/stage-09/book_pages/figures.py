@@ -4,7 +4,10 @@ A notebook shows them as pixels on white; with each goes what the book's page sh
 (svg.py). What has none is turned dark by the page's style sheet.
 """
 
+import copyreg
+import itertools
 import pickle
+import re
 from typing import Any
 
 import matplotlib as mpl
@@ -45,6 +48,11 @@ mpl.rcParams.update({
     "lines.linewidth": 2.0,
     "grid.color": "#dddddd",
 })
+
+
+# An axis of names (matplotlib.category) counts with one, which Python 3.14 no longer pickles.
+copyreg.pickle(itertools.count, lambda count: (
+    itertools.count, tuple(map(int, re.findall(r"\d+", repr(count))))))
 
 
 def _shown(fig: Figure) -> tuple[dict[str, str], dict[str, Any]]:

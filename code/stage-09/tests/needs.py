@@ -1,5 +1,6 @@
 """What a test needs beyond Python's own packages: a user's run skips it, CI's fails."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -17,6 +18,14 @@ def missing(reason):
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def package(name):
+    """A package that `make env` installs, and that not every set of the matrix has."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        missing(f"{name} is missing: make env")
 
 
 def node():

@@ -490,7 +490,7 @@ def _equal_sizes(trial: Trial) -> None:
         weights = _weights(trial)
         layer = trial.make(*weights, rank, ALPHA_VALUE, n, rng=trial.rng(1))
         arrays, (x, G) = trial.arrays(layer, NAMES), (trial.normal(n, n, D, seed=s) for s in (2, 3))
-        x *= 0.25  # no row of the softmax is all but one weight: float32 could not tell its gradient
+        x *= 0.25  # a softmax that is all but one weight has a gradient that float32 can't tell
         _fill(trial, arrays)
         trial.holds(f"batch, tokens and prompt are {n} and the rank is {rank}",
                     Layer(layer, arrays).run(trial, x, G),

@@ -1,5 +1,7 @@
 """Figures as SVG: what a reader hovers over is what was drawn, and nothing in it can run."""
 
+import itertools
+import pickle
 import re
 from xml.etree import ElementTree
 
@@ -154,3 +156,12 @@ def test_what_no_page_could_show_is_refused():
     ax.legend()
     with pytest.raises(TypeError, match="LineCollection"):
         svg.markup(fig)
+
+
+def test_a_figure_with_an_axis_of_names_can_be_copied_and_counts_on():
+    count = itertools.count(3, 2)
+    next(count)
+    assert next(pickle.loads(pickle.dumps(count))) == next(count) == 5
+    fig, ax = plt.subplots()
+    ax.barh(["LoRA", "adapters"], [1, 2])
+    assert "LoRA" in figures._shown(fig)[1]["drawn"]

@@ -30,10 +30,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from docutils.nodes import make_id
 from exercise_tools import ROOMS, ROOT
 
 import checks
+import needs
 import peft
 from exercises.ex6_qlora import checks as qlora_checks
 from exercises.ex6_qlora import levels, otherwise
@@ -1250,6 +1250,7 @@ def test_read_leads_to_the_heading_that_fits_the_mistake_or_the_kind(mistake, re
 
 
 def test_the_address_of_a_heading_is_that_of_the_built_page():
+    make_id = needs.package("docutils.nodes").make_id
     for heading in (heading for headings in HEADINGS.values() for heading in headings.values()):
         assert anchor(heading) == make_id(heading)
 
@@ -1465,7 +1466,7 @@ def test_a_report_sends_to_the_heading_of_the_kind_of_test_that_failed(kind, hea
     exercise.test(1, kind, "one")(fails)
     report = exercise.check(None)
     assert heading in line_of(report, "Read:")[1]
-    assert f'<a href="../02-lora.ipynb#{make_id(heading)}">' in report._repr_html_()
+    assert f'<a href="../02-lora.ipynb#{anchor(heading)}">' in report._repr_html_()
 
 
 def test_tests_of_arguments_come_last_in_a_step_wherever_they_stand():

