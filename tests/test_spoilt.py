@@ -1,5 +1,6 @@
 """Notebooks spoilt at random: each is put into normal form, or named and left as it is."""
 
+import json
 import random
 
 import notebooks
@@ -47,7 +48,12 @@ def test_a_spoilt_notebook_is_tidied_or_named_and_left(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", [
     "", "[]", "{}", '{"nbformat": 3}', "[" * 100_000, '{"nbformat": 4, "cells": []}',
-    '<<<<<<< HEAD\n{"cells": []}\n=======\n'])
+    '<<<<<<< HEAD\n{"cells": []}\n=======\n', *(json.dumps(
+        {"nbformat": 4, "nbformat_minor": 5, "cells": [{"cell_type": "markdown", "id": "a",
+         "metadata": {}, "source": "a text"}], "metadata": {"widgets": widgets}})
+        # "source" as a model's identifier was renamed in each cell, which then had no text
+        for widgets in ([], {notebooks.WIDGETS: {}}, *(
+            {notebooks.WIDGETS: {"state": state}} for state in ([1], {"source": {}}, {"": {}}))))])
 def test_what_is_no_notebook_is_named(tmp_path, monkeypatch, text):
     path = tmp_path / "spoilt.ipynb"
     path.write_text(text)

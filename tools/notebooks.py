@@ -37,6 +37,7 @@ KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "nam
 LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python",
             "pygments_lexer": "ipython3"}
 WIDGETS = "application/vnd.jupyter.widget-state+json"
+MODEL = re.compile("[0-9a-f]{32}")  # what a kernel calls a widget's model
 #: What editors note on a cell about times and looks. Tags and descriptions of figures stay.
 NOISE = ("execution", "ExecuteTime", "collapsed", "scrolled")
 WIDEST = 80  # characters in a line of code that readers see
@@ -62,13 +63,33 @@ def joined(outputs):
     return kept
 
 
+def widget_states(notebook):
+    """What its widgets have left in a notebook, None without any.
+
+    Raises
+    ------
+    ValueError
+        It is no table of models by identifiers. Those are renamed wherever they stand, so one that
+        is a word of the text would be renamed there, too.
+    """
+    widgets = notebook["metadata"].get("widgets", {})
+    states = widgets.get(WIDGETS) if isinstance(widgets, dict) else widgets
+    if states is None:
+        return None
+    models = states.get("state") if isinstance(states, dict) else None
+    if not isinstance(models, dict) or not all(map(MODEL.fullmatch, models)):
+        raise ValueError("the state of its widgets is no table of models by identifiers of 32 "
+                         "hexadecimal digits: clear its outputs and run it again")
+    return states
+
+
 def normalise(notebook, name):
     """The notebook without what changes from run to run: times, versions, counts, widget ids.
 
     Normalising twice changes nothing more.
     """
     notebook = json.loads(json.dumps(notebook))
-    states = notebook["metadata"].get("widgets", {}).get(WIDGETS)
+    states = widget_states(notebook)
     notebook["metadata"] = {"kernelspec": KERNELSPEC, "language_info": LANGUAGE}
     if states and states["state"]:
         notebook["metadata"]["widgets"] = {WIDGETS: states}
@@ -84,14 +105,12 @@ def normalise(notebook, name):
                 if "execution_count" in output:
                     output["execution_count"] = ran
     text = json.dumps(notebook, ensure_ascii=False)
-    models = list((states or {}).get("state", {}))
-    ours = [hashlib.sha256(f"{name} {number}".encode()).hexdigest()[:32]
-            for number in range(len(models))]
-    free = iter([key for key in ours if key not in models])
-    for model in models:
-        if model not in ours:
-            text = text.replace(model, next(free))
-    return json.loads(text)
+    models = dict.fromkeys((states or {}).get("state", {}))
+    ours = dict.fromkeys(hashlib.sha256(f"{name} {number}".encode()).hexdigest()[:32]
+                         for number in range(len(models)))
+    new = dict(zip([key for key in models if key not in ours],
+                   [key for key in ours if key not in models], strict=True))
+    return json.loads(MODEL.sub(lambda found: new.get(found[0], found[0]), text))
 
 
 def warnings_in(notebook):
@@ -171,6 +190,7 @@ def read(path):
         for error in nbformat.validator.iter_validate(notebook):
             raise ValueError(str(error.message))
         json.dumps(notebook, allow_nan=False, ensure_ascii=False).encode()  # or no tool reads it
+        widget_states(notebook)
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
         conflict = ". It holds git's marks of a conflict: settle that first"
         raise ValueError(f"{name_of(path)} is no notebook of format 4: {str(error)[:300]}"

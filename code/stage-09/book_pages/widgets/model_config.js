@@ -63,8 +63,9 @@ function isSo(key, value, test) {
     }
     return Number(value > 0);
   }
-  return Number(test[0] === "*" ? String(value).includes(test.slice(1))
-    : String(value).startsWith(test));
+  // String() fails on an object of JSON whose toString is no function
+  const text = typeof value === "object" ? JSON.stringify(value) : String(value);
+  return Number(test[0] === "*" ? text.includes(test.slice(1)) : text.startsWith(test));
 }
 
 /** The first alternative of a symbol's rule that the configuration answers, or a default. */

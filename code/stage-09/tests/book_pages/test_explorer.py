@@ -429,6 +429,8 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
         {"sliding_window": 1}, {"sliding_window": 7.0}, {"sliding_window": "7"},
         {"attention_chunk_size": 4}, {"use_sliding_window": True, "max_window_layers": 2},
         {"use_sliding_window": True, "max_window_layers": None})]
+    configs += [{"model_type": "t5", **small, "feed_forward_proj": words} for words in (
+        ["gated-gelu"], {"toString": 0, "valueOf": 0})]  # no words, and to String() no text at all
     odd = {"hidden_size": 1_236, "intermediate_size": 3_001, "num_attention_heads": 12,
            "num_key_value_heads": 4}  # no size is a multiple of NF4's blocks
     configs.append(accounting.known_models()["Llama-2-7B"]["config"] | odd)
