@@ -5,6 +5,7 @@ import re
 from unicodedata import lookup
 
 from bs4 import BeautifulSoup, NavigableString
+from lighten import TEX
 from whole import write_whole
 
 PLACE = "_static/search"
@@ -14,7 +15,6 @@ GLOSSARY = "book/glossary"
 LEFT_OUT = ("script, style, h1, dt, .headerlink, .eqno, .peft-widget-fallback, .question, button, "
             "details.hide > summary")
 READING = re.compile(r"Reading time: \d+ minutes")
-TEX = re.compile(r"\\\((.*?)\\\)|\\\[(.*?)\\\]", re.DOTALL)
 #: Commands of TeX that stand for a sign; Unicode knows the Greek ones by name.
 SIGNS = {"Longrightarrow": "⇒", "approx": "≈", "cdot": "·", "dots": "…", "ge": "≥", "in": "∈",
          "infty": "∞", "lVert": "‖", "le": "≤", "leftarrow": "←", "ll": "≪", "neq": "≠",

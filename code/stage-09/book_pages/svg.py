@@ -10,7 +10,7 @@ import hashlib
 import io
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 from xml.etree import ElementTree
@@ -274,11 +274,15 @@ def _plain_ticks(axis: Axis) -> None:
                     .removeprefix(r"$\mathdefault{").removesuffix("}$"))})
 
 
+def _too_long(texts: Iterable[Text]) -> bool:
+    return any(len(line) > LONGEST for text in texts for line in text.get_text().split("\n"))
+
+
 def _narrow_ticks(ax: Axes) -> None:
     """Break names beside the axis into lines that leave a phone room for what they name."""
-    texts = [label.get_text() for label in ax.get_yticklabels()]
-    if any(len(line) > LONGEST for text in texts for line in text.split("\n")):
-        ax.set_yticks(ax.get_yticks(), [textwrap.fill(text, LONGEST) for text in texts])
+    if _too_long(labels := ax.get_yticklabels()):
+        ax.set_yticks(ax.get_yticks(),
+                      [textwrap.fill(label.get_text(), LONGEST) for label in labels])
 
 
 def _lines_apart(ax: Axes) -> None:
@@ -374,8 +378,7 @@ def markup(fig: Figure) -> str | None:
     for ax in fig.axes:
         _narrow_ticks(ax)
     diagram = not all(ax.axison for ax in fig.axes) or any(
-        len(line) > LONGEST for ax in fig.axes if ax.containers
-        for text in ax.texts for line in text.get_text().split("\n"))
+        _too_long(ax.texts) for ax in fig.axes if ax.containers)
     panels = _panels(fig)
     grid = panels[0][0].get_subplotspec().get_gridspec()
     for text in fig.findobj(Text):

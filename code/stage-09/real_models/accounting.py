@@ -149,14 +149,16 @@ def _refuse_states(model: Model, found: Sequence[Module], method: str) -> None:
 _WEIGHT = re.compile(r"\.(parametrizations\.weight\.original\d|weight)$")
 
 
-def _refuse_all_linear(model: Model) -> None:
-    """ValueError where PEFT refuses all-linear."""
+def _all_linear(model: Model) -> list[Module]:
+    """What all-linear means: each linear layer but the heads. ValueError where PEFT refuses it."""
     if model.task in ("TOKEN_CLS", "QUESTION_ANS"):
         raise ValueError("PEFT refuses all-linear for token classification and "
                          "question answering: it would adapt the head twice; list the modules")
     if not FAMILIES[model.family].get("all_linear", True):
         raise ValueError(f"PEFT refuses all-linear for {model.family}: it asks for embeddings of "
                          "tokens, which the model has not; list the modules")
+    heads = [model.head, *saved_heads(model)]
+    return [m for m in model.modules if m.is_linear and m.name not in heads]
 
 
 @within(SECONDS)
@@ -192,15 +194,12 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     _check_patterns("exclude_modules", exclude)
     if not everything and default != "ln_tuning":  # which looks for itself
         _refuse_what_is_no_layer(model, targets)
-    if everything:
-        _refuse_all_linear(model)
-    heads = [model.head, *saved_heads(model)]
+    linear = {module.name for module in _all_linear(model)} if everything else set()
 
     def is_named(module: Module) -> bool:
         if module.kind == "stack" or is_inside(module, modules_to_save):
             return False
-        return (module.is_linear and module.name not in heads if everything
-                else matches(module.name, targets))
+        return module.name in linear if everything else matches(module.name, targets)
 
     def is_chosen(module: Module) -> bool:
         whole = layers is None or (not everything and module.name in targets)
@@ -262,9 +261,7 @@ def _last_parts(model: Model, targets: str, exclude: str | Sequence[str],
     _check_patterns("target_modules", targets)
     _check_patterns("exclude_modules", exclude)
     if targets.lower() == "all-linear":
-        _refuse_all_linear(model)
-        return [*dict.fromkeys([*(m.name.rpartition(".")[2] for m in model.modules if m.is_linear
-                                  and m.name not in [model.head, *saved_heads(model)]), *into])]
+        return [*dict.fromkeys([*(m.name.rpartition(".")[2] for m in _all_linear(model)), *into])]
     paths = dict.fromkeys(path for m in model.modules for path in paths_to(m.name))
     for stack, _, leaf in [m.name.rpartition(".") for m in model.modules if m.kind == "stack"]:
         paths |= {f"{stack}.{old}": None for old, new in into.items() if new == leaf}

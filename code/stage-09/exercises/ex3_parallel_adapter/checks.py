@@ -259,7 +259,7 @@ def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None
     trial.call(adapter.forward, x)
     if sublayer.x.size != x.size or not trial.agrees(sublayer.x.reshape(x.shape), x):
         raise Found(OTHER_FORWARD, "The sublayer's last forward before backward was one of "
-                                     "another array than x, and that is the one it goes back.")
+                                   "another array than x, and that is the one it goes back.")
     found = adapter.back(trial, G)
     adapter.stays(trial, "after backward", TRAINS_SUBLAYER)
     if sublayer.back is not None and not trial.agrees(sublayer.back, sublayer.returned):

@@ -14,10 +14,7 @@ from tensorfile import HubError
 @pytest.fixture(autouse=True)
 def package():
     """What unpacks the arrays."""
-    try:
-        import gguf  # noqa: F401
-    except ImportError:
-        needs.missing("the package gguf is missing: make env")
+    needs.package("gguf")
 
 
 def number(value, size=8):

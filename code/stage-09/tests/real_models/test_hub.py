@@ -307,6 +307,12 @@ def test_an_arrays_name_tells_what_the_file_is(name, said, checkpoint):
 
 
 GOOD_JSON = json.dumps(SHAPE.to_hugging_face())
+#: What Python's own readers say changes from version to version: of a comma too many, of objects
+#: and of lists in each other, and of a path that is too long.
+COMMA = "column 9 on, where '}" if sys.version_info < (3, 13) else "column 8 on, where ',}"
+DEEP = ["too many" if sys.version_info < since else "ends too early"
+        for since in ((3, 13), (3, 14))]
+FAR = "config.json: File name too long" if sys.version_info < (3, 14) else "there is no folder"
 BYTES = {  # what may lie under a file's name, and what must be said of it
     "an empty file": (b"", "is empty"), "spaces": (b" \n ", "no JSON|a text"),
     "a pointer after a mark": (b"\xef\xbb\xbfversion https://git-lfs.github.com", "Git LFS"),
@@ -335,7 +341,7 @@ BYTES = {  # what may lie under a file's name, and what must be said of it
     "no name for a brace": (b"{'a': 1}" + b" " * 9, "no JSON|a text"),
     "zeros": (bytes(600), "zero at its beginning"),
     "a text that ends": (b'{"a": "c', "ends too early|a text"),
-    "a comma too many": (b'{"a": 1,}', "column (9 on, where '|8 on, where ',)}' stands|a text"),
+    "a comma too many": (b'{"a": 1,}', f"{COMMA}' stands|a text"),
     "a number beyond all": (b'{"a": 1e999999}', "beyond every number|a text"),
     "a deep nest": (b'{"a":' * 10_000, "brackets|values in|a text|cut off"),
 }
@@ -537,9 +543,9 @@ BROKEN = {  # how to damage a file of arrays, and what must be said about it
     "header too long": (
         lambda p: write_raw(p, b" " * (tensorfile.LARGEST_JSON + 1)), "header of 10,000,001 bytes"),
     "no JSON": (lambda p: write_raw(p, b"{never}"), "is no JSON"),
-    "JSON without end": (lambda p: write_raw(p, b'{"a":' * 3_999), "too (many|early)"),
+    "JSON without end": (lambda p: write_raw(p, b'{"a":' * 3_999), DEEP[0]),
     "JSON of another kind": (lambda p: write_raw(p, b"[1]"), "must begin with"),
-    "brackets in brackets": (lambda p: write_raw(p, b'{"a":' + b"[" * 9_999), "too (many|early)"),
+    "brackets in brackets": (lambda p: write_raw(p, b'{"a":' + b"[" * 9_999), DEEP[1]),
     "a long number": (lambda p: write_raw(p, b'{"a":' + b"1" * 5000 + b"}"), "5,000 digits"),
     "not UTF-8": (lambda p: write_raw(p, b'{"\xff": 1}'), "is no text in UTF-8, from byte 2"),
     "NaN in the header": (lambda p: write_raw(p, b'{"a": NaN}'), "NaN is no number"),
@@ -1645,5 +1651,5 @@ def test_a_table_of_angles_that_no_memory_holds_is_refused():
 def test_a_path_that_leads_nowhere_or_may_not_be_read_is_said(tmp_path):
     with pytest.raises(HubError, match="there is no folder .*Qwen2"):
         hub.load_llama(tmp_path / "Qwen" / "Qwen2.5-0.5B")
-    with pytest.raises(HubError, match="config.json: File name too long|no folder"):
+    with pytest.raises(HubError, match=FAR):
         hub.load_llama(tmp_path / ("x" * 300))
