@@ -8,17 +8,18 @@
    controls the page, since it gives them the policy (under-policy.js). Where there is none, at a plain
    http:// address, say, or in a private window, they start in a blob as everywhere, and have no files.
    No kernel starts before it is known which of the two it is (build.py lets it wait for `controlled`,
-   and asks `hasFiles`): that a page is controlled does not yet say that its workers' files come
-   through the service worker, so a worker is asked.
+   and asks `hasFiles`): that a page is controlled does not say that its workers' files come through
+   the service worker. In Firefox now and then one does not, on a busy machine, though those before
+   and after it do. So each kernel's worker is asked there before it is used, and made anew.
 
    And Python starts while JupyterLite itself still loads: on two cores the two go side by side.
    JupyterLite starts its worker only when the notebook is open. The page of a notebook makes it here
    at once, from this same file, which loads Python, the packages and their modules, then KERNEL. When
    JupyterLite then asks for its worker, it gets this one; asked for Python, the worker gives the one
-   on its way. A kernel that is restarted gets a worker of its own as ever. */
+   on its way. A kernel that is restarted gets a worker of its own as ever; in Firefox one from here. */
 
 const HEARD = /Chrome\//.test(navigator.userAgent); // as in build.py's GUARD
-const WAIT = 10_000; // milliseconds for a service worker that is on its way
+const WAIT = 10_000; // milliseconds for a service worker, or a worker, that is on its way
 
 if (self.document) {
   const Plain = Worker, root = new URL(".", document.currentScript.src).href;
@@ -31,40 +32,56 @@ if (self.document) {
   let early = null;
   const begin = () => {
     if (wanted) {
-      early ??= new Plain(polices ? `${root}early.js`
-        : blob(`self.ROOT = ${JSON.stringify(root)}; importScripts(ROOT + "early.js");`));
+      early ??= new Plain(
+        blob(`self.ROOT = ${JSON.stringify(root)}; importScripts(ROOT + "early.js");`));
     }
   };
+  /** A worker from the file that says it came through the service worker; null: none does. */
+  const policed = async (name) => {
+    for (const end = Date.now() + 3 * WAIT; serviceWorker?.controller && Date.now() < end;) {
+      const asked = new Plain(`${root}early.js`, { name });
+      const answer = await new Promise((done) => {
+        asked.onmessage = () => done(true);
+        asked.onerror = (event) => { event.preventDefault(); done(false); };
+        setTimeout(done, WAIT);
+      });
+      asked.onmessage = asked.onerror = null;
+      if (answer) return asked;
+      asked.terminate();
+      await new Promise((later) => setTimeout(later, 200));
+    }
+    return null;
+  };
+  const ready = async () => {
+    if (!HEARD && !early) {
+      const through = await policed(wanted ? "kernel" : "asked");
+      polices = Boolean(through);
+      if (wanted) early = through;
+    }
+    if (!polices) begin();
+  };
   if (HEARD && (!serviceWorker || serviceWorker.controller)) begin();
-  self.controlled = (async () => {
+  let known = (async () => {
     if (!serviceWorker) return;
     const changed = new Promise((done) => {
       serviceWorker.addEventListener("controllerchange", done);
       setTimeout(done, WAIT);
     });
-    const known = await serviceWorker.getRegistration(root);
+    const there = await serviceWorker.getRegistration(root);
     if (serviceWorker.controller) {
-      const now = HEARD || await known.update();  // an earlier edition's may give no policy
+      const now = HEARD || await there.update();  // an earlier edition's may give no policy
       if (!now.installing && !now.waiting) return;
-    } else if (known?.active) {
-      known.active.postMessage("claim");  // after a reload past all caches; a worker begins after it
+    } else if (there?.active) {
+      there.active.postMessage("claim");  // after a reload past all caches; a worker begins after it
     } else if (HEARD) {
       begin();  // the first visit: the service worker takes over what is there when it comes
     }
     await changed;
   })().catch(() => {})  // it is not to be had, or the server is away
-    .then(async () => {
-      for (const end = Date.now() + WAIT; !HEARD && serviceWorker?.controller && !polices && Date.now() < end;) {
-        polices = await new Promise((answer) => {
-          const asked = new Plain(`${root}early.js`, { name: "policed?" });
-          asked.onmessage = ({ data }) => answer(data);
-          asked.onerror = () => answer(false);
-        });
-        if (!polices) await new Promise((later) => setTimeout(later, 200));
-      }
-    });
+    .then(ready);
+  // Each kernel asks this first, a restarted one, too.
+  Object.defineProperty(self, "controlled", { get: () => (HEARD ? known : known = known.then(ready)) });
   self.hasFiles = () => Boolean(serviceWorker?.controller) && (HEARD || polices);
-  self.controlled.then(begin);
 
   self.Worker = class extends Plain {
     constructor(url, options) {
@@ -80,11 +97,13 @@ if (self.document) {
       super(url, options);
     }
   };
-} else if (self.name === "policed?") {
-  self.postMessage(Boolean(self.POLICED));
+} else if (location.protocol !== "blob:" && (HEARD || !self.POLICED)) {
+  throw new Error("only in a blob");
+} else if (self.name === "asked") {
+  self.postMessage("through");
   self.close();
 } else {
-  if (location.protocol !== "blob:" && (HEARD || !self.POLICED)) throw new Error("only in a blob");
+  if (location.protocol !== "blob:") self.postMessage("through");
   self.ROOT ??= new URL(".", location.href).href;
   const folder = `${ROOT}static/pyodide/`;
   let given, python;
