@@ -148,7 +148,22 @@ def offer(page, path, **work):
     return page.get_by_role("status").text_content()
 
 
-@pytest.mark.parametrize("size, filled", [(1_100_000, 0), (600_000, 600_000)],
+def test_all_that_a_long_evening_writes_comes_back_and_what_would_not_is_told(visit, tmp_path):
+    file = tmp_path / "work.json"
+    for count, told in ((30, ""), (41, "than “Import” takes")):
+        edits = {f"{number}\nx = 1": "ж" * 100_000 for number in range(count)}  # nearly the most
+        page = visit({EDITS: edits})
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Export").click()
+        download.value.save_as(file)
+        assert told in page.get_by_role("status").text_content()
+        empty = visit({})
+        empty.locator("input[type=file]").set_input_files(file)
+        expect(empty.get_by_role("status")).to_contain_text("more than" if told else "30 notes")
+        assert stored(empty).get(EDITS) == (None if told else edits)
+
+
+@pytest.mark.parametrize("size, filled", [(4_100_000, 0), (2_100_000, 2_100_000)],
                          ids=["alone", "with what is here"])
 def test_more_than_has_room_is_refused_whole(visit, tmp_path, size, filled):
     page = visit(KEPT | {"peft-book-faults": {"long": "x" * filled}})

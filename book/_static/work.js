@@ -9,7 +9,7 @@
   const EDITS = "peft-book edits ";
   const IMPORTED = "peft-book-imported"; // {key of edits: {cell: file}}; in_page/cells.js asks before it runs these
   const FORM = "peft-book work 1"; // the file's first entry: what it is
-  const LARGEST = 1_000_000; // characters of a file, and of all that is kept after it: browsers have room for 5
+  const LARGEST = 4_000_000; // characters of all that is kept after a file: browsers have room for 5
   const DAY = 24 * 60 * 60 * 1000;
   const AFTER = { shaky: 2, known: 14 }; // days until a question comes back: wrong or guessed, or sure and right
 
@@ -200,10 +200,13 @@
     }
 
     function save() {
-      const text = `${JSON.stringify({ form: FORM, ...read() }, null, 1)}\n`;
+      const kept = read();
+      const text = `${JSON.stringify({ form: FORM, ...kept }, null, 1)}\n`;
       const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
       make("a", { href: url, download: "peft-book-work.json" }).click();
       URL.revokeObjectURL(url);
+      status.textContent = JSON.stringify(kept).length <= LARGEST ? "" : "All of it is in the file, but that is more "
+        + `than “Import” takes at once (${LARGEST / 1e6} million characters): keep what is here until you need it no more.`;
     }
 
     let asked = false;
@@ -228,14 +231,14 @@
 
     file.addEventListener("change", async () => {
       try {
-        if (file.files[0].size > LARGEST) throw new RangeError("too large");
+        if (file.files[0].size > 4 * LARGEST) throw new RangeError("too large"); // bytes, up to 4 for each
         const count = take(JSON.parse(await file.files[0].text()), file.files[0].name, root);
         show(count ? `${plural(count, "note")} added; what was here stays.`
           : "There is nothing new in that file.");
       } catch (error) {
         show(error.name === "QuotaExceededError" ? "This browser has no room for it. Nothing was added."
           : error instanceof RangeError ? "That is more than fits here: at most "
-            + `${LARGEST / 1e6} MB, with what is here already. Nothing was added.`
+            + `${LARGEST / 1e6} million characters, with what is here already. Nothing was added.`
           : "That file is no exported work of this book.");
       }
       file.value = "";
