@@ -122,4 +122,4 @@ def closing(opened: bool = False) -> Markdown:
         f"{lora['lr']:g} and {prompt['lr']:g}: at the prompt's rate both end at {told(spoiled)}.",
         "That combining is useless. An optimizer with a rate for each was not tried, nor longer "
         "training, nor a task in which the prompt has something to say that LoRA can't learn. On "
-        "GPT-3 the combination helped, see the solution.", opened)
+        "GPT-3 the combination helped on one task of two, see the solution.", opened)
