@@ -713,3 +713,9 @@ def test_a_texts_marks_are_no_marks_of_the_page(tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "vendor/licences").iterdir()), ids=str)
 def test_the_usual_text_of_a_licence_has_no_gap(path):
     assert not re.search(r"<\w[\w ]*>", licences.standard(path.stem, "Copyright (c) A"))
+
+
+def test_the_glossary_stands_in_the_order_of_the_alphabet():
+    text = (ROOT / "book" / "glossary.md").read_text("utf-8").partition("```{glossary}")[2]
+    terms = [term.partition(",")[0].lower() for term in re.findall(r"^[^\s`].*", text, re.M)]
+    assert len(terms) > 80 and terms == sorted(terms)

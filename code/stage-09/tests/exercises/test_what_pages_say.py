@@ -1,11 +1,15 @@
-"""What the pages of the solutions say of the checks: what they do not see, and what they report."""
+"""What pages say of exercises: what checks don't see and report, which gradients 9.6 compares."""
 
 import ast
+import json
 import re
 
+import numpy as np
 import pytest
-from exercise_tools import ROOT, check
+from exercise_tools import ROOMS, ROOT, check, solution
 
+import gradcheck
+import llama
 from exercises.mistakes import Mistake, patched
 
 #: Under "What the check does not see", as patches on the solutions: each of these passes.
@@ -58,3 +62,22 @@ def test_the_page_for_teachers_shows_a_report_as_it_is():
     assert f'report.diagnosis.mistake   # "{report.diagnosis.mistake}"' in text
     assert report.diagnosis.seen.partition(". ")[0] in text
     assert len(str(report).splitlines()) <= 15
+
+
+@pytest.mark.parametrize(("number", "shapes", "more"), [
+    (1, [(8, 6), (8, 6), (6, 8)], {"rank": 2}), (3, [(6, 6)], {"dtype": np.float64}),
+    (5, [(6, 6)] * 4, {"lora_rank": 2, "prompt_length": 3}), (6, [(5, 6)], {"lora_rank": 2}),
+    (7, [(5, 6)], {"lora_rank": 2}), (8, [(8, 6), (6, 8)], {})])
+def test_section_9_6_compares_all_gradients_where_the_page_says_so(number, shapes, more):
+    cells = json.loads((ROOT / "book" / "06-implementation.ipynb").read_text("utf-8"))["cells"]
+    space = {"np": np, "gradcheck": gradcheck}
+    exec(next(source for cell in cells if "def gradient_errors" in (
+        source := "".join(cell["source"]))), space)
+    rng, room = np.random.default_rng(number), [*ROOMS][number - 1]
+    arrays = [rng.standard_normal(shape) for shape in shapes]
+    if number == 3:
+        arrays = [llama.Linear(*arrays), 6, 4]
+    made = solution(room, ROOMS[room])(*arrays, **more)
+    errors = space["gradient_errors"](made, [rng.standard_normal((2, 3, 6))])
+    assert errors.keys() == made.parameters().keys() | {"input 1"}
+    assert max(errors.values()) < 1e-7
