@@ -9,7 +9,7 @@ from validation import check_count, check_dtype, check_weights
 
 def shared_matrices(rank: int, in_features: int, out_features: int, *, dtype=np.float32,
                     rng: Rng = None) -> tuple[np.ndarray, np.ndarray]:
-    """A (rank, in) and B (out, rank) for the widest layer; uniform in +-sqrt(6 / fan-in)."""
+    """A (rank, in) and B (out, rank), uniform in +-sqrt(6 / fan-in): the widest in, the widest out."""
     rng, dtype = np.random.default_rng(rng), check_dtype(dtype)
     shapes = (check_count("rank", rank), check_count("in_features", in_features)), (
         check_count("out_features", out_features), rank)
@@ -36,7 +36,7 @@ class VeRALinear(FrozenLinear):
         check_weights("B", B, (None, rank))
         if A.shape[1] < self.in_features or len(B) < self.out_features:
             raise ValueError(f"A {A.shape} and B {B.shape} are too small for a weight of shape "
-                             f"{weight.shape}; make them for the widest layer")
+                             f"{weight.shape}; make them for the widest in and out")
         self.A, self.B = A[:, :self.in_features], B[:self.out_features]  # views, not copies
         self.d = np.full(rank, d_initial, weight.dtype)
         self.beta = np.zeros(self.out_features, weight.dtype)
