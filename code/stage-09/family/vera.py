@@ -9,7 +9,7 @@ from validation import check_count, check_dtype, check_weights
 
 def shared_matrices(rank: int, in_features: int, out_features: int, *, dtype=np.float32,
                     rng: Rng = None) -> tuple[np.ndarray, np.ndarray]:
-    """A (rank, in) and B (out, rank), uniform in +-sqrt(6 / fan-in): the widest in, the widest out."""
+    """A (rank, in) and B (out, rank), uniform in +-sqrt(6 / fan-in): widest in, widest out."""
     rng, dtype = np.random.default_rng(rng), check_dtype(dtype)
     shapes = (check_count("rank", rank), check_count("in_features", in_features)), (
         check_count("out_features", out_features), rank)
