@@ -217,8 +217,24 @@ MENDED_SCRIPTS = {"searchtools.js": MENDED_SEARCH, "sphinx_highlight.js": MENDED
 #: A table of Markdown or of a cell, as both are written; one cell of it; a number with its unit.
 TABLE = re.compile(r'<table class="table">(?:(?!<table|colspan|rowspan).)*?</table>', re.DOTALL)
 CELL = re.compile(r"<(t[dh])\b([^>]*)>(.*?)</\1>", re.DOTALL)
-NUMBER = re.compile(r"[-−+±~<]?\d[\d.,  ]*(e[-−+]?\d+)?"
+NUMBER = re.compile(r"[-−+±~<]?\d[\d.,  ]*(e[-−+]?\d+)?( × \d[\d,]*)?"
                     r"( ?(%|×|‰|[kMGT]?i?B|[kMBT]|m?s|min|h|times|tests|tokens(/s)?))?")
+
+
+#: A word of code, as Sphinx writes it; where a long one may break.
+WORD_OF_CODE = re.compile(r'(<span class="pre)(">)([^<]*)(</span>)')
+BREAKS = re.compile(r"(?<=[/_.=(,])(?=[^\W_])")
+
+
+def mend_code(found, most=30):
+    """A word of code of more letters breaks where a reader would break it; an option stays whole.
+
+    A line of text on a phone has room for about thirty letters, a table's cell for twelve.
+    """
+    start, end, word, close = found.groups()
+    if word.startswith("-"):
+        return f"{start} is-option{end}{word}{close}"
+    return f"{start}{end}{BREAKS.sub('<wbr>', word) if len(word) > most else word}{close}"
 
 
 def mend_table(found):
@@ -237,13 +253,15 @@ def mend_table(found):
     longest = [max(len(word) for cell in cells for word in [*cell.split(), ""])
                for cells in zip(*body)]  # of the words in each column, which a phone would break
     cards = (not any("\\(" in name for name in head)
-             and (any(len(cell) > 30 for row in body for cell in row[1:]) if len(head) > 2
-                  else sum(longest) > 30))
+             and (any(len(cell) > (10 if len(head) - len(numbers) > 3 else 30)
+                      for row in body for cell in row[1:])
+                  if len(head) > 2 else sum(longest) > 30))
 
     def mended(row):
         def cell(found):
             tag, attributes, inside = found.groups()
             column = next(count)
+            inside = WORD_OF_CODE.sub(lambda word: mend_code(word, 12), inside)
             if column in numbers:
                 attributes, classed = re.subn(r'class="', 'class="is-number ', attributes)
                 attributes += "" if classed else ' class="is-number"'
@@ -258,19 +276,6 @@ def mend_table(found):
     # Under its new class a page that a build keeps is not mended twice.
     start = start.replace('class="table"', f'class="table {"is-cards" if cards else "is-rows"}"')
     return start + "".join(map(mended, rows))
-
-
-#: A word of code in running text, as Sphinx writes it; where a long one may break.
-WORD_OF_CODE = re.compile(r'(<span class="pre)(">)([^<]*)(</span>)')
-BREAKS = re.compile(r"(?<=[/_.=(,])(?=[^\W_])")
-
-
-def mend_code(found):
-    """A long word of code that breaks where a reader would break it; an option stays whole."""
-    start, end, word, close = found.groups()
-    if word.startswith("-"):
-        return f"{start} is-option{end}{word}{close}"
-    return f"{start}{end}{BREAKS.sub('<wbr>', word) if len(word) > 12 else word}{close}"
 
 
 #: The part of the navigation that gives answers away: folded, but on its own pages.
