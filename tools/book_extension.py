@@ -224,6 +224,8 @@ NUMBER = re.compile(r"[-−+±~<]?\d[\d.,  ]*(e[-−+]?\d+)?( × \d[\d,]*)?"
 #: A word of code, as Sphinx writes it; where a long one may break.
 WORD_OF_CODE = re.compile(r'(<span class="pre)(">)([^<]*)(</span>)')
 BREAKS = re.compile(r"(?<=[/_.=(,])(?=[^\W_])")
+#: A word of another kind that is too long for a column, outside of any tag.
+LONG_WORD = re.compile(r"[^\s<>]{20,}(?![^<]*>)")
 
 
 def mend_code(found, most=30):
@@ -262,6 +264,8 @@ def mend_table(found):
             tag, attributes, inside = found.groups()
             column = next(count)
             inside = WORD_OF_CODE.sub(lambda word: mend_code(word, 12), inside)
+            if "\\(" not in inside:  # nor would TeX bear it
+                inside = LONG_WORD.sub(lambda word: BREAKS.sub("<wbr>", word[0]), inside)
             if column in numbers:
                 attributes, classed = re.subn(r'class="', 'class="is-number ', attributes)
                 attributes += "" if classed else ' class="is-number"'
