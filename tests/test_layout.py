@@ -223,6 +223,42 @@ def test_on_a_phone_a_finger_meets_the_buttons_of_cells(page, html):
     assert wide < 30 and button.bounding_box()["height"] >= 44  # pixels, as WCAG 2.5.5 asks
 
 
+@pytest.mark.parametrize("name", ["05-choosing-a-method", "how-fast-it-is", "the-family"])
+def test_the_caption_of_a_table_that_scrolls_can_be_read(page, html, name):
+    """It lies in the part that is seen, before the edge that fades, wherever the table stands."""
+    page.set_viewport_size({"width": 360, "height": 740})
+    opened(page, f"{html.as_uri()}/book/{name}.html")
+    page.wait_for_selector("[data-scrolls=right] caption")
+    for place in (0, 9999):
+        cut = page.evaluate("""(place) => [...document.querySelectorAll("[data-scrolls] caption")]
+          .map((caption) => {
+            const box = caption.closest("[data-scrolls]");
+            box.scrollLeft = place;
+            const its = caption.getBoundingClientRect(), seen = box.getBoundingClientRect();
+            return [its.left - seen.left, seen.right - 35 - its.right, caption.textContent];
+          }).filter(([left, right]) => left < -1 || right < 0)""", place)
+        assert cut == []
+
+
+def test_no_frame_stays_behind_and_a_widget_says_what_it_stands_at_on_paper(page, html):
+    """Chromium leaves a flexible box's frame on the sheet when its lines go to the next one."""
+    opened(page, f"{html.as_uri()}/book/05-choosing-a-method.html")
+    page.emulate_media(media="print")
+    flexible = page.evaluate("""() => [...document.querySelectorAll("article pre")]
+        .filter((code) => code.checkVisibility() && !code.closest(".peft-widget"))
+        .map((code) => {
+          while (code && getComputedStyle(code).display === "block") code = code.parentElement;
+          return code?.className;
+        })""")
+    assert flexible and set(flexible) <= {"bd-main", "bd-container__inner"}, set(flexible)
+    said = " ".join(page.locator(".pw-controls").first.inner_text().split())
+    assert "LoRA rank 8" in said
+    assert page.locator(".pw-controls select").first.is_visible()
+    for gone in (".peft-widget :is(input, button)", ".peft-widget .pw-ends",
+                 ".peft-widget details:not([open]) > summary"):
+        assert not page.locator(gone).locator("visible=true").count(), gone
+
+
 @pytest.mark.parametrize("name", ["02-lora", "05-choosing-a-method", "numbers-in-the-wild"])
 def test_nothing_is_cut_on_paper(page, html, name):
     """In print, also from the dark theme: no box scrolls, no control stands, text is dark."""
@@ -400,3 +436,38 @@ def test_columns_of_numbers_stand_right_and_long_tables_become_cards():
     assert 'data-label="b &amp; c"' in long
     assert mended(long) == long
     assert mended(plain) == plain
+    speeds = mended(table(["a", "402.2 tokens/s", "1,024 × 32"], ["b", "9 tokens/s", "8 × 4"]))
+    assert speeds.count('class="is-number"') == 6
+    empty = mended(table(["1", "", "many words, too many for a column on a phone"]))
+    assert "<td></td>" in empty  # no name of nothing
+
+
+def test_a_table_of_two_columns_becomes_cards_where_a_phone_would_break_its_words():
+    def cards(*cells):
+        row = "".join(f"<td>{cell}</td>" for cell in cells)
+        text = f'<table class="table"><tr><th>a</th><th>b</th></tr><tr>{row}</tr></table>'
+        return "is-cards" in book_extension.TABLE.sub(book_extension.mend_table, text)
+
+    assert cards("code/stage-09/exercises/harness/progress.py", "how far somebody is")
+    assert not cards("a start that learns nothing", "All of its gradients are zero for ever.")
+
+
+def test_a_long_word_of_code_breaks_where_a_reader_would_break_it():
+    def mended(word):
+        text = f'<span class="pre">{word}</span>'
+        made = book_extension.WORD_OF_CODE.sub(book_extension.mend_code, text)
+        assert book_extension.WORD_OF_CODE.sub(book_extension.mend_code, made) == made
+        return made
+
+    assert "<wbr>" not in mended("checks.clear_progress()")
+    assert mended("code/stage-09/exercises/ex4_prefix_mlp/solution.py").count("<wbr>") == 7
+    assert 'class="pre is-option"' in mended("--num_processes")
+    link = '<a href="a_very_long/address_of.a/page">init_lora_weights=&quot;olora&quot;</a>'
+    cell = f'<table class="table"><tr><th>a</th></tr><tr><td>{link}</td></tr></table>'
+    made = book_extension.TABLE.sub(book_extension.mend_table, cell)
+    assert "init_<wbr>lora_<wbr>weights=&quot;olora&quot;" in made
+    assert 'href="a_very_long/address_of.a/page"' in made
+
+
+def test_no_line_ends_between_a_number_and_its_unit(html):
+    assert "0.06\xa0%" in soup("book/05-choosing-a-method.html").article.get_text()

@@ -11,14 +11,17 @@ from pathlib import Path
 import build_book
 import keep_outputs
 import licences
+import lighten
 import mark
 import notebooks
+import numpy as np
 import pytest
 import touched
 import zip_book
 from conftest import ROOT
 from in_page import build as in_page
 from lite import build as lite
+from PIL import Image
 from tensorfile import write_whole
 from whole import restore
 
@@ -368,3 +371,17 @@ def test_fast_runs_a_changed_notebook_and_no_browser_for_a_tool():
     tests, _ = touched.plan([Path("tools/notebooks.py"), Path("tools/links.py")])
     names = {test.name for test in tests}
     assert "test_tools.py" in names and not {"test_lite.py", "test_links.py"} & names
+
+
+def test_the_ground_of_a_figure_stays_white(tmp_path):
+    """Of many pale tones the palette would take one for it, and a figure would stand in a box."""
+    tones = np.full((40, 256, 3), 255, np.uint8)
+    for row, pale in enumerate(range(240, 255)):
+        tones[row] = np.stack([np.arange(256), np.full(256, pale), np.arange(256)[::-1]], axis=-1)
+        tones[row + 15] = pale, 255, pale
+    name = "0" * 64
+    (tmp_path / "_images").mkdir()
+    Image.fromarray(tones).save(tmp_path / "_images" / f"{name}.png")
+    lighten.lighten_figures(tmp_path)
+    with Image.open(tmp_path / "_images" / f"{name}.webp") as light:
+        assert np.all(np.asarray(light.convert("RGB"))[30:] == 255)

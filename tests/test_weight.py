@@ -14,19 +14,25 @@ PLAIN, WITH_WIDGETS = 300_000, 700_000
 FORMULAS = "so many formulas, each drawn in the page and told in MathML"
 FIGURES = "figures drawn as SVG, with their values"
 HEAVIER = {
-    "book/06-implementation.html": (420_000, "the whole of peft.py, which is the section"),
-    "book/08-from-numpy-to-hugging-face.html": (380_000, "code of two libraries side by side"),
-    "book/how-fast-it-is.html": (340_000, FIGURES),
-    "book/playground.html": (310_000, "its own program"),
-    "book/solutions/sol6-qlora.html": (320_000, FIGURES),
+    "book/06-implementation.html": (402_000, "the whole of peft.py, which is the section"),
+    "book/08-from-numpy-to-hugging-face.html": (366_000, "code of two libraries side by side"),
+    "book/how-fast-it-is.html": (333_000, FIGURES),
+    "book/playground.html": (305_000, "its own program"),
+    "book/solutions/sol6-qlora.html": (318_000, FIGURES),
     "book/the-family.html": (800_000, FIGURES),
-    "book/common-mistakes.html": (400_000, "each mistake as code that runs, wrong and right"),
-    "book/exercises/index.html": (500_000, FORMULAS),
-    "book/licences.html": (850_000, "the licences' texts, which must go with the book"),
-    "book/notation.html": (360_000, FORMULAS),
+    "book/common-mistakes.html": (386_000, "each mistake as code that runs, wrong and right"),
+    "book/exercises/index.html": (480_000, FORMULAS),
+    "book/licences.html": (825_000, "the licences' texts, which must go with the book"),
+    "book/notation.html": (343_000, FORMULAS),
 }
 #: Pages on which more moves.
-MOVES = {"book/playground.html": (0.4, "the playground takes the place of the words for a file")}
+FONTS = "the formulas' font comes late into a table, whose columns then change"
+MOVES = {
+    "book/playground.html": (0.32, "the playground takes the place of the words for a file"),
+    "book/exercises/ex3-parallel-adapter.html": (0.06, FONTS),
+    "book/exercises/ex6-qlora.html": (0.08, FONTS),
+    "book/notation.html": (0.08, FONTS),
+}
 VIEWS = 'script[type="application/vnd.jupyter.widget-view+json"]'
 #: All that moved without the reader's doing, as browsers count it: shares of the window.
 SHIFT = """() => new Promise((done) => {
@@ -70,7 +76,7 @@ def test_a_page_loads_no_more_than_it_must_and_nothing_moves_meanwhile(opened, n
     weights = sorted(((HTML / file).stat().st_size, file) for file in asked)
     limit = HEAVIER.get(name, (WITH_WIDGETS if page.locator(VIEWS).count() else PLAIN, ""))[0]
     assert sum(size for size, _ in weights) <= limit, weights[::-1][:8]
-    most, _ = MOVES.get(name, (0.1, ""))
+    most, _ = MOVES.get(name, (0.05, ""))
     found = [page.evaluate(SHIFT)]  # of three loads one is quiet where the page moves nothing
     while len(found) < 3 and min(found) > most:
         found.append(opened(name, width)[0].evaluate(SHIFT))

@@ -217,7 +217,26 @@ MENDED_SCRIPTS = {"searchtools.js": MENDED_SEARCH, "sphinx_highlight.js": MENDED
 #: A table of Markdown or of a cell, as both are written; one cell of it; a number with its unit.
 TABLE = re.compile(r'<table class="table">(?:(?!<table|colspan|rowspan).)*?</table>', re.DOTALL)
 CELL = re.compile(r"<(t[dh])\b([^>]*)>(.*?)</\1>", re.DOTALL)
-NUMBER = re.compile(r"[-−+±~<]?\d[\d.,  ]*(e[-−+]?\d+)?( ?(%|×|‰|[kMGT]?i?B|[kMBT]|m?s|min|h))?")
+NUMBER = re.compile(r"[-−+±~<]?\d[\d.,  ]*(e[-−+]?\d+)?( × \d[\d,]*)?"
+                    r"( ?(%|×|‰|[kMGT]?i?B|[kMBT]|m?s|min|h|times|tests|tokens(/s)?))?")
+
+
+#: A word of code, as Sphinx writes it; where a long one may break.
+WORD_OF_CODE = re.compile(r'(<span class="pre)(">)([^<]*)(</span>)')
+BREAKS = re.compile(r"(?<=[/_.=(,])(?=[^\W_])")
+#: A word of another kind that is too long for a column, outside of any tag.
+LONG_WORD = re.compile(r"[^\s<>]{20,}(?![^<]*>)")
+
+
+def mend_code(found, most=30):
+    """A word of code of more letters breaks where a reader would break it; an option stays whole.
+
+    A line of text on a phone has room for about thirty letters, a table's cell for twelve.
+    """
+    start, end, word, close = found.groups()
+    if word.startswith("-"):
+        return f"{start} is-option{end}{word}{close}"
+    return f"{start}{end}{BREAKS.sub('<wbr>', word) if len(word) > most else word}{close}"
 
 
 def mend_table(found):
@@ -233,17 +252,25 @@ def mend_table(found):
     numbers = {column for column, cells in enumerate(zip(*body)) if column
                and all(NUMBER.fullmatch(cell) or cell in ("", "–", "-", "—") for cell in cells)
                and any(cells)}
-    cards = (len(head) > 2 and not any("\\(" in name for name in head)
-             and any(len(cell) > 30 for row in body for cell in row[1:]))
+    longest = [max(len(word) for cell in cells for word in [*cell.split(), ""])
+               for cells in zip(*body)]  # of the words in each column, which a phone would break
+    cards = (not any("\\(" in name for name in head)
+             and (any(len(cell) > (10 if len(head) - len(numbers) > 3 else 30)
+                      for row in body for cell in row[1:])
+                  if len(head) > 2 else sum(longest) > 30))
 
     def mended(row):
         def cell(found):
             tag, attributes, inside = found.groups()
             column = next(count)
+            inside = WORD_OF_CODE.sub(lambda word: mend_code(word, 12), inside)
+            if "\\(" not in inside:  # nor would TeX bear it
+                inside = LONG_WORD.sub(lambda word: BREAKS.sub("<wbr>", word[0]), inside)
             if column in numbers:
                 attributes, classed = re.subn(r'class="', 'class="is-number ', attributes)
                 attributes += "" if classed else ' class="is-number"'
-            if cards and column < len(head) and head[column] and "scope=\"col" not in attributes:
+            if (cards and column < len(head) and head[column] and plain(inside)
+                    and "scope=\"col" not in attributes):
                 attributes += f' data-label="{html.escape(head[column])}"'
             return f"<{tag}{attributes}>{inside}</{tag}>"
 
@@ -295,6 +322,7 @@ def mend_markup(app, error):
         for wrong, right in MENDED_MARKUP.items():
             text = text.replace(wrong, right)
         text = SOLUTIONS.sub(fold_solutions, TABLE.sub(mend_table, text))
+        text = WORD_OF_CODE.sub(mend_code, text)
         text = LINK_OF_OUTPUT.sub(r"\1.html\2", text)
         text = content_policy.with_policy(text)
         if text != before:
@@ -323,6 +351,20 @@ def resolve_links_of_outputs(app, doctree, docname):
             if chapter in app.env.found_docs:
                 address = app.builder.get_relative_uri(docname, chapter)
                 link["refuri"] = "#".join(filter(None, [address, anchor]))
+
+
+#: A space that ends no line: between a number and its unit, and around a deviation.
+NO_BREAK = re.compile(r"(?<=\d) (?=(?:%|‰|×|±|[kMGT]i?B)(?!\w))|(?<=±) (?=\d)")
+
+
+def keep_units(app, doctree, docname):
+    """Let no line of running text end between a number and its unit."""
+    if app.builder.format == "html":
+        for part in doctree.findall(nodes.section):
+            for text in list(running_text(part)):
+                kept = NO_BREAK.sub("\xa0", text)
+                if kept != text:
+                    text.parent.replace(text, nodes.Text(kept))
 
 
 GLOSSARY = "book/glossary"
@@ -395,6 +437,7 @@ def setup(app):
     app.connect("source-read", set_reading_time)
     app.connect("doctree-resolved", resolve_links_of_outputs)
     app.connect("doctree-resolved", link_terms)
+    app.connect("doctree-resolved", keep_units)
     app.connect("html-page-context", add_buttons, priority=800)
     app.connect("html-page-context", describe)
     app.connect("html-page-context", drop_thebe, priority=900)

@@ -78,9 +78,13 @@ def lighten_figures(folder):
         light = path.with_suffix(".webp")
         if not light.exists():
             with Image.open(path) as figure:
-                small = figure.convert("RGBA").quantize(256, dither=Image.Dither.NONE)
+                figure = figure.convert("RGBA")
+                small = figure.quantize(256, dither=Image.Dither.NONE).convert("RGBA")
+                # The ground stays white: of many pale tones the palette would take one for it.
+                white = figure.convert("L").point(lambda tone: 255 * (tone == 255))
+                small.paste(figure, mask=white)
                 made = io.BytesIO()
-                small.convert("RGBA").save(made, "webp", lossless=True, quality=100, method=6)
+                small.save(made, "webp", lossless=True, quality=100, method=6)
             write_whole(light, made.getvalue())
         path.unlink()
     for page in sorted(folder.rglob("*.html")):
@@ -251,8 +255,8 @@ def with_plain_code(text, plain):
 # ------------------------------------------------------------------------------------ style sheets
 
 #: Parts of the theme that its script knows and this book does not have.
-NEVER = {"bd-header-announcement", "list-group-item", "tooltip", "version-switcher__button",
-         "version-switcher__menu"}
+NEVER = {"bd-header-announcement", "bd-header-version-warning", "dropdown-menu-dark",
+         "list-group-item", "tooltip", "version-switcher__button", "version-switcher__menu"}
 QUOTED = re.compile(r"""["'`]([\w\s.#>:-]{1,120})["'`]""")
 
 
@@ -315,7 +319,9 @@ def lighter_rules(rules, words):
 def value_of(declaration):
     """Its value, with no more spaces than it needs, but as it stands where it quotes."""
     made = tinycss2.serialize(declaration.value).strip()
-    return made if set(made) & set("\"'\\") else re.sub(r"\s*,\s*", ",", " ".join(made.split()))
+    if set(made) & set("\"'\\"):
+        return made
+    return re.sub(r"(?<![\w.#])0(?=\.\d)", "", re.sub(r"\s*,\s*", ",", " ".join(made.split())))
 
 
 def declarations(content):

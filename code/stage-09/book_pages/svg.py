@@ -123,8 +123,8 @@ class _Colours(dict):
             red, green, blue = (round(255 * part) for part in to_rgb(colour))
             if not red == green == blue:
                 return f"color-mix(in oklab,{colour} var(--keep),#fff)"
-            return (f"color-mix(in srgb,var(--ink) {100 * (255 - red) / (255 - INK):.0f}%,"
-                    "var(--paper))")
+            share = min(100, 100 * (255 - red) / (255 - INK))  # of more, browsers draw nothing
+            return f"color-mix(in srgb,var(--ink) {share:.0f}%,var(--paper))"
 
         return ";".join(f"--c{number}:{value(colour)}" for number, colour in enumerate(self))
 

@@ -98,6 +98,14 @@ def test_grey_words_are_dark_enough_to_read():
     assert shares == {"52", "62"}  # of the line and of the words
 
 
+def test_black_is_all_of_the_ink():
+    """A share above 100 % is no colour to a browser: it would draw nothing."""
+    fig, ax = plt.subplots()
+    ax.plot([1, 2], "o", color="black", fillstyle="none")
+    shares = re.findall(r"var\(--ink\) (\d+)%", svg.markup(fig))
+    assert max(map(int, shares)) == 100
+
+
 def test_type_and_panels_are_as_wide_as_a_phone():
     fig = two_panels()
     fig.axes[0].text(0.01, 2, "small", fontsize=6)
