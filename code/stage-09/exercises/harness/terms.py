@@ -361,9 +361,11 @@ class Terms:
                          for place in places if how in ways[place]] if other or not found else []
                 factors = []
                 for place, how in tried:
-                    if time.process_time() > self._end or how == COLUMNS and (
-                            factors or value.size < 4 * inner.values[place].shape[-1]):
+                    if time.process_time() > self._end or how == COLUMNS and factors:
                         break
+                    *rows, columns = inner.values[place].shape or (0,)
+                    if how == COLUMNS and (tuple(rows) != self.lead or value.size < 4 * columns):
+                        continue  # as many numbers as they act on would explain anything
                     factors += self._numbers(name, value, tolerance, place, how)
                 if other:  # one that has a name is the plainer story
                     factors = [s for s in factors if s.change.endswith(" 2")
