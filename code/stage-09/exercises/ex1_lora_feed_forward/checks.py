@@ -300,11 +300,15 @@ def _large(trial: Trial) -> None:
             raise Found(OVERFLOW, "With inputs in the thousands, " + found.diagnosis.seen) from None
         raise
     wide = Trial(trial.student, np.float64)  # float32 has not the digits to tell
-    deep = {**_weights(wide), "gate": np.full((F, D), -2.5)}
-    x = np.ones((1, D))  # each z is -15
-    if not wide.agrees(wide.call(wide.make(**deep).forward, x), _output(deep, x)):
-        raise Found(GENERAL["digits"], "Where every z is -15 the output is wrong: the logistic "
-                                       "function is small there, and not cut off.")
+    deep, x = _weights(wide), np.ones((1, D))
+    deep["gate"] -= deep["gate"].mean(axis=1, keepdims=True) + np.linspace(2, 3, F)[:, None]
+    block = wide.make(**deep)  # each z is between -18 and -12
+    found, terms = wide.call(block.forward, x), _terms(deep, _parameters(wide, block), x)
+    if not wide.agrees(found, terms.right["output"]):
+        when = " where each z is below -12"
+        known = wide.measured({"output": found}, terms.right, terms, when)
+        raise Found(known or GENERAL["digits"], (known.seen if known else f"The output{when} is "
+                    "wrong.") + " The logistic function is small there, and not cut off.")
 
 
 # ---- Step 3: backward -------------------------------------------------------------------------

@@ -97,6 +97,12 @@ MISTAKES = [
             {"0.5 * (1.0 + np.tanh(0.5 * z))": "np.exp(z) / (1 + np.exp(z))"}),
     Mistake("ClipsInput", "changes-input",  # keeps the exponential small
             {"z, u = self.gate": "np.clip(x, -100, 100, out=x)\nz, u = self.gate"}),
+    Mistake("ClipsZ", "inner",
+            {"u = self.gate.forward(x), ": "u = np.clip(self.gate.forward(x), -10, 10), "},
+            seen="The output where each z is below -12: z clipped at 10"),
+    Mistake("SigmoidCutOff", "digits",
+            {"silu = z * sig": "sig = np.round(sig, 6)\nsilu = z * sig"},
+            seen="The output where each z is below -12 is wrong."),
     "dtypes stay as they are",
     Mistake("SingleOnTheWay", "wrong-dtype",
             {"z, u = self.gate": "x = x.astype(np.float32).astype(x.dtype)\nz, u = self.gate"},
@@ -108,7 +114,7 @@ MISTAKES = [
                                          "u, sig, silu = self._rem"}),
     Mistake("OneRowForAll", "accepts-nonsense",  # NumPy repeats a gradient that has too few rows
             {THROUGH_DOWN: "a = self.down.backward(grad_output + np.zeros_like(u[..., :1]))"},
-            seen="a grad_output of one row for 10 raised no ValueError or TypeError."),
+            seen="a gradient of shape (1, 6) for one of (10, 6) raised no"),
     "of the six arrays and of x",
     Mistake("SlopeMadeOfSilu", "inner",
             {"(sig + silu * (1 - sig))": "sig * (1 + silu * (1 - sig))"},

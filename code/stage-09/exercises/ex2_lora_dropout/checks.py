@@ -168,10 +168,10 @@ def _data(trial: Trial, n_in: int, n_out: int, lead: tuple[int, ...] = LEAD
             trial.normal(*lead, n_out, seed=4))
 
 
-def _masked_layer(trial: Trial, lead: tuple[int, ...] = LEAD) -> tuple:
+def _masked_layer(trial: Trial, lead: tuple[int, ...] = LEAD, seed: int = 1) -> tuple:
     """A layer in training; x, W and G; the M / (1 - p) that it will draw for x."""
-    M = trial.call(_glass_layer(trial).forward, _ones(trial, lead), _frozen(trial))
-    layer, arrays = _layer(trial, RATE, N, N, N)
+    M = trial.call(_glass_layer(trial, seed).forward, _ones(trial, lead), _frozen(trial))
+    layer, arrays = _layer(trial, RATE, N, N, N, seed=seed)
     x, W, G = _data(trial, N, N, lead)
     own = W.copy()
     return Layer(layer, arrays, lambda x, G: _terms(arrays, x, own, G, M), {"weight": W},
@@ -310,9 +310,8 @@ def _forward_shapes(trial: Trial) -> None:
     trial.refuses("an x of width 1", lambda: layer.forward(x[..., :1].copy(), W))
     for part in (W[:1].copy(), W[:, :1].copy()):
         trial.refuses(f"a W of shape {part.shape}", lambda part=part: layer.forward(x, part))
-    trial.call(layer.forward, x, W)
-    G = trial.normal(*LEAD[::-1], OUT)  # as many rows
-    trial.refuses(f"a grad_output of shape {G.shape}", lambda: layer.backward(G))
+    trial.refuses_gradients(lambda: trial.call(layer.forward, x, W), layer.backward,
+                            (*LEAD, OUT), (*LEAD[::-1], OUT))  # as many rows
 
 
 # ---- Step 3: dropout in forward ---------------------------------------------------------------
@@ -485,6 +484,11 @@ def _masked_gradients(trial: Trial) -> None:
         each.measure(found, _terms(layer.arrays, x, W, G, M), {
             "x": [(MASK_ON_ALL, plain["x"] * M), (OTHER_MASK, other)]})
         each.keeps_dtype("backward", *found.values())
+    (one, x, _, G, _), (two, *_) = (_masked_layer(trial, seed=seed) for seed in (1, 2))
+    for layer in (one, two):
+        trial.call(layer.forward, x)
+    trial.measure(one.back(trial, G), one.terms(x, G),
+                  _twins(GENERAL["shared"], two.terms(x, G)), when=" of the first of two layers")
 
 
 @EXERCISE.test(4, "behaviour", "backward follows the last forward, not the flag")

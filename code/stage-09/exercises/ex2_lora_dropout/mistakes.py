@@ -199,6 +199,10 @@ MISTAKES = [
     Mistake("NoMaskAtZero", "raised",  # forward makes none at a rate of 0
             {"if mask is not None": "if self.training"}),
     "with dropout they use the mask of their own forward pass",
+    Mistake("MaskOnTheClass", "shared",
+            {'self.cache = {"x": rows': 'type(self).mask = mask\nself.cache = {"x": rows',
+             "through_update * mask": "through_update * self.mask"},
+            seen="The gradient of x equals what this mistake gives."),
     Mistake("PlainInputOfOneRow", "operand",
             {"GB.T @ rows": 'GB.T @ (rows if len(shape) > 1 else self.cache["plain"])',
              '"shape": x.shape}': '"shape": x.shape, "plain": x.reshape(-1, self.in_features)}'},
@@ -282,7 +286,7 @@ MISTAKES = [
             seen="a W of shape (1, 6) raised no ValueError or TypeError."),
     Mistake("GradOutputNotChecked", "accepts-nonsense",  # as many rows, in another shape
             backward("grad_output = grad_output.reshape(*shape[:-1], -1)"),
-            seen="a grad_output of shape (7, 2, 5) raised no ValueError or TypeError."),
+            seen="a gradient of shape (7, 2, 5) for one of (2, 7, 5) raised no"),
     "sizes that are equal, or 1, change nothing",
     Mistake("MergesTransposedIfSquare", "partly",
             merge("update = self.delta_weight()\n"

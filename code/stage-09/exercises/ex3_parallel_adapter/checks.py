@@ -285,11 +285,8 @@ def _equal_sizes(trial: Trial) -> None:
 @EXERCISE.test(3, "gradients", "in the first step that of W_down is zero and that of W_up is not")
 def _first_step(trial: Trial) -> None:
     x, G = (trial.normal(ROWS, D, seed=seed) for seed in (2, 3))
-    grads = _adapter(trial, fill=False).run(trial, x, G)
-    if grads["W_down"].any():
-        raise Found(GENERAL["values"], "With W_up at zero nothing can come back to W_down.")
-    if not grads["W_up"].any():
-        raise Found(GENERAL["values"], "The gradient of W_up is zero, so nothing would be learned.")
+    adapter = _adapter(trial, fill=False)
+    trial.measure(adapter.run(trial, x, G), adapter.terms(x, G), when=" in the first step")
 
 
 def check_parallel_adapter(student: type, step: int | None = None, *,

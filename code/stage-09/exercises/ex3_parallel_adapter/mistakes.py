@@ -77,6 +77,13 @@ MISTAKES = [
         "self.sublayer, self.d_model = sublayer,":
         "import copy\nself.sublayer, self.d_model = copy.deepcopy(sublayer),"}),
     "the output is f(x) plus the scaled bottleneck of x",
+    Mistake("NormalizesFirst", "inner",  # each row of x, as in front of a sublayer
+            {BOTTLENECK: "size = np.sqrt((x * x).mean(axis=-1, keepdims=True) + 1e-9)\n"
+                         "a = np.maximum(x / size @ self.W_down, 0)"},
+            seen="The output: each row of x of the adapter divided by its root mean square"),
+    Mistake("FixedBias", "inner",
+            {BOTTLENECK: "a = np.maximum(x @ self.W_down + 0.01 * np.arange(-2, 3), 0)"},
+            seen="The output: z plus, column by column, -0.02, -0.01, 0, 0.01, 0.02."),
     Mistake("RowsForTheSublayer", "gradient-flattened",
             {"self.sublayer.forward(x) +": "self.sublayer.forward("
              "x.reshape(-1, self.d_model)).reshape(x.shape) +"},
@@ -116,7 +123,10 @@ MISTAKES = [
             {"x, a = self._rem": "if not self.cache:\n    return grad_output\nx, a = self._rem"}),
     Mistake("OneRowForAll", "accepts-nonsense",  # NumPy repeats a gradient that has too few rows
             {CHECK_G: "grad_output = grad_output + np.zeros_like(x)"},
-            seen=f"a grad_output of one row for 8 {NOT_REFUSED}"),
+            seen=f"a gradient of shape (1, 6) for one of (8, 6) {NOT_REFUSED}"),
+    Mistake("TwoGradientsAtOnce", "accepts-nonsense",
+            {CHECK_G: "grad_output = grad_output.reshape(-1, *x.shape).sum(axis=0)"},
+            seen=f"a gradient of shape (2, 8, 6) for one of (8, 6) {NOT_REFUSED}"),
     "with a linear sublayer",
     Mistake("AsksForZeros", "other-forward",
             {'self.cache = {"x": x, "a": a}': 'self.cache = {"x": x, "a": a}\n'
@@ -167,12 +177,12 @@ MISTAKES = [
             {BOTTLENECK: "if not self.W_up.any():\n    return self.sublayer.forward(x)\n"
                          + BOTTLENECK},
             seen="RuntimeError: ParallelAdapter.backward needs forward first"),
-    Mistake("SkipsZeros", "values",  # saves the work while W_up is zero, and so it stays zero
+    Mistake("SkipsZeros", "factor",  # saves the work while W_up is zero, and so it stays zero
             {"(a.T @ G)": "(a.T @ G) * self.W_up.any()"},
-            seen="The gradient of W_up is zero, so nothing would be learned."),
+            seen="The gradient of W_up in the first step: zero everywhere"),
     Mistake("AlmostZero", "values",  # so that W_down can learn at once
             {"(G @ self.W_up.T)": "(G @ (self.W_up + 1e-9).T)"},
-            seen="With W_up at zero nothing can come back to W_down."),
+            seen="The gradient of W_down in the first step is off by"),
     "gradients are replaced, not added up; dtypes stay as they are",
     Mistake("GradientWhenAskedFor", "late-gradients",
             {"self.W_down_grad = rows.T @ D": "self.late = rows, G, a > 0"}
@@ -185,6 +195,10 @@ MISTAKES = [
     Mistake("DoubleGradients", "wrong-dtype", {"rows.T @ D": "(rows.T @ D).astype(np.float64)"},
             seen="the gradient of W_down: float32 in gave float64 out."),
     "each step goes by the arrays and the input of its own forward",
+    Mistake("Relu6", "inner",
+            {BOTTLENECK: BOTTLENECK.replace("0)", "0)\na = np.minimum(a, 6)")},
+            seen="The output, the gradient of W_up with inputs and gradients 8 times as large: "
+                 "relu(z) clipped at 6"),
     Mistake("ScaleOnTheClass", "shared", {"self.scale, dtype": "type(self).scale, dtype"}),
     Mistake("DeadParameters", "dead-parameters",
             {BOTTLENECK: f"self.W_up = self.W_up.copy()\n{BOTTLENECK}"}),

@@ -330,9 +330,8 @@ def _dtype(trial: Trial) -> None:
 @EXERCISE.test(4, "arguments", "a gradient of another shape is refused")
 def _other_shape(trial: Trial) -> None:
     mlp, _ = _mlp(trial)
-    trial.call(mlp.forward)
-    for shape in ((L, 2, P, DH, H), (P, L, 2, H, DH)):  # as many numbers, in other places
-        trial.refuses(f"grad_prefix of shape {shape}", lambda: mlp.backward(trial.normal(*shape)))
+    trial.refuses_gradients(lambda: trial.call(mlp.forward), mlp.backward, PREFIX,
+                            (L, 2, P, DH, H), (P, L, 2, H, DH))  # as many numbers, elsewhere
 
 
 @EXERCISE.test(3, "behaviour", "prefix and gradients are right where sizes are equal, too")

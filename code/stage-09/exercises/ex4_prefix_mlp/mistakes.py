@@ -91,6 +91,8 @@ MISTAKES = [
     "the gradients of all five arrays",
     Mistake("SlopeOfTheSigmoid", "operand", {"(1 - T * T)": "(T * (1 - T))"},
             seen="The gradients of b1, W1 and E: T (1 - T) in the place of slope"),
+    Mistake("OneOverCosh", "operand", {"(1 - T * T)": "np.sqrt(1 - T * T)"},
+            seen="The gradients of b1, W1 and E: the root of slope"),
     Mistake("NoSlope", "operand", {SLOPE: "1"}),
     Mistake("KeepsZ", "inner", {'"x": T': '"x": self.E @ self.W1.T + self.b1'},
             seen="The gradients of W2, b1, W1 and E: z in the place of T"),
@@ -178,10 +180,15 @@ MISTAKES = [
     "a gradient of another shape is refused",
     Mistake("TakesAnyGradient", "accepts-nonsense",
             {'check_shape("grad_prefix", grad_prefix,': "grad_prefix = grad_prefix.reshape("},
-            seen="grad_prefix of shape (3, 2, 4, 5, 2) raised no"),
+            seen="a gradient of shape (3, 2, 4, 5, 2) for one of (3, 2, 4, 2, 5) raised no"),
     Mistake("TakesTokensFirst", "accepts-nonsense",
             {'check_shape("grad_prefix"': "if len(grad_prefix) == P != self.num_layers:\n"
                                           "    grad_prefix = grad_prefix.transpose(1, 2, 0, 3, 4)\n"
                                           'check_shape("grad_prefix"'},
-            seen="grad_prefix of shape (4, 3, 2, 2, 5) raised no"),
+            seen="a gradient of shape (4, 3, 2, 2, 5) for one of (3, 2, 4, 2, 5) raised no"),
+    Mistake("SumsABatch", "accepts-nonsense",
+            {'check_shape("grad_prefix"': "if grad_prefix.ndim > 5:\n"
+                                          "    grad_prefix = grad_prefix.sum(axis=0)\n"
+                                          'check_shape("grad_prefix"'},
+            seen="a gradient of shape (2, 3, 2, 4, 2, 5) for one of (3, 2, 4, 2, 5) raised no"),
 ]

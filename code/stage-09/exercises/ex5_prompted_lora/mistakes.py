@@ -95,6 +95,13 @@ MISTAKES = [
                                      'check_shape("embeds"'},
             seen="an input of width 1 raised no ValueError or TypeError."),
     "a fresh layer is the frozen attention behind its prompt",
+    Mistake("SoftCap", "inner",
+            {f"S = np.where({MASK}": f"S = 30 * np.tanh(S / 30)\nS = np.where({MASK}"},
+            seen="The output: S capped softly at 30."),
+    Mistake("FartherIsLess", "inner",  # a bias on the scores, as ALiBi's
+            {f"S = np.where({MASK}": "at = np.arange(S.shape[-1])\n"
+             f"S = S - 0.07 * abs(at[:, None] - at)\nS = np.where({MASK}"},
+            seen="The output: S plus the distance times -0.07."),
     Mistake("RootOfTheLength", "inner",
             {"scale = float(self.d_model)": "scale = float(embeds.shape[-2])"},
             seen="The output: Q K^T over the root of the number of positions"),
@@ -175,9 +182,9 @@ MISTAKES = [
              "self.out = Y[..., self.prompt.prompt_length:, :]\nreturn self.out.copy()"},
             seen="A step on q.A changed the output for a copy of x"),
     Mistake("FrozenChanged", "frozen-changed", back("self.wk *= 1 - 1e-7  # weight decay for all")),
-    Mistake("CachedPromptKeys", "values",  # as those of past tokens, when a text is generated
+    Mistake("CachedPromptKeys", "kept",  # as those of past tokens, when a text is generated
             project('K[..., :P, :] = self.__dict__.setdefault("kept", K[0, :P].copy())'),
-            seen="the output after a step on prompt is off by"),
+            seen="The output after a step on prompt: K of the step before"),
     "each step goes by the arrays and the input of its own forward",
     Mistake("FrozenOnTheClass", "shared",
             {"self.wk, self.wo = ": "type(self).wk, type(self).wo = "}),
@@ -205,7 +212,7 @@ MISTAKES = [
     "a gradient of another shape than the output's is refused",
     Mistake("OneSequenceForAll", "accepts-nonsense",  # NumPy repeats what is too short
             {"(*lead, rows - P, d)": "(..., rows - P, d)"},
-            seen="a grad_output of one sequence for all raised no ValueError or TypeError."),
+            seen="a gradient of shape (1, 7, 5) for one of (3, 7, 5) raised no"),
     "sizes that are equal, or 1, change nothing",
     Mistake("SwapsEqualAxes", "partly",
             {"return Y[..., self.prompt.prompt_length:, :]":

@@ -371,6 +371,7 @@ def _terms(arrays: Arrays, W: np.ndarray, b: np.ndarray | None, x: np.ndarray,
              "Ŵ made column by column": stored(W.T.copy(), double).T}
     sums = {"output": ("no", [(("the frozen weight",), "x Ŵ"), (("the update",), "s x A B")])}
     if b is not None:
+        known["Ŵ plus b in each column"] = nodes["Ŵ"][1] + b[:, None]
         nodes["b"] = ("no", np.broadcast_to(b, (*x.shape[:-1], OUT)))
         sums["output"][1].append((("the bias",), "b"))
     if G is not None:
@@ -582,10 +583,8 @@ def _replaces(trial: Trial) -> None:
 @EXERCISE.test(5, "arguments", "a gradient of another shape than the output is refused")
 def _backward_refuses(trial: Trial) -> None:
     layer, *_ = _layer(trial)
-    trial.call(layer.forward, trial.normal(ROWS, IN))
-    for shape in ((ROWS, IN), (1, ROWS, OUT)):
-        trial.refuses(f"After an x of shape {(ROWS, IN)}, a grad_output of shape {shape}",
-                      lambda shape=shape: layer.backward(trial.normal(*shape)))
+    trial.refuses_gradients(lambda: trial.call(layer.forward, trial.normal(ROWS, IN)),
+                            layer.backward, (ROWS, OUT), (ROWS, IN), (1, ROWS, OUT))
 
 
 @EXERCISE.test(5, "behaviour", "dtypes stay as they are, and no digits are lost")

@@ -141,6 +141,10 @@ MISTAKES = [
     Mistake("quantize_nf4_padded_with_ones", "partly",
             absmax_of(f"np.append({FLAT}, np.ones(-weight.size % block, np.float32))"),
             seen="The stored absmax: right only for"),
+    Mistake("quantize_nf4_outliers", "partly",
+            absmax_of(f"np.clip({FLAT}, *np.float32(weight.mean() + np.array([-3, 3]) * "
+                      "weight.std()))"),
+            seen="The stored absmax: never above "),
     Mistake("quantize_nf4_max", "scale", {"np.abs(values), starts": "values, starts"}),
     "each weight gets the nearest of the 16 levels",
     Mistake("quantize_nf4_blocks_of_whole_bytes", "wrong-shape",
@@ -373,6 +377,9 @@ MISTAKES = [
     Mistake("QLoRALinearBackwardFirst", "backward-first",
             {"self.lora._remembered()": "if not self.lora.cache: return grad_output"}),
     "those of A, B and the input, through the dequantized weight",
+    Mistake("QLoRALinearBiasInTheWeight", "operand",
+            {THROUGH: f"{THROUGH} + (0 if self.bias is None else self.bias[:, None])"},
+            seen="The gradient of x: Ŵ plus b in each column in the place"),
     Mistake("QLoRALinearTransposedGradient", "wrong-shape",
             around("gradients", '{**right, "A": right["A"].T}'),
             seen="the gradient of A has shape (40, 3), expected (3, 40)"),
@@ -463,5 +470,5 @@ MISTAKES = [
     Mistake("QLoRALinearFlattensTheGradient", "accepts-nonsense",
             {BACKWARD: 'lead = self.lora._remembered("lead")\n'
                        "grad_x = self.lora.backward(grad_output.reshape(*lead, -1))"},
-            seen="After an x of shape (4, 40), a grad_output of shape (1, 4, 12)"),
+            seen="a gradient of shape (1, 4, 12) for one of (4, 12) raised no"),
 ]

@@ -108,7 +108,7 @@ def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: 
              "merged bias": b}
     if G is None:
         return found
-    rows, G = x.reshape(-1, IN), at("G", G.reshape(-1, len(W)))
+    rows, G = x.reshape(-1, x.shape[-1]), at("G", G.reshape(-1, len(W)))
     back = at("G V / |V|", G @ U)  # (n, in)
     for_m = (rows * back).sum(0)
     for_V = at("the gradient of V, |V| constant", G.T @ (rows * c))
@@ -295,6 +295,19 @@ def _merge(trial: Trial) -> None:
 
 
 merging(EXERCISE, 4, _layer, (ROWS, IN), OUT, frozen=MERGE_CHANGES, changes=MERGE_CHANGES)
+
+
+@EXERCISE.test(4, "behaviour", "sizes that are equal, or 1, change nothing")
+def _equal_sizes(trial: Trial) -> None:
+    for out, n, rank in ((IN, IN, IN), (OUT, IN, OUT), (OUT, IN, 1), (OUT, 1, 1)):
+        W, b = trial.normal(out, n, seed=20), trial.normal(out, seed=21)
+        layer = trial.make(W, b, rank, S * rank, rng=trial.rng(1))
+        arrays = trial.arrays(layer, NAMES)
+        trial.shaped(arrays, {"A": (rank, n), "B": (out, rank), "m": (n,)})
+        _fill(trial, arrays)
+        x, G = trial.normal(rank, n, seed=2), trial.normal(rank, out, seed=3)
+        trial.holds(f"in is {n}, out {out} and the rank {rank}", Layer(layer, arrays).run(
+            trial, x, G), _right(W, b, arrays, x, G, detach=False, s=S))
 
 
 @EXERCISE.test(4, "arguments", "a zero column is refused, and sizes that make no sense")

@@ -126,6 +126,20 @@ MISTAKES = [
             seen="With a merge between forward and backward, backward stops: "),
     Mistake("MergesTheLastForward", "kept",  # and not the arrays as they are now
             {MERGED: 'return V * self.cache.get("c", self.m / norm)'}),
+    "sizes that are equal, or 1, change nothing",
+    Mistake("RankBelowTheWidth", "wrong-shape",
+            {"full=min(d_out, d_in))": "full=min(d_out, d_in))\n"
+                                       "rank = min(rank, max(1, min(d_out, d_in) - 1))"},
+            seen="A has shape (6, 7), expected (7, 7)."),
+    Mistake("VectorsAtRankOne", "wrong-shape",
+            {"self.A_grad = self.B_grad": "self.A, self.B = "
+             "(self.A, self.B) if rank > 1 else (self.A[0], self.B[:, 0])\n"
+             "self.A_grad = self.B_grad"}, seen="A has shape (7,), expected (1, 7)."),
+    Mistake("TransposedWhereSquare", "partly",
+            {"V = self.weight": "A = self.A.T if len(self.A) == len(self.m) else self.A\n"
+                                "V = self.weight",
+             "(self.B @ self.A)  # (out": "(self.B @ A)  # (out"},
+            seen="Where in is 7, out 7 and the rank 7, this is wrong: "),
     "a zero column is refused, and sizes that make no sense",
     Mistake("RefusesZeroRowsToo", "refuses-valid",
             {"if not self.m.all():": "if not (self.m.all() and weight.any(axis=1).all()):"}),

@@ -56,21 +56,22 @@ D, RANK, SEED, D_INITIAL, ROWS = 6, 5, 11, 0.7, 8  # none of them a default
 #: d_ff above d_model, below, and the same. Each side of A and of B is cut in one of the first two;
 #: in the last both layers have one shape, so what is kept by shape is kept once for both.
 WIDTHS = (9, 4, 6)
+EQUAL = (D, D, D), (9, 1, D), (9, 1, 1)  # d_ff, the rank and d_model, some of them equal or 1
 NAMES = ("up_d", "up_beta", "down_d", "down_beta")
 KEYS = ("W", "A", "B", "d", "beta")
 Arrays = dict[str, np.ndarray]
 
 
-def _weights(trial: Trial, F: int, seed: int = 20) -> Arrays:
-    return {"up": 0.5 * trial.normal(F, D, seed=seed),
-            "down": 0.5 * trial.normal(D, F, seed=seed + 1)}
+def _weights(trial: Trial, F: int, seed: int = 20, d: int = D) -> Arrays:
+    return {"up": 0.5 * trial.normal(F, d, seed=seed),
+            "down": 0.5 * trial.normal(d, F, seed=seed + 1)}
 
 
 def _block(trial: Trial, number: int = 0, F: int = WIDTHS[0], fill: bool = True, off: str = "",
-           rank: int = RANK, seed: int = SEED) -> Layer:
+           rank: int = RANK, seed: int = SEED, d: int = D) -> Layer:
     """A student's block, the vectors as they start or, if `fill`, random but for those of the layer
     that is `off`, zero; of another number with other weights and another seed."""
-    weights, seed = _weights(trial, F, 20 + 10 * number), seed + number
+    weights, seed = _weights(trial, F, 20 + 10 * number, d), seed + number
     block = trial.make(*weights.values(), rank, D_INITIAL, seed=seed)
     vectors = trial.arrays(block, NAMES)
     if fill:
@@ -201,14 +202,15 @@ def _refusals(trial: Trial) -> None:
 
 @EXERCISE.test(1, "shapes", "d is (rank,), beta (out,); A (rank, k), B (k, rank); dtype as up's")
 def _shapes(trial: Trial) -> None:
-    for each, F in itertools.product(trial.each_dtype(), WIDTHS):
-        block, k = _block(each, F=F, fill=False), max(D, F)
+    sizes = *((F, RANK, D) for F in WIDTHS), *EQUAL
+    for each, (F, rank, d) in itertools.product(trial.each_dtype(), sizes):
+        block, k = _block(each, F=F, fill=False, rank=rank, d=d), max(d, F)
         up_d, up_beta, *_ = block.arrays.values()
-        if up_d.shape == (F,) or up_beta.shape == (RANK,):
+        if F != rank and (up_d.shape == (F,) or up_beta.shape == (rank,)):
             raise Found(EXCHANGED, f"up_d has shape {up_d.shape}, up_beta {up_beta.shape}; the "
-                                   f"rank is {RANK}.")
-        each.shaped(block.arrays | block.frozen, dict(zip(
-            (*NAMES, "A", "B"), ((RANK,), (F,), (RANK,), (D,), (RANK, k), (k, RANK)), strict=True)))
+                                   f"rank is {rank}.")
+        each.shaped(block.arrays | block.frozen, dict(zip((*NAMES, "A", "B"), (
+            (rank,), (F,), (rank,), (d,), (rank, k), (k, rank)), strict=True)))
 
 
 @EXERCISE.test(1, "start", "A and B come from the seed; d starts at d_initial, beta at zero")
@@ -278,7 +280,7 @@ CASES = [(9, "", ""), (9, "up", " with the update of down alone"),
 
 def _told_in(cases: list[tuple[int, str, str]], look: Callable[[int, str, str], None]) -> None:
     """Look at each case; of those that are wrong raise the first that can be told, or the first."""
-    silent, end = None, time.process_time() + TIME_LIMIT / 3
+    silent, end = None, time.process_time() + TIME_LIMIT / 5
     for case in cases:
         if silent and time.process_time() > end:
             break
@@ -373,6 +375,15 @@ def _gradients(trial: Trial) -> None:
             trial.measure({name: found[name] for name in (*names, "x")}, terms, when=when)
 
     _told_in([*CASES, (9, "both", " at the start")], look)
+
+
+@EXERCISE.test(3, "behaviour", "sizes that are equal, or 1, change nothing")
+def _equal_sizes(trial: Trial) -> None:
+    for F, rank, d in EQUAL:
+        block, (x, G) = _block(trial, F=F, rank=rank, d=d), (
+            trial.normal(d, d, seed=seed) for seed in (2, 3))
+        trial.holds(f"d_model is {d}, d_ff {F} and the rank {rank}", block.run(trial, x, G),
+                    block.right(x, G))
 
 
 # ---- Step 4: merging and saving ---------------------------------------------------------------

@@ -40,6 +40,12 @@ MISTAKES = [
     Mistake("PairByItsSeed", "shared",  # whatever its dtype
             {"    trainable =": "    pairs = {}\n    trainable ="} | start(
                 "self.A, self.B = self.pairs.setdefault((self.seed, rank, k), (self.A, self.B))")),
+    Mistake("RankBelowTheWidth", "wrong-shape",
+            {'check_count("rank", rank)': 'min(check_count("rank", rank), max(up.shape) - 1)'},
+            seen="up_d has shape (5,), expected (6,)."),
+    Mistake("NumbersAtRankOne", "wrong-shape",
+            start("self.up_d, self.down_d = self.up_d.squeeze(), self.down_d.squeeze()"),
+            seen="up_d has shape (), expected (1,)."),
     "A and B come from the seed; d starts at d_initial, beta at zero",
     Mistake("BetaAtOne", "start-not-frozen",  # as a scale, as (IA)3's
             start("self.up_beta[...] = self.down_beta[...] = 1")),
@@ -145,6 +151,10 @@ MISTAKES = [
                    "    return {name: gradient if self.asked else 2 * gradient\n"
                    "            for name, gradient in super().gradients().items()}"),
             seen="The gradient of up_d is another when it is asked for a second time."),
+    "sizes that are equal, or 1, change nothing",
+    Mistake("TransposedWhereSquare", "partly",
+            {"t = x @ A.T": "A = A.T if len(A) == A.shape[1] else A\nt = x @ A.T"},
+            seen="Where d_model is 6, d_ff 6 and the rank 6, this is wrong: "),
     "each step goes by the arrays and the input of its own forward",
     Mistake("CornersScaledOnce", "kept",
             {"u = (d * t) @ B.T": 'kept = self.__dict__.setdefault("scaled", {})\n'

@@ -11,6 +11,7 @@ from exercises.harness.compare import Comparisons
 from exercises.harness.general import GENERAL, Found, NotYet
 from exercises.harness.report import Diagnosis
 from exercises.harness.run import SLIPS, told
+from exercises.harness.terms import Terms
 
 SIZES = (1e-3, 8.0)  # of inputs and gradients: a limit or a constant that does not belong is seen
 
@@ -51,7 +52,8 @@ class Trial(Comparisons):
 
     def follows(self, thing: Any, names: tuple | list, shapes: tuple,
                 right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
-                forward: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
+                forward: Callable[[np.ndarray], np.ndarray] | None = None,
+                terms: Callable[[np.ndarray, np.ndarray], Terms] | None = None) -> None:
         """Raise `Found` unless each forward and backward goes by its own input and arrays.
 
         Parameters
@@ -62,6 +64,7 @@ class Trial(Comparisons):
             the right gradients by name, that of the input, if it has one, under "x", and the
             output, if of the same shape as the input's gradient or not, under "output"
         forward : function of the input, where it is not `thing.forward`
+        terms : like `right`, to tell what is wrong with large or small numbers alone
         """
         arrays, earlier, x = self._apart(thing, names), [], np.empty(0)
         before: tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]] | None = None
@@ -92,13 +95,11 @@ class Trial(Comparisons):
                     yield f"what {' and '.join(keys)} of the call before give", value
 
             self._right_in(call, found, wanted, stale)  # before a backward might write over it
-            if (back := self.call(thing.backward, G, returns=None)) is not None:
-                found["x"] = back
+            found |= self._back(thing, names, G)
             for name, array in self.arrays(thing, names).items():
                 if not np.shares_memory(array, arrays[name]):
                     raise Found(GENERAL["dead-parameters"], "A forward or backward has put another "
                                                             f"array in the place of {name}.")
-            found |= self.arrays(thing, names, "gradients")
             self._right_in(call, found, wanted, stale)
             for name, array, copy in earlier:
                 if not np.array_equal(array, copy):
@@ -107,7 +108,7 @@ class Trial(Comparisons):
             earlier = [(name, array, array.copy()) for name, array in found.items()]
             before = x.copy(), {key: array.copy() for key, array in arrays.items()}, wanted
         self._goes_back_again(thing, names, x, G.shape, right)
-        self._of_any_size(thing, names, shapes[0], right, forward or thing.forward)
+        self._of_any_size(thing, names, shapes[0], right, forward or thing.forward, terms)
         self._at_zero(thing, names, shapes[0], right, forward or thing.forward)
 
     def _apart(self, thing: Any, names: tuple | list) -> dict[str, np.ndarray]:
@@ -117,6 +118,11 @@ class Trial(Comparisons):
             if np.shares_memory(arrays[one], arrays[two]):
                 raise Found(GENERAL["starts-alike"], f"{one} and {two} are one array.")
         return arrays
+
+    def _back(self, thing: Any, names: tuple | list, G: np.ndarray) -> dict[str, np.ndarray]:
+        """The gradients of a backward, that of the input, if there is one, under "x"."""
+        back = self.call(thing.backward, G, returns=None)
+        return self.arrays(thing, names, "gradients") | ({} if back is None else {"x": back})
 
     def _goes_back_again(self, thing: Any, names: tuple | list, x: np.ndarray, shape: tuple,
                          right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]) -> None:
@@ -133,18 +139,35 @@ class Trial(Comparisons):
 
     def _of_any_size(self, thing: Any, names: tuple | list, shape: tuple,
                      right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
-                     forward: Callable[[np.ndarray], np.ndarray]) -> None:
+                     forward: Callable[[np.ndarray], np.ndarray],
+                     terms: Callable[[np.ndarray, np.ndarray], Terms] | None) -> None:
         """Raise `Found` if what is right for inputs near 1 is wrong for larger or smaller ones."""
         for times in SIZES:
             x = times * self.normal(*shape, seed=7)
             found = {"output": self.call(forward, x)}
             G = times * self.normal(*found["output"].shape, seed=9)
-            if (back := self.call(thing.backward, G, returns=None)) is not None:
-                found["x"] = back
-            found |= self.arrays(thing, names, "gradients")
-            self._right_but("Right for numbers near one",
-                            f"With inputs and gradients {times:g} times as large",
-                            GENERAL["partly"], found, right(x, G), lambda name: iter(()))
+            found |= self._back(thing, names, G)
+            so_far, when = "Right for numbers near one", f"inputs and gradients {times:g} times as"
+            wanted = right(x, G)
+            try:
+                self._right_but(so_far, f"With {when} large", GENERAL["partly"], found, wanted,
+                                lambda name: iter(()))
+            except Found as wrong:
+                if terms and (known := self.measured(found, wanted, terms(x, G),
+                                                      f" with {when} large")):
+                    raise Found(known, f"{known.seen} {so_far}.") from None
+                raise wrong from None
+
+    def measured(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray], terms: Terms,
+                  when: str) -> Diagnosis | None:
+        """What wrong arrays are by a measurement, if it knows and is about the same numbers."""
+        if all(self.agrees(array, right[name]) for name, array in terms.right.items()):
+            try:
+                self.measure(found, terms, when=when)
+            except Found as wrong:
+                if wrong.diagnosis.mistake != "values":
+                    return wrong.diagnosis
+        return None
 
     def _at_zero(self, thing: Any, names: tuple | list, shape: tuple,
                  right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
@@ -156,9 +179,7 @@ class Trial(Comparisons):
             try:
                 found = {"output": self.call(forward, x)}
                 G = self.normal(*found["output"].shape, seed=6)
-                if (back := self.call(thing.backward, G, returns=None)) is not None:
-                    found["x"] = back
-                found |= self.arrays(thing, names, "gradients")
+                found |= self._back(thing, names, G)
             except Found as error:
                 raise Found(error.diagnosis, f"With zeros in {name}: {error.diagnosis.seen}"
                             ) from None
@@ -359,6 +380,20 @@ class Trial(Comparisons):
         """Raise `Found` unless `backward` of what has seen no forward raises RuntimeError."""
         self.refuses("backward before forward", lambda: thing.backward(grad_output),
                      (RuntimeError,), GENERAL["backward-first"])
+
+    def refuses_gradients(self, forward: Callable[[], Any], backward: Callable[[np.ndarray], Any],
+                          right: tuple, *others: tuple) -> None:
+        """Raise `Found` unless `backward` refuses a gradient of a shape that is not the right one:
+        the others, and two gradients at once, of which an answer may take the sum.
+
+        Parameters
+        ----------
+        forward : function of nothing that runs it once more: a refused gradient may cost that
+        """
+        for shape in (*others, (2, *right)):
+            forward()
+            self.refuses(f"a gradient of shape {shape} for one of {right}",
+                         lambda shape=shape: backward(self.normal(*shape)))
 
 
 def _what(name: str) -> str:

@@ -8,13 +8,18 @@ so a change in front of a softmax, or behind it, is found like one in a product.
 import itertools
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+Way = Callable[[Any], np.ndarray]
 #: Where the search for an unknown factor begins.
-FACTORS = (-3, -1, -0.3, 0.03, 0.1, 0.3, 0.6, 1.5, 3, 6, 20)
+FACTORS = (-3, -1, -0.3, 0.03, 0.1, 0.3, 0.6, 1.5, 3, 6, 10, 20)
 STEPS = 12  # of that search
+COLUMNS = "plus, column by column,"  # of which each has a number of its own
+MOST_COLUMNS = 16
+KEPT = "of the step before"
 
 
 class Watch:
@@ -23,16 +28,19 @@ class Watch:
     Attributes
     ----------
     values : what has passed, by name
+    ways : by name, in words, how a number may have changed it: a function of that number
     """
 
     def __init__(self, place: str = "", other: np.ndarray | None = None):
         self.place, self.other = place, other
         self.values: Arrays = {}
+        self.ways: dict[str, dict[str, Way]] = {}
         self._instead: dict[str, Arrays | Callable[[], Arrays] | None] = {}
 
     def __call__(self, name: str, value: np.ndarray,
-                 instead: Arrays | Callable[[], Arrays] | None = None) -> np.ndarray:
-        self.values[name], self._instead[name] = value, instead
+                 instead: Arrays | Callable[[], Arrays] | None = None,
+                 ways: dict[str, Way] | None = None) -> np.ndarray:
+        self.values[name], self._instead[name], self.ways[name] = value, instead, ways or {}
         return self.other if name == self.place else value
 
     def instead(self, name: str) -> Arrays:
@@ -72,15 +80,17 @@ class Inner:
     flow : the computation: of a `Watch`, it returns the arrays by name
     changes : of a name, its array and the other arrays that are known: each change, in words, and
         the array after it
+    before : inner values of the step before, which a wrong answer may have kept
     """
 
     def __init__(self, flow: Callable[[Watch], Arrays],
-                 changes: Callable[[str, np.ndarray, Arrays], Iterator[tuple[str, np.ndarray]]]):
-        self.flow, self.changes, watch = flow, changes, Watch()
+                 changes: Callable[[str, np.ndarray, Arrays], Iterator[tuple[str, np.ndarray]]],
+                 before: Arrays):
+        self.flow, self.changes, self.before, watch = flow, changes, before, Watch()
         self.right = flow(watch)
-        self.values, self.instead = watch.values, watch.instead
+        self.values, self.instead, self._ways = watch.values, watch.instead, watch.ways
         self._made: dict[str, list[tuple[str, Arrays]]] = {}
-        self._scaled: dict[str, list[tuple[float, Arrays]]] = {}
+        self._tried: dict[tuple[str, str], list[tuple[float, Arrays]]] = {}
 
     def run(self, place: str, other: np.ndarray) -> Arrays | None:
         """The arrays with another array in one place; None if it does not fit there."""
@@ -105,6 +115,7 @@ class Inner:
         if place not in self._made:
             value, kept = self.values[place], {}
             for what, other in itertools.chain(
+                    ((f"{place} {KEPT}", array) for array in [self.before.get(place, value)]),
                     ((f"{what} in the place of {place}", array)
                      for what, array in self.instead(place).items()),
                     ((f"{place} zero", 0 * value), (f"{place} negated", -value),
@@ -118,43 +129,56 @@ class Inner:
                                  if (arrays := self.run(place, other)) is not None]
         return self._made[place]
 
-    def factor(self, place: str, name: str, wanted: np.ndarray, plus: bool = False
-               ) -> tuple[float, np.ndarray]:
-        """By which number the value in `place` must be multiplied for array `name` to be nearest
-        to what is wanted, or which must be added to it; and what that gives."""
-        def gives(c: float) -> np.ndarray:
-            value = self.values[place] + c if plus else c * self.values[place]
-            return (self.run(place, value) or self.right)[name]
+    def ways(self, place: str) -> dict[str, Way]:
+        """In words how an unknown number, or one for each column, may act on an inner value."""
+        value = self.values[place]
+        ways = {"multiplied by": lambda c: c * value, "plus": lambda c: value + c,
+                "clipped at": lambda c: np.clip(value, -abs(c), abs(c)), **self._ways[place]}
+        few = value.ndim > 1 and value.shape[-1] <= min(MOST_COLUMNS, value.size / 4)
+        return ways | ({COLUMNS: ways["plus"]} if few else {})
+
+    def number(self, place: str, name: str, wanted: np.ndarray, how: str
+               ) -> tuple[np.ndarray, np.ndarray]:
+        """By which number the value in `place` must be changed for array `name` to be nearest to
+        what is wanted, and what that gives. `how` is one of `ways`; the numbers are an array."""
+        way = self.ways(place)[how]
+
+        def gives(c: np.ndarray) -> np.ndarray:
+            return (self.run(place, way(c if c.size > 1 else c[0])) or self.right)[name]
 
         def off(array: np.ndarray) -> float:
             return float(np.linalg.norm(array - wanted))
 
-        if plus:
-            return _nearest(gives, wanted, 0.0, self.right[name])
-        if place not in self._scaled:
-            self._scaled[place] = [(c, arrays) for c in FACTORS if (
-                arrays := self.run(place, c * self.values[place])) is not None]
-        c, array = min(((c, arrays[name]) for c, arrays in self._scaled[place]),
+        if how.startswith("plus"):
+            start = np.zeros(self.values[place].shape[-1] if how == COLUMNS else 1)
+            return _nearest(gives, wanted, start, self.right[name])
+        if (place, how) not in self._tried:
+            self._tried[place, how] = [(c, arrays) for c in FACTORS if how != "clipped at"
+                                       or 0 < c < np.abs(self.values[place]).max()
+                                       if (arrays := self.run(place, way(c))) is not None]
+        c, array = min(((c, arrays[name]) for c, arrays in self._tried[place, how]),
                        key=lambda one: off(one[1]), default=(1.0, self.right[name]))
-        c, array = _nearest(gives, wanted, c, array)
-        if c < 0 and off(other := gives(-c)) <= max(2 * off(array), 1e-9 * np.abs(wanted).max()):
-            return -c, other  # of a square, say; the plainer one
-        return c, array
+        numbers, array = _nearest(gives, wanted, np.array([c]), array)
+        if numbers[0] < 0 and off(other := gives(-numbers)) <= max(
+                2 * off(array), 1e-9 * np.abs(wanted).max()):
+            return -numbers, other  # of a square, say; the plainer one
+        return numbers, array
 
 
-def _nearest(gives: Callable[[float], np.ndarray], wanted: np.ndarray, c: float,
-             array: np.ndarray) -> tuple[float, np.ndarray]:
-    """The number, by Newton's steps from `c`, for which a function is nearest to what is wanted.
+def _nearest(gives: Callable[[np.ndarray], np.ndarray], wanted: np.ndarray, c: np.ndarray,
+             array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers, by Newton's steps from `c`, for which a function is nearest to what is wanted.
 
-    `array` is what it gives of `c`; the number is returned with what it gives of that.
+    `array` is what it gives of `c`; the numbers are returned with what it gives of them.
     """
     for _ in range(STEPS):
-        h = c * 1e-6 or 1e-6
-        slope = (gives(c + h) - array) / h
-        size = float(np.vdot(slope, slope))
-        step = float(np.vdot(slope, wanted - array)) / size if size else 0.0
+        steps = np.diag(np.where(c, 1e-6 * c, 1e-6))
+        slopes = np.stack([(gives(c + h) - array).ravel() / h.sum() for h in steps], axis=1)
+        step = np.zeros(c.size)
+        if np.isfinite(slopes).all():
+            step = np.linalg.lstsq(slopes, (wanted - array).ravel(), rcond=1e-6)[0]
         off = np.linalg.norm(array - wanted)
-        for part in (1, 0.5, 0.25) if np.isfinite(step) else ():  # a long step may go too far
+        for part in (1, 0.5, 0.25):  # a long step may go too far
             nearer = gives(c + part * step)
             if np.linalg.norm(nearer - wanted) < 0.9 * off:
                 c, array = c + part * step, nearer

@@ -133,9 +133,8 @@ def contract(exercise: Exercise, step: int, make: Callable[..., Layer], lead: tu
     def order(trial: Trial) -> None:
         layer, (x, G) = make(trial), data(trial)
         trial.refuses_backward_first(layer.thing, G)
-        trial.call(layer.forward, x)
-        trial.refuses(f"a grad_output of one row for {rows}",
-                      lambda: layer.thing.backward(G[:1].copy()))
+        trial.refuses_gradients(lambda: trial.call(layer.forward, x), layer.thing.backward,
+                                G.shape, (1, n_out))
 
     @exercise.test(step, "behaviour",
                    "gradients are replaced, not added up; dtypes stay as they are")
@@ -165,7 +164,8 @@ def _own_steps(exercise: Exercise, step: int, make: Callable[..., Layer], most: 
 
         for layer in (make(trial, number) for number in range(settings)):
             names = tuple(layer.arrays)
-            trial.follows(layer.thing, names, (shape, shape, most), layer.right, layer.by)
+            trial.follows(layer.thing, names, (shape, shape, most), layer.right, layer.by,
+                          layer.terms)
         for first in (0, 1):  # each of two settings once first
             numbers = itertools.count(first)
             trial.keeps_apart(build, names, shape)

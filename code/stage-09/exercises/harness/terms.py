@@ -7,6 +7,7 @@ turned, only a part of it, or another array that is known. A story is told only 
 array exactly, up to rounding, and changes one thing.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from exercises.harness.inner import Inner, Watch
+from exercises.harness.inner import COLUMNS, KEPT, Inner, Watch
 
 Arrays = dict[str, np.ndarray]
 ROWS = "n"  # the axis letter that stands for all leading axes
@@ -24,7 +25,7 @@ MANY = 8  # numbers that agree with one array by no chance
 TABLE = 4  # terms of a sum that is written out
 ROOTS = ("r", "d", "c")  # numbers of which a root is taken in some formulas
 EXACT = 1e-3  # relative: coefficients that differ by less are the same
-MOST_SECONDS = 2.0  # of the search for unknown numbers, the last question before the vague ones
+MOST_SECONDS = 1.0  # of the search for unknown numbers, the last question before the vague ones
 HALVED = "in half precision"
 
 
@@ -62,14 +63,16 @@ class Terms:
     lead : the leading axes' shape
     fixed : nodes that only say which rows are meant: another known array may stand there instead
     flow : the same arrays as a computation, with its inner values; see `inner`
+    before : those inner values in the step before
     """
 
     def __init__(self, nodes: dict[str, tuple[str, Any]],
                  sums: dict[str, tuple[str, list[tuple[tuple[str, ...], str]]]],
                  known: Arrays | None = None, lead: tuple[int, ...] = (),
                  fixed: tuple[str, ...] = (),
-                 flow: Callable[[Watch], Arrays] | None = None):
-        self.lead, self.sums, self.fixed, self.flow = lead, sums, fixed, flow
+                 flow: Callable[[Watch], Arrays] | None = None, before: Arrays | None = None):
+        self.lead, self.sums, self.fixed = lead, sums, fixed
+        self.flow, self.before = flow, before or {}
         self.axes = {name: axes for name, (axes, _) in nodes.items()}
         self.nodes = {name: self._flat(axes, np.asarray(array, np.float64))
                       for name, (axes, array) in nodes.items()}
@@ -331,7 +334,7 @@ class Terms:
 
     @cached_property
     def _inner(self) -> Inner:
-        return Inner(self.flow, _single)
+        return Inner(self.flow, _single, self.before)
 
     def _inside(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                 ) -> Iterator[Story]:
@@ -344,17 +347,26 @@ class Terms:
             for places in (exact, rest):
                 told = ((place, next((what for what, arrays in inner.made(place) if _same(
                     value, arrays[name], tolerance)), "")) for place in places)
-                found = [Story("inner", what, about=place) for place, what in told if what]
+                found = [Story("kept" if what.endswith(KEPT) else "inner", what, about=place)
+                         for place, what in told if what]
+                if any(story.kind == "kept" for story in found):
+                    found = [story for story in found[::-1] if story.kind == "kept"]  # the earliest
                 swaps = [(s.about, *s.change.split(" in the place of ")) for s in found]
                 other = bool(swaps) and all(  # not one that the exercise knows
                     more and what not in inner.instead(place) for place, what, *more in swaps)
-                tried = [(place, how) for how in ("multiplied by", "plus")[:2 - other]
-                         for place in places] if other or not found else []
+                ways = {place: [*inner.ways(place)] for place in places}
+                hows = sorted(dict.fromkeys(itertools.chain(*ways.values())),
+                              key=lambda how: how == COLUMNS)  # which explains most, last
+                tried = [(place, how) for how in (["multiplied by"] if other else hows)
+                         for place in places if how in ways[place]] if other or not found else []
                 factors = []
                 for place, how in tried:
-                    if time.process_time() > self._end:
+                    if time.process_time() > self._end or how == COLUMNS and factors:
                         break
-                    factors += self._scaled(name, value, tolerance, place, how)
+                    *rows, columns = inner.values[place].shape or (0,)
+                    if how == COLUMNS and (tuple(rows) != self.lead or value.size < 4 * columns):
+                        continue  # as many numbers as they act on would explain anything
+                    factors += self._numbers(name, value, tolerance, place, how)
                 if other:  # one that has a name is the plainer story
                     factors = [s for s in factors if s.change.endswith(" 2")
                                or not _is_number(s.change.rpartition(" ")[2])]
@@ -363,13 +375,15 @@ class Terms:
                 if found:
                     return
 
-    def _scaled(self, name: str, value: np.ndarray, tolerance: float, place: str, how: str
-                ) -> Iterator[Story]:
-        """Right but for a factor on one inner value, or for a number that is added to it."""
-        c, array = self._inner.factor(place, name, value, how == "plus")
+    def _numbers(self, name: str, value: np.ndarray, tolerance: float, place: str, how: str
+                 ) -> Iterator[Story]:
+        """Right but for a factor on one inner value, or for a number that is added to it, say."""
+        numbers, array = self._inner.number(place, name, value, how)
         if _same(value, array, tolerance):
-            called = f"{c:.2g}" if abs(c) < EXACT else self._called(c, counts=True)
-            yield Story("inner", f"{place} {how} {called}", about=place)
+            numbers[np.abs(numbers) < 1e-6 * np.abs(numbers).max()] = 0
+            called = [self._called(c, counts=True) if how == "multiplied by" and abs(c) >= EXACT
+                      else f"{c:.2g}" for c in numbers]
+            yield Story("inner", f"{place} {how} {', '.join(called)}", about=place)
 
     def _another(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                  ) -> Iterator[Story]:
@@ -404,23 +418,34 @@ class Terms:
 
     def _partly(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                 ) -> Iterator[Story]:
-        value, right = (self._shaped(self.sums[name][0], array) for array in (value, right))
-        close = np.abs(value - right) <= tolerance * np.abs(right).max(initial=1e-12)
-        wrong, most = value[~close], np.abs(value).max()
-        if close.mean() > 0.1 and most and (np.abs(np.abs(wrong) - most) < 1e-6 * most).all() and (
-                np.abs(right[~close]) >= most).all():
-            yield Story("partly", f"clipped at {most:.3g}")
+        axes = self.sums[name][0]
+        value, right = (self._shaped(axes, array) for array in (value, right))
+        if not right.any():
             return
+        off = np.abs(value - right)
+        close = off <= tolerance * np.abs(right).max(initial=1e-12)
+        if close.all() or 10 * off[close].max(initial=0.0) > off[~close].min():
+            return  # a little wrong in some places and more in others
+        wrong, most = value[~close], np.abs(value).max()
+        if close.mean() > 0.1 and most and (np.abs(right[~close]) >= most).all():
+            same = (np.abs(np.abs(wrong) - most) < 1e-6 * most).all()
+            yield Story("partly", f"clipped at {most:.3g}" if same else
+                        f"never above {most:.3g}, and wrong wherever the right one is")
+            return
+        live = [product != 0 for product in self.products(name) if product.any()]
+        at_work = self._shaped(axes, np.logical_and.reduce(live))  # where all terms have a part
         for axis in range(close.ndim):
-            good = close.all(axis=tuple(i for i in range(close.ndim) if i != axis))
-            if 0.02 < good.mean() < 1 and np.compress(good, right, axis=axis).any():
+            others = tuple(i for i in range(close.ndim) if i != axis)
+            good = close.all(axis=others) & at_work.any(axis=others)
+            if 0.02 < good.mean() < 1:
                 zero = not np.compress(~good, value, axis=axis).any()
                 yield Story("partly", f"right only for {_indices(good)} of the {good.size} along "
                             f"axis {axis}" + ", and zero for the others" * zero)
                 return
-        if (close & (right != 0)).mean() > 0.1:
-            how = ("zero where it is wrong" if not wrong.any() else "wrong only where the right "
-                   "one is negative" if (right[~close] < 0).all() else "no pattern in which")
+        negative = (right[~close] < 0).all()
+        if (close & at_work).mean() > 0.1 and (negative or not wrong.any()):
+            how = "wrong only where the right one is negative" if wrong.any() else (
+                "zero where it is wrong")
             yield Story("partly", f"right in {close.sum()} of {close.size} entries, {how}")
 
 
@@ -462,6 +487,8 @@ def _single(node: str, array: np.ndarray, others: Arrays, all_ways: bool = True
         return
     yield f"{node} squared", array * array
     yield f"|{node}|", np.abs(array)
+    if (array >= 0).all():
+        yield f"the root of {node}", np.sqrt(array)
     yield f"{node} {HALVED}", np.clip(array, -6e4, 6e4).astype(np.float16).astype(float)
     if not (array > 0).all():
         yield f"{node} > 0 in the place of {node}", (array > 0).astype(float)
@@ -496,12 +523,17 @@ def _normalised(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     if array.ndim:
         centred = array - array.mean(-1, keepdims=True)
         for what, base, size in (("divided by its norm", array, np.linalg.norm),
+                                 ("divided by its root mean square", array, _rms),
                                  ("divided by its standard deviation, its mean taken off", centred,
                                   np.std)):
             yield what, base / np.maximum(size(base, axis=-1, keepdims=True), 1e-12)
         yield "with its mean taken off", centred
         if array.ndim == 2:
             yield "with the mean over the rows taken off", array - array.mean(0)
+
+
+def _rms(array: np.ndarray, **axis: Any) -> np.ndarray:
+    return np.sqrt((array * array).mean(**axis))
 
 
 def _moved(array: np.ndarray, axis: int) -> Iterator[tuple[str, np.ndarray]]:

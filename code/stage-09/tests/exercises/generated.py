@@ -392,7 +392,7 @@ def judged(room: str, answer: Answer, dtype: Any) -> tuple[str, Any]:
     given, seen = report.diagnosis.mistake, report.diagnosis.seen
     if given in ("raised", "slip", "refuses-valid", "forgets"):
         return ("told" if any(line[:60] in seen for line in answer.lines) else "stopped"), report
-    if given == "values" and not seen.startswith("num_p") or "no pattern" in seen:
+    if given == "values" and not seen.startswith("num_p"):
         return "silent", report
     told = given in answer.told or re.match(ALSO.get(room, {}).get(given, "$"), answer.name)
     return ("told" if told else "another"), report

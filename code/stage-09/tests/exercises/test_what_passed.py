@@ -94,7 +94,7 @@ PATCHES = [
     ("a mask in half precision", 2, "kept.astype(x.dtype) / x.dtype.type(1 - self.dropout)",
      "(kept / np.float16(1 - self.dropout)).astype(np.float16).astype(x.dtype)", "digits"),
     ("a sigmoid clipped at 10", 1, "np.tanh(0.5 * z)", "np.tanh(0.5 * np.clip(z, -10, 10))",
-     "digits"),
+     "inner"),
     ("the mask of the first call", 5, "np.tri(E.shape[-2], dtype=bool)",
      "np.pad(self.__dict__.setdefault('tri', np.tri(E.shape[-2], dtype=bool)), (0, 64), "
      "constant_values=True)[:E.shape[-2], :E.shape[-2]]", None),
@@ -113,7 +113,7 @@ PATCHES = [
     ("a rate that ends at a half", 2, "self.rng.random(x.shape) >= self.dropout",
      "self.rng.random(x.shape) >= min(self.dropout, 0.5)", "wrong-rate"),
     ("relu that ends at 6", 3, "np.maximum(x @ self.W_down, 0)", "np.clip(x @ self.W_down, 0, 6)",
-     "partly"),
+     "inner"),
     ("a slope that is kept for a second backward", 4, "R = (Q @ self.W2) * (1 - T * T)",
      "R = self.cache.setdefault('R', (Q @ self.W2) * (1 - T * T))", "kept"),
     ("a seed of which three digits count", 8, "default_rng(self.seed)",
