@@ -314,6 +314,15 @@ def node(tmp_path, source, program, data):
     return json.loads(done.stdout)
 
 
+def of_family(family, small):
+    """A small configuration, whatever parts it needs."""
+    table, (outer, _, inner) = accounting.FAMILIES[family], family.partition("/")
+    config = {"model_type": outer, **small, **dict.fromkeys(table.get("needs", []), small)}
+    if "text_config" in table.get("parts", []):
+        config["text_config"] = small | ({"model_type": inner} if inner else {})
+    return config
+
+
 CASES_OF_CLASSES = [case["config"] for case in json.loads(
     (Path(__file__).parents[1] / "fixtures" / "classes.json").read_text("utf-8"))]
 
@@ -377,11 +386,9 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
     small = {"hidden_size": 96, "n_embd": 96, "d_model": 96, "num_labels": 7,
              "num_attention_heads": 12}  # the rest: defaults
     needed = {"nemotron": {"num_key_value_heads": 4}, "esm": {"vocab_size": 99},
-              "hunyuan_v1_dense": {"head_dim": 8}, "mamba2": {"num_heads": 12}}  # no defaults
-    configs += [{"model_type": family, "architectures": [name], **small,
-                 **needed.get(family, {}),
-                 **dict.fromkeys({"text_config"} & {*table.get("parts", [])}, small),
-                 **dict.fromkeys(table.get("needs", []), small)}
+              "hunyuan_v1_dense": {"head_dim": 8}, "mamba2": {"num_heads": 12},
+              "ministral": {"head_dim": 8}}  # no defaults
+    configs += [{**of_family(family, small), "architectures": [name], **needed.get(family, {})}
                 for family, table in accounting.FAMILIES.items() if family != "phi-msft"
                 for name in table["classes"]]
     kinds = ["sliding_attention", "full_attention"] * 2
@@ -400,7 +407,8 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
                            "quantization_config": {"bits": 4}})
     configs.append(phi3 | {"auto_map": {"AutoTokenizer": ["someone/gpt-4o", None]}})
     configs += [case["config"] | {"architectures": [sorted(
-        name for name, task in accounting.FAMILIES[case["config"]["model_type"]]["classes"].items()
+        name for name, task in accounting.FAMILIES[
+            accounting.read_model(case["config"]).family]["classes"].items()
         if task == case["task"])[0]]} for case in BASES["cases"][::2]]
     configs += [{"model_type": "llama", **small, "quantization_config": found, **more}
                 for found in ODD_BASES for more in ({}, *({"architectures": [name]} for name in (
@@ -533,13 +541,11 @@ def test_page_and_python_agree_on_models_and_settings(memory, tmp_path):
         ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 4)}
     configs = {name: entry["config"]
                for name, entry in list(accounting.known_models().items())[::5]}
-    configs |= {family: {"model_type": family, "architectures": sorted(table["classes"])[-1:],
-                         **small, **dict.fromkeys([*table.get("needs", []), *(
-                             {"text_config"} & {*table.get("parts", [])})], small)}
+    configs |= {family: {**of_family(family, small), "architectures": sorted(table["classes"])[-1:]}
                 for family, table in accounting.FAMILIES.items() if family != "phi-msft"}
     configs["nemotron"]["num_key_value_heads"] = 8  # its own default fails
     configs["esm"]["vocab_size"] = 33  # it has none
-    configs["hunyuan_v1_dense"]["head_dim"] = 128  # nor this
+    configs["hunyuan_v1_dense"]["head_dim"] = configs["ministral"]["head_dim"] = 128  # nor this
     configs["mamba2"] |= {"hidden_size": 4096}  # with which its default heads agree
     configs["glm4_moe"]["head_dim"] = 128  # by default its heads do not divide its width
     cases, expected = [], []

@@ -221,11 +221,11 @@ def test_on_a_base_in_16_bits_copies_stay_in_16_bits(case):
 
 @pytest.mark.parametrize("row", RECORDED["inferred"], ids=lambda row: row["config"]["model_type"])
 def test_an_inferred_family_is_counted_as_peft_counts_it(row):
-    table = ac.FAMILIES[row["config"]["model_type"]]
+    table = ac.FAMILIES[ac.read_model(row["config"]).family]
     assert row["classes"].keys() == table["classes"].keys()
     for name, theirs in row["classes"].items():
         model = ac.read_model(row["config"] | {"architectures": [name]})
-        assert digest(model) == theirs, name
+        assert theirs in (digest(model), None), name  # of code that a repository brings
     model = ac.read_model(row["config"])
     assert {m.name for m in ac.quantized_modules(model)} == set(row["quantized"])
     for question in row["answers"]:
@@ -301,7 +301,7 @@ def test_every_classifier_has_as_many_outputs_as_labels():
             parts = {"text_config": {"hidden_size": 2560}}
             config = {"model_type": family, "num_key_value_heads": 2, "vocab_size": 99} | (
                 parts if "text_config" in table.get("parts", []) else {}) | (
-                {"head_dim": 64} if family == "hunyuan_v1_dense" else {})  # has no default
+                {"head_dim": 64} if family in ("hunyuan_v1_dense", "ministral") else {})  # no default
             two, five = (ac.read_model(config, task, num_labels=n) for n in (2, 5))
             assert any(m.out_features == 5 for m in five.modules if m.is_linear), (family, task)
             more = five.num_parameters - two.num_parameters
@@ -443,7 +443,7 @@ def test_what_these_might_have_besides_is_refused(config, message):
 
 @pytest.mark.parametrize("config, targets, message", [
     ({"model_type": "mamba2"}, ["out_proj"], "out_proj"), (TINY, ["self_attn"], "self_attn"),
-    (TINY, ["q_proj", "mlp"], "mlp"), (XLSR, "all-linear", "all-linear"),
+    (TINY, ["q_proj", "mlp"], "mlp"),
     (XLSR, ["q_proj", "pos_conv_embed.conv"], "no linear layer")])
 def test_what_peft_refuses_by_its_name_is_refused(config, targets, message):
     with pytest.raises(ValueError, match=message):
@@ -524,7 +524,8 @@ def test_code_that_reads_texts_builds_no_model():
 def test_the_fixture_covers_every_family_small_and_real():
     small = {c["config"]["model_type"] for c in RECORDED["cases"] if "shapes" in c}
     real = {c["config"]["model_type"] for c in RECORDED["cases"] if "shapes" not in c}
-    typed = set(ac.FAMILIES) - {row["config"]["model_type"] for row in RECORDED["inferred"]}
+    typed = set(ac.FAMILIES) - {
+        ac.read_model(row["config"]).family for row in RECORDED["inferred"]}
     assert typed - small == {"phi-msft"}  # code of its own, never in Transformers
     assert typed - real <= {"phi-msft", "gemma3_text", "xlm-roberta"}
     assert sum("trainable" in q for c in RECORDED["cases"] for q in c["answers"]) > 800
@@ -656,7 +657,7 @@ def test_bytes_of_a_logit_are_those_alive_at_the_peak_of_its_loss(base):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"model_type": "rwkv"}, "model_type 'rwkv' is not a family .*, xglm$"),
+    ({"model_type": "xlnet"}, "model_type 'xlnet' is not a family .*, xglm$"),
     ({"model_type": "gemma3n", "text_config": {}}, "'gemma3n' is not counted: .*timm"),
     ({"model_type": None}, "model_type is missing"),
     ({"hidden_size": None}, "needs hidden_size.*missing"),
