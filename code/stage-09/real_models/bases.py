@@ -270,8 +270,9 @@ def why_not_stored(model: Model, stored: Stored) -> str:
         return ""
     if name == "mxfp4" and model.family != "gpt_oss":
         return REASONS["mxfp4"]
-    others = any(len(m.sizes) != 3 for m in stacked_experts(model))  # biases, which FP8Experts refuses
-    if name.startswith(("gptq", "awq")) and any(stacked_experts(model)) or (name == "fp8" and others):
+    experts = [*stacked_experts(model)]
+    others = any(len(m.sizes) != 3 for m in experts)  # biases, which FP8Experts refuses
+    if name.startswith(("gptq", "awq")) and experts or (name == "fp8" and others):
         return REASONS["experts"].format(format=name)
     if name.startswith("gptq") and not _block(model):
         return REASONS["blocks"]

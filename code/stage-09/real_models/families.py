@@ -25,8 +25,8 @@ from typing import Any
 #               embedding  rows width     norm     width   (LayerNorm if it has a bias, or RMSNorm)
 #               stack      sizes …        a parameter of this very name that is no layer of its own:
 #                                         neither target_modules nor bitsandbytes see it
-# parts     the configurations inside the file's; their keys are called `part.key` here. A model whose
-#           text_config is of another type than usual is a family `type/type of text_config`.
+# parts     the configurations inside the file's; their keys are called `part.key` here. A model
+#           whose text_config is of another type than usual is a family `type/type of text_config`.
 # needs     of these, besides text_config, those that a file must have.
 # replaced  true if `part_dict` says all of a part, whatever the part itself says.
 # flat      the part whose keys may stand outside of it instead.
@@ -37,8 +37,8 @@ from typing import Any
 #           layer is. With `numbers`, the key that lists the numbers of some layers instead, the
 #           kind of all others, theirs, and which they are if it is left out (null: all). With
 #           `last`, what the last layer is whatever the list says.
-# letters   the key of a text that says the kind of each layer by a letter, where none of these lists
-#           does; these decide how many layers there are.
+# letters   the key of a text that says the kind of each layer by a letter, where none of these
+#           lists does; these decide how many layers there are.
 # alike     keys that may be a list with the same number for each layer.
 # auto      keys whose text "auto" means what null means.
 # overrides   a key that says it of each layer: which list and kind it may be said of, and for each

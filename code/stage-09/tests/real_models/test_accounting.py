@@ -301,7 +301,7 @@ def test_every_classifier_has_as_many_outputs_as_labels():
             parts = {"text_config": {"hidden_size": 2560}}
             config = {"model_type": family, "num_key_value_heads": 2, "vocab_size": 99} | (
                 parts if "text_config" in table.get("parts", []) else {}) | (
-                {"head_dim": 64} if family in ("hunyuan_v1_dense", "ministral") else {})  # no default
+                {"head_dim": 64} if family in ("hunyuan_v1_dense", "ministral") else {})
             two, five = (ac.read_model(config, task, num_labels=n) for n in (2, 5))
             assert any(m.out_features == 5 for m in five.modules if m.is_linear), (family, task)
             more = five.num_parameters - two.num_parameters
@@ -448,6 +448,58 @@ def test_what_these_might_have_besides_is_refused(config, message):
 def test_what_peft_refuses_by_its_name_is_refused(config, targets, message):
     with pytest.raises(ValueError, match=message):
         ac.count_lora(ac.read_model(config), 8, targets)
+
+
+def test_what_is_adapted_and_not_saved_is_noted():
+    """PEFT counts all linear layers of speech models, and asks for embeddings when it saves."""
+    ctc = ac.read_model(XLSR | {"architectures": ["Wav2Vec2ForCTC"]})
+    counted = ac.count_lora(ctc, 8, "all-linear")
+    assert (counted.trainable, counted.total) == (3_559_680, 319_031_200)
+    assert "save_embedding_layers" in str(counted.notes)
+    assert "save_embedding_layers" not in str(ac.count_lora(ctc, 8, ["q_proj"]).notes)
+
+
+MISTRAL = {"model_type": "mistral", "num_key_value_heads": 8, "vocab_size": 32064}
+CLIP_L = {"model_type": "clip_vision_model", "hidden_size": 1024, "image_size": 336,
+          "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
+          "patch_size": 14, "projection_dim": 768}
+PIXTRAL = {"model_type": "pixtral", "head_dim": 64, "hidden_size": 1024, "image_size": 1540,
+           "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
+           "patch_size": 14}
+SIGLIP = {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16,
+          "num_hidden_layers": 27, "patch_size": 14}
+SMALL_GRANITE = {
+    "model_type": "granitemoehybrid", "hidden_size": 768, "intermediate_size": 2048,
+    "shared_intermediate_size": 2048, "num_attention_heads": 12, "num_key_value_heads": 4,
+    "num_hidden_layers": 32, "num_local_experts": 0, "num_experts_per_tok": 0, "vocab_size": 100352,
+    "mamba_n_heads": 48, "mamba_d_head": 32, "mamba_d_state": 128, "tie_word_embeddings": True,
+    "layer_types": ["attention" if i in (10, 13, 17, 27) else "mamba" for i in range(32)]}
+
+
+@pytest.mark.parametrize("config, parameters", [  # transformers' counts of what the hub has
+    ({"model_type": "mamba", "hidden_size": 2560, "num_hidden_layers": 64}, 2_768_345_600),
+    ({"model_type": "jamba"}, 51_570_323_328),
+    ({"model_type": "gpt_neo", "attention_types": [[["global", "local"], 12]]}, 1_315_575_808),
+    ({"model_type": "nemotron_h", "hidden_size": 4480, "intermediate_size": 15680,
+      "mamba_head_dim": 80, "num_attention_heads": 40, "num_hidden_layers": 56,
+      "hybrid_override_pattern": "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"},
+     8_888_227_328),
+    ({"model_type": "llava_next", "text_config": MISTRAL, "vision_config": CLIP_L}, 7_566_747_648),
+    ({"model_type": "mistral3", "vision_config": PIXTRAL, "text_config": {
+        "model_type": "ministral3", "hidden_size": 3072, "intermediate_size": 9216,
+        "num_hidden_layers": 26, "vocab_size": 131072}, "tie_word_embeddings": True},
+     3_849_090_048),
+    ({"model_type": "paligemma", "projection_dim": 2304, "vision_config": SIGLIP | {
+        "model_type": "siglip_vision_model", "vision_use_head": False, "projection_dim": 2304},
+      "text_config": {"model_type": "gemma2", "vocab_size": 257216}}, 3_032_242_416),
+    ({"model_type": "siglip", "text_config": SIGLIP | {"patch_size": None},
+      "vision_config": SIGLIP | {"image_size": 384}}, 877_960_498),
+    (SMALL_GRANITE, 340_332_224)])
+def test_checkpoints_of_states_and_of_two_types(config, parameters):
+    model = ac.read_model(config)
+    assert model.num_parameters == parameters
+    if config is SMALL_GRANITE:  # it has no experts
+        assert "experts" not in str(model.notes)
 
 
 def test_qwen_writes_its_text_config_outside_or_inside():
