@@ -387,15 +387,21 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
         m, positive("rank", _rank_of(m.name, rank, rank_pattern)), use_dora, lora_bias).items()}
     more, named, missed = _parameter_tensors(model, target_parameters, found, rank, rank_pattern)
     tensors |= more | _token_tensors(model, trainable_token_indices, [*found, *named], saved)
-    notes = ["rsLoRA scales by alpha/sqrt(rank); it has no parameters of its own."] * use_rslora
     adapted = [*(m.name for m in found), *(m.weight_name for m in named)]
-    if FAMILIES[model.family].get("no_embeddings") and "lm_head" in adapted:
-        notes.append("PEFT trains lm_head, and saves it only with save_embedding_layers=False: "
-                     "else it asks for embeddings of tokens, which this model has not.")
     unmatched += missed + [f"rank_pattern {key}" for key in rank_pattern or {}
                            if not any(_rank_of(name, 0, {key: 1}) for name in adapted)]
     return _count_tuner("LoRA" if not use_dora else "DoRA", model, found, tensors, bias=bias,
-                        saved=saved, head=head, unmatched=unmatched, notes=notes)
+                        saved=saved, head=head, unmatched=unmatched,
+                        notes=_lora_notes(model, adapted, use_rslora))
+
+
+def _lora_notes(model: Model, adapted: Sequence[str], use_rslora: bool) -> list[str]:
+    notes = {
+        "rsLoRA scales by alpha/sqrt(rank); it has no parameters of its own.": use_rslora,
+        "PEFT trains lm_head, and saves it only with save_embedding_layers=False: else it asks for "
+        "embeddings of tokens, which this model has not.":
+            FAMILIES[model.family].get("no_embeddings") and "lm_head" in adapted}
+    return [note for note, there in notes.items() if there]
 
 
 def _lora_modules(model: Model, targets: Targets, others: bool,
