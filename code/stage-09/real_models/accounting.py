@@ -154,9 +154,6 @@ def _all_linear(model: Model) -> list[Module]:
     if model.task in ("TOKEN_CLS", "QUESTION_ANS"):
         raise ValueError("PEFT refuses all-linear for token classification and "
                          "question answering: it would adapt the head twice; list the modules")
-    if not FAMILIES[model.family].get("all_linear", True):
-        raise ValueError(f"PEFT refuses all-linear for {model.family}: it asks for embeddings of "
-                         "tokens, which the model has not; list the modules")
     heads = [model.head, *saved_heads(model)]
     return [m for m in model.modules if m.is_linear and m.name not in heads]
 
@@ -282,13 +279,14 @@ def _unmatched(model: Model, exclude: str | Sequence[str], layers: Sequence[int]
 def default_targets(model: Model, method: str = "lora") -> list[str]:
     """The target modules that PEFT takes for the family when none are named."""
     table, lora = FAMILIES[model.family], FAMILIES[model.family].get("lora")
+    model_type = model.family.partition("/")[0]
     if method == "ln_tuning":
-        found = LN_TARGETS.get(model.family)
+        found = LN_TARGETS.get(model_type)
     elif method in ("adalora", "ia3"):
         found = table.get(method)
     elif method in METHODS:
-        found = METHODS[method].targets.get(model.family) or table.get(method) or lora or (
-            LORA_ELSEWHERE.get(model.family))
+        found = METHODS[method].targets.get(model_type) or table.get(method) or lora or (
+            LORA_ELSEWHERE.get(model_type))
     else:
         found = lora
     if found is None:
@@ -389,12 +387,21 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
         m, positive("rank", _rank_of(m.name, rank, rank_pattern)), use_dora, lora_bias).items()}
     more, named, missed = _parameter_tensors(model, target_parameters, found, rank, rank_pattern)
     tensors |= more | _token_tensors(model, trainable_token_indices, [*found, *named], saved)
-    notes = ["rsLoRA scales by alpha/sqrt(rank); it has no parameters of its own."] * use_rslora
     adapted = [*(m.name for m in found), *(m.weight_name for m in named)]
     unmatched += missed + [f"rank_pattern {key}" for key in rank_pattern or {}
                            if not any(_rank_of(name, 0, {key: 1}) for name in adapted)]
     return _count_tuner("LoRA" if not use_dora else "DoRA", model, found, tensors, bias=bias,
-                        saved=saved, head=head, unmatched=unmatched, notes=notes)
+                        saved=saved, head=head, unmatched=unmatched,
+                        notes=_lora_notes(model, adapted, use_rslora))
+
+
+def _lora_notes(model: Model, adapted: Sequence[str], use_rslora: bool) -> list[str]:
+    notes = {
+        "rsLoRA scales by alpha/sqrt(rank); it has no parameters of its own.": use_rslora,
+        "PEFT trains lm_head, and saves it only with save_embedding_layers=False: else it asks for "
+        "embeddings of tokens, which this model has not.":
+            FAMILIES[model.family].get("no_embeddings") and "lm_head" in adapted}
+    return [note for note, there in notes.items() if there]
 
 
 def _lora_modules(model: Model, targets: Targets, others: bool,

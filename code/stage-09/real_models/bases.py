@@ -243,11 +243,11 @@ def quantized_experts(model: Model, stored: Stored) -> list[Module]:
     """The stacks of experts that a format converts."""
     if "experts" not in FORMATS[stored.format]:
         return []
-    return [m for m in _experts(model) if len(m.sizes) == 3
+    return [m for m in stacked_experts(model) if len(m.sizes) == 3
             and not _meant(m.name.rpartition(".")[0], stored.skips or ())]
 
 
-def _experts(model: Model) -> Iterator[Module]:
+def stacked_experts(model: Model) -> Iterator[Module]:
     return (m for m in model.modules if m.kind == "stack" and ".experts." in m.name)
 
 
@@ -270,8 +270,9 @@ def why_not_stored(model: Model, stored: Stored) -> str:
         return ""
     if name == "mxfp4" and model.family != "gpt_oss":
         return REASONS["mxfp4"]
-    others = any(len(m.sizes) != 3 for m in _experts(model))  # biases, which FP8Experts refuses
-    if name.startswith(("gptq", "awq")) and any(_experts(model)) or (name == "fp8" and others):
+    experts = [*stacked_experts(model)]
+    others = any(len(m.sizes) != 3 for m in experts)  # biases, which FP8Experts refuses
+    if name.startswith(("gptq", "awq")) and experts or (name == "fp8" and others):
         return REASONS["experts"].format(format=name)
     if name.startswith("gptq") and not _block(model):
         return REASONS["blocks"]

@@ -25,15 +25,22 @@ from typing import Any
 #               embedding  rows width     norm     width   (LayerNorm if it has a bias, or RMSNorm)
 #               stack      sizes …        a parameter of this very name that is no layer of its own:
 #                                         neither target_modules nor bitsandbytes see it
-# parts     the configurations inside the file's; their keys are called `part.key` here.
+# parts     the configurations inside the file's; their keys are called `part.key` here. A model
+#           whose text_config is of another type than usual is a family `type/type of text_config`.
 # needs     of these, besides text_config, those that a file must have.
 # replaced  true if `part_dict` says all of a part, whatever the part itself says.
 # flat      the part whose keys may stand outside of it instead.
 # lists     the lists of kinds: their key, the kinds that may stand there, and with `every` the key
 #           of an interval (its default, the usual kind, the kind of every so-manieth layer) that
-#           stands for a list that is left out. With `numbers`, the key that lists the numbers of
-#           some layers instead, the kind of all others, theirs, and which they are if it is left
-#           out (null: all). With `last`, what the last layer is whatever the list says.
+#           stands for a list that is left out. `offset`, another key and its default, says which of
+#           the layers in an interval that is, else the last; a third key, of which 1 means that no
+#           layer is. With `numbers`, the key that lists the numbers of some layers instead, the
+#           kind of all others, theirs, and which they are if it is left out (null: all). With
+#           `last`, what the last layer is whatever the list says.
+# letters   the key of a text that says the kind of each layer by a letter, where none of these
+#           lists does; these decide how many layers there are.
+# alike     keys that may be a list with the same number for each layer.
+# auto      keys whose text "auto" means what null means.
 # overrides   a key that says it of each layer: which list and kind it may be said of, and for each
 #           of its keys the one that says it of all of them, and a flag without which that is none.
 # heads     the modules that a task puts on top, in the same notation. A line `name = value` sets a
@@ -45,7 +52,7 @@ from typing import Any
 # not_quantized   names that loading in 4 or 8 bits keeps as they are.
 # note      what one must know to read any count of this family.
 # refused   names that PEFT's LoRA refuses in this family.
-# all_linear   false if PEFT fails to find all linear layers.
+# no_embeddings   true if the model has none of tokens, for which PEFT asks when it saves a head.
 # not_estimated   why what training keeps of its layers is not estimated.
 # fused     the names of the router's and the experts' layers in transformers 4: PEFT's LoRA reads
 #           them as the stacks that hold them now, see `_stacked` in accounting.py.

@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from real_models.bases import Stored, read_stored
+from real_models.bases import Stored, read_stored, stacked_experts
 from real_models.families import FAMILIES, MISSING
 from real_models.patterns import fullmatch
 from real_models.rules import SAVED_HEADS, evaluate, is_whole, positive
@@ -258,18 +258,17 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     ValueError
         If the family is unknown, a field is missing or malformed, or the family has no such head.
     """
-    config, table = _table_of(_content(config))
-    family = config["model_type"]
+    family, table, config = _table_of(_content(config))
     task = task or _task_of(config, table)
     if task not in table["heads"] and task != "FEATURE_EXTRACTION":
         raise ValueError(f"{family} has no head for task {task!r}; it has "
                          f"{', '.join(table['heads'])} and FEATURE_EXTRACTION (none)")
-    names = config.get("id2label") or {}
+    names = {} if config.get("id2label") is None else config["id2label"]
     if not isinstance(names, Mapping):
         raise ValueError(f"config.json: id2label must be an object, got {names!r:.80}")
     usual = table["defaults"].get("num_labels", 2)
     labels = num_labels or config.get("num_labels") or len(names) or usual
-    symbols: dict[str, int] = {"labels": positive("num_labels", labels)}
+    symbols = {"labels": positive("num_labels", int(labels) if is_whole(labels) else labels)}
     assumed: dict[str, int] = {}
     for line in table["symbols"].strip().splitlines():
         symbol, rule = line.split("=", 1)
@@ -295,7 +294,7 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     model = Model(family, task, symbols, tuple(modules), name, config=config)
     stored, method, why = read_stored(model, config.get("quantization_config"))
     found = {"assumed": assumed, "method": method, "why": why, "stored": stored}
-    return replace(model, stored=stored, notes=_notes(config, table, found))
+    return replace(model, stored=stored, notes=_notes(model, table, found))
 
 
 def _content(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
@@ -326,8 +325,13 @@ def _listed(rule: Mapping[str, Any], layers: int, config: Mapping[str, Any],
     if kinds is None and "every" in rule:
         name, usual, most, some = rule["every"]
         interval = positive(f"config.json: {name}", config.get(name, usual))
+        key, at, *count = rule.get("offset", ("", interval - 1))
+        if not is_whole(at := config.get(key, at), 0, interval):
+            raise ValueError(f"config.json: {key} must be a whole number below {name}, which is "
+                             f"{interval}, got {at!r:.80}")
         _check_layers(layers)
-        kinds = [most if (i + 1) % interval else some for i in range(layers)]
+        few = count and config.get(*count) == 1
+        kinds = [some if i % interval == at and not few else most for i in range(layers)]
     if isinstance(kinds, list):
         kinds = [OLD_KINDS.get(kind, kind) if isinstance(kind, str) else kind for kind in kinds]
     if not isinstance(kinds, list) or len(kinds) != layers or not all(
@@ -358,9 +362,9 @@ def _numbered(key: str, others: str, listed: str, usual: list[int] | None, layer
     return [listed if i in some else others for i in range(layers)]
 
 
-def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The table of a configuration's family, if it covers all of what the file describes, and the
-    file with the keys of its parts as `part.key`.
+def _table_of(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
+    """A configuration's family and its table, if that covers all of what the file describes, and
+    the file with the keys of its parts as `part.key`.
     """
     if "_class_name" in config and "_diffusers_version" in config:
         raise ValueError("config.json: this file is diffusers' (_class_name "
@@ -390,9 +394,12 @@ def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
         missing = "config.json: model_type is missing" if family is None else (
             f"config.json: model_type {family!r:.60} is not a family this module knows")
         raise ValueError(f"{missing}. It knows {', '.join(FAMILIES)}")
+    inner = config.get("text_config")
+    if isinstance(inner, Mapping) and f"{family}/{inner.get('model_type')}" in FAMILIES:
+        family += f"/{inner['model_type']}"
     table = FAMILIES[family]
     for part in inside:
-        found = config.get(part) or {}
+        found = {} if config.get(part) is None else config[part]
         if table.get("replaced") and config.get(f"{part}_dict") is not None:
             found = config[f"{part}_dict"]
         if not isinstance(found, Mapping):
@@ -403,8 +410,7 @@ def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
         if part in ("text_config", *table.get("needs", [])) and not found:
             raise ValueError(f"config.json: a {family} model needs {part}, and it is missing")
         config = {**config, **{f"{part}.{key}": value for key, value in found.items()}}
-    if table.get("overrides", {}).get("key") in config:
-        config = _overridden(config, table["overrides"])
+    config = _plain(config, table)
     foreign = [entry for entry in own_code(config)
                if entry.split("--")[-1] not in table.get("own_code", [])]
     if foreign:
@@ -415,7 +421,42 @@ def _table_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
         if config.get(key) is not None and config[key] not in counted:
             raise ValueError(f"config.json: {key} is {config[key]!r:.60}; only "
                              f"{' or '.join(map(repr, counted))} is counted for {family}")
-    return config, table
+    return family, table, config
+
+
+def _plain(config: Mapping[str, Any], table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a file says in ways of its own, as most files say it: see `families.py`."""
+    config = {key: None if value == "auto" and key in table.get("auto", []) else value
+              for key, value in config.items()}
+    if letters := table.get("letters"):
+        config |= _spelt(config, **letters)
+    for key in table.get("alike", []):
+        widths = config.get(key)
+        layers = config.get("num_hidden_layers", table["defaults"]["num_hidden_layers"])
+        if isinstance(widths, list):
+            if not widths or len(widths) != layers or widths != len(widths) * widths[:1]:
+                raise ValueError(f"config.json: a list for {key} is counted only if it says the "
+                                 f"same of each of {layers!r:.20} layers (num_hidden_layers), got "
+                                 f"{widths!r:.80}")
+            config[key] = widths[0]
+    if table.get("overrides", {}).get("key") in config:
+        config = _overridden(config, table["overrides"])
+    return config
+
+
+def _spelt(config: Mapping[str, Any], key: str, lists: Sequence[str], kinds: Mapping[str, str],
+           usual: list[str]) -> dict[str, Any]:
+    """The layers' kinds by a letter for each, and how many that makes, whatever else the file says.
+    """
+    listed = next((config[name] for name in lists if config.get(name) is not None), None)
+    if listed is None and key in config:
+        text = config[key]
+        if not isinstance(text, str) or not kinds.keys() >= set(text):
+            raise ValueError(f"config.json: {key} must be a text of the letters "
+                             f"{' '.join(kinds)}, got {text!r:.80}")
+        listed = [kinds[letter] for letter in text]
+    listed = usual if listed is None else listed
+    return {lists[0]: listed, "num_hidden_layers": len(listed) if isinstance(listed, list) else 0}
 
 
 def _overridden(config: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -450,22 +491,25 @@ TOWERS = ("text_config", "vision_config", "audio_config", "speech_config", "enco
 
 
 NOTES = {
+    "experts": "The experts are stacked as in transformers 5: bitsandbytes does not quantize them. "
+               "Transformers 4 had a linear layer for each.",
     "assumed": "Not in the file, so taken from transformers' defaults for {family}: {taken}.",
     "stored": "The file says that its weights are quantized ({method}): a base as the file says "
               "counts them so, any other as if not.",
     "quantization_config": "The file says that its weights are quantized ({method}), and {why} is "
                            "not known here; counted as if not.",
-    "auto_map": "auto_map names code of its own, which builds what transformers builds.",
+    "auto_map": "auto_map names code of its own; counted is what transformers builds without it.",
 }
 
 
-def _notes(config: Mapping[str, Any], table: Mapping[str, Any],
-           found: Mapping[str, Any]) -> tuple[str, ...]:
+def _notes(model: Model, table: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
     """What one must know of a model that was read: assumptions, and what the file has besides."""
+    config = model.config
     taken = ", ".join(f"{key} = {value}" for key, value in found["assumed"].items())
     quantized = NOTES["stored" if found["stored"] else "quantization_config"]
     notes = {table.get("note", ""): "note" in table,
-             NOTES["assumed"].format(family=config["model_type"], taken=taken): taken,
+             NOTES["experts"]: any(stacked_experts(model)),
+             NOTES["assumed"].format(family=model.family, taken=taken): taken,
              quantized.format(**found): config.get("quantization_config"),
              NOTES["auto_map"]: own_code(config)}
     return tuple(note for note, there in notes.items() if there)

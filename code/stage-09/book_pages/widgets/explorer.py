@@ -503,9 +503,10 @@ def memory_record(model):
     fused = [*table.get("fused", []), *table.get("refused", []),
              *(m.name.split(".")[-2] for m in model.modules  # convolutions are not counted
                if m.kind == "stack" and m.name.endswith(".weight"))]
+    groups = {part for m in model.modules for part in m.name.split(".")[:-1]}
     found, _ = accounting.find_modules(
         model, [name for name in accounting.linear_names(model)  # a number means blocks, too
-                if name not in fused and not name.isdigit()
+                if name not in fused and name not in groups and not name.isdigit()
                 and not name.endswith(tuple(accounting.saved_heads(model)))],
         modules_to_save=accounting.saved_heads(model))
     leaves = list(dict.fromkeys(module.name.split(".")[-1] for module in found))

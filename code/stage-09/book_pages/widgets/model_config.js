@@ -144,8 +144,16 @@ function listed(rule, layers, config, family) {
       throw new ConfigError(`config.json: ${name} must be a positive integer, got `
         + shown(interval));
     }
+    const [key, usually, count, single] = rule.offset ?? ["", interval - 1];
+    const value = (name, other) => (Object.hasOwn(config, name) ? config[name] : other);
+    const at = value(key, usually);
+    if (!Number.isSafeInteger(at) || at < 0 || at >= interval) {
+      throw new ConfigError(`config.json: ${key} must be a whole number below ${name}, which is ${
+        interval}, got ${shown(at)}`);
+    }
     checkLayers(layers);
-    kinds = Array.from({ length: layers }, (_, i) => ((i + 1) % interval ? most : some));
+    const few = count && value(count, single) === 1;
+    kinds = Array.from({ length: layers }, (_, i) => (i % interval === at && !few ? some : most));
   }
   if (Array.isArray(kinds)) {
     kinds = kinds.map((kind) => (Object.hasOwn(rule.old, kind) ? rule.old[kind] : kind));
@@ -165,8 +173,8 @@ function spanOf(span, symbols, lists) {
     return lists[name].slice(0, symbols.get(stop)).filter((each) => each === kind).length;
   }
   const [stop, start] = span.split(":").reverse().map((part) => evaluate(part, symbols));
-  if (start > stop || (start !== undefined && stop > symbols.get("layers"))) {
-    throw new ConfigError(`config.json: ${span} are layers ${start} to ${stop}, and the model has `
+  if ((start ?? 0) > stop || (start !== undefined && stop > symbols.get("layers"))) {
+    throw new ConfigError(`config.json: ${span} are layers ${start ?? 0} to ${stop}, and the model has `
       + `${symbols.get("layers")}; correct the file`);
   }
   return stop - (start ?? 0);
@@ -211,6 +219,42 @@ function ownCode(config, rules) {
   return Object.entries(own).filter(([key]) => !reads.test(key)).map(([, entry]) => named(entry));
 }
 
+/** What a file says in ways of its own, as most files say it: see families.py. */
+function plain(given, table) {
+  const config = Object.fromEntries(Object.entries(given).map(([key, value]) =>
+    [key, value === "auto" && table.auto?.includes(key) ? null : value]));
+  if (table.letters) Object.assign(config, spelt(config, table.letters));
+  for (const key of table.alike ?? []) {
+    const layers = Object.hasOwn(config, "num_hidden_layers") ? config.num_hidden_layers
+      : table.defaults.num_hidden_layers;
+    const widths = Object.hasOwn(config, key) ? config[key] : null;
+    if (!Array.isArray(widths)) continue;
+    if (!widths.length || widths.length !== layers || widths.some((each) => each !== widths[0])) {
+      throw new ConfigError(`config.json: a list for ${key} is counted only if it says the same of `
+        + `each of ${shown(layers)} layers (num_hidden_layers), got ${shown(widths)}`);
+    }
+    config[key] = widths[0];
+  }
+  return table.overrides && Object.hasOwn(config, table.overrides.key)
+    ? overridden(config, table.overrides) : config;
+}
+
+/** The layers' kinds by a letter for each, and how many that makes, whatever else the file says. */
+function spelt(config, { key, lists, kinds, usual }) {
+  const value = (name) => (Object.hasOwn(config, name) ? config[name] : null);
+  let named = lists.map(value).find((each) => each !== null) ?? null;
+  if (named === null && Object.hasOwn(config, key)) {
+    const letters = typeof config[key] === "string" ? [...config[key]] : [""];
+    if (!letters.every((letter) => Object.hasOwn(kinds, letter))) {
+      throw new ConfigError(`config.json: ${key} must be a text of the letters ${
+        Object.keys(kinds).join(" ")}, got ${shown(config[key])}`);
+    }
+    named = letters.map((letter) => kinds[letter]);
+  }
+  named ??= usual;
+  return { [lists[0]]: named, num_hidden_layers: Array.isArray(named) ? named.length : 0 };
+}
+
 /** What a file says of its layers one by one, as the keys that say it of all of one kind. */
 function overridden(config, { key, list, kind, keys }) {
   const value = (name) => (Object.hasOwn(config, name) ? config[name] : null);
@@ -246,7 +290,7 @@ function tableOf(config, families, rules) {
     throw new ConfigError("This is the adapter_config.json of an adapter: paste the config.json of "
       + `its base model, ${shown(config.base_model_name_or_path ?? null)}.`);
   }
-  const family = has("model_type") ? config.model_type : null;
+  let family = has("model_type") ? config.model_type : null;
   const inside = typeof family === "string" && Object.hasOwn(families, family)
     ? families[family].parts ?? [] : [];
   if (typeof family === "string" && Object.hasOwn(rules.missing, family)) {
@@ -254,7 +298,8 @@ function tableOf(config, families, rules) {
       rules.missing[family]}.`);
   }
   const parts = rules.towers.filter((key) => has(key) && config[key] !== null
-    && !inside.includes(key) && ["object", "string"].includes(typeof config[key]));
+    && !inside.includes(key) && !Array.isArray(config[key])
+    && ["object", "string"].includes(typeof config[key]));
   if (parts.length) {
     const alone = has("text_config") && Object.hasOwn(families, config.text_config?.model_type);
     throw new ConfigError(`config.json: model_type ${shown(family)} with parts of its own `
@@ -271,9 +316,13 @@ function tableOf(config, families, rules) {
       : `config.json: model_type ${shown(family)} is not a family that is known here.`)
       + ` Known are ${Object.keys(families).sort().join(", ")}.`);
   }
+  const inner = has("text_config") ? config.text_config?.model_type : null; // may be anything
+  if (typeof inner === "string" && Object.hasOwn(families, `${family}/${inner}`)) {
+    family += `/${inner}`;
+  }
   const table = families[family];
   for (const part of inside) {
-    let found = (has(part) ? config[part] : null) || {};
+    let found = (has(part) ? config[part] : null) ?? {};
     if (table.replaced && has(`${part}_dict`)) found = config[`${part}_dict`] ?? found;
     if (table.flat === part && (config[part] ?? null) === null && has("hidden_size")) {
       found = Object.fromEntries(Object.entries(config).filter(([key]) =>
@@ -288,9 +337,7 @@ function tableOf(config, families, rules) {
     config = { ...config, ...Object.fromEntries(Object.entries(found)
       .map(([key, value]) => [`${part}.${key}`, value])) };
   }
-  if (table.overrides && Object.hasOwn(config, table.overrides.key)) {
-    config = overridden(config, table.overrides);
-  }
+  config = plain(config, table);
   const foreign = ownCode(config, rules)
     .filter((entry) => !(table.own_code ?? []).includes(entry.split("--").pop()));
   if (foreign.length) {
@@ -299,7 +346,8 @@ function tableOf(config, families, rules) {
       + `transformers' ${family} after all, remove auto_map.`);
   }
   for (const [key, counted] of Object.entries(table.only ?? {})) {
-    const same = (value) => JSON.stringify(value) === JSON.stringify(config[key]);
+    const same = (value) => JSON.stringify(value) === JSON.stringify(config[key])
+      && Math.abs(config[key]) !== Infinity; // 1e999, which JSON has no word for
     if (Object.hasOwn(config, key) && config[key] !== null && !counted.some(same)) {
       throw new ConfigError(`config.json: ${key} is ${shown(config[key])}; only `
         + `${counted.map(shown).join(" or ")} is counted for ${family}`);
@@ -375,8 +423,9 @@ function readConfig(given, families, rules) {
   const other = rows.filter(({ kind, leaf }) => kind === "stack" && leaf === "weight")
     .map(({ path }) => path.split(".").at(-2)); // convolutions are not counted
   const fused = [...table.fused ?? [], ...table.refused ?? [], ...other];
+  const groups = new Set(rows.flatMap(({ path }) => path.split(".").slice(0, -1)));
   const counted = (row) => !copied(row) && !fused.includes(row.leaf)
-    && !/^\d+$/.test(row.leaf); // a number means blocks, too
+    && !groups.has(row.leaf) && !/^(\d+|{.*})$/.test(row.leaf); // a number means blocks, too
   for (const { leaf, unit, count } of linear.filter(counted)) {
     each.set(leaf, (each.get(leaf) ?? 0) + unit * count);
   }
@@ -400,6 +449,7 @@ function readConfig(given, families, rules) {
   }
   const notes = [
     table.note ?? "",
+    rows.some((row) => row.kind === "stack" && isExpert(row)) ? rules.notes.experts : "",
     assumed.size ? rules.notes.assumed.replace("{family}", family)
       .replace("{taken}", [...assumed].map((pair) => pair.join(" = ")).join(", ")) : "",
     storedNote,

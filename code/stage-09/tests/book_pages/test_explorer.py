@@ -314,6 +314,15 @@ def node(tmp_path, source, program, data):
     return json.loads(done.stdout)
 
 
+def of_family(family, small):
+    """A small configuration, whatever parts it needs."""
+    table, (outer, _, inner) = accounting.FAMILIES[family], family.partition("/")
+    config = {"model_type": outer, **small, **dict.fromkeys(table.get("needs", []), small)}
+    if "text_config" in table.get("parts", []):
+        config["text_config"] = small | ({"model_type": inner} if inner else {})
+    return config
+
+
 CASES_OF_CLASSES = [case["config"] for case in json.loads(
     (Path(__file__).parents[1] / "fixtures" / "classes.json").read_text("utf-8"))]
 
@@ -377,11 +386,10 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
     small = {"hidden_size": 96, "n_embd": 96, "d_model": 96, "num_labels": 7,
              "num_attention_heads": 12}  # the rest: defaults
     needed = {"nemotron": {"num_key_value_heads": 4}, "esm": {"vocab_size": 99},
-              "hunyuan_v1_dense": {"head_dim": 8}, "mamba2": {"num_heads": 12}}  # no defaults
-    configs += [{"model_type": family, "architectures": [name], **small,
-                 **needed.get(family, {}),
-                 **dict.fromkeys({"text_config"} & {*table.get("parts", [])}, small),
-                 **dict.fromkeys(table.get("needs", []), small)}
+              "hunyuan_v1_dense": {"head_dim": 8}, "mamba2": {"num_heads": 12},
+              "ministral": {"head_dim": 8}, "lfm2_moe": {  # no defaults
+                  "num_hidden_layers": 4, "layer_types": 2 * ["conv", "full_attention"]}}
+    configs += [{**of_family(family, small), "architectures": [name], **needed.get(family, {})}
                 for family, table in accounting.FAMILIES.items() if family != "phi-msft"
                 for name in table["classes"]]
     kinds = ["sliding_attention", "full_attention"] * 2
@@ -400,7 +408,8 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
                            "quantization_config": {"bits": 4}})
     configs.append(phi3 | {"auto_map": {"AutoTokenizer": ["someone/gpt-4o", None]}})
     configs += [case["config"] | {"architectures": [sorted(
-        name for name, task in accounting.FAMILIES[case["config"]["model_type"]]["classes"].items()
+        name for name, task in accounting.FAMILIES[
+            accounting.read_model(case["config"]).family]["classes"].items()
         if task == case["task"])[0]]} for case in BASES["cases"][::2]]
     configs += [{"model_type": "llama", **small, "quantization_config": found, **more}
                 for found in ODD_BASES for more in ({}, *({"architectures": [name]} for name in (
@@ -418,6 +427,14 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
     configs += [{"model_type": "lfm2", **small, "num_hidden_layers": 4, **more} for more in (
         {"full_attn_idxs": [1, 3, 77]}, {"full_attn_idxs": None, "block_ff_dim": 500},
         {"layer_types": ["conv", "conv", "full_attention", "conv"], "conv_bias": True})]
+    configs += [{"model_type": "jamba", **small, "num_hidden_layers": 9, **more} for more in (
+        {"mamba_dt_rank": "auto"}, {"num_experts": 1}, {"attn_layer_period": 3,
+                                                        "attn_layer_offset": 1})]
+    configs += [{"model_type": "nemotron_h", **small, **more} for more in (
+        {"hybrid_override_pattern": "ME*-M"}, {"layer_types": ["moe", "mlp"]},
+        {"num_labels": 2.0, "layers_block_type": ["mamba", "attention"]})]
+    configs.append({"model_type": "gemma3n_text", **small, "num_hidden_layers": 4,
+                    "num_kv_shared_layers": 1, "intermediate_size": 4 * [96]})
     configs += [{"model_type": "mllama", "text_config": {**small, "num_hidden_layers": 6, **more}}
                 for more in ({}, {"cross_attention_layers": [0, 5]})]
     configs += [{"model_type": "esm", **small, "vocab_size": 33, **more} for more in (
@@ -483,6 +500,31 @@ def test_pasted_sizes_have_the_bounds_that_python_sets(memory, tmp_path):
         assert answer == str(error.value)
 
 
+ODD = {"model_type": "granitemoehybrid", "num_hidden_layers": 1, "layer_types": ["mamba"]}
+
+
+@pytest.mark.parametrize("text", [  # each was counted by one of the two and refused by the other
+    {"model_type": "gemma4_text", "num_hidden_layers": 4, "num_kv_shared_layers": 15},
+    json.dumps({**ODD, "position_embedding_type": 0}).replace("type\": 0", "type\": 1e999"),
+    {"model_type": "llama", "id2label": []}, {"model_type": "llama", "id2label": False},
+    {"model_type": "siglip", "text_config": {"hidden_size": 768}, "vision_config": []},
+    {"model_type": "jamba", "attn_layer_offset": 8},
+    {"model_type": "jamba", "attn_layer_offset": -1},
+    {"model_type": "nemotron_h", "hybrid_override_pattern": "MEX"},
+    {"model_type": "nemotron_h", "hybrid_override_pattern": None},
+    {"model_type": "gemma3n_text", "intermediate_size": [8, 8]},
+    {"model_type": "gemma3n_text", "num_hidden_layers": 2, "num_kv_shared_layers": 1,
+     "intermediate_size": [8, 9]},
+    {"model_type": "internlm3", "qkv_bias": True},
+    {"model_type": "paligemma", "text_config": {"model_type": ["gemma2"], "hidden_size": 64}}])
+def test_page_and_python_refuse_the_same(memory, tmp_path, text):
+    text = text if isinstance(text, str) else json.dumps(text)
+    [answer] = paste(tmp_path, memory, [text])
+    assert isinstance(answer, str)
+    with pytest.raises(ValueError):
+        accounting.read_model(accounting.parse_config(text))
+
+
 @pytest.mark.parametrize("name", ["BERT-base (cased)", "RoBERTa-base"])
 def test_a_pasted_model_is_the_listed_one(memory, tmp_path, name):
     """With sorted keys the first of BERT's heads is another one: the page counted that."""
@@ -533,13 +575,13 @@ def test_page_and_python_agree_on_models_and_settings(memory, tmp_path):
         ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 4)}
     configs = {name: entry["config"]
                for name, entry in list(accounting.known_models().items())[::5]}
-    configs |= {family: {"model_type": family, "architectures": sorted(table["classes"])[-1:],
-                         **small, **dict.fromkeys([*table.get("needs", []), *(
-                             {"text_config"} & {*table.get("parts", [])})], small)}
+    configs |= {family: {**of_family(family, small), "architectures": sorted(table["classes"])[-1:]}
                 for family, table in accounting.FAMILIES.items() if family != "phi-msft"}
     configs["nemotron"]["num_key_value_heads"] = 8  # its own default fails
     configs["esm"]["vocab_size"] = 33  # it has none
-    configs["hunyuan_v1_dense"]["head_dim"] = 128  # nor this
+    configs["hunyuan_v1_dense"]["head_dim"] = configs["ministral"]["head_dim"] = 128  # nor this
+    configs["lfm2_moe"]["layer_types"] = 2 * ["conv", "full_attention"]
+    configs["gemma3n_text"]["num_kv_shared_layers"] = 1
     configs["mamba2"] |= {"hidden_size": 4096}  # with which its default heads agree
     configs["glm4_moe"]["head_dim"] = 128  # by default its heads do not divide its width
     cases, expected = [], []

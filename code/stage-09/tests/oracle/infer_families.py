@@ -63,9 +63,12 @@ IGNORED = {"transformers_version", "architectures", "dtype", "id2label", "label2
            "rope_parameters", "output_attentions", "output_hidden_states", "use_cache",
            "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "encoder",
            "decoder", "text_encoder", "generator", "text_config", "quantization_config", "auto_map",
-           "mtp_layer_types", "mamba_d_head", "time_step_limit"}
+           "mtp_layer_types", "mamba_d_head", "time_step_limit", "attention_types",
+           "attention_layers", "activation_sparsity_pattern"}
 #: Keys that decide by a layer's number: only their default is counted.
 PINNED = {"decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"}
+#: How many layers at the start have no experts; none of them, perhaps.
+DENSE = re.compile(r"dense_(replace|layers)\b")
 #: What a key that is null stands for, in many classes.
 FALLBACK = {"dh": "d / heads", "kv": "heads", "ff": "4 * d"}
 #: Symbols besides the keys, where the keys of their rules are there.
@@ -79,9 +82,6 @@ ACTIVATIONS = ["silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_t
                "relu2", "tanh", "sigmoid", "quick_gelu"]
 
 
-EXPERTS_NOTE = (
-    "The experts are stacked as in transformers 5: bitsandbytes does not quantize them. "
-    "Transformers 4 had a linear layer for each.")
 #: Which layers look at the picture; how a file of Qwen's says all of its text_config outside of
 #: it; which kinds of relative positions there are.
 _CROSS = "text_config.cross_attention_layers"
@@ -92,7 +92,7 @@ _POSITIONS = [["p2c", "c2p"], ["c2p", "p2c"], ["c2p"], ["p2c"], [], "p2c|c2p", "
 #: published models have.
 _EXPERTS = "moe_layers"
 _SPEECH = {
-    "all_linear": False, "unlike": ["conv_layers"], "every_class": True,
+    "no_embeddings": True, "unlike": ["conv_layers"], "every_class": True,
     "declare": {"adapter_attn_dim": None},
     "base": {"do_stable_layer_norm": True, "adapter_attn_dim": 8},
     "only": {
@@ -124,13 +124,38 @@ def _states(values: dict, expand: str, heads: str, head_dim: str) -> dict:
     return values | {expand: expanded, heads: count, head_dim: inner // count}
 
 
+def _own(configuration: str, stem: str, *ends: str) -> list[str]:
+    """What a repository on the hub calls code of its own that transformers has since taken in."""
+    return [configuration, *(stem + end for end in ends)]
+
+
+def _period(values: dict, name: str, shift: int) -> dict:
+    """Every so-manieth layer from one on, and sometimes a single expert, which is none."""
+    number = values["vocab_size"] // 2 + shift
+    single = {"num_experts": 1} if values["vocab_size"] // 2 % 4 == 0 else {}
+    return {f"{name}_layer_period": 1 + number % 4,
+            f"{name}_layer_offset": number // 4 % (1 + number % 4)} | single
+
+
 #: What no model on the meta device can tell.
 HINTS = {
     "phi": {"own_code": ["configuration_phi.PhiConfig", "modeling_phi.PhiForCausalLM"]},
+    "internlm3": {"own_code": _own("configuration_internlm3.InternLM3Config",
+                                   "modeling_internlm3.InternLM3", "Model", "ForCausalLM")},
+    "ernie4_5": {"own_code": _own("configuration_ernie4_5.Ernie4_5_Config",
+                                  "modeling_ernie4_5.Ernie4_5_", "Model", "ForCausalLM")},
+    "deepseek_v3": {"own_code": _own("configuration_deepseek.DeepseekV3Config",
+                                     "modeling_deepseek.DeepseekV3", "Model", "ForCausalLM")},
     "phi3": {"own_code": ["configuration_phi3.Phi3Config", "modeling_phi3.Phi3ForCausalLM"]},
-    "deepseek_v2": {"prefix_width": "kv * qk_rope_head_dim"},  # its head_dim is overwritten
+    "deepseek_v2": {
+        "prefix_width": "kv * qk_rope_head_dim",  # its head_dim is overwritten
+        "own_code": _own("configuration_deepseek.DeepseekV2Config",
+                         "modeling_deepseek.DeepseekV2", "Model", "ForCausalLM")},
     "gemma3": {"not_quantized": ["head.attention.out_proj"]},  # MultiheadAttention's own
-    "phimoe": {"not_quantized": ["router"]},  # a class of its own, which bitsandbytes skips
+    "phimoe": {
+        "not_quantized": ["router"],  # a class of its own, which bitsandbytes skips
+        "own_code": _own("configuration_phimoe.PhiMoEConfig", "modeling_phimoe.PhiMoE",
+                         "ForCausalLM")},
     "opt": {"only": {"_remove_final_layer_norm": [False]}},
     # How a classifier pools has no parameters, nor has which three layers are tapped.
     "modernbert": {"only": {"classifier_pooling": ["cls", "mean"]}},
@@ -143,6 +168,10 @@ HINTS = {
     "nemotron": {"base": {"num_key_value_heads": 8}},  # its own default, none, fails
     "bloom": {"instead": {"hidden_size": "n_embed"}},
     "falcon": {
+        "own_code": _own("configuration_falcon.FalconConfig", "modeling_falcon.Falcon", "Model",
+                         *(f"For{task}" for task in (
+                             "CausalLM", "SequenceClassification", "TokenClassification",
+                             "QuestionAnswering"))),
         "instead": {"hidden_size": "n_embed"},
         # Linear layers of a class of its own, which bitsandbytes skips in transformers 5.
         "not_quantized": ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"],
@@ -155,6 +184,8 @@ HINTS = {
         "kinds": {"layer_types": ["conv", "full_attention"]},
         "numbers": {"layer_types": ["full_attn_idxs", "conv", "full_attention", None]},
         "instead": {"intermediate_size": "block_ff_dim", "tie_word_embeddings": "tie_embedding"}},
+    "lfm2_moe": {"kinds": {"layer_types": ["conv", "full_attention"]},
+                 "instead": {"tie_word_embeddings": "tie_embedding"}},
     "mllama": {
         "base": {"text_config.pad_token_id": 0},
         "without": ["CAUSAL_LM"],  # its configuration is text_config alone
@@ -211,8 +242,46 @@ HINTS = {
         "whole": "dh = inner / num_heads", "prefix_width": "d",
         "note": "It has no attention: PEFT makes a prefix for it that nothing looks at.",
         "fit": lambda values: _states(values, "expand", "num_heads", "head_dim")},
-    "falcon_h1": {
+    "mamba": {
+        "refused": ["out_proj", "conv1d"], "auto": ["time_step_rank"],
+        "rules": ["expand * d", "(d + 15) // 16"], "prefix_width": None},
+    "jamba": {
+        "auto": ["mamba_dt_rank"], "rules": ["(d + 15) // 16"],
+        "derived": {"inner": "mamba_expand * d"},
+        "only": {"layers_block_type": [None], "layer_types": [None]},
+        "kinds": {"layers_block_type": ["linear_attention", "full_attention"],
+                  "layers_num_experts": ["dense", "experts"]},
+        "every": {"layers_block_type": [
+            "attn_layer_period", 8, "linear_attention", "full_attention"],
+                  "layers_num_experts": ["expert_layer_period", 2, "dense", "experts"]},
+        "offset": {"layers_block_type": ["attn_layer_offset", 4],
+                   "layers_num_experts": ["expert_layer_offset", 1, "num_experts", 16]},
+        "fit": lambda values: values | _period(values, "attn", 0) | _period(values, "expert", 1)},
+    "gpt_neo": {
+        "base": {"attention_types": [[["global"], 4]]},
+        "fit": lambda values: values | {
+            "attention_types": [[["global"], values["num_layers"]]]}},
+    "siglip": {"without": ["IMAGE_CLS"], "not_quantized": ["head.attention.out_proj"]},
+    "llava_onevision": {"not_quantized": ["head.attention.out_proj"]},
+    "nemotron_h": {
         "refused": ["out_proj", "conv1d"],
+        "own_code": _own("configuration_nemotron_h.NemotronHConfig",
+                         "modeling_nemotron_h.NemotronH", "Model", "ForCausalLM"),
+        "declare": {"num_hidden_layers": 4},
+        "fit": lambda values: values | {"mamba_num_heads": 13 + values["vocab_size"] % 10},
+        "kinds": {"layers_block_type": [
+            "linear_attention", "moe", "full_attention", "mlp"]},
+        "letters": {
+            "key": "hybrid_override_pattern", "lists": ["layers_block_type", "layer_types"],
+            "kinds": {"M": "linear_attention", "E": "moe", "*": "full_attention", "-": "mlp"},
+            "usual": ["linear_attention", "moe", "full_attention", "mlp"]},
+        "derived": {"inner": "mamba_num_heads * mamba_head_dim",
+                    "mixed": "inner + 2 * n_groups * ssm_state_size",
+                    "projected": "inner + mixed + mamba_num_heads",
+                    "latent": "(moe_latent_size > 0) * moe_latent_size"
+                              " + (1 - (moe_latent_size > 0)) * d"}},
+    "falcon_h1": {
+        "refused": ["out_proj", "conv1d"], "base": {"mamba_d_ssm": None},
         "derived": {"inner": "(mamba_d_ssm > 0) * mamba_d_ssm "
                              "+ (1 - (mamba_d_ssm > 0)) * mamba_expand * d",
                     "mixed": "inner + 2 * mamba_n_groups * mamba_d_state",
@@ -228,12 +297,18 @@ HINTS = {
                     "mixed": "inner + 2 * mamba_n_groups * mamba_d_state",
                     "projected": "inner + mixed + mamba_n_heads"},
         "fit": lambda values: _states(
-            values | ({"num_local_experts": 0} if values["vocab_size"] // 2 % 3 == 0 else {}),
+            values | ({"num_local_experts": 0, "num_experts_per_tok": 0}
+                      if values["vocab_size"] // 2 % 3 == 0 else {}),
             "mamba_expand", "mamba_n_heads", "mamba_d_head")},
     "glm4v": {"declare": {"text_config.tie_word_embeddings": False}},
     "olmoe": {"derived": {"wide": "d // heads * kv"}},
-    "hunyuan_v1_dense": {"base": {"head_dim": 32}},
-    "ministral": {"base": {"head_dim": 32}},
+    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral"),
+                    {"base": {"head_dim": 32}}),
+    "ernie4_5_moe": {"refuse": "three keys (moe_layer_start_index, moe_layer_end_index, "
+                               "moe_layer_interval) say which layers have experts: the notation "
+                               "does not"},
+    "glm4_moe_lite": {"refuse": "without mlp_layer_types the first of its layers alone is dense: "
+                                "the notation does not say that"},
     "gemma4": {"refuse": "its towers hold each layer in a wrapper of the same name, which PEFT "
                          "refuses: no list of names says which are meant. Its text_config, a "
                          "gemma4_text, is counted"},
@@ -282,10 +357,20 @@ HINTS = {
         "every": {_EXPERTS: ["interleave_moe_layer_step", 1, "dense", "experts"]}},
     "gemma3n": {"refuse": "its tower for pictures is built by another library, timm, so "
                           "transformers alone does not tell its tensors"},
-    "gemma3n_text": {"refuse": "a list (intermediate_size) says how wide each layer is: the "
-                               "notation does not"},
-    "nemotron_h": {"refuse": "letters (hybrid_override_pattern) say what each layer is: the "
-                             "notation does not"},
+    "rwkv": {"not_estimated": "it has no attention, and what its states keep is not known here"},
+    "gemma3n_text": {
+        "not_estimated": "its layers hand on several streams of numbers, and what those keep is "
+                         "not known here",
+        # Transformers leaves out what comes last: before the tied head, that is the third of these.
+        "not_quantized": ["altup_unembed_projections.2"], "only": {"altup_num_inputs": [4]},
+        "unlike": ["altup_unembed_projections"],
+        "alike": ["intermediate_size"], "declare": {"intermediate_size": 16384},
+        "derived": {"unshared": "layers - num_kv_shared_layers"},
+        "base": {"num_kv_shared_layers": 1},
+        "fit": lambda values: values | {
+            "layer_types": values["num_hidden_layers"] * ["full_attention"],
+            "num_kv_shared_layers": values["vocab_size"] // 2 % values["num_hidden_layers"]}},
+    "paligemma/gemma2": {"not_quantized": ["head.attention.out_proj"]},
     "paligemma": {"not_quantized": ["head.attention.out_proj"]},
     "xglm": {"prefix_width": None},
     "mpt": {"prefix_width": None},  # PEFT does not find the number of its heads
@@ -413,7 +498,8 @@ def ours(cls: type, values: dict) -> dict[str, list[int]] | str:
 
 def unread_keys(cls: type, values: dict) -> set[str]:
     """Keys that the modelling code asks for and the configuration's class does not have."""
-    config = transformers.AutoConfig.for_model(values["model_type"])
+    config = transformers.AutoConfig.for_model(**nested(
+        {key: value for key, value in values.items() if key.endswith("model_type")}))
     kinds = {type(getattr(config, part)): f"{part}." for part in config.sub_configs}
     kinds = {kind: part for kind, part in kinds.items() if kind is not type(None)}
     asked, before = set(), transformers.PreTrainedConfig.__getattribute__
@@ -456,18 +542,20 @@ def other_values(key: str, value, layers: int) -> list:
 class Family:
     """One model type: its classes, which keys change it, and how."""
 
-    def __init__(self, model_type: str):
-        self.type = model_type
+    def __init__(self, name: str):
+        self.type = name
+        model_type, _, text = name.partition("/")
         self.classes = classes_of(model_type)
-        if reason := HINTS.get(model_type, {}).get("refuse"):
+        hints = HINTS.get(name, {})
+        if reason := hints.get("refuse"):
             raise Unfitted(reason)
-        for task in HINTS.get(model_type, {}).get("without", []):
+        for task in hints.get("without", []):
             del self.classes[task]
         if not self.classes:
             raise Unfitted("transformers has no class for it")
         self.task = next(iter(self.classes))
-        hints = HINTS.get(model_type, {})
-        usual = transformers.AutoConfig.for_model(model_type)
+        usual = transformers.AutoConfig.for_model(
+            model_type, **{"text_config": {"model_type": text}} if text else {})
         kinds = {part: {"model_type": getattr(usual, part).model_type} for part in usual.sub_configs
                  if getattr(usual, part) is not None}
         self.config = transformers.AutoConfig.for_model(model_type, **kinds)
@@ -493,8 +581,10 @@ class Family:
         if "layers" not in self.names or "d" not in self.names:
             raise Unfitted("its configuration has no hidden_size or num_hidden_layers")
         self.symbol = {key: symbol for symbol, key in self.names.items()}
-        self.base = {"model_type": model_type, self.names["layers"]: 4, "pad_token_id": 0,
-                     **HINTS.get(model_type, {}).get("base", {})}
+        self.least = {"model_type": model_type} | (
+            {"text_config.model_type": text} if text else {})
+        self.base = {**self.least, self.names["layers"]: 4, "pad_token_id": 0,
+                     **hints.get("base", {})}
         for key, value in self.declared.items():
             if key.endswith(".model_type"):
                 self.base[key] = value
@@ -507,8 +597,10 @@ class Family:
         self.lists = {key: list(dict.fromkeys(value)) for key, value in self.declared.items()
                       if key.endswith("layer_types") and isinstance(value, list)}
         self.lists |= hints.get("kinds", {})
+        self.periods = hints.get("offset", {})  # of lists that no key has: (period, offset)
         for key, kinds in self.lists.items():
-            self.base[key] = self.list_of(key, [kinds[i % len(kinds)] for i in range(4)])
+            if key not in self.periods:
+                self.base[key] = self.list_of(key, [kinds[i % len(kinds)] for i in range(4)])
         self.sizes, self.flags, self.only = [], [], {}
 
     def numbered(self, key: str) -> bool:
@@ -523,6 +615,12 @@ class Family:
 
     def kinds_of(self, key: str, values: dict) -> list[str]:
         """The kinds of the layers, of what the configuration has."""
+        if key in self.periods:
+            offset, _, *count = self.periods[key]
+            period, some = HINTS[self.type]["every"][key][0], self.lists[key][-1]
+            few = count and values.get(count[0], 2) < 2
+            return [some if i % values[period] == values[offset] and not few
+                    else self.lists[key][0] for i in range(values[self.names["layers"]])]
         if not self.numbered(key):
             return values[key]
         others, listed = self.lists[key]
@@ -632,10 +730,10 @@ class Family:
                 values[key] = d
             elif symbol == "dh":
                 values[key] = rng.choice([6, 16, 20, 22, 24])
+            elif DENSE.search(key):
+                values[key] = rng.randint(0, layers)
             elif re.search(r"(layers|depth|num_stages)$", leaf):
                 values[key] = rng.choice([2, 3, 4, 5])
-            elif "dense_replace" in key:
-                values[key] = rng.randint(0, layers)
             elif "expert" in key:
                 values[key] = rng.choice([2, 3, 4, 5, 6, 7])
             elif "patch_size" in leaf or "merge" in leaf or "kernel" in leaf:
@@ -649,6 +747,8 @@ class Family:
             elif "lora_rank" in key and rng.random() < .3:
                 values[key] = None
         for key, kinds in self.lists.items():
+            if key in self.periods:
+                continue
             values[key] = self.list_of(key, [rng.choice(kinds) for _ in range(layers)])
         for first, second in self.alike():
             if rng.random() < .3:
@@ -877,7 +977,7 @@ def row_of(template: str, found: list[list], explain: Explainer) -> str:
         start = explain.number(np.array([span[0] for span in spans]), there)
         stop = explain.number(np.array([span[-1] + 1 for span in spans]), there)
         path = path.replace("{}", f"{{{stop}}}" if start == "0" else f"{{{start}:{stop}}}", 1)
-        if "dense_replace" in path:  # none of them where the range is empty
+        if DENSE.search(path):  # none of them where the range is empty
             condition = "1"
     for each in found:
         if each and math.prod(len({n[i] for n, _ in each}) for i in range(len(each[0][0]))) != len(
@@ -903,7 +1003,7 @@ def row_of(template: str, found: list[list], explain: Explainer) -> str:
 
 def default_rules(family: Family, samples: list) -> tuple[dict, dict]:
     """What stands in for a key that is left out, and for one that is null: numbers and rules."""
-    absent, null = {}, {}
+    absent, null, hints = {}, {}, HINTS.get(family.type, {})
     if family.config.num_labels != 2:
         absent["num_labels"] = family.config.num_labels
     one = family.asked
@@ -914,7 +1014,9 @@ def default_rules(family: Family, samples: list) -> tuple[dict, dict]:
         if default is not None and family.all_tensors(
                 without | {key: default}, one) == family.all_tensors(without, one):
             absent[key] = default
-        rules = [*FALLBACK.values(), "d"] if {"d", "heads"} <= family.names.keys() else []
+        known = {*family.names, *map(family.name_of, family.sizes)}
+        rules = [rule for rule in (*FALLBACK.values(), "d", *hints.get("rules", []))
+                 if known >= {*re.findall(r"[A-Za-z_]\w*", rule)}]
         for rule in rules if seen else []:
             if all(stands_for(family, values, key, rule, key not in absent)
                    for values in seen[:4]):
@@ -938,8 +1040,9 @@ def where_read(family: Family, samples: list, key: str) -> list[dict]:
 
 def stands_for(family: Family, values: dict, key: str, rule: str, left_out: bool) -> bool:
     """Whether null, or a key that is left out, is the same as the value of the rule."""
-    d, heads = (values[family.names[each]] for each in ("d", "heads"))
-    meant = eval(rule.replace("/", "//"), {"d": d, "heads": heads})
+    keys = {**family.names, **{family.name_of(each): each for each in family.sizes}}
+    meant = eval(re.sub("/+", "//", rule), {name: values.get(at, family.declared[at])
+                                            for name, at in keys.items()})
     without = {k: v for k, v in values.items() if k != key} | ({} if left_out else {key: None})
     now = family.all_tensors(without, family.asked)
     return now is not None and now == family.all_tensors(values | {key: meant}, family.asked)
@@ -1012,7 +1115,7 @@ def table_of(family: Family) -> dict:
     absent |= HINTS.get(family.type, {}).get("assume", {})
     table = {"symbols": symbol_rules(family, explain, absent, null, str(rows)), "defaults": absent,
              "modules": "\n".join(common), "heads": heads, "head": family.task,
-             "classes": {cls.__name__: task for task, cls in family.classes.items()},
+             "classes": classes_in_files(family),
              "only": family.only}
     if family.parts:
         table["parts"] = family.parts
@@ -1020,17 +1123,27 @@ def table_of(family: Family) -> dict:
         table["needs"] = family.needs
     if family.lists:
         table["lists"] = list_rules(family)
-    if re.search(r"\.experts\.\S+ stack [^\n]*(?<!if:enable_moe_block)(\n|$)", table["modules"]):
-        table["note"] = EXPERTS_NOTE
-    conversion = moe._MODEL_TO_CONVERSION_PATTERN.get(family.type)
+    conversion = moe._MODEL_TO_CONVERSION_PATTERN.get(family.base["model_type"])
     if conversion in moe._MOE_FUSED_TARGETS:
         table["fused"] = list(moe._MOE_TARGET_MODULE_MAPPING[conversion])
     hints = {k: v for k, v in HINTS.get(family.type, {}).items()
              if k not in ("base", "fit", "only", "prefix_width", "without", "every_class",
                           "whole", "tests", "declare", "derived", "kinds", "numbers", "instead",
-                          "assume", "unlike", "main", "every", "last")}
+                          "assume", "unlike", "main", "every", "last", "offset", "rules")}
     table["only"] |= HINTS.get(family.type, {}).get("only", {})
-    return table | default_targets(family.type) | hints
+    table["only"] |= {alias: counted for key, counted in table["only"].items()
+                      for alias in family.aliases.get(key, [])}
+    return table | default_targets(family.base["model_type"]) | hints
+
+
+def classes_in_files(family: Family) -> dict[str, str]:
+    """Our task for each class that a file may name, also as code of its own called it."""
+    known = {cls.__name__: task for task, cls in family.classes.items()}
+    for entry in HINTS.get(family.type, {}).get("own_code", []):
+        end = re.search(r"(For\w+|Model)?$", entry)[0]
+        known |= {entry.partition(".")[2]: task for name, task in known.items()
+                  if end and name.endswith(end)}
+    return known
 
 
 def list_rules(family: Family) -> dict:
@@ -1044,9 +1157,11 @@ def list_rules(family: Family) -> dict:
             rule["every"] = every
         if last := HINTS.get(family.type, {}).get("last", {}).get(key):
             rule["last"] = last
+        if offset := family.periods.get(key):
+            rule["offset"] = offset
         if "numbers" in rule or "every" in rule:
             continue
-        default = family.declared[key]
+        default = family.declared[key] or []
         if len(kinds) == 1:
             continue  # by default all the same, which says nothing of where the others go
         every = next((n for n in range(2, len(default)) if default == [
@@ -1078,7 +1193,7 @@ def default_targets(model_type: str) -> dict:
 
 def trials(family: Family) -> list[dict]:
     """Configurations that the table has not seen: random, by default, and with any key changed."""
-    made = [{"model_type": family.type}, family.base]
+    made = [family.least, family.base]
     fresh = [values for values, _ in family.sample(10, 77)]
     made += fresh
     hints = HINTS.get(family.type, {})
@@ -1096,6 +1211,13 @@ def trials(family: Family) -> list[dict]:
         inner = (f"{part}.model_type", f"{part}.tie_word_embeddings")
         made += [{key.removeprefix(f"{part}."): value for key, value in start.items()
                   if key not in inner} for start in fresh]
+    made += [start | {key: "auto"} for start in fresh for key in hints.get("auto", [])]
+    made += [start | {key: start[family.names["layers"]] * [start[key]]}
+             for start in fresh for key in hints.get("alike", [])]
+    if letters := hints.get("letters"):
+        said = {kind: letter for letter, kind in letters["kinds"].items()}
+        made += [{k: v for k, v in start.items() if k != letters["lists"][0]} | {
+            letters["key"]: "".join(map(said.get, start[letters["lists"][0]]))} for start in fresh]
     for key, other in hints.get("instead", {}).items():
         made += [{**start, other: value} for start in fresh
                  for value in other_values(key, start[key], 4)]
@@ -1111,6 +1233,7 @@ def trials(family: Family) -> list[dict]:
 def disagreements(family: Family, table: dict) -> list[str]:
     """Where table and transformers differ: a model counted wrongly, or one refused for nothing."""
     accounting.FAMILIES[family.type] = table
+    accounting.FAMILIES.setdefault(family.base["model_type"], table)
     wrong = []
     for number, values in enumerate(trials(family)):
         names = list(family.classes)

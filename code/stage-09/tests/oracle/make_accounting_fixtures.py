@@ -232,7 +232,10 @@ def answer(config: dict, task: str, question: dict) -> dict:
     result = {**question, "trainable": trainable, "all": total}
     if question["method"] in ("prefix", "prompt", "p_tuning"):
         return result  # their tensor comes out of a forward pass, which `meta` cannot run
-    state = get_peft_model_state_dict(model)
+    try:
+        state = get_peft_model_state_dict(model)
+    except NotImplementedError:  # it trains, and is not saved: no embeddings of tokens
+        return result
     if sum(t.numel() for t in state.values()) < 50_000_000:
         # safetensors refuses tensors on `meta`, so zeros of the same names and shapes are written
         zeros = {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in state.items()}
@@ -263,7 +266,7 @@ def cases() -> list[dict]:
 
 def parameters(config: dict, class_name: str | None = None) -> int | str | None:
     """Parameters of a model, or a class's shapes in short; None if transformers refuses."""
-    table = families.FAMILIES[config["model_type"]]
+    table = families.FAMILIES[family_of(config)]
     name = table["classes"][class_name] if class_name else table["head"]
     try:
         if class_name is None:
@@ -331,21 +334,31 @@ def known_of_families() -> list[dict]:
 
 #: Keys that must fit one another.
 FITTING = {"mamba2": {"expand": 2, "num_heads": 6},
-           "gemma4_text": {"num_kv_shared_layers": 1},
-           **dict.fromkeys(("smolvlm", "idefics3"), {"vision_config.num_attention_heads": 6})}
+           **dict.fromkeys(("gemma4_text", "gemma3n_text"), {"num_kv_shared_layers": 1}),
+           "gpt_neo": {"attention_types": [[["global"], 3]]},
+           "jamba": {"attn_layer_period": 3, "attn_layer_offset": 1,
+                     "expert_layer_period": 2, "expert_layer_offset": 1},
+           "nemotron_h": {"layers_block_type": [
+               "linear_attention", "moe", "full_attention", "mlp"]},
+           "lfm2_moe": {"num_dense_layers": 1},
+           "qwen2_audio": {"audio_config.encoder_attention_heads": 6},
+           "codegen": {"n_head": 4, "rotary_dim": 8},
+           **dict.fromkeys(("smolvlm", "idefics3", "internvl", "internvl/qwen3"),
+                           {"vision_config.num_attention_heads": 6})}
 
 
 def small_example(family: str) -> dict:
     """A small configuration for a family that infer_families.py found."""
     sizes = {"d": 48, "ff": 80, "layers": 3, "heads": 6, "kv": 2, "dh": 16, "vocab": 101,
              "experts": 4, "active": 2, "first_k_dense_replace": 1}
-    table, config = families.FAMILIES[family], {"model_type": family, "pad_token_id": 0}
+    table = families.FAMILIES[family]
+    config = {"model_type": family.partition("/")[0], "pad_token_id": 0}
     for part in table.get("parts", []):
         config[part] = {"model_type": table["only"][f"{part}.model_type"][0]}
         if family == "mllama" and part == "text_config":  # by default beyond a small vocabulary
             config[part]["pad_token_id"] = 0
     values = {rule["key"]: [rule["kinds"][i % len(rule["kinds"])] for i in range(sizes["layers"])]
-              for rule in table.get("lists", {}).values()}
+              for rule in table.get("lists", {}).values() if "offset" not in rule}
     for rule in table.get("lists", {}).values():
         if rule.get("numbers", [""])[0] == rule["key"]:  # it lists numbers, no kinds
             values[rule["key"]] = [1]
@@ -360,6 +373,12 @@ def small_example(family: str) -> dict:
         part, _, inner = key.rpartition(".")
         (config[part] if part else config)[inner] = value
     return config
+
+
+def family_of(config: dict) -> str:
+    """The name of a configuration's table."""
+    name = f"{config['model_type']}/{config.get('text_config', {}).get('model_type')}"
+    return name if name in families.FAMILIES else config["model_type"]
 
 
 def reason(error):
@@ -397,7 +416,7 @@ def known_of_inferred(wanted: Iterable[str] = ()) -> list[dict]:
 def default_targets() -> dict[str, dict]:
     return {method: {family: getattr(
         constants, f"TRANSFORMERS_MODELS_TO_{method}_MODULES_MAPPING").get(family)
-        for family in families.FAMILIES}
+        for family in families.FAMILIES if "/" not in family}
         for method in ("LORA_TARGET", "LOHA_TARGET", "VERA_TARGET", "ADALORA_TARGET", "IA3_TARGET",
                        "IA3_FEEDFORWARD")}
 
@@ -523,8 +542,8 @@ def logits_at_their_peak(head: torch.dtype) -> float:
 def add(path: Path, wanted: list[str]) -> None:
     """Ask of these inferred families alone, and keep what the file has of the others."""
     document = json.loads(path.read_text(encoding="utf-8"))
-    rows = {row["config"]["model_type"]: row for row in document["inferred"]}
-    rows |= {row["config"]["model_type"]: row for row in known_of_inferred(wanted)}
+    rows = {family_of(row["config"]): row
+            for row in [*document["inferred"], *known_of_inferred(wanted)]}
     document |= {"inferred": [rows[family] for family in sorted(rows)],
                  "default_targets": default_targets()}
     write(path, document)

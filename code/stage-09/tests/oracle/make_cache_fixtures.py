@@ -35,6 +35,9 @@ OWN = {"deepseek_v3": _LATENT, "deepseek_v2": _LATENT,
        "helium": {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3,
                   "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8,
                   "vocab_size": 101}}
+#: Heads as wide as what their positions are made of.
+WIDE = {family: {"hidden_size": width, "num_attention_heads": 2, "num_key_value_heads": 1}
+        for family, width in (("qwen2_vl", 256), ("qwen2_5_vl", 256), ("glm4v", 128))}
 CHANGES = [
     {}, {"sliding_window": 5}, {"sliding_window": None}, {"sliding_window": 5, "pattern": 2},
     {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1},
@@ -79,16 +82,17 @@ def main(path: Path, wanted: list[str]) -> None:
     """All families; or only those that are wanted, and of the others what the file has."""
     cases = [] if not wanted else [
         case for case in json.loads(path.read_text("utf-8"))["cases"]
-        if case["config"]["model_type"] not in wanted]
+        if made.family_of(case["config"]) not in wanted]
     for family, table in made.families.FAMILIES.items():
         if family not in CACHES or wanted and family not in wanted:
             continue
         tasks = [task for task in TASKS if task in table["heads"]]
-        own = transformers.AutoConfig.for_model(family)
+        small = OWN.get(family) or made.SMALL.get(family) or made.small_example(family)
+        small = changed({"model_type": family, **small}, WIDE.get(family, {}))
+        own = transformers.AutoConfig.for_model(**small)
         slides = "sliding_window" in vars(type(getattr(own, "text_config", own)))
         for task, change in itertools.product(tasks, CHANGES if slides else CHANGES[:2]):
-            small = OWN.get(family) or made.SMALL.get(family) or made.small_example(family)
-            config = changed({"model_type": family, **small}, change)
+            config = changed(small, change)
             print(family, change, file=sys.stderr, flush=True)
             try:
                 found = {"bytes": held(config, task)}

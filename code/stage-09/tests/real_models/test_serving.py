@@ -38,7 +38,10 @@ def test_a_cache_takes_what_transformers_keeps(case):
 def test_most_of_what_was_asked_is_counted():
     counted = {}
     for case in ASKED:
-        family = case["config"]["model_type"]
+        try:
+            family = accounting.read_model(case["config"], case["task"]).family
+        except ValueError:
+            continue
         try:
             counted[family] = held(case) > 0
         except ValueError:
