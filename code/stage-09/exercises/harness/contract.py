@@ -122,7 +122,7 @@ class Trial(Comparisons):
     def _back(self, thing: Any, names: tuple | list, G: np.ndarray) -> dict[str, np.ndarray]:
         """The gradients of a backward, that of the input, if there is one, under "x"."""
         back = self.call(thing.backward, G, returns=None)
-        return self.arrays(thing, names, "gradients") | ({} if back is None else {"x": back})
+        return ({} if back is None else {"x": back}) | self.arrays(thing, names, "gradients")
 
     def _goes_back_again(self, thing: Any, names: tuple | list, x: np.ndarray, shape: tuple,
                          right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]) -> None:

@@ -25,7 +25,7 @@ MANY = 8  # numbers that agree with one array by no chance
 TABLE = 4  # terms of a sum that is written out
 ROOTS = ("r", "d", "c")  # numbers of which a root is taken in some formulas
 EXACT = 1e-3  # relative: coefficients that differ by less are the same
-MOST_SECONDS = 1.0  # of the search for unknown numbers, the last question before the vague ones
+MOST_SECONDS = 2.0  # of the search for unknown numbers, the last question before the vague ones
 HALVED = "in half precision"
 
 
