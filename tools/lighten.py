@@ -255,8 +255,9 @@ def with_plain_code(text, plain):
 # ------------------------------------------------------------------------------------ style sheets
 
 #: Parts of the theme that its script knows and this book does not have.
-NEVER = {"bd-header-announcement", "bd-header-version-warning", "dropdown-menu-dark",
-         "list-group-item", "tooltip", "version-switcher__button", "version-switcher__menu"}
+NEVER = {"bd-header-announcement", "dropdown-menu-dark",
+         "list-group-item", "pst-button-link-to-stable-version", "tooltip",
+         "version-switcher__button", "version-switcher__menu"}
 QUOTED = re.compile(r"""["'`]([\w\s.#>:-]{1,120})["'`]""")
 
 
