@@ -1,5 +1,6 @@
 """What a page loads at first, before anybody scrolls, and what moves on it meanwhile."""
 
+import json
 import re
 from urllib.parse import unquote, urlsplit
 
@@ -26,13 +27,11 @@ HEAVIER = {
     "book/notation.html": (343_000, FORMULAS),
 }
 #: Pages on which more moves.
-FONTS = "the formulas' font comes late into a table, whose columns then change"
 MOVES = {
     "book/playground.html": (0.32, "the playground takes the place of the words for a file"),
-    "book/exercises/ex3-parallel-adapter.html": (0.06, FONTS),
-    "book/exercises/ex6-qlora.html": (0.08, FONTS),
-    "book/notation.html": (0.08, FONTS),
+    "book/notation.html": (0.07, "its table is painted before its last rows are read, which are wide"),
 }
+COLOUR = "(name) => getComputedStyle(document.documentElement).getPropertyValue(name)"
 VIEWS = 'script[type="application/vnd.jupyter.widget-view+json"]'
 #: All that moved without the reader's doing, as browsers count it: shares of the window.
 SHIFT = """() => new Promise((done) => {
@@ -109,6 +108,19 @@ def test_what_is_late_is_there_when_the_page_is_printed(opened):
     assert page.locator("img[loading=lazy]").count()
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("img[loading=lazy]").count() == 0
+
+
+@pytest.mark.parametrize("scheme, chosen, theme", [
+    ("light", None, "light"), ("dark", None, "dark"), ("dark", "auto", "dark"),
+    ("dark", "light", "light"), ("light", "dark", "dark"), ("dark", "a stranger's", "dark")])
+def test_a_page_has_its_colours_before_its_scripts_come(chromium, address, scheme, chosen, theme):
+    with chromium.new_context(color_scheme=scheme) as context:
+        page = context.new_page()
+        page.add_init_script(f"localStorage.setItem('mode', {json.dumps(chosen)})" * bool(chosen))
+        page.route("**/*.js*", lambda route: route.abort())
+        page.goto(f"{address}/book/notation.html")
+        assert page.locator("html").get_attribute("data-theme") == theme
+        assert page.evaluate(COLOUR, "--pst-color-border") != ""
 
 
 @pytest.mark.parametrize("name", pages())

@@ -183,6 +183,12 @@ MENDED_MARKUP = {
     # The pages' policy allows no script in an attribute; launch.js listens instead.
     'onclick="toggleFullScreen()"': 'data-does="fullscreen"',
     'onclick="window.print()"': 'data-does="print"',
+    # The theme's script, the last to come, says which colours "auto" are: until then a page would
+    # have none, and its tables no lines, which move what stands below when they come.
+    ' data-theme="auto">': ' data-theme="light">',
+    'dataset.theme = localStorage.getItem("theme") || "auto";':
+        'dataset.theme = ["light", "dark"].find((one) => one === localStorage.getItem("mode")) '
+        '|| (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");',
 }
 
 #: In Sphinx's scripts. Order and excerpts are the book's own (search.js). Words that every object
