@@ -29,7 +29,7 @@ HEAVIER = {
 #: Pages on which more moves.
 MOVES = {
     "book/playground.html": (0.32, "the playground takes the place of the words for a file"),
-    "book/notation.html": (0.07, "its table is painted before its last rows are read, which are wide"),
+    "book/notation.html": (0.07, "its table is painted before its last rows, wide ones, come"),
 }
 COLOUR = "(name) => getComputedStyle(document.documentElement).getPropertyValue(name)"
 VIEWS = 'script[type="application/vnd.jupyter.widget-view+json"]'
