@@ -95,8 +95,7 @@ class Inner:
     def run(self, place: str, other: np.ndarray) -> Arrays | None:
         """The arrays with another array in one place; None if it does not fit there."""
         try:
-            with np.errstate(all="ignore"):
-                return self.flow(Watch(place, other))
+            return self.flow(Watch(place, other))
         except ValueError:
             return None
 

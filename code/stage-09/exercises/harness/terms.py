@@ -128,6 +128,7 @@ class Terms:
         """What becomes of an array if some of its nodes are others; for twins."""
         return self._shaped(self.sums[name][0], sum(self.products(name, nodes)))
 
+    @np.errstate(all="ignore")  # a guess that overflows is not the reader's, who would be warned
     def explain(self, found: Arrays, tolerance: float) -> list[tuple[list[str], Story]]:
         """What the wrong arrays among `found` are: the names that a story is true of, the story.
 

@@ -6,6 +6,8 @@ from exercise_tools import DTYPES, ROOMS, check, mistakes, module
 from exercises.harness import checking
 from exercises.mistakes import Mistake, patched
 
+#: A warning of NumPy's would stand between a reader's own output and the report.
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 WRONG = [pytest.param(room, test, mistake, make, id=f"{room[:3]}-{mistake.name}")
          for room in ROOMS for test, mistake, make in mistakes(room)]
 
