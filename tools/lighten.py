@@ -369,9 +369,9 @@ def without_comments(script):
 
 
 def without_indentation(text):
-    """A page without spaces at the start of its lines and empty lines, but in what shows them."""
+    """A page without comments, indentation and empty lines, but in what shows them."""
     parts = re.split(r"(<(pre|script|textarea)\b.*?</\2>)", text, flags=re.DOTALL)
-    return "".join(part if at % 3 == 1 else re.sub(r"\s*\n\s*", "\n", part)
+    return "".join(part if at % 3 == 1 else re.sub(r"(\s|<!--[^>]*-->)*\n\s*", "\n", part)
                    for at, part in enumerate(parts) if at % 3 < 2)
 
 
@@ -380,6 +380,9 @@ def without_unused(text):
         need = ONLY_WITH.get(address.rpartition("/")[2])
         return need is not None and not re.search(need, text)
 
+    text = re.sub(r"(<script>[^<]*</script>\n)\1", r"\1", text)  # twice the same
+    head, first, rest = text.partition('<meta name="viewport"')  # the theme writes it three times
+    text = head + first + re.sub(r'<meta name="viewport"[^>]*>', "", rest)
     return without(without(text, SCRIPTS, drops), SHEETS, drops)
 
 
