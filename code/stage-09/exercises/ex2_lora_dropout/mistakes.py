@@ -136,6 +136,9 @@ MISTAKES = [
             {KEPT: "half = self.rng.random((x.size // x.shape[-1], x.shape[-1]))\n"
                    "kept = half.repeat(2, axis=0)[:len(half)].reshape(x.shape) >= self.dropout"},
             seen="1,024 rows have 512 different masks."),
+    Mistake("MaskPerSequence", "shared-mask",
+            {"random(x.shape)": "random(x[..., :1, :].shape if x.ndim > 2 else x.shape)"},
+            seen="1,024 rows have 32 different masks."),
     Mistake("MaskPerRow", "mask-per-row", {"random(x.shape)": "random((*x.shape[:-1], 1))"}),
     "each forward pass has its own mask",
     Mistake("OneOutputArray", "kept", {

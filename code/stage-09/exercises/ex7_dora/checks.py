@@ -322,6 +322,9 @@ def _refusals(trial: Trial) -> None:
     row = W.copy()
     row[2] = 0
     trial.make(row, lora_alpha=2)  # which is none of its columns
+    small = W.copy()
+    small[:, 1] *= 1e-10  # and this column is not zero
+    trial.make(small, lora_alpha=2)
     for what, (weight, bias, rank, alpha) in {
             "a bias with a single number": (W, b[:1], RANK, 4.0), "lora_rank=0": (W, b, 0, 4.0),
             **{f"lora_alpha={alpha}": (W, b, RANK, alpha)

@@ -143,5 +143,7 @@ MISTAKES = [
     "a zero column is refused, and sizes that make no sense",
     Mistake("RefusesZeroRowsToo", "refuses-valid",
             {"if not self.m.all():": "if not (self.m.all() and weight.any(axis=1).all()):"}),
+    Mistake("RefusesSmallColumnsToo", "refuses-valid",
+            {"if not self.m.all():": "if np.isclose(self.m, 0).any():"}),
     Mistake("ZeroColumnAccepted", "zero-column", {"if not self.m.all():": "if False:"}),
 ]

@@ -56,7 +56,8 @@ D, RANK, SEED, D_INITIAL, ROWS = 6, 5, 11, 0.7, 8  # none of them a default
 #: d_ff above d_model, below, and the same. Each side of A and of B is cut in one of the first two;
 #: in the last both layers have one shape, so what is kept by shape is kept once for both.
 WIDTHS = (9, 4, 6)
-EQUAL = (D, D, D), (9, 1, D), (9, 1, 1)  # d_ff, the rank and d_model, some of them equal or 1
+#: d_ff, the rank and d_model: some of them equal or 1, or one more than twice the other.
+EQUAL = (D, D, D), (9, 1, D), (9, 1, 1), (2 * D + 1, 2, D), (D, 2, 2 * D + 1)
 NAMES = ("up_d", "up_beta", "down_d", "down_beta")
 KEYS = ("W", "A", "B", "d", "beta")
 Arrays = dict[str, np.ndarray]

@@ -155,6 +155,11 @@ MISTAKES = [
     Mistake("TransposedWhereSquare", "partly",
             {"t = x @ A.T": "A = A.T if len(A) == A.shape[1] else A\nt = x @ A.T"},
             seen="Where d_model is 6, d_ff 6 and the rank 6, this is wrong: "),
+    Mistake("CornersByStride", "partly",
+            {"return self.A[:, :W.shape[1]], self.B[:W.shape[0]]":
+             "(o, i), A, B = W.shape, self.A, self.B\n"
+             "return A[:, ::A.shape[1] // i][:, :i], B[::len(B) // o][:o]"},
+            seen="Where d_model is 6, d_ff 13 and the rank 2, this is wrong: "),
     "each step goes by the arrays and the input of its own forward",
     Mistake("CornersScaledOnce", "kept",
             {"u = (d * t) @ B.T": 'kept = self.__dict__.setdefault("scaled", {})\n'
