@@ -362,14 +362,17 @@ def _mask_values(trial: Trial) -> None:
     rows = used.reshape(-1, N)
     if trial.agrees(rows, np.broadcast_to(rows[:, :1], rows.shape)):
         raise Found(ROW_MASK, "In each row all entries are kept, or all dropped.")
-    if (different := len(np.unique(rows, axis=0))) < 0.9 * len(rows):  # first: entries of rows that
-        raise Found(SHARED_MASK,                         # are alike go together more than by chance
-                    f"{len(rows):,} rows have {different:,} different masks.")
+    different = len(np.unique(rows, axis=0))
+    shared = Found(SHARED_MASK, f"{len(rows):,} rows have {different:,} different masks.")
+    if different < 0.6 * len(rows):  # among few rows entries go together by chance
+        raise shared
     with np.errstate(invalid="ignore"):  # of columns that are always kept
         together = np.triu(np.corrcoef(rows.T != 0), 1)
     if np.nanmax(together) > 0.5:  # by chance below 0.2
         one, two = np.unravel_index(np.nanargmax(together), together.shape)
         raise Found(ROW_MASK, f"Entries {one} and {two} of a row are kept or dropped together.")
+    if different < 0.9 * len(rows):
+        raise shared
     trial.by_chance("the mask", used != 0, DEPENDENT_MASK)
     _at_rate(trial, used, RATE)
     _drops(trial, 0.9)
