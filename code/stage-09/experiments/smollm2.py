@@ -11,10 +11,10 @@ examples and two processor cores; and is it the skill that it learns, or only th
 
 1. Before: the base model with the question alone ("zero"), and with three examples in its prompt,
    as a text to continue ("three") or as a question to the assistant ("three-chat").
-2. After: each method and size at its learning rates with seed 0, 120 steps of 8. The rate that
-   counts is the one with the lowest loss on 50 rows that are neither trained nor tested on; it is
-   run with the other seeds, too. What training does to the weights:
-   experiments/smollm2_update.py.
+2. After: each method at its learning rates with seed 0, 120 steps of 8. The rate that counts is the
+   one with the lowest loss on 50 rows that are neither trained nor tested on; it is run with the
+   other seeds, too. Rates are swept at a method's first size, and its other sizes take the rate
+   chosen there. What training does to the weights: experiments/smollm2_update.py.
 
 Measured on 100 rows of each task: exact (right, as the task judges it), form (an answer of the
 kind at all), and, as a control, choice: is the right answer likelier than a wrong one of the same
@@ -55,7 +55,7 @@ SEEDS = (0, 1, 2)  # the first one sweeps the rates
 STEPS, BATCH, WARMUP = 120, 8, 10
 HELD_BACK = 50  # of the training rows, for choosing the rate
 BEFORE = ("zero", "three", "three-chat")
-RUNS = {  # methods of small_llama.METHODS: sizes, rates; what is asked first stands first
+RUNS = {  # methods of small_llama.METHODS: sizes, the first of which sweeps; rates
     "lora-all": ((8, 1, 32), (1e-3, 3e-3, 3e-4, 1e-2)),
     "full": ((0,), (1e-4, 3e-5, 3e-4)),
     "lora-qv": ((8, 1, 32), (1e-3, 3e-3, 3e-4, 1e-2)),
@@ -288,29 +288,28 @@ def run(job: dict[str, Any], folder: Path, output: Path) -> dict[str, Any]:
 
 
 def planned(rows: Sequence[dict[str, Any]] = (), task: Task = CRON) -> list[dict[str, Any]]:
-    """All jobs of a task: every rate of every setting, then the other seeds at the best of them.
+    """All jobs of a task: every rate at a method's first size, then all else at the best of them.
 
-    The other seeds of a setting are planned once its rates stand in `rows`, the task's own.
+    A method's other sizes and seeds are planned once its rates stand in `rows`, the task's own.
     """
     def after(method: str, size: int, lr: float, seed: int) -> dict[str, Any]:
         return {"task": task.name, "kind": "after", "method": method, "size": size, "lr": lr,
                 "seed": seed, "steps": STEPS}
 
     jobs = [{"task": task.name, "kind": "before", "method": way} for way in BEFORE]
-    settings = [(method, size, rates) for place in range(3) for method, (sizes, rates)
-                in RUNS.items() for size in sizes[place:place + 1]]
-    jobs += [after(method, size, rates[place], SEEDS[0]) for place in range(4)
-             for method, size, rates in settings if place < len(rates)]
-    best = {(method, size): chosen_rate(rows, method, size) for method, size, _ in settings}
-    return jobs + [after(*setting, lr, seed) for seed in SEEDS[1:]
-                   for setting, lr in best.items() if lr is not None]
+    jobs += [after(method, sizes[0], rates[place], SEEDS[0]) for place in range(4)
+             for method, (sizes, rates) in RUNS.items() if place < len(rates)]
+    return jobs + [after(method, size, lr, seed) for seed in SEEDS
+                   for method, (sizes, _) in RUNS.items()
+                   if (lr := chosen_rate(rows, method)) is not None
+                   for size in sizes if (size, seed) != (sizes[0], SEEDS[0])]
 
 
-def chosen_rate(rows: Iterable[dict[str, Any]], method: str, size: int) -> float | None:
+def chosen_rate(rows: Iterable[dict[str, Any]], method: str) -> float | None:
     """The rate with the lowest loss on the rows held back; None if one was not run yet."""
     found = {row["lr"]: row.get("validation", np.inf) for row in rows if (
         row["kind"], row["method"], row.get("size"), row.get("seed")) == (
-        "after", method, size, SEEDS[0])}
+        "after", method, RUNS[method][0][0], SEEDS[0])}
     return min(found, key=found.__getitem__) if found.keys() >= {*RUNS[method][1]} else None
 
 

@@ -22,18 +22,19 @@ def row(method, size, lr, seed=0, validation=0.5):
             "seed": seed, "steps": smollm2.STEPS, "validation": validation}
 
 
-def test_other_seeds_follow_once_a_sweep_is_whole_at_its_best_rate():
+def test_other_sizes_and_seeds_follow_once_a_sweep_is_whole_at_its_best_rate():
     assert all(len({*rates}) == len(rates) >= 3 for _, rates in smollm2.RUNS.values())
     first = smollm2.planned()
     assert len(first) == len({tuple(job.items()) for job in first})
     assert {job["seed"] for job in first if "seed" in job} == {0}
-    rates = smollm2.RUNS["full"][1]
-    rows = [row("full", 0, lr, validation=1 + place) for place, lr in enumerate(rates)]
+    (sizes, rates) = smollm2.RUNS["lora-qv"]
+    rows = [row("lora-qv", sizes[0], lr, validation=1 + place) for place, lr in enumerate(rates)]
     assert smollm2.planned(rows[:-1]) == first
     rows[0] = {key: value for key, value in rows[0].items() if key != "validation"}  # diverged
     added = smollm2.planned(rows)[len(first):]
-    assert [(job["method"], job["lr"], job["seed"]) for job in added] == [
-        ("full", rates[1], 1), ("full", rates[1], 2)]
+    assert {(job["method"], job["lr"]) for job in added} == {("lora-qv", rates[1])}
+    assert [(job["size"], job["seed"]) for job in added] == [
+        (size, seed) for seed in (0, 1, 2) for size in sizes if (size, seed) != (sizes[0], 0)]
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
