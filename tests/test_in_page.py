@@ -646,6 +646,51 @@ def test_every_tenth_mistake_gets_its_diagnosis_in_its_page(served_page, room, m
     assert told == {mistake.name: (mistake.diagnosis, True) for mistake in mistakes}
 
 
+#: Cells and what is told of each: the error and, where there is one, the reader's line.
+AMISS = {
+    "def f():\n  x = 1\n y = 2": ("IndentationError", "Line 3"),  # tokenize refuses it, no parser
+    "kept = 1\neval('1 +')": ("SyntaxError", "Line 2"),
+    "'\ud800'": ("UnicodeEncodeError",),
+    "raise ExceptionGroup('two', [ValueError(1), TypeError(2)])": ("ExceptionGroup", "Line 1"),
+    "class Odd(Exception):\n    def __str__(self):\n        return 1\nraise Odd": (
+        "Odd", "TypeError", "Line 4"),
+    "class Odd:\n    def __repr__(self):\n        1 / 0\nOdd()": ("ZeroDivisionError", "Line 3"),
+    "%pip install torch": ("RuntimeError", "no pip"),
+    "!ls": ("RuntimeError", "no shell"), "names = !ls": ("RuntimeError", "no shell"),
+    "%%bash\nls": ("RuntimeError", "no shell"), "%%nonsense": ("UsageError",),
+    "exit()": ("RuntimeError", "Line 1"), "import sys\nsys.exit(3)": ("SystemExit: 3", "Line 2"),
+}
+
+
+def test_whatever_goes_wrong_in_a_cell_is_told_and_python_stays(served_page):
+    cell = Cell(served_page(EXERCISE), 0)
+    cell.press("Edit and run")
+    cell.run("kept = 7")
+    for source, parts in AMISS.items():
+        shown = cell.run(source, says="error")
+        assert [part for part in parts if part not in shown] == [], (source, shown)
+        assert "To exit" not in shown
+    for source in ("%tb", "%matplotlib inline"):
+        cell.run(source)
+    assert cell.run("print(kept)") == "1\n"
+
+
+def test_what_is_printed_looks_as_in_a_terminal_and_a_large_result_is_cut(served_page):
+    cell = Cell(served_page(EXERCISE), 0)
+    cell.press("Edit and run")
+    slow = "\n    time.sleep(0.1)"
+    slow = f"import time\nfor done in (1, 20, 3):\n    print(f'\\r{{done}} %', end=''){slow}"
+    assert cell.run(slow) == "3 %"
+    assert cell.run("print('a\\r\\nb\\rc\\x1b[31md\\x1b[0m')") == "a\ncd\n"
+    assert "\x1b" not in cell.run("print?")
+    assert len(cell.run("'x' * 300_000")) < 101_000
+    assert "further" in cell.output.text_content()
+    cell.run("from IPython.display import Math\nMath(r'\\Delta W = s B A')")
+    cell.output.locator(".katex-display").wait_for()
+    cell.run("import ipywidgets\nipywidgets.IntSlider()")
+    assert "above" not in cell.output.text_content(), "there is no widget in print"
+
+
 def test_python_that_is_ended_from_inside_is_told_and_begins_anew(served_page):
     page = served_page(EXERCISE)
     cell = Cell(page, 0)
@@ -746,7 +791,8 @@ def reader(monkeypatch, tmp_path):
     kernel = SimpleNamespace(run=lambda source: asyncio.sleep(0, {"status": "ok"}))
     stand_ins = {"imports": SimpleNamespace(hidden_imports=lambda *_: []),
                  "pyodide_js": SimpleNamespace(loadPackage=lambda _: asyncio.sleep(0)),
-                 "pyodide_kernel": SimpleNamespace(ipython_shell=None, kernel_instance=kernel)}
+                 "pyodide_kernel": SimpleNamespace(
+                     ipython_shell=SimpleNamespace(transform_cell=str), kernel_instance=kernel)}
     for name, module in stand_ins.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.chdir(tmp_path)

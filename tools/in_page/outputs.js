@@ -62,6 +62,18 @@ function markdown(text) {
   return box;
 }
 
+/** What a terminal shows of a text: a return begins the line again, as progress bars do; colours are left out. */
+const terminal = (text) => text.replace(/\x1b\[[\d;]*[a-z]/gi, "").replace(/\r+\n/g, "\n")
+  .replace(/[^\n]*\r(?=[^\n])/g, "");
+
+/** A formula, as IPython's Math and Latex have it between dollars. */
+function formula(text) {
+  const box = element("div", "text_latex"), tex = text.trim().replace(/^\$+|\$+$/g, "");
+  box.append(element("span", "math", `\\[${tex}\\]`));
+  window.bookFormulas?.(box);
+  return box;
+}
+
 function picture(source, metadata, printed) {
   const image = element("img");
   image.src = source;
@@ -83,6 +95,8 @@ function shown({ data, metadata }, printedAlt) {
     window.bookFormulas?.(box);
   } else if (data["text/markdown"]) {
     box.append(markdown(data["text/markdown"]));
+  } else if (data["text/latex"]) {
+    box.append(formula(data["text/latex"]));
   } else {
     box.append(element("pre", "", data["text/plain"] ?? ""));
   }
@@ -112,6 +126,7 @@ export class Outputs {
     const figure = printed?.querySelector("img[alt], .drawn");
     this.alt = figure?.alt ?? figure?.ariaLabel;
     this.known = new Set(known.markdown);
+    this.widget = Boolean(printed?.querySelector(window.bookWidgets?.VIEWS ?? "widget"));
     this.keepsPrinted = false;  // a live widget, or text that is already there, and better rendered
     this.waits = false;
     this.named = new Map();
@@ -132,7 +147,10 @@ export class Outputs {
         last = this.box.appendChild(element("div", `output stream ${kind}`));
         last.append(element("pre"));
       }
-      last.firstChild.append(output.text);
+      const pre = last.firstChild, before = pre.lastChild?.data ?? "";
+      if (/[\r\x1b]/.test(output.text) || /[\r\x1b][^\n]{0,9}$/.test(before)) {
+        pre.textContent = terminal(pre.textContent + output.text);
+      } else pre.append(output.text);
       return;
     }
     const { data, id } = output;
@@ -140,9 +158,9 @@ export class Outputs {
     const box = made || shown(output, this.alt);
     if (this.known.has(data["text/markdown"])) box.classList.add("in-page-same");
     if (data[WIDGET] && !made) {
-      this.keepsPrinted = true;
-      box.prepend(element("p", "in-page-note", "The live widget above stays as the book has it. As text, "
-        + "your run made this:"));
+      this.keepsPrinted ||= this.widget;
+      box.prepend(element("p", "in-page-note", (this.widget ? "The live widget above stays as the book has it."
+        : "The page shows the book’s own widgets only.") + " As text, your run made this:"));
     }
     const earlier = id && this.named.get(id);
     if (earlier?.isConnected) earlier.replaceWith(box);

@@ -9,15 +9,18 @@ import json
 import linecache
 import os
 import random
+import re
 import sys
 import time
 import traceback
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
 import imports  # tools/lite/imports.py
 import pyodide_kernel
 import pyodide_js
+from IPython.core.magics.script import ScriptMagics
 
 HOME = Path("/home/pyodide")
 CODE = HOME / "code" / "stage-09"
@@ -25,6 +28,8 @@ SHELL = pyodide_kernel.ipython_shell
 #: Of one cell: characters of text, those of figures and tables, their number, and all messages.
 TEXT, RICH, COUNT, MESSAGES = 100_000, 20_000_000, 100, 10_000
 CELL = "<ipython-input"  # how IPython's names of cells begin
+READ = (CELL, "<tokenize>", "<string>", "<unknown>")  # what reads a cell names it so
+PLOTS = re.compile(r"run_line_magic\('matplotlib'")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -63,6 +68,11 @@ class Outputs:
             return
         if WIDGET in data:
             data = data | {WIDGET: data[WIDGET] | {"state": widget_state(data[WIDGET]["model_id"])}}
+        if set(data) == {"text/plain"}:
+            room = max(0, TEXT - self.text)
+            self.text += len(text := data["text/plain"])
+            self.dropped += len(text) - len(text[:room])
+            data = {"text/plain": text[:room]}
         self.count += 1
         self.rich += sum(len(str(value)) for value in data.values())
         if self.count > COUNT or self.rich > RICH:
@@ -98,11 +108,31 @@ def widget_state(model):
 
 
 OUTPUTS = Outputs()
+FAULTS = []  # what IPython would have shown of the cell that runs
+
+
+def note(fault=None, *_, **__):
+    """In place of IPython's own tracebacks, which take long to make and count lines otherwise.
+
+    Some errors it shows are not among the results of its kernel: an ExceptionGroup is printed.
+    """
+    error = fault[1] if isinstance(fault, tuple) else sys.exc_info()[1]
+    if error:  # %tb asks when there is none
+        FAULTS.append(error)
 
 
 def refuse_input(*_):
     raise RuntimeError("input() cannot ask you here, since Python in the page cannot wait. "
                        "Write the value into the cell instead.")
+
+
+def refuse_shell(*_, **__):
+    raise RuntimeError("This Python runs in the page: there is no shell for ! or %%bash, and no "
+                       "pip. What a cell can import is what the book carries.")
+
+
+def refuse_exit():
+    raise RuntimeError("There is nothing to leave: Python ends when you leave the page.")
 
 
 def begin(publish, folder):
@@ -120,6 +150,12 @@ def begin(publish, folder):
         lambda count, data, metadata: OUTPUTS.show(data, metadata, kind="execute_result"))
     SHELL.send_comm = lambda *_: None  # widgets of this Python have no front end in the page
     builtins.input = refuse_input
+    SHELL.showtraceback = SHELL.showsyntaxerror = note
+    SHELL.system = SHELL.getoutput = ScriptMagics.shebang = refuse_shell
+    pyodide_kernel.kernel_instance.lite_transform_manager.line_transforms = []  # %pip
+    SHELL.ask_exit = refuse_exit
+    warnings.filterwarnings("ignore", "To exit: use")  # after sys.exit(), which it tells as it is
+    SHELL.run_line_magic("colors", "NoColor")  # the page would show the signs of a terminal
     (HOME / folder).mkdir(parents=True, exist_ok=True)
     os.chdir(HOME / folder)
 
@@ -127,20 +163,35 @@ def begin(publish, folder):
 async def run(source):
     """Run a cell. Returns None, or as JSON what went wrong: name, message, line, traceback."""
     OUTPUTS.begin()
+    FAULTS.clear()
     try:
         try:
-            needed = imports.hidden_imports(source, CODE)
-        except SyntaxError:
-            needed = []  # IPython's own syntax, or a mistake, which running it names
+            plain = SHELL.transform_cell(source)  # without IPython's own syntax
+            needed = imports.hidden_imports(plain, CODE)
+        except (SyntaxError, ValueError):
+            plain, needed = "", []  # a mistake, which running it names
+        if PLOTS.search(plain):
+            needed.append("matplotlib")
         await pyodide_js.loadPackage([name.partition(".")[0] for name in needed])
-        result = await pyodide_kernel.kernel_instance.run(source)
+        try:
+            await pyodide_kernel.kernel_instance.run(source)
+        except Exception as error:  # from what reads a cell before it runs
+            FAULTS.append(error)
     finally:
         OUTPUTS.end()
     with suppress(OSError, ValueError, RecursionError):  # none yet, or nonsense
         done = json.loads(Path("peft-book-progress.json").read_text("utf-8"))  # checks.remember()
         if isinstance(done, dict):
             OUTPUTS.send({"output_type": "progress", "done": done}, last=True)
-    return None if result["status"] == "ok" else json.dumps(failure(sys.last_value, source))
+    return json.dumps(failure(FAULTS[-1], source)) if FAULTS else None
+
+
+def words(error):
+    """The message of an error, whose class may be the reader's."""
+    try:
+        return str(error)
+    except Exception as another:
+        return f"its message cannot be read ({type(another).__name__})"
 
 
 def failure(error, source):
@@ -151,10 +202,10 @@ def failure(error, source):
     for frame in traceback.extract_tb(first):
         if "".join(linecache.getlines(frame.filename)).rstrip() == source.rstrip():
             here = frame.lineno
-    if isinstance(error, SyntaxError) and (error.filename or "").startswith(CELL):
+    if here is None and isinstance(error, SyntaxError) and (error.filename or "").startswith(READ):
         here = error.lineno
     lines = source.splitlines()
     said = "".join(traceback.format_exception(type(error), error, first))
-    return {"name": type(error).__name__, "message": str(error)[:2000], "line": here,
+    return {"name": type(error).__name__, "message": words(error)[:2000], "line": here,
             "text": lines[here - 1].strip() if here and here <= len(lines) else "",
             "traceback": said if len(said) < 20_000 else f"{said[:8000]}\n...\n{said[-8000:]}"}
