@@ -187,6 +187,9 @@ def test_a_reader_edits_fails_stops_and_finds_the_edit_again(served_page):
     cell.press("Edit and run")
     cell.text.content.wait_for()
     assert not printed.is_visible()
+    page.emulate_media(media="print")
+    assert not cell.box.get_by_text("Ctrl+Enter").is_visible(), "keys, on paper"
+    page.emulate_media(media="screen")
     shown = cell.run("a = 1\nb = [a,\n     a / 0]\nprint(b)", says="error")
     assert "ZeroDivisionError" in shown and "Line 3 of this cell" in shown
     cell.press("Go to line 3")
