@@ -344,6 +344,24 @@ PASTE = """(content, lines) => {
 }"""
 
 
+@pytest.mark.parametrize("kept", ["{half", "7", '"text"', "true", "[1]", '{"cell": {"a": 1}}'])
+def test_what_was_stored_badly_keeps_no_edit_from_being_kept(served_page, kept):
+    page = served_page(EXERCISE)
+    key = f"peft-book edits {EXERCISE}.ipynb"
+    source = code_cells(f"{EXERCISE}.ipynb")[0][0]["source"]
+    kept = kept.replace("cell", json.dumps(f"1\n{''.join(source)}")[1:-1])
+    page.evaluate("([...all]) => localStorage.setItem(...all)", [key, kept])
+    page.evaluate("localStorage.setItem('peft-book-imported', '7')")
+    page.reload()
+    cell = Cell(page, 0)
+    if not cell.text.content.count():
+        cell.press("Edit and run")
+    assert cell.text.value() == "".join(source)
+    cell.text.fill("print('kept')")
+    page.reload()
+    assert Cell(page, 0).text.value() == "print('kept')"
+
+
 def test_a_paste_of_many_lines_is_said_not_to_be_kept_and_costs_no_other_edit(served_page):
     page = served_page(EXERCISE)
     cell, other = Cell(page, 0), Cell(page, 1)
@@ -576,6 +594,39 @@ def test_an_exercise_is_checked_on_its_page(served_page, site):
     assert "passed" in check.output.text_content()
     page.goto(f"{site}/book/exercises/index.html")
     assert page.locator("[data-exercise]:checked").count() == 1, "the pass is not ticked"
+
+
+def test_what_stands_below_a_changed_cell_is_run_again_too(served_page):
+    """Else a cell would show what its predecessors made of the earlier text, and say nothing."""
+    page = served_page(EXERCISE)
+    first, task, last = Cell(page, 0), Cell(page, 1), Cell(page, 2)
+    for cell in (first, task, last):
+        cell.press("Edit and run")
+    first.text.fill("rank = 8")
+    task.text.fill("width = 10 * rank")
+    assert last.run("print(rank, width)") == "8 80\n"
+    first.text.fill("rank = 16")
+    assert last.run("print(rank, width) ") == "16 160\n"
+    first.run("rank = 4")
+    last.press("Run")
+    last.output.get_by_text("4 40").wait_for()
+    last.says("Done")
+    page.evaluate("said.length = 0")
+    last.run("print(width)")
+    assert [one["source"] for one in page.evaluate("said") if one["type"] == "run"] == [
+        "print(width)"], "what has not changed runs again"
+
+
+def test_one_press_of_a_check_counts_as_one(served_page):
+    """The checks of other steps stand above it; the hints count how often a reader has failed."""
+    page = served_page(EXERCISE)
+    task = Cell(page, 1)
+    task.press("Edit and run")
+    task.text.fill("class LoRADropoutLayer:\n    pass")
+    for times in (1, 2):
+        task.press("Check all steps")
+        task.says("Done")
+        assert ("2 times" in task.output.inner_text()) == (times == 2)
 
 
 @pytest.mark.parametrize("width", [1280, 360])

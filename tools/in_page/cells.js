@@ -16,11 +16,17 @@ function button(parent, text, act) {
   return made;
 }
 
+/** What this browser keeps under a key, by names: what is no such thing is as nothing. */
+function stored(key) {
+  const kept = JSON.parse(localStorage.getItem(key));
+  return kept && typeof kept === "object" && !Array.isArray(kept) ? kept : {};
+}
+
 /** All notes of which edits came in files, by notebook. */
 function marks() {
   try {
-    return JSON.parse(localStorage.getItem(IMPORTED)) ?? {};
-  } catch {  // a browser that keeps nothing
+    return stored(IMPORTED);
+  } catch {  // a browser that keeps nothing, or nonsense
     return {};
   }
 }
@@ -46,6 +52,11 @@ class Cell {
   /** The text that a run takes: the reader's while it is open, else the printed one. */
   get text() {
     return this.isOpen ? this.editor.text : this.known.source;
+  }
+
+  /** Whether it only checks an exercise: it changes nothing, but the hints count how often it has failed. */
+  get isCheck() {
+    return Boolean(this.known.check) && this.text === this.known.source;
   }
 
   makeTools() {
@@ -126,6 +137,7 @@ class Cell {
       at.element.append(outputs.box);
       const failure = await this.page.python.run(text, outputs);
       if (failure) outputs.fail(failure, at === this && this.isOpen && ((line) => this.editor.goTo(line)));
+      if (this.ran !== text && !this.isCheck) this.page.outdate(this);
       this.ran = failure && !this.known.raises ? null : text;
       return this.ran !== null;
     } finally {
@@ -247,8 +259,8 @@ class Page {
   read() {
     let edits = this.edits ?? {};
     try {
-      edits = JSON.parse(localStorage.getItem(this.key)) ?? {};
-    } catch { /* a browser that keeps nothing */ }
+      edits = Object.fromEntries(Object.entries(stored(this.key)).filter(([, text]) => typeof text === "string"));
+    } catch { /* a browser that keeps nothing, or nonsense */ }
     this.files = new Map(Object.entries(marks()[this.key] ?? {}));
     return edits;
   }
@@ -321,7 +333,10 @@ class Page {
     }
   }
 
-  /** Run a cell, before it those above it that have not run as they stand; what comes of it is told below `at`. */
+  /**
+   * Run a cell, before it those above it that have not run as they stand, after what stands above them; what
+   * comes of it is told below `at`.
+   */
   async run(cell, at = cell) {
     if (this.target) {
       at.say(`Cell ${this.target.number} is running: stop it first, or wait.`);
@@ -337,7 +352,9 @@ class Page {
     let ended = "";
     try {
       await this.start(at);
-      const above = this.cells.slice(0, this.cells.indexOf(cell)).filter((one) => one.ran !== one.text);
+      const before = this.cells.slice(0, this.cells.indexOf(cell)).filter((one) => !(cell.isCheck && one.isCheck));
+      const first = before.findIndex((one) => one.ran !== one.text);
+      const above = first < 0 ? [] : before.slice(first);
       for (const [index, one] of above.entries()) {
         at.say(`Running the cells above: ${index + 1} of ${above.length} …`);
         if (!await one.execute()) {
@@ -370,6 +387,11 @@ class Page {
   /** The code that has run before a cell runs, as it stands. */
   above(cell) {
     return this.cells.slice(0, this.cells.indexOf(cell)).map(({ text }) => text).join("\n");
+  }
+
+  /** What has run below a cell has run with another one above it. */
+  outdate(cell) {
+    for (const one of this.cells.slice(this.cells.indexOf(cell) + 1)) one.ran = null;
   }
 
   forgetRuns() {
