@@ -509,6 +509,8 @@ def test_zip_is_the_same_every_time_and_small_enough(site, tmp_path, monkeypatch
     with zipfile.ZipFile(one) as archive:
         names = archive.namelist()
         assert archive.testzip() is None
+        told = archive.read(f"{zip_book.TOP}/READ-ME-FIRST.txt").decode()
+    assert '"Edit and run"' in told and "http://localhost:8000" in told
     assert not [name for name in names if name.endswith(".map")]
     assert f"{zip_book.TOP}/index.html" in names
     assert f"{zip_book.TOP}/lite/files/{EXERCISE}" in names

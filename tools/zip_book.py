@@ -2,8 +2,8 @@
 
     python tools/zip_book.py
 
-Pages open straight from the unpacked folder; the notebooks in the browser need a static file
-server, as READ-ME-FIRST.txt says. The same pages give the same bytes: names in order, no times.
+Pages open straight from the unpacked folder; Python in them needs a static file server, as
+READ-ME-FIRST.txt says. The same pages give the same bytes: names in order, no times.
 """
 
 import sys
@@ -24,9 +24,13 @@ Fine-tuning with a handful of parameters: the whole book, for use without a netw
 
 To read: open index.html in any browser.
 
-To run the notebooks in the browser, with Python inside it: in this folder, run
+To run its code, do its exercises and train in its playground, in the pages: in this folder, run
     python -m http.server 8000 --bind 127.0.0.1
-open http://localhost:8000 and choose "Run in the browser" on a page. Nothing else is installed.
+and open http://localhost:8000. Nothing else is installed. "Edit and run" stands below each cell;
+"Run in the browser", in a page's menu, opens the whole notebook.
+
+From a phone, or for a class: run it without --bind 127.0.0.1, and open http://ADDRESS:8000 with the
+address of this computer in your network. All but "Run in the browser" works there, too.
 """
 
 
