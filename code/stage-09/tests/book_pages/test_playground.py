@@ -84,6 +84,15 @@ def test_a_file_that_is_no_adapter_is_refused(files):
         loaded("icelandic", base64.b64encode(files).decode())
 
 
+def test_what_is_wrong_in_an_adapter_is_said_without_a_folder_that_no_reader_has():
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name in FILES:
+            archive.writestr(name, "[1]")
+    with pytest.raises(hub.HubError, match=f"^{FILES[0]}|^{FILES[1]}"):
+        loaded("icelandic", base64.b64encode(made.getvalue()).decode())
+
+
 @pytest.mark.parametrize("place, value", [
     ({b"PK\3\4": 6, b"PK\1\2": 8}, 1), ({b"PK\3\4": 8, b"PK\1\2": 10}, 99),
     ({b"PK\3\4": 49}, 255)],
