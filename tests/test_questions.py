@@ -75,7 +75,8 @@ def faults(box):
 
 
 def test_every_question_has_one_right_answer_and_a_reply_to_each_wrong_one():
-    assert len(questions()) >= 10
+    asked = [box for _, box in questions() if "predict" in box["class"]]
+    assert len(asked) >= 40 < len(questions())  # before what surprises, and to check oneself
     found = {f"{name} #{box.get('id')}": list(faults(box)) for name, box in questions()}
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
