@@ -21,6 +21,7 @@ import pytest
 from conftest import CHROMIUM, HTML, PATIENCE, ROOT
 from in_page import build as in_page
 from lite import build as lite
+from playwright.sync_api import expect
 from test_accessibility import violations
 
 from exercises import exercise_tools
@@ -617,6 +618,33 @@ def test_what_stands_below_a_changed_cell_is_run_again_too(served_page):
         "print(width)"], "what has not changed runs again"
 
 
+def test_from_a_cell_that_waits_a_button_leads_to_the_one_that_fails(served_page):
+    """The pages number no cell, and the failing one may stand screens above."""
+    page = served_page(EXERCISE, viewport={"width": 360, "height": 740})
+    first, check = Cell(page, 0), Cell(page, 3)
+    first.press("Edit and run")
+    first.text.fill("1 / 0")
+    check.press("Check step 2")
+    check.says("Not run, because cell 1 above fails.")
+    check.press("Go to cell 1")
+    assert "ZeroDivisionError" in page.evaluate("document.activeElement.textContent")
+    expect(first.output).to_be_in_viewport(ratio=1)
+    first.run("pass")
+    check.press("Check step 2")
+    check.says("Not run, because cell 2 above fails.")
+    first.text.fill("import time\ntime.sleep(3)")
+    first.press("Run")
+    check.press("Check step 2")
+    check.says("Cell 1 is running")
+    check.box.get_by_role("button", name="Go to cell 1").wait_for()
+    first.says("Done")
+    task = Cell(page, 1)
+    task.press("Edit and run")
+    task.press("Check step 1")
+    task.says("this cell fails")
+    assert task.box.get_by_role("button", name="Go to cell").count() == 0
+
+
 def test_one_press_of_a_check_counts_as_one(served_page):
     """The checks of other steps stand above it; the hints count how often a reader has failed."""
     page = served_page(EXERCISE)
@@ -719,6 +747,9 @@ AMISS = {
 def test_whatever_goes_wrong_in_a_cell_is_told_and_python_stays(served_page):
     cell = Cell(served_page(EXERCISE), 0)
     cell.press("Edit and run")
+    bar = cell.box.get_by_role("progressbar", name="Loading Python")
+    bar.wait_for()
+    bar.wait_for(state="hidden")
     cell.run("kept = 7")
     for source, parts in AMISS.items():
         shown = cell.run(source, says="error")

@@ -75,6 +75,8 @@ class Cell {
     this.status = this.tools.appendChild(document.createElement("span"));
     this.status.className = "in-page-status";
     this.status.setAttribute("role", "status");
+    this.wayButton = button(this.tools, "", () => this.way.meet());
+    this.wayButton.hidden = true;
     this.editButton = editButton;
     this.show();
   }
@@ -205,8 +207,21 @@ class Cell {
     this.say("Your edit is forgotten.");
   }
 
-  say(text) {
-    if (this.status && this.status.textContent !== text) this.status.textContent = text;
+  /** Say something, perhaps about another cell, to which a button then leads. */
+  say(text, other = null) {
+    if (!this.status) return;
+    if (this.status.textContent !== text) this.status.textContent = text;
+    this.way = other === this ? null : other;
+    this.wayButton.hidden = !this.way;
+    this.wayButton.textContent = this.way ? `Go to cell ${this.way.number}` : "";
+  }
+
+  /** What a reader sees who comes here from another cell. */
+  meet() {
+    const place = this.outputs?.box ?? this.element;
+    place.tabIndex = -1;
+    place.focus({ preventScroll: true });
+    place.scrollIntoView({ block: "center" });
   }
 
   /** Which buttons make sense now. The keyboard does not get lost with one that goes. */
@@ -339,7 +354,7 @@ class Page {
    */
   async run(cell, at = cell) {
     if (this.target) {
-      at.say(`Cell ${this.target.number} is running: stop it first, or wait.`);
+      at.say(`Cell ${this.target.number} is running: stop it first, or wait.`, this.target);
       return;
     }
     const strange = this.strange(cell);
@@ -349,7 +364,7 @@ class Page {
     }
     this.target = at;
     at.show();
-    let ended = "";
+    let ended = "", failed;
     try {
       await this.start(at);
       const before = this.cells.slice(0, this.cells.indexOf(cell)).filter((one) => !(cell.isCheck && one.isCheck));
@@ -358,7 +373,9 @@ class Page {
       for (const [index, one] of above.entries()) {
         at.say(`Running the cells above: ${index + 1} of ${above.length} …`);
         if (!await one.execute()) {
-          ended = `Not run, because cell ${one.number} above fails.`;
+          failed = one;
+          ended = one === at ? "Not checked, because this cell fails."
+            : `Not run, because cell ${one.number} above fails.`;
           return;
         }
       }
@@ -374,7 +391,7 @@ class Page {
         : `Python has broken down (${error.message}). The next run starts it anew.`;
     } finally {
       this.target = null;
-      at.say(ended);
+      at.say(ended, failed);
       at.show();
     }
   }
