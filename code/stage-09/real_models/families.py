@@ -52,7 +52,8 @@ from typing import Any
 # not_quantized   names that loading in 4 or 8 bits keeps as they are.
 # note      what one must know to read any count of this family.
 # refused   names that PEFT's LoRA refuses in this family.
-# no_embeddings   true if the model has none of tokens, for which PEFT asks when it saves a head.
+# no_embeddings   true if the model has none of tokens, or transformers does not say which they are;
+#           PEFT asks for them when it saves a head, and when tokens train.
 # not_estimated   why what training keeps of its layers is not estimated.
 # fused     the names of the router's and the experts' layers in transformers 4: PEFT's LoRA reads
 #           them as the stacks that hold them now, see `_stacked` in accounting.py.

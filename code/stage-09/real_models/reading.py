@@ -233,6 +233,12 @@ class Model:
         wide = [m.name for m in self.modules if m.is_linear and m.out_features == self["vocab"]]
         return wide[-1] if wide else None  # ELECTRA is pre-trained to tell words from words
 
+    @cached_property
+    def embedding(self) -> str | None:
+        """Path of the tokens' embedding, if transformers says where it is."""
+        return None if FAMILIES[self.family].get("no_embeddings") else next((m.name for m in self.modules if m.kind == "embedding"
+                     and m.sizes[0] == self.symbols.get("vocab")), None)
+
     def __getitem__(self, symbol: str) -> int:
         return self.symbols[symbol]
 
@@ -592,7 +598,12 @@ def load_model(name: str, task: str | None = None, *, num_labels: int | None = N
 
 
 def is_inside(module: Module, names: Sequence[str]) -> bool:
-    return any(fullmatch(rf"(?:.*\.)?({name})(?:\..*)?", module.name) for name in names)
+    return lies_in(module.name, names)
+
+
+def lies_in(path: str, names: Sequence[str]) -> bool:
+    """Is this one of the modules that PEFT does not adapt, because these are trained whole?"""
+    return any(fullmatch(rf"(?:.*\.)?({name})(?:\..*)?", path) for name in names)
 
 
 def saved_heads(model: Model) -> list[str]:
