@@ -405,8 +405,9 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     adapted = [*(m.name for m in found), *(m.weight_name for m in named)]
     unmatched += missed + [f"rank_pattern {key}" for key in rank_pattern or {}
                            if not any(_rank_of(name, 0, {key: 1}) for name in adapted)]
+    seen = () if trainable_token_indices else target_modules
     return _count_tuner("LoRA" if not use_dora else "DoRA", model, found, tensors, bias=bias,
-                        targets=() if trainable_token_indices else target_modules, saved=saved, head=head, unmatched=unmatched,
+                        targets=seen, saved=saved, head=head, unmatched=unmatched,
                         notes=_lora_notes(model, adapted, use_rslora))
 
 
@@ -764,8 +765,8 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
     whole, unknown = _whole_modules(model, saved)
     whole_names = {m.name for m in whole}
     if twice := sorted(names & whole_names):
-        raise ValueError(f"PEFT refuses to adapt {twice[0]}, which it trains whole; leave it out of "
-                         "the targets, or name it in modules_to_save")
+        raise ValueError(f"PEFT refuses to adapt {twice[0]}, which it trains whole; leave it out "
+                         "of the targets, or name it in modules_to_save")
     biased = [] if bias == "none" else [
         m for m in model.modules if m.bias and m.name not in whole_names
         and (bias == "all" or m.name in names)]

@@ -236,7 +236,9 @@ class Model:
     @cached_property
     def embedding(self) -> str | None:
         """Path of the tokens' embedding, if transformers says where it is."""
-        return None if FAMILIES[self.family].get("no_embeddings") else next((m.name for m in self.modules if m.kind == "embedding"
+        if FAMILIES[self.family].get("no_embeddings"):
+            return None
+        return next((m.name for m in self.modules if m.kind == "embedding"
                      and m.sizes[0] == self.symbols.get("vocab")), None)
 
     def __getitem__(self, symbol: str) -> int:

@@ -12,7 +12,7 @@ FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "trials.json"
 TRIALS = json.loads(FIXTURES.read_text(encoding="utf-8"))
 #: What PEFT counts and we refuse, by a word of our reason: nothing else may be refused.
 REFUSED = ("copies of a copy", "OFT is counted on", "PEFT adapts convolutions",
-           "beside its tokens", "are counted without use_dora")
+           "beside its tokens", "saved whole besides", "are counted without use_dora")
 
 
 def ask(model, method, arguments):
