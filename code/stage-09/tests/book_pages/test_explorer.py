@@ -3,6 +3,7 @@
 The same is tested with real clicks in a browser by the book's widget tests.
 """
 
+import copy
 import json
 import re
 import subprocess
@@ -523,6 +524,26 @@ def test_page_and_python_refuse_the_same(memory, tmp_path, text):
     assert isinstance(answer, str)
     with pytest.raises(ValueError):
         accounting.read_model(accounting.parse_config(text))
+
+
+def test_page_and_python_ask_that_sizes_fit(memory, tmp_path):
+    fixtures = Path(__file__).resolve().parents[1] / "fixtures" / "misfits.json"
+    recorded = json.loads(fixtures.read_text("utf-8"))
+    configs = [{"model_type": "gemma3_text", "layer_types": 18 * ["sliding_attention"]}]
+    for family, part, key, value, parameters in recorded["tried"]:
+        if parameters is None:
+            config = copy.deepcopy(recorded["bases"][family])
+            (config[part] if part else config)[key] = value
+            configs.append(config)
+    refused = 0
+    for config, answer in zip(configs, paste(tmp_path, memory, [*map(json.dumps, configs)]),
+                              strict=True):
+        try:
+            assert answer["total"] == accounting.read_model(config).num_parameters
+        except ValueError:
+            refused += isinstance(answer, str)
+            assert isinstance(answer, str), config
+    assert refused > 250
 
 
 @pytest.mark.parametrize("name", ["BERT-base (cased)", "RoBERTa-base"])
