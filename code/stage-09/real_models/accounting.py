@@ -395,8 +395,7 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     _refuse_variants(model, target_parameters, bias, use_dora, lora_bias, settings)
     saved = _saved_names(model, modules_to_save)
     found, unmatched = _lora_modules(model, target_modules, bool(target_parameters), layers=layers,
-                                     exclude=exclude_modules,
-                                     modules_to_save=modules_to_save)
+                                     exclude=exclude_modules, modules_to_save=modules_to_save)
     _check_patterns("rank_pattern", *rank_pattern or ())
     tensors = {key: shape for m in found for key, shape in _lora_tensors(
         m, positive("rank", _rank_of(m.name, rank, rank_pattern)), use_dora, lora_bias).items()}
@@ -405,10 +404,9 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     adapted = [*(m.name for m in found), *(m.weight_name for m in named)]
     unmatched += missed + [f"rank_pattern {key}" for key in rank_pattern or {}
                            if not any(_rank_of(name, 0, {key: 1}) for name in adapted)]
-    seen = () if trainable_token_indices else target_modules
-    return _count_tuner("LoRA" if not use_dora else "DoRA", model, found, tensors, bias=bias,
-                        targets=seen, saved=saved, head=head, unmatched=unmatched,
-                        notes=_lora_notes(model, adapted, use_rslora))
+    return _count_tuner("DoRA" if use_dora else "LoRA", model, found, tensors, bias=bias, head=head,
+                        targets=() if trainable_token_indices else target_modules, saved=saved,
+                        unmatched=unmatched, notes=_lora_notes(model, adapted, use_rslora))
 
 
 def _lora_notes(model: Model, adapted: Sequence[str], use_rslora: bool) -> list[str]:
@@ -781,6 +779,24 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
         and m.name not in whole_names]
     file |= {f"{root}.{m.weight_name}": m.weight_shape for m in named}
     copies = sum(math.prod(m.sizes) + m.bias_size for m in whole)  # a tied weight is copied, too
+    file |= _saved_whole(whole, saved, bias, root)
+    for m in whole:
+        if m.tied:
+            notes.append(f"{m.name} shares its weight with the embedding; trained whole it becomes "
+                         f"a copy of {math.prod(m.sizes):,} parameters, and the two drift apart.")
+    biases = sum(m.bias_size for m in biased) + sum(math.prod(m.sizes) for m in named)
+    trainable = added + biases + copies * (2 if head == "both" else 1)
+    total = model.num_parameters + added + frozen + copies * (0 if head == "in place" else 1)
+    unknown = [name for name in unknown if name not in saved_heads(model)]
+    return Count(method, model, trainable, total, file, (*unmatched, *unknown), tuple(notes),
+                 trainable - added, frozenset(file.keys() - tensors.keys()),
+                 frozen_tensors=frozenset(untrained))
+
+
+def _saved_whole(whole: Sequence[Module], saved: Sequence[str], bias: str,
+                 root: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of what the file has of modules that are trained whole."""
+    file: dict[str, tuple[int, ...]] = {}
     for m in whole:
         file[f"{root}.{m.weight_name}"] = m.weight_shape
         if not m.bias:
@@ -794,17 +810,7 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
         # With bias="all" PEFT writes each bias under its wrapper's names as well.
         for wrapper in ("", ".original_module", copy) if bias == "all" else ("",):
             file |= {f"{root}.{within}{wrapper}{end}": (m.bias_size,) for end in ends}
-    for m in whole:
-        if m.tied:
-            notes.append(f"{m.name} shares its weight with the embedding; trained whole it becomes "
-                         f"a copy of {math.prod(m.sizes):,} parameters, and the two drift apart.")
-    biases = sum(m.bias_size for m in biased) + sum(math.prod(m.sizes) for m in named)
-    trainable = added + biases + copies * (2 if head == "both" else 1)
-    total = model.num_parameters + added + frozen + copies * (0 if head == "in place" else 1)
-    unknown = [name for name in unknown if name not in saved_heads(model)]
-    return Count(method, model, trainable, total, file, (*unmatched, *unknown), tuple(notes),
-                 trainable - added, frozenset(file.keys() - tensors.keys()),
-                 frozen_tensors=frozenset(untrained))
+    return file
 
 
 def _saves_embeddings(model: Model, targets: Targets) -> bool:
