@@ -25,7 +25,7 @@ import argparse
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -72,6 +72,7 @@ from real_models.reading import (
     Module,
     is_inside,
     known_models,
+    lies_in,
     load_model,
     parse_config,
     read_model,
@@ -122,16 +123,17 @@ def _check_patterns(name: str, *targets: Targets) -> None:
                 raise ValueError(f"{name} {error}") from None
 
 
-def _refuse_what_is_no_layer(model: Model, targets: Targets) -> None:
+def _refuse_what_is_no_layer(model: Model, targets: Targets,
+                             is_meant: Callable[[str], bool]) -> None:
     """A name that means a weight of other axes than a linear layer's, or what is around layers."""
-    odd = [m.name for m in model.modules if m.kind == "stack" and matches(
-        _WEIGHT.sub("", m.name), targets) and _WEIGHT.search(m.name)]
+    odd = [m.name for m in model.modules if m.kind == "stack" and is_meant(
+        _WEIGHT.sub("", m.name)) and _WEIGHT.search(m.name)]
     if odd:
         raise ValueError(f"target_modules {targets!r}: {odd[0]} is the weight of no linear "
                          "layer, and PEFT adapts convolutions and refuses the rest; neither is "
                          "counted here, so name other modules")
     around = {path: m.name for m in model.modules for path in paths_to(m.name)[:-1]}
-    if wide := next((path for path in around if matches(path, targets)), ""):
+    if wide := next(filter(is_meant, around), ""):
         raise ValueError(f"target_modules {targets!r}: {wide} is no layer but what holds "
                          f"{around[wide]}, and PEFT refuses that; name layers alone")
 
@@ -150,12 +152,20 @@ _WEIGHT = re.compile(r"\.(parametrizations\.weight\.original\d|weight)$")
 
 
 def _all_linear(model: Model) -> list[Module]:
-    """What all-linear means: each linear layer but the heads. ValueError where PEFT refuses it."""
-    if model.task in ("TOKEN_CLS", "QUESTION_ANS"):
-        raise ValueError("PEFT refuses all-linear for token classification and "
-                         "question answering: it would adapt the head twice; list the modules")
-    heads = [model.head, *saved_heads(model)]
+    """What all-linear means: each linear layer but the heads that PEFT knows of by then."""
+    heads = [model.head, *_guarded(model, ())]
     return [m for m in model.modules if m.is_linear and m.name not in heads]
+
+
+class NoneFound(ValueError):
+    """No module is meant, which PEFT refuses where no parameter is named besides."""
+
+
+def _guarded(model: Model, modules_to_save: Sequence[str]) -> list[str]:
+    """What PEFT trains whole, as far as it knows when it looks for modules to adapt: the heads
+    that it adds by itself only for sequences, peft 0.21.2, peft_model.py.
+    """
+    return [*modules_to_save, *(saved_heads(model) if model.task == "SEQ_CLS" else [])]
 
 
 @within(SECONDS)
@@ -173,7 +183,7 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     layers : int or list of int, optional
         Only in these layers (PEFT's `layers_to_transform`; only with a list of names).
     modules_to_save : list of str
-        PEFT never adapts a module that is trained whole.
+        PEFT never adapts a module that it is asked to train whole.
 
     Raises
     ------
@@ -189,26 +199,30 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
                          "write the layers into the expression")
     _check_patterns("target_modules", targets)
     _check_patterns("exclude_modules", exclude)
-    if not everything and default != "ln_tuning":  # which looks for itself
-        _refuse_what_is_no_layer(model, targets)
+    saved = _guarded(model, modules_to_save)
     linear = {module.name for module in _all_linear(model)} if everything else set()
 
-    def is_named(module: Module) -> bool:
-        if module.kind == "stack" or is_inside(module, modules_to_save):
-            return False
-        return module.name in linear if everything else matches(module.name, targets)
+    def is_named(path: str) -> bool:
+        return (path in linear if everything else matches(path, targets)) and (
+            not lies_in(path, saved))
 
-    def is_chosen(module: Module) -> bool:
-        whole = layers is None or (not everything and module.name in targets)
-        return whole or _layer_number(module) in layers
+    def is_kept(path: str) -> bool:
+        return not (exclude and matches(path, exclude))
 
-    named = list(filter(is_named, model.modules))
-    kept = [module for module in named if not (exclude and matches(module.name, exclude))]
-    found = [module for module in kept if is_chosen(module)]
+    def is_chosen(path: str) -> bool:
+        whole = layers is None or (not everything and path in targets)
+        return whole or _layer_number(path) in layers
+
+    if not everything and default != "ln_tuning":  # which looks for itself
+        _refuse_what_is_no_layer(model, targets, lambda path: (
+            is_named(path) and is_kept(path) and is_chosen(path)))
+    named = [module for module in model.modules if module.kind != "stack" and is_named(module.name)]
+    kept = [module for module in named if is_kept(module.name)]
+    found = [module for module in kept if is_chosen(module.name)]
     if not found:
         left = f"layers={layers}" if kept else f"exclude_modules={exclude!r}" if named else ""
         reason = f"{left} leaves none of those named" if left else _why_none(targets)
-        raise ValueError(f"target_modules {targets!r} match nothing in this {model.family} model: "
+        raise NoneFound(f"target_modules {targets!r} match nothing in this {model.family} model: "
                          f"{reason}; its modules are called {', '.join(linear_names(model))}")
     _refuse_states(model, found, default)
     unmatched = [] if isinstance(targets, str) else [
@@ -269,7 +283,7 @@ def _last_parts(model: Model, targets: str, exclude: str | Sequence[str],
 def _unmatched(model: Model, exclude: str | Sequence[str], layers: Sequence[int]) -> list[str]:
     """The exclusions and the layers that mean no module of the model."""
     patterns = [exclude] if isinstance(exclude, str) and exclude else [[name] for name in exclude]
-    numbers = {_layer_number(module) for module in model.modules}
+    numbers = {_layer_number(module.name) for module in model.modules}
     return [*(f"exclude_modules {pattern if isinstance(pattern, str) else pattern[0]}"
               for pattern in patterns
               if not any(matches(module.name, pattern) for module in model.modules)),
@@ -304,8 +318,8 @@ def _why_none(targets: str | Sequence[str]) -> str:
     return "there is nothing of that name"
 
 
-def _layer_number(module: Module) -> int | None:
-    number = re.match(r".*?\.[^.]*\.(\d+)\.", module.name)
+def _layer_number(path: str) -> int | None:
+    number = re.match(r".*?\.[^.]*\.(\d+)\.", path)
     return None if number is None else int(number[1])
 
 
@@ -381,7 +395,7 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     _refuse_variants(model, target_parameters, bias, use_dora, lora_bias, settings)
     saved = _saved_names(model, modules_to_save)
     found, unmatched = _lora_modules(model, target_modules, bool(target_parameters), layers=layers,
-                                     exclude=exclude_modules, modules_to_save=saved)
+                                     exclude=exclude_modules, modules_to_save=modules_to_save)
     _check_patterns("rank_pattern", *rank_pattern or ())
     tensors = {key: shape for m in found for key, shape in _lora_tensors(
         m, positive("rank", _rank_of(m.name, rank, rank_pattern)), use_dora, lora_bias).items()}
@@ -390,9 +404,9 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     adapted = [*(m.name for m in found), *(m.weight_name for m in named)]
     unmatched += missed + [f"rank_pattern {key}" for key in rank_pattern or {}
                            if not any(_rank_of(name, 0, {key: 1}) for name in adapted)]
-    return _count_tuner("LoRA" if not use_dora else "DoRA", model, found, tensors, bias=bias,
-                        saved=saved, head=head, unmatched=unmatched,
-                        notes=_lora_notes(model, adapted, use_rslora))
+    return _count_tuner("DoRA" if use_dora else "LoRA", model, found, tensors, bias=bias, head=head,
+                        targets=() if trainable_token_indices else target_modules, saved=saved,
+                        unmatched=unmatched, notes=_lora_notes(model, adapted, use_rslora))
 
 
 def _lora_notes(model: Model, adapted: Sequence[str], use_rslora: bool) -> list[str]:
@@ -409,7 +423,12 @@ def _lora_modules(model: Model, targets: Targets, others: bool,
     """The modules, which there need not be if parameters are named besides."""
     if others and (targets == [] or (targets is None and not FAMILIES[model.family].get("lora"))):
         return [], []
-    return find_modules(model, targets, **options)
+    try:
+        return find_modules(model, targets, **options)
+    except NoneFound:
+        if not others:
+            raise
+        return [], [targets] if isinstance(targets, str) else list(targets or [])
 
 
 _TRANSPOSED_EXPERTS = ("gpt_oss",)  # is_transposed in transformers: (experts, in, out)
@@ -458,12 +477,14 @@ def _token_tensors(model: Model, tokens: Sequence[int] | Mapping[str, Sequence[i
     """One row for each trained token: `tokens * width`. A tied head shares the embedding's rows,
     if the same tokens are named for both: peft 0.21.2, utils/other.py, lines 1568 to 1650.
     """
-    embedding = next((m for m in model.modules if m.kind == "embedding"
-                      and m.sizes[0] == model.symbols.get("vocab")), None)
+    embedding = next((m for m in model.modules if m.name == model.embedding), None)
     if not tokens:
         return {}
     if not isinstance(tokens, Mapping):
-        tokens = {embedding.name if embedding else "": tokens}
+        if embedding is None:
+            raise ValueError("trainable_token_indices: PEFT finds no embedding of tokens in this "
+                             f"{model.family} model; name the module, {{name: indices}}")
+        tokens = {embedding.name: tokens}
     rows: dict[Module, list[int]] = {}
     for name, indices in tokens.items():
         paths = {path for m in model.modules for path in paths_to(m.name) if path.endswith(name)}
@@ -481,6 +502,10 @@ def _token_tensors(model: Model, tokens: Sequence[int] | Mapping[str, Sequence[i
                     raise ValueError(f"trainable_token_indices: {index!r} is no row of {m.name}, "
                                      f"which has {many}")
             rows[m] = list(indices)
+    if odd := next((m.name for m in model.modules if m.tied and embedding in rows
+                    and is_inside(m, saved)), ""):
+        raise ValueError(f"trainable_token_indices: {odd} shares the weight of {embedding.name}; "
+                         "trained whole beside its tokens, it is not counted")
     for m in [m for m in rows if m.tied and embedding in rows]:
         if model.task == "MASKED_LM":
             raise ValueError(f"trainable_token_indices: {m.name} and {embedding.name} are one "
@@ -504,6 +529,8 @@ def _refuse_uncounted(settings: Mapping[str, Any]) -> None:
 
 def _refuse_variants(model: Model, parameters: Sequence[str], bias: str, use_dora: bool,
                      lora_bias: bool, settings: Mapping[str, Any]) -> None:
+    if lora_bias and use_dora:
+        raise ValueError("PEFT refuses lora_bias=True beside use_dora=True; leave one of them out")
     biased = bias != "none" and any(m.bias for m in model.modules)
     if parameters and (use_dora or lora_bias or biased or settings.get("lora_dropout")):
         raise ValueError("target_parameters are counted without use_dora, lora_bias, lora_dropout "
@@ -520,6 +547,9 @@ def _lora_tensors(m: Module, r: int, use_dora: bool,
         more |= {f"{key}B.bias": (n_out,)} if lora_bias else {}
         return {f"{key}A.weight": (r, n_in), f"{key}B.weight": (n_out, r)} | more
     if m.kind == "embedding":
+        if lora_bias:
+            raise ValueError(f"PEFT refuses lora_bias=True on an embedding, and {m.name} is one; "
+                             "take it out of target_modules")
         rows, n_out = m.sizes
         return {f"{key}embedding_A": (r, rows), f"{key}embedding_B": (n_out, r)} | more
     raise ValueError(f"LoRA adapts linear layers and embeddings; {m.name} is a {m.kind}. "
@@ -569,7 +599,7 @@ def count_method(model: Model, method: str, target_modules: Targets = None, *,
     settings = {**row.settings, **settings}
     saved = _saved_names(model, modules_to_save)
     found, unmatched = find_modules(model, target_modules, exclude=exclude_modules, layers=layers,
-                                    default=method, modules_to_save=saved)
+                                    default=method, modules_to_save=modules_to_save)
     _only_linear(row.name, found, row.kinds)
     tensors, indices = {}, {}
     for m in found:
@@ -577,7 +607,7 @@ def count_method(model: Model, method: str, target_modules: Targets = None, *,
             into = indices if end in row.indices else tensors
             into[f"base_model.model.{m.name}.{end}"] = shape
     counted = _count_tuner(row.name, model, found, tensors, frozen=row.frozen * len(found),
-                           unmatched=unmatched, saved=saved, head=head)
+                           targets=target_modules, unmatched=unmatched, saved=saved, head=head)
     shared = row.shared(*(max(m.sizes[side] for m in found) for side in (0, 1)), **settings)
     places = ["", *(f"model.{m.name}." for m in found if row.repeated)]
     also = {f"base_model.{place}{name}": shape for place in places
@@ -632,7 +662,8 @@ def count_ln_tuning(model: Model, target_modules: Targets = None, *,
     """LN tuning: a copy of each norm is trained in its place [Zhao et al., 2023]."""
     saved = _saved_names(model, modules_to_save)
     found, unmatched = find_modules(model, target_modules, exclude=exclude_modules,
-                                    default="ln_tuning", modules_to_save=saved)
+                                    default="ln_tuning",
+                                    modules_to_save=modules_to_save)
     groups = {path for m in model.modules for path in paths_to(m.name)[:-1]}
     if whole := sorted(path for path in groups if matches(
             path, default_targets(model, "ln_tuning") if target_modules is None
@@ -644,8 +675,8 @@ def count_ln_tuning(model: Model, target_modules: Targets = None, *,
         key = f"base_model.model.{m.name}.ln_tuning_layers."
         tensors |= {f"{key}weight": m.weight_shape} | (
             {f"{key}bias": (m.bias_size,)} if m.bias else {})
-    counted = _count_tuner("LN tuning", model, found, tensors, unmatched=unmatched, saved=saved,
-                           head=head)
+    counted = _count_tuner("LN tuning", model, found, tensors, targets=target_modules,
+                           unmatched=unmatched, saved=saved, head=head)
     return replace(counted, copied=counted.trainable, base_tensors=frozenset(counted.tensors))
 
 
@@ -657,8 +688,8 @@ def count_ia3(model: Model, target_modules: Targets = None,
     if (target_modules is None) != (feedforward_modules is None):
         raise ValueError("pass both target_modules and feedforward_modules, or neither, as in PEFT")
     saved = _saved_names(model, modules_to_save)
-    found, unmatched = find_modules(model, target_modules, default="ia3", modules_to_save=saved,
-                                    **options)
+    found, unmatched = find_modules(model, target_modules, default="ia3",
+                                    modules_to_save=modules_to_save, **options)
     inner = FAMILIES[model.family]["feedforward"] if feedforward_modules is None else (
         feedforward_modules)
     _only_linear("(IA)3", found, ("linear", "conv1d"))
@@ -666,8 +697,8 @@ def count_ia3(model: Model, target_modules: Targets = None,
     for m in found:
         shape = (1, m.sizes[0]) if matches(m.name, inner) else (m.sizes[1], 1)
         tensors[f"base_model.model.{m.name}.ia3_l"] = shape
-    return _count_tuner("(IA)3", model, found, tensors, unmatched=unmatched, saved=saved,
-                        head=head)
+    return _count_tuner("(IA)3", model, found, tensors, targets=target_modules,
+                        unmatched=unmatched, saved=saved, head=head)
 
 
 def _saved_names(model: Model, modules_to_save: Sequence[str]) -> list[str]:
@@ -677,12 +708,29 @@ def _saved_names(model: Model, modules_to_save: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*modules_to_save, *saved_heads(model)]))
 
 
+def _is_list(model: Model, path: str) -> bool:
+    """Does a path hold a list of modules, which all hold others or are alike? What runs one layer
+    after the other has numbers, too.
+    """
+    inside = [m for m in model.modules if re.match(rf"{re.escape(path)}\.\d+(\.|$)", m.name)]
+    alike = len({(m.kind, m.sizes) for m in inside}) == 1 < len(inside)
+    return alike or any("." in m.name[len(path) + 1:] for m in inside)
+
+
 def _whole_modules(model: Model, names: Sequence[str]) -> tuple[list[Module], list[str]]:
     """What `modules_to_save` trains: a name means each module, or group of modules, whose path ends
     in it (PEFT does not ask for a dot here). Also the names that mean nothing.
     """
     paths = dict.fromkeys(path for m in model.modules for path in paths_to(m.name))
     roots = [path for path in paths if any(path.endswith(name) for name in names)]
+    for root in roots:
+        if _is_list(model, root):
+            raise ValueError(f"modules_to_save: {root} holds numbered modules, and PEFT refuses "
+                             "such a list; name what is in it")
+        if outer := next((path for path in paths_to(root)[:-1] if path in roots), ""):
+            raise ValueError(f"modules_to_save: {root} lies in {outer}, which is trained whole, "
+                             "too: PEFT then makes copies of a copy, which are not counted; "
+                             f"name {outer} alone, and write longer ends of the other paths")
     whole = [m for m in model.modules
              if any(m.name == root or m.name.startswith(f"{root}.") for root in roots)]
     return whole, [name for name in names if not any(path.endswith(name) for path in paths)]
@@ -690,54 +738,49 @@ def _whole_modules(model: Model, names: Sequence[str]) -> tuple[list[Module], li
 
 def _count_tuner(method: str, model: Model, adapted: list[Module],
                  tensors: dict[str, tuple[int, ...]], *, bias: str = "none", frozen: int = 0,
-                 saved: Sequence[str] = (), head: str = "copied", unmatched: Sequence[str] = (),
-                 notes: Sequence[str] = ()) -> Count:
-    """Sum up a method that adds `tensors` to modules: plus biases, plus modules trained whole."""
+                 targets: Targets = None, saved: Sequence[str] = (), head: str = "copied",
+                 unmatched: Sequence[str] = (), notes: Sequence[str] = (),
+                 root: str = "base_model.model") -> Count:
+    """Sum up a method that adds `tensors` to modules: plus biases, plus modules trained whole.
+
+    `targets` are those of which PEFT sees by their names that it must save embeddings, too.
+    """
     one_of("head", head, ("copied", "in place", "both"))
     added = sum(math.prod(shape) for shape in tensors.values())
     file = dict(tensors)
     notes = [*model.notes, *notes]
 
     names = {m.name for m in adapted}
-    embedding = next((m.name for m in model.modules if m.kind == "embedding"), None)
-    if any(m.name.split(".")[-1] in ("embed_tokens", "lm_head") for m in adapted):
-        for m in adapted:  # PEFT then saves the frozen weights of these layers with the adapter
-            if m.name in (embedding, model.head):
-                file[f"base_model.model.{m.name}.base_layer.weight"] = m.weight_shape
-                if m.bias:
-                    file[f"base_model.model.{m.name}.base_layer.bias"] = (m.bias_size,)
-                notes.append(f"PEFT saves the {math.prod(m.sizes):,} frozen weights of {m.name} "
-                             "with the adapter, unless save_embedding_layers=False.")
+    for m in adapted if _saves_embeddings(model, targets) else []:
+        if m.name in (model.embedding, model.head):
+            file[f"{root}.{m.name}.base_layer.weight"] = m.weight_shape
+            if m.bias:
+                file[f"{root}.{m.name}.base_layer.bias"] = (m.bias_size,)
+            notes.append(f"PEFT saves the {math.prod(m.sizes):,} frozen weights of {m.name} "
+                         "with the adapter, unless save_embedding_layers=False.")
     untrained = {name for name in file.keys() - tensors.keys()
                  if bias == "none" or name.endswith("weight")}
     whole, unknown = _whole_modules(model, saved)
     whole_names = {m.name for m in whole}
     if twice := sorted(names & whole_names):
-        raise ValueError(f"PEFT refuses to adapt {twice[0]}, which it trains whole; leave it out")
+        raise ValueError(f"PEFT refuses to adapt {twice[0]}, which it trains whole; leave it out "
+                         "of the targets, or name it in modules_to_save")
     biased = [] if bias == "none" else [
         m for m in model.modules if m.bias and m.name not in whole_names
         and (bias == "all" or m.name in names)]
     for m in biased:
         inner = ".base_layer" if m.name in names else ""
-        file[f"base_model.model.{m.name}{inner}.bias"] = (m.bias_size,)
-        if m.tied:  # a tied head's bias has a second name, one level up; both are written
-            file[f"base_model.model.{m.name.rpartition('.')[0]}.bias"] = (m.bias_size,)
+        file[f"{root}.{m.name}{inner}.bias"] = (m.bias_size,)
+        if m.tied and bias == "all":
+            file[f"{root}.{_second_name(m)}"] = (m.bias_size,)
 
     named = [] if bias != "all" else [  # parameters of this very name that are no layer's
         m for m in model.modules if m.kind == "stack" and m.name.split(".")[-1] == "bias"
         and m.name not in whole_names]
-    file |= {f"base_model.model.{m.weight_name}": m.weight_shape for m in named}
+    file |= {f"{root}.{m.weight_name}": m.weight_shape for m in named}
     copies = sum(math.prod(m.sizes) + m.bias_size for m in whole)  # a tied weight is copied, too
+    file |= _saved_whole(whole, saved, bias, root)
     for m in whole:
-        file[f"base_model.model.{m.weight_name}"] = m.weight_shape
-        if m.bias:
-            file[f"base_model.model.{m.name}.bias"] = (m.bias_size,)
-        if m.bias and bias == "all":  # PEFT writes each bias under its wrapper's names
-            root = next(n for n in paths_to(m.name) if any(n.endswith(name) for name in saved))
-            inside = m.name[len(root):]
-            copy = ".modules_to_save" + (".default" if inside else "")
-            for wrapper in (".original_module", copy):
-                file[f"base_model.model.{root}{wrapper}{inside}.bias"] = (m.bias_size,)
         if m.tied:
             notes.append(f"{m.name} shares its weight with the embedding; trained whole it becomes "
                          f"a copy of {math.prod(m.sizes):,} parameters, and the two drift apart.")
@@ -748,6 +791,44 @@ def _count_tuner(method: str, model: Model, adapted: list[Module],
     return Count(method, model, trainable, total, file, (*unmatched, *unknown), tuple(notes),
                  trainable - added, frozenset(file.keys() - tensors.keys()),
                  frozen_tensors=frozenset(untrained))
+
+
+def _saved_whole(whole: Sequence[Module], saved: Sequence[str], bias: str,
+                 root: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of what the file has of modules that are trained whole."""
+    file: dict[str, tuple[int, ...]] = {}
+    for m in whole:
+        file[f"{root}.{m.weight_name}"] = m.weight_shape
+        if not m.bias:
+            continue
+        within = next(n for n in paths_to(m.name) if any(n.endswith(name) for name in saved))
+        inside = m.name[len(within):]
+        ends = [f"{inside}.bias"]
+        if m.tied and inside:
+            ends.append(_second_name(m)[len(within):])
+        copy = ".modules_to_save" + (".default" if inside else "")
+        # With bias="all" PEFT writes each bias under its wrapper's names as well.
+        for wrapper in ("", ".original_module", copy) if bias == "all" else ("",):
+            file |= {f"{root}.{within}{wrapper}{end}": (m.bias_size,) for end in ends}
+    return file
+
+
+def _saves_embeddings(model: Model, targets: Targets) -> bool:
+    """Does PEFT see by the targets that embeddings are adapted? It then saves their frozen weights.
+
+    It looks for these names in a list as they are, and for modules that end in them where the
+    targets are an expression: peft 0.21.2, utils/save_and_load.py.
+    """
+    names = ("embed_tokens", "lm_head")
+    if isinstance(targets, str):
+        return targets != "all-linear" and any(
+            matches(m.name, targets) for m in model.modules if matches(m.name, names))
+    return any(name in names for name in targets or [])
+
+
+def _second_name(head: Module) -> str:
+    """A tied head's bias has another name one level up, and both are written."""
+    return f"{head.name.rpartition('.')[0]}.bias"
 
 
 # --------------------------------------------------------- virtual tokens: prefix, prompt, P-tuning
@@ -785,10 +866,10 @@ def count_prompt(model: Model, num_virtual_tokens: int = 20, *, submodules: int 
     For an encoder-decoder PEFT allocates them twice (`submodules=2`), though only the encoder's
     are of use; the paper counts once (`submodules=1`).
     """
-    times = (2 if model.task == "SEQ_2_SEQ_LM" else 1) if submodules is None else (
-        positive("submodules", submodules))
+    times = _prompts(model) if submodules is None else positive("submodules", submodules)
     shape = (positive("num_virtual_tokens", num_virtual_tokens) * times, model["d"])
-    notes = [f"PEFT allocates the prompt {times} times for an encoder-decoder."] * (times > 1)
+    notes = [f"PEFT allocates the prompt {times} times for an encoder-decoder (its task_type is "
+             "SEQ_2_SEQ_LM)."] * (times > 1)
     if model.symbols.get("word", model["d"]) != model["d"]:
         notes.append(f"PEFT makes prompts {model['d']} wide; this model's embeddings are "
                      f"{model['word']} wide, so such a prompt does not fit it.")
@@ -801,8 +882,7 @@ def count_p_tuning(model: Model, num_virtual_tokens: int = 20, *, hidden: int | 
     one_of("encoder", encoder, ("MLP", "LSTM"))
     d = model["d"]
     h = positive("hidden", hidden or d)
-    rows = positive("num_virtual_tokens", num_virtual_tokens) * (
-        2 if model.task == "SEQ_2_SEQ_LM" else 1)
+    rows = positive("num_virtual_tokens", num_virtual_tokens) * _prompts(model)
     if encoder == "MLP":
         network = (d * h + h) + (h * h + h) + (h * d + d)
     else:  # two bidirectional LSTM layers (4 gates, 2 biases each), then a two-layer MLP
@@ -812,20 +892,42 @@ def count_p_tuning(model: Model, num_virtual_tokens: int = 20, *, hidden: int | 
         f"Trained through an {encoder}; {rows * d:,} numbers are stored."], head)
 
 
+def _prompts(model: Model) -> int:
+    """How often PEFT allocates a prompt, by the task type: a tower beside a decoder is no encoder
+    of this kind.
+    """
+    parts = FAMILIES[model.family].get("parts", [])
+    return 2 if model.task in ("SEQ_2_SEQ_LM", "SPEECH_TEXT") and "text_config" not in parts else 1
+
+
+#: Tasks that PEFT has a type for, or of which one of its types is meant.
+_TASK_TYPES = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS",
+               "FEATURE_EXTRACTION", "IMAGE_TEXT", "SPEECH_TEXT")
+
+
 def _count_virtual(method: str, model: Model, trainable: int, shape: tuple[int, int],
                    notes: Sequence[str], head: str) -> Count:
     """The virtual tokens, and in classification the head."""
     if "prefix_width" not in model.symbols:
         raise ValueError(f"{method} of {model.family} is not counted: PEFT does not find in its "
-                         "configuration how many layers and attention heads it has, and asks for "
-                         "num_layers or num_attention_heads")
+                         "configuration how many layers and attention heads it has, or its width, "
+                         "and asks for num_layers, num_attention_heads or token_dim")
     if "vocab" not in model.symbols:
         raise ValueError(f"{method} of {model.family} is not counted: its tokens stand before "
                          "those of a text, which this model does not read, and PEFT refuses")
-    counted = _count_tuner(method, model, [], {"prompt_embeddings": shape},
-                           saved=_saved_names(model, []), head=head, notes=notes)
+    outside = [m for m in model.modules if m.kind == "stack" and "." not in m.name]
+    remarks = {
+        f"PEFT has no task type for {model.task}; so this is for FEATURE_EXTRACTION.":
+            model.task not in _TASK_TYPES,
+        f"PEFT leaves {', '.join(m.name for m in outside)} trainable, which the file has not: no "
+        "module holds it.": outside}
+    counted = _count_tuner(method, model, [], {"prompt_embeddings": shape}, root="base_model",
+                           saved=_saved_names(model, []), head=head,
+                           notes=[*notes, *(note for note, there in remarks.items() if there)])
     network = trainable - math.prod(shape)  # trained through it, not stored
-    return replace(counted, trainable=counted.trainable + network, total=counted.total + network)
+    left = sum(m.num_parameters for m in outside)
+    return replace(counted, trainable=counted.trainable + network + left,
+                   total=counted.total + network, copied=counted.copied + left)
 
 
 # ------------------------------------------------------------------------------ bottleneck adapters

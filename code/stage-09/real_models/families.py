@@ -48,11 +48,15 @@ from typing import Any
 # head      the task of a file that names no class.
 # classes   a class under `architectures` -> the task of its head. No other class is counted.
 # only      keys that change the model in a way that is not counted: key -> the values that are.
+# fits      what transformers asks of sizes that no count depends on: `size / parts`, which must be
+#           whole, or `size = other`. The other is a symbol, a number, or a key that may be
+#           left out; then `| number` stands for it, or nothing is asked.
 # own_code  entries of `auto_map` that build the same model as transformers does.
 # not_quantized   names that loading in 4 or 8 bits keeps as they are.
 # note      what one must know to read any count of this family.
 # refused   names that PEFT's LoRA refuses in this family.
-# no_embeddings   true if the model has none of tokens, for which PEFT asks when it saves a head.
+# no_embeddings   true if the model has none of tokens, or transformers does not say which they are;
+#           PEFT asks for them when it saves a head, and when tokens train.
 # not_estimated   why what training keeps of its layers is not estimated.
 # fused     the names of the router's and the experts' layers in transformers 4: PEFT's LoRA reads
 #           them as the stacks that hold them now, see `_stacked` in accounting.py.
@@ -250,5 +254,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 _INFERRED = json.loads(
     (Path(__file__).parents[1] / "data" / "families.json").read_text(encoding="utf-8"))
 FAMILIES |= _INFERRED["families"]
+for _family, _rules in _INFERRED["fits"].items():
+    FAMILIES[_family] = FAMILIES[_family] | {"fits": _rules}
 #: Model types that transformers has, and why the notation does not say them.
 MISSING: dict[str, str] = _INFERRED["missing"]

@@ -233,6 +233,14 @@ class Model:
         wide = [m.name for m in self.modules if m.is_linear and m.out_features == self["vocab"]]
         return wide[-1] if wide else None  # ELECTRA is pre-trained to tell words from words
 
+    @cached_property
+    def embedding(self) -> str | None:
+        """Path of the tokens' embedding, if transformers says where it is."""
+        if FAMILIES[self.family].get("no_embeddings"):
+            return None
+        return next((m.name for m in self.modules if m.kind == "embedding"
+                     and m.sizes[0] == self.symbols.get("vocab")), None)
+
     def __getitem__(self, symbol: str) -> int:
         return self.symbols[symbol]
 
@@ -273,6 +281,7 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     for line in table["symbols"].strip().splitlines():
         symbol, rule = line.split("=", 1)
         symbols[symbol.strip()] = _resolve(rule, symbols, config, family, assumed)
+    _check_fits(table, symbols, config)
     lists = {name: _listed(rule, symbols["layers"], config, family)
              for name, rule in table.get("lists", {}).items()}
 
@@ -295,6 +304,30 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     stored, method, why = read_stored(model, config.get("quantization_config"))
     found = {"assumed": assumed, "method": method, "why": why, "stored": stored}
     return replace(model, stored=stored, notes=_notes(model, table, found))
+
+
+def _check_fits(table: Mapping[str, Any], symbols: Mapping[str, int],
+                config: Mapping[str, Any]) -> None:
+    """Sizes that do not fit one another, of which transformers builds no model."""
+    for rule in table.get("fits", []):
+        size, sign, other, usual = re.fullmatch(
+            r"(.*) ([/=]) ([\w.]+)(?: \| (\d+))?", rule).groups()
+        given = symbols.get(other, int(other) if other.isdigit() else config.get(other))
+        if given is None and usual and config.get(other.partition(".")[0]) is not None:
+            given = int(usual)
+        if not is_whole(given):
+            continue
+        found = evaluate(size, symbols)
+        if found % given if sign == "/" else found != given:
+            must = "a multiple of" if sign == "/" else "equal to"
+            raise ValueError(f"config.json: {size} must be {must} {other}, as transformers asks; "
+                             f"got {found} and {given}")
+    key = "text_config.layer_types" if "text_config" in table.get("parts", []) else "layer_types"
+    kinds, layers = config.get(key), symbols["layers"]
+    counted = key in (rule["key"] for rule in table.get("lists", {}).values())  # checked there
+    if isinstance(kinds, list) and len(kinds) != layers and not counted:
+        raise ValueError(f"config.json: {key} lists {len(kinds)} layers, and the model has "
+                         f"{layers}; transformers refuses that")
 
 
 def _content(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
@@ -592,7 +625,12 @@ def load_model(name: str, task: str | None = None, *, num_labels: int | None = N
 
 
 def is_inside(module: Module, names: Sequence[str]) -> bool:
-    return any(fullmatch(rf"(?:.*\.)?({name})(?:\..*)?", module.name) for name in names)
+    return lies_in(module.name, names)
+
+
+def lies_in(path: str, names: Sequence[str]) -> bool:
+    """Is this one of the modules that PEFT does not adapt, because these are trained whole?"""
+    return any(fullmatch(rf"(?:.*\.)?({name})(?:\..*)?", path) for name in names)
 
 
 def saved_heads(model: Model) -> list[str]:

@@ -386,6 +386,28 @@ function labelsOf(config, { defaults }) {
   return labels;
 }
 
+/** Sizes that do not fit one another, of which transformers builds no model. */
+function checkFits(table, symbols, config) {
+  for (const rule of table.fits ?? []) {
+    const [, size, sign, other, usual] = rule.match(/^(.*) ([/=]) ([\w.]+)(?: \| (\d+))?$/);
+    const there = usual && (config[other.split(".")[0]] ?? null) !== null;
+    const given = symbols.get(other) ?? config[other] ?? Number(there ? usual : other);
+    if (!Number.isSafeInteger(given) || given < 1) continue;
+    const found = evaluate(size, symbols);
+    if (sign === "/" ? found % given : found !== given) {
+      throw new ConfigError(`config.json: ${size} must be ${sign === "/" ? "a multiple of"
+        : "equal to"} ${other}, as transformers asks; got ${found} and ${given}`);
+    }
+  }
+  const key = table.parts?.includes("text_config") ? "text_config.layer_types" : "layer_types";
+  const layers = symbols.get("layers");
+  const counted = Object.values(table.lists ?? {}).some((rule) => rule.key === key);
+  if (Array.isArray(config[key]) && config[key].length !== layers && !counted) {
+    throw new ConfigError(`config.json: ${key} lists ${config[key].length} layers, and the model `
+      + `has ${layers}; transformers refuses that`);
+  }
+}
+
 /** What `explorer.memory_record` finds for a model, for a configuration pasted into the page. */
 function readConfig(given, families, rules) {
   const [family, table, config] = tableOf(given, families, rules);
@@ -399,6 +421,7 @@ function readConfig(given, families, rules) {
   for (const name of ["layers", "d", "ff", "heads", "vocab"]) {
     if (symbols.get(name) < 1) throw new ConfigError(`config.json: ${name} must be positive`);
   }
+  checkFits(table, symbols, config);
   const onTop = (table.heads[task] ?? "").split("\n").map((line) => line.trim())
     .filter((line) => !line.startsWith("root "));
   for (const line of onTop.filter((each) => /^\w+ = /.test(each))) {

@@ -3,6 +3,7 @@
 The same is tested with real clicks in a browser by the book's widget tests.
 """
 
+import copy
 import json
 import re
 import subprocess
@@ -387,6 +388,7 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
              "num_attention_heads": 12}  # the rest: defaults
     needed = {"nemotron": {"num_key_value_heads": 4}, "esm": {"vocab_size": 99},
               "hunyuan_v1_dense": {"head_dim": 8}, "mamba2": {"num_heads": 12},
+              "granitemoehybrid": {"mamba_n_heads": 12},  # the default does not fit
               "ministral": {"head_dim": 8}, "lfm2_moe": {  # no defaults
                   "num_hidden_layers": 4, "layer_types": 2 * ["conv", "full_attention"]}}
     configs += [{**of_family(family, small), "architectures": [name], **needed.get(family, {})}
@@ -523,6 +525,28 @@ def test_page_and_python_refuse_the_same(memory, tmp_path, text):
     assert isinstance(answer, str)
     with pytest.raises(ValueError):
         accounting.read_model(accounting.parse_config(text))
+
+
+def test_page_and_python_ask_that_sizes_fit(memory, tmp_path):
+    fixtures = Path(__file__).resolve().parents[1] / "fixtures" / "misfits.json"
+    recorded = json.loads(fixtures.read_text("utf-8"))
+    configs = [{"model_type": "gemma3_text", "layer_types": 18 * ["sliding_attention"]}]
+    for family, part, key, value, parameters in recorded["tried"]:
+        if parameters is None:
+            config = copy.deepcopy(recorded["bases"][family])
+            (config[part] if part else config)[key] = value
+            configs.append(config)
+    refused = 0
+    for config, answer in zip(configs, paste(tmp_path, memory, [*map(json.dumps, configs)]),
+                              strict=True):
+        try:
+            counted = accounting.read_model(config).num_parameters
+        except ValueError:
+            refused += 1
+            assert isinstance(answer, str), config
+        else:
+            assert answer["total"] == counted, config
+    assert refused > 250
 
 
 @pytest.mark.parametrize("name", ["BERT-base (cased)", "RoBERTa-base"])

@@ -374,7 +374,9 @@ HINTS = {
     "paligemma": {"not_quantized": ["head.attention.out_proj"]},
     "xglm": {"prefix_width": None},
     "mpt": {"prefix_width": None},  # PEFT does not find the number of its heads
-    "clip": {"without": ["IMAGE_CLS"],  # it has no text
+    "distilbert": {"prefix_width": None},  # nor this one's width
+    "clip": {"no_embeddings": True,  # in a part of it, and transformers does not say where
+             "without": ["IMAGE_CLS"],  # it has no text
              "not_quantized": ["text_projection"],  # transformers leaves out what comes last
              "replaced": True},
 }

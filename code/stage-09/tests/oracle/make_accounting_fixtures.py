@@ -225,8 +225,10 @@ def build(config: dict, task: str) -> torch.nn.Module:
 
 def answer(config: dict, task: str, question: dict) -> dict:
     """PEFT's two numbers, and the length and header hash of the file that its tensors make."""
+    decoder = "text_config" in config and task == "SEQ_2_SEQ_LM"  # a tower is no encoder
     with torch.device("meta"):
-        model = peft.get_peft_model(build(config, task), to_peft(task=task, **question),
+        model = peft.get_peft_model(build(config, task), to_peft(
+            task="CAUSAL_LM" if decoder else task, **question),
                                     low_cpu_mem_usage=False)
     trainable, total = model.get_nb_trainable_parameters()
     result = {**question, "trainable": trainable, "all": total}

@@ -78,7 +78,6 @@ def test_a_bill_has_weights_cache_and_adapters():
     ({"model_type": "bert"}, "no text"), (LLAMA | {"sliding_window": 1}, "sliding_window"),
     (LLAMA | {"sliding_window": "many"}, "sliding_window"),
     (LLAMA | {"attention_chunk_size": 64}, "attention_chunk_size"),
-    (LLAMA | {"model_type": "qwen2", "layer_types": ["full_attention"]}, "layer_types"),
     (LLAMA | {"model_type": "qwen2", "layer_types": 32 * ["sliding_attention"]}, "layer_types"),
     (LLAMA | {"model_type": "exaone4"}, "layer_types"),
     ({"model_type": "phi-msft", "n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 9},
