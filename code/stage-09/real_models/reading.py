@@ -427,7 +427,7 @@ def _table_of(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Mappin
 def _plain(config: Mapping[str, Any], table: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a file says in ways of its own, as most files say it: see `families.py`."""
     config = {key: None if value == "auto" and key in table.get("auto", []) else value
-              for key, value in config.items()}
+              for key, value in _renamed(config, table.get("aliases", {})).items()}
     if letters := table.get("letters"):
         config |= _spelt(config, **letters)
     for key in table.get("alike", []):
@@ -442,6 +442,20 @@ def _plain(config: Mapping[str, Any], table: Mapping[str, Any]) -> Mapping[str, 
     if table.get("overrides", {}).get("key") in config:
         config = _overridden(config, table["overrides"])
     return config
+
+
+def _renamed(config: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> Mapping[str, Any]:
+    """The file with the keys' own names. Another name wins, as transformers sets it last."""
+    renamed = dict(config)
+    for alias, value in config.items():
+        if alias in aliases:
+            key, *before = aliases[alias]
+            if missing := [name for name in before if config.get(name) is None]:
+                raise ValueError(f"config.json: {alias} is another name of {key}, and transformers "
+                                 f"reads it only after it has made {missing[0]} of {key}; give "
+                                 f"{missing[0]} as well, or rename {alias} to {key}")
+            renamed[key] = value
+    return renamed
 
 
 def _spelt(config: Mapping[str, Any], key: str, lists: Sequence[str], kinds: Mapping[str, str],

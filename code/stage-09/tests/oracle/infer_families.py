@@ -1056,7 +1056,7 @@ def symbol_rules(family: Family, explain: Explainer, absent: dict, null: dict,
     lines = []
     instead = HINTS.get(family.type, {}).get("instead", {})
     for key in [*first, *(k for k in family.sizes if k not in first)]:
-        names = [*([instead[key]] if key in instead else []), key, *family.aliases.get(key, [])]
+        names = [*([instead[key]] if key in instead else []), key]
         symbol = family.name_of(key)
         if symbol in explain.optional:
             names = [f"{name}?{'-1' * (family.declared[key] == -1)}" for name in names]
@@ -1175,6 +1175,40 @@ def list_rules(family: Family) -> dict:
                 family.base | {key: [kinds[0], kinds[-1]] * 2}, [family.task]):
             rule["every"] = [name, every, kinds[0], kinds[-1]]
     return rules
+
+
+def aliases_of(family: Family) -> dict[str, list[str]]:
+    """The other names of keys that change the model, and what transformers makes of a key before
+    it reads the other name: its decoder's layers of T5's layers, while it is told the encoder's.
+    """
+    found = {}
+    whole = {key: value for key, value in family.declared.items() if value is not None}
+    for key, names in family.aliases.items():
+        for alias in names:
+            starts = [family.least, family.base]
+            same = {_means(family, start, alias, key) for start in starts}
+            if same == {None} and key not in family.symbol:
+                continue  # of no consequence, or transformers takes no other value
+            before = [] if False not in same else [
+                other for other in whole if other != key and _means(
+                    family, {k: v for k, v in whole.items() if k != other} | family.least,
+                    alias, key) is False]
+            if before and _means(family, whole | family.least, alias, key) is False:
+                raise Unfitted(f"what {alias} means is not the value of {key}")
+            found[alias] = [key, *before]
+    return found
+
+
+def _means(family: Family, start: dict, alias: str, key: str) -> bool | None:
+    """Whether another name is the key itself, beside it and without; None if it changes nothing."""
+    usual, same = start.get(key, family.declared.get(key)), []
+    for value in other_values(key, usual, 4)[:3]:
+        for own in ({}, {key: usual}):
+            rest = {k: v for k, v in start.items() if k != key} | own
+            meant = family.all_tensors(rest | {key: value}, family.asked)
+            if meant and meant != family.all_tensors({**rest, key: usual}, family.asked):
+                same.append(meant == family.all_tensors(rest | {alias: value}, family.asked))
+    return all(same) if same else None
 
 
 def default_targets(model_type: str) -> dict:
