@@ -25,7 +25,7 @@ import argparse
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -70,13 +70,16 @@ from real_models.reading import (
     NAMES,
     Model,
     Module,
+    bare_modules,
     is_inside,
     known_models,
     load_model,
+    outer_names,
     parse_config,
     read_model,
     paths_to,
     saved_heads,
+    with_braces,
 )
 from real_models.rules import matches, one_of, positive
 from real_models.serving import cache_bytes, serving_bill
@@ -91,6 +94,9 @@ __all__ = [
     "KEPT_BYTES",
     "NOT_ESTIMATED",
     "NotStored",
+    "bare_modules",
+    "outer_names",
+    "with_braces",
     "OVERHEAD",
     "QUANTIZED",
     "frozen_items",
@@ -122,18 +128,24 @@ def _check_patterns(name: str, *targets: Targets) -> None:
                 raise ValueError(f"{name} {error}") from None
 
 
-def _refuse_what_is_no_layer(model: Model, targets: Targets) -> None:
-    """A name that means a weight of other axes than a linear layer's, or what is around layers."""
-    odd = [m.name for m in model.modules if m.kind == "stack" and matches(
-        _WEIGHT.sub("", m.name), targets) and _WEIGHT.search(m.name)]
+def _refuse_what_is_no_layer(model: Model, targets: Targets,
+                             is_taken: Callable[[str], bool]) -> None:
+    """A name that means a weight of other axes than a linear layer's, what is around layers, or
+    what has no parameters.
+    """
+    odd = [m.name for m in model.modules if m.kind == "stack" and _WEIGHT.search(m.name)
+           and is_taken(_WEIGHT.sub("", m.name))]
     if odd:
         raise ValueError(f"target_modules {targets!r}: {odd[0]} is the weight of no linear "
                          "layer, and PEFT adapts convolutions and refuses the rest; neither is "
                          "counted here, so name other modules")
     around = {path: m.name for m in model.modules for path in paths_to(m.name)[:-1]}
-    if wide := next((path for path in around if matches(path, targets)), ""):
+    if wide := next(filter(is_taken, around), ""):
         raise ValueError(f"target_modules {targets!r}: {wide} is no layer but what holds "
                          f"{around[wide]}, and PEFT refuses that; name layers alone")
+    if bare := next(filter(is_taken, bare_modules(model)), ""):
+        raise ValueError(f"target_modules {targets!r}: {bare} has no parameters, and PEFT refuses "
+                         "that; name layers alone")
 
 
 def _refuse_states(model: Model, found: Sequence[Module], method: str) -> None:
@@ -184,36 +196,76 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
         targets = default_targets(model, default)
     layers = [layers] if isinstance(layers, int) else layers
     everything = isinstance(targets, str) and targets.lower() == "all-linear"
-    if layers is not None and isinstance(targets, str) and not everything:
-        raise ValueError(f"layers={layers} needs a list of names, got the expression {targets!r}; "
-                         "write the layers into the expression")
+    _check_layers(targets, layers, default)
     _check_patterns("target_modules", targets)
     _check_patterns("exclude_modules", exclude)
+    linear = [module.name for module in _all_linear(model)] if everything else []
+    exact = _exact_names(model, linear if everything else targets, layers, default)
+
+    def is_named(path: str) -> bool:
+        return path in linear if everything else matches(path, targets)
+
+    def is_kept(path: str) -> bool:
+        return not (exclude and matches(path, exclude)) and not is_inside(path, modules_to_save)
+
+    def is_chosen(path: str) -> bool:
+        return exact is None or path in exact or _layer_number(path) in layers
+
     if not everything and default != "ln_tuning":  # which looks for itself
-        _refuse_what_is_no_layer(model, targets)
-    linear = {module.name for module in _all_linear(model)} if everything else set()
-
-    def is_named(module: Module) -> bool:
-        if module.kind == "stack" or is_inside(module, modules_to_save):
-            return False
-        return module.name in linear if everything else matches(module.name, targets)
-
-    def is_chosen(module: Module) -> bool:
-        whole = layers is None or (not everything and module.name in targets)
-        return whole or _layer_number(module) in layers
-
-    named = list(filter(is_named, model.modules))
-    kept = [module for module in named if not (exclude and matches(module.name, exclude))]
-    found = [module for module in kept if is_chosen(module)]
+        _refuse_what_is_no_layer(model, targets, lambda path: (
+            is_named(path) and is_kept(path) and is_chosen(path)))
+    named = [module for module in model.modules
+             if module.kind != "stack" and is_named(module.name)]
+    kept = [module for module in named if is_kept(module.name)]
+    found = [module for module in kept if is_chosen(module.name)]
     if not found:
-        left = f"layers={layers}" if kept else f"exclude_modules={exclude!r}" if named else ""
+        left = f"layers={layers}" if kept else f"exclude_modules={exclude!r}" if exclude and any(
+            matches(module.name, exclude) for module in named) else ""
         reason = f"{left} leaves none of those named" if left else _why_none(targets)
         raise ValueError(f"target_modules {targets!r} match nothing in this {model.family} model: "
                          f"{reason}; its modules are called {', '.join(linear_names(model))}")
     _refuse_states(model, found, default)
     unmatched = [] if isinstance(targets, str) else [
         target for target in targets if not any(matches(module.name, [target]) for module in found)]
-    return found, unmatched + _unmatched(model, exclude, layers or [])
+    ignored = layers and isinstance(targets, str) and len(found) == len(kept)
+    ignored = [f"layers={layers}, which PEFT ignores beside a text"] if ignored else []
+    return found, unmatched + ignored + _unmatched(model, exclude, layers or [])
+
+
+#: Whose configuration lets the layers stand beside an expression, which PEFT then ignores.
+_LAYERS_IGNORED = ("loha", "lokr", "oft", "boft", "vera", "randlora")
+
+
+def _check_layers(targets: Targets, layers: Sequence[int] | None, method: str) -> None:
+    if layers is not None and isinstance(targets, str) and method not in _LAYERS_IGNORED:
+        raise ValueError(f"layers={layers} needs a list of names, got {targets!r}, and PEFT "
+                         "refuses that; write the layers into a regular expression")
+
+
+def _exact_names(model: Model, targets: Targets, layers: Sequence[int] | None,
+                 method: str) -> set[str] | None:
+    """The paths that are meant whatever layer they are in; None if that is no matter.
+
+    PEFT asks for the layer only where a name is the end of a path. Twenty names or more it first
+    makes as few and as short as it can: peft 0.21.2, tuners/tuners_utils.py, lines 2246 to 2325.
+    """
+    if not layers or isinstance(targets, str):
+        return None
+    if len(set(targets)) < 20 or method == "ia3":
+        return set(targets)
+    paths = {path for m in model.modules for path in paths_to(m.name)} | {*bare_modules(model)}
+    others = {end for path in paths if not matches(path, targets) for end in _ends(path)}
+    short: set[str] = set()
+    for target in sorted(set(targets), key=_ends):
+        if not any(target.endswith(f".{end}") for end in short):
+            short |= {*[end for end in _ends(target) if end not in short | others][:1]}
+    return short if 0 < len(short) < len(set(targets)) else set(targets)
+
+
+def _ends(path: str) -> list[str]:
+    """All ends of a path at its dots, the shortest first."""
+    parts = path.split(".")
+    return [".".join(parts[i:]) for i in reversed(range(len(parts)))]
 
 
 def _stacked(model: Model, targets: Targets,
@@ -269,7 +321,7 @@ def _last_parts(model: Model, targets: str, exclude: str | Sequence[str],
 def _unmatched(model: Model, exclude: str | Sequence[str], layers: Sequence[int]) -> list[str]:
     """The exclusions and the layers that mean no module of the model."""
     patterns = [exclude] if isinstance(exclude, str) and exclude else [[name] for name in exclude]
-    numbers = {_layer_number(module) for module in model.modules}
+    numbers = {_layer_number(module.name) for module in model.modules}
     return [*(f"exclude_modules {pattern if isinstance(pattern, str) else pattern[0]}"
               for pattern in patterns
               if not any(matches(module.name, pattern) for module in model.modules)),
@@ -304,8 +356,8 @@ def _why_none(targets: str | Sequence[str]) -> str:
     return "there is nothing of that name"
 
 
-def _layer_number(module: Module) -> int | None:
-    number = re.match(r".*?\.[^.]*\.(\d+)\.", module.name)
+def _layer_number(path: str) -> int | None:
+    number = re.match(r".*?\.[^.]*\.(\d+)\.", path)
     return None if number is None else int(number[1])
 
 
@@ -376,12 +428,14 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     _refuse_uncounted(settings)
     positive("rank", rank)
     one_of("bias", bias, ("none", "all", "lora_only"))
+    _check_layers(target_modules, layers, "lora")
     target_modules, target_parameters, rank_pattern = _with_experts(
         model, target_modules, exclude_modules, target_parameters, rank_pattern, rank)
     _refuse_variants(model, target_parameters, bias, use_dora, lora_bias, settings)
     saved = _saved_names(model, modules_to_save)
     found, unmatched = _lora_modules(model, target_modules, bool(target_parameters), layers=layers,
-                                     exclude=exclude_modules, modules_to_save=saved)
+                                     exclude=exclude_modules,
+                                     modules_to_save=_kept_out(model, modules_to_save))
     _check_patterns("rank_pattern", *rank_pattern or ())
     tensors = {key: shape for m in found for key, shape in _lora_tensors(
         m, positive("rank", _rank_of(m.name, rank, rank_pattern)), use_dora, lora_bias).items()}
@@ -409,6 +463,10 @@ def _lora_modules(model: Model, targets: Targets, others: bool,
     """The modules, which there need not be if parameters are named besides."""
     if others and (targets == [] or (targets is None and not FAMILIES[model.family].get("lora"))):
         return [], []
+    if others and targets is not None and not isinstance(targets, str) and not any(
+            matches(path, targets) for m in model.modules
+            for path in paths_to(m.name)[:-1 if m.kind == "stack" else None]):
+        return [], [*targets]
     return find_modules(model, targets, **options)
 
 
@@ -456,7 +514,7 @@ def _parameter_tensors(
 def _token_tensors(model: Model, tokens: Sequence[int] | Mapping[str, Sequence[int]] | None,
                    adapted: list[Module], saved: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """One row for each trained token: `tokens * width`. A tied head shares the embedding's rows,
-    if the same tokens are named for both: peft 0.21.2, utils/other.py, lines 1568 to 1650.
+    if the same tokens are named for both: peft 0.21.2, utils/other.py, lines 1568 to 1680.
     """
     embedding = next((m for m in model.modules if m.kind == "embedding"
                       and m.sizes[0] == model.symbols.get("vocab")), None)
@@ -465,7 +523,8 @@ def _token_tensors(model: Model, tokens: Sequence[int] | Mapping[str, Sequence[i
     if not isinstance(tokens, Mapping):
         tokens = {embedding.name if embedding else "": tokens}
     rows: dict[Module, list[int]] = {}
-    for name, indices in tokens.items():
+    shared = _shared_rows(model, embedding, tokens)
+    for name in [name for name in tokens if name not in shared]:
         paths = {path for m in model.modules for path in paths_to(m.name) if path.endswith(name)}
         found = [m for m in model.modules if m.name in paths]
         if not found or len(found) < len(paths):
@@ -473,22 +532,31 @@ def _token_tensors(model: Model, tokens: Sequence[int] | Mapping[str, Sequence[i
                              f"{model.family} model with a row for each token")
         for m in found:
             many = m.sizes[0] if m.kind == "embedding" else m.out_features
-            if m in adapted or is_inside(m, saved) or m.kind not in ("embedding", "linear"):
+            if m in adapted or is_inside(m.name, saved) or m.kind not in ("embedding", "linear"):
                 raise ValueError(f"trainable_token_indices: tokens of {m.name} are not counted: "
                                  "it is adapted or saved whole besides, or has no rows")
-            for index in indices:
+            for index in tokens[name]:
                 if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < many:
                     raise ValueError(f"trainable_token_indices: {index!r} is no row of {m.name}, "
                                      f"which has {many}")
-            rows[m] = list(indices)
-    for m in [m for m in rows if m.tied and embedding in rows]:
-        if model.task == "MASKED_LM":
-            raise ValueError(f"trainable_token_indices: {m.name} and {embedding.name} are one "
-                             "weight; name one of them")
-        if rows[m] == rows[embedding]:
-            del rows[m]
+            rows[m] = list(tokens[name])
     return {f"base_model.model.{m.name}.token_adapter.trainable_tokens_delta":
             (len(indices), m.weight_shape[1]) for m, indices in rows.items()}
+
+
+def _shared_rows(model: Model, embedding: Module | None,
+                 tokens: Mapping[str, Sequence[int]]) -> set[str]:
+    """The names that get no rows of their own, since they share a weight with another that is named
+    for the same tokens. A name counts as shared only if it is the whole path.
+    """
+    tied = {m.name for m in model.modules if m.tied and embedding}
+    named = [name for name in tokens if tied and (embedding.name.endswith(name) or any(
+        path.endswith(name) or name in path.split(".") for path in tied))]
+    if model.task == "MASKED_LM" and len(named) > 1:
+        raise ValueError(f"trainable_token_indices: {' and '.join(named)} are one weight; name one "
+                         "of them")
+    same = len(named) > 1 and all(tokens[name] == tokens[named[0]] for name in named)
+    return tied & {*named} if same else set()
 
 
 _COUNTLESS = ("lora_alpha", "lora_dropout", "alpha_pattern", "init_lora_weights", "fan_in_fan_out",
@@ -569,7 +637,8 @@ def count_method(model: Model, method: str, target_modules: Targets = None, *,
     settings = {**row.settings, **settings}
     saved = _saved_names(model, modules_to_save)
     found, unmatched = find_modules(model, target_modules, exclude=exclude_modules, layers=layers,
-                                    default=method, modules_to_save=saved)
+                                    default=method,
+                                    modules_to_save=_kept_out(model, modules_to_save))
     _only_linear(row.name, found, row.kinds)
     tensors, indices = {}, {}
     for m in found:
@@ -578,7 +647,10 @@ def count_method(model: Model, method: str, target_modules: Targets = None, *,
             into[f"base_model.model.{m.name}.{end}"] = shape
     counted = _count_tuner(row.name, model, found, tensors, frozen=row.frozen * len(found),
                            unmatched=unmatched, saved=saved, head=head)
-    shared = row.shared(*(max(m.sizes[side] for m in found) for side in (0, 1)), **settings)
+    # PEFT makes these before it looks at the layers
+    wide = found if layers is None or not isinstance(target_modules, str) else find_modules(
+        model, target_modules, default=method, modules_to_save=_kept_out(model, modules_to_save))[0]
+    shared = row.shared(*(max(m.sizes[side] for m in wide) for side in (0, 1)), **settings)
     places = ["", *(f"model.{m.name}." for m in found if row.repeated)]
     also = {f"base_model.{place}{name}": shape for place in places
             for name, shape in shared.items()}
@@ -632,7 +704,8 @@ def count_ln_tuning(model: Model, target_modules: Targets = None, *,
     """LN tuning: a copy of each norm is trained in its place [Zhao et al., 2023]."""
     saved = _saved_names(model, modules_to_save)
     found, unmatched = find_modules(model, target_modules, exclude=exclude_modules,
-                                    default="ln_tuning", modules_to_save=saved)
+                                    default="ln_tuning",
+                                    modules_to_save=_kept_out(model, modules_to_save))
     groups = {path for m in model.modules for path in paths_to(m.name)[:-1]}
     if whole := sorted(path for path in groups if matches(
             path, default_targets(model, "ln_tuning") if target_modules is None
@@ -657,8 +730,8 @@ def count_ia3(model: Model, target_modules: Targets = None,
     if (target_modules is None) != (feedforward_modules is None):
         raise ValueError("pass both target_modules and feedforward_modules, or neither, as in PEFT")
     saved = _saved_names(model, modules_to_save)
-    found, unmatched = find_modules(model, target_modules, default="ia3", modules_to_save=saved,
-                                    **options)
+    found, unmatched = find_modules(model, target_modules, default="ia3", **options,
+                                    modules_to_save=_kept_out(model, modules_to_save))
     inner = FAMILIES[model.family]["feedforward"] if feedforward_modules is None else (
         feedforward_modules)
     _only_linear("(IA)3", found, ("linear", "conv1d"))
@@ -675,6 +748,11 @@ def _saved_names(model: Model, modules_to_save: Sequence[str]) -> list[str]:
         raise TypeError(f"modules_to_save must be a list of names, got {modules_to_save!r}; write "
                         f"[{modules_to_save!r}]")
     return list(dict.fromkeys([*modules_to_save, *saved_heads(model)]))
+
+
+def _kept_out(model: Model, modules_to_save: Sequence[str]) -> list[str]:
+    """Those that PEFT knows of when it adapts: it adds the head before that for SEQ_CLS alone."""
+    return _saved_names(model, modules_to_save) if model.task == "SEQ_CLS" else [*modules_to_save]
 
 
 def _whole_modules(model: Model, names: Sequence[str]) -> tuple[list[Module], list[str]]:

@@ -253,7 +253,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
 _INFERRED = json.loads(
     (Path(__file__).parents[1] / "data" / "families.json").read_text(encoding="utf-8"))
 FAMILIES |= _INFERRED["families"]
-for _family, _names in _INFERRED.get("aliases", {}).items():
+for _family, _names in _INFERRED["aliases"].items():
     FAMILIES[_family] = {**FAMILIES[_family], "aliases": _names}
+#: The modules without parameters, which PEFT refuses to adapt: of all classes of a family, and of
+#: those for a task. `{}` stands for numbers on the way; each is wherever what holds it is, or only
+#: where that also holds what stands behind a colon.
+BARE: dict[str, dict[str, str]] = _INFERRED["bare"]
 #: Model types that transformers has, and why the notation does not say them.
 MISSING: dict[str, str] = _INFERRED["missing"]
