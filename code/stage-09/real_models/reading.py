@@ -284,7 +284,7 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
         elif not line.startswith("root "):
             head.append(line)
     outer, inner = outer_names(table, task)
-    modules = [replace(m, name=inner + m.name.removeprefix(outer)) if m.name.startswith(outer) else m
+    modules = [replace(m, name=inner + m.name[len(outer):]) if m.name.startswith(outer) else m
                for m in _expand(table["modules"] + "\n" + "\n".join(head), symbols, lists)]
     model = Model(family, task, symbols, tuple(modules), name, config=config)
     stored, method, why = read_stored(model, config.get("quantization_config"))

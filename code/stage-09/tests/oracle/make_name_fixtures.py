@@ -28,8 +28,8 @@ EMBEDDINGS = [
         [1, 2], {"embed_tokens": [1, 2]}, {"shared": [1, 2], "embed_tokens": [1, 2]},
         {"decoder.embed_tokens": [1, 2]}, {"shared": [1, 2], "embed_tokens": [1, 3]},
         {"shared": [3], "lm_head": [3]}, {"decoder.embed_tokens": [3], "lm_head": [3]}))]
-EXPRESSIONS = [r".*\.mlp\..*", r".*mlp.*proj.*", r".*\.\d+\..*", r".*dropout", r".*(attn|attention)\..*",
-               r".*\.(fc1|fc2|dense|wo|wi)", r".*\.[qv](_proj)?", r"(?!.*lm_head).*proj"]
+EXPRESSIONS = [r".*\.mlp\..*", r".*mlp.*proj.*", r".*\.\d+\..*", r".*dropout",
+               r".*(attn|attention)\..*", r".*\.(fc1|fc2|dense|wo|wi)", r".*\.[qv](_proj)?", r"(?!.*lm_head).*proj"]
 LISTS = [["act_fn", "q_proj"], ["rotary_emb"], ["dropout", "q", "query"], ["act"]]
 TEXT_AND_LAYERS = [{"target_modules": targets, "layers": layers}
                    for targets in ("all-linear", r".*\.v_proj") for layers in ([0], 1, [])]
@@ -59,11 +59,13 @@ def of_layers() -> list[dict]:
     made = []
     small = methods.example("llama")
     for config in (small, small | {"num_hidden_layers": 2}):  # 21 linear layers, and 14
-        whole = [f"model.layers.{i}.{name}" for i in range(config["num_hidden_layers"]) for name in (
-            *(f"self_attn.{each}_proj" for each in "qkvo"),
-            *(f"mlp.{each}_proj" for each in ("gate", "up", "down")))]
+        names = [*(f"self_attn.{each}_proj" for each in "qkvo"),
+                 *(f"mlp.{each}_proj" for each in ("gate", "up", "down"))]
+        whole = [f"model.layers.{i}.{name}" for i in range(config["num_hidden_layers"])
+                 for name in names]
         lists = [{"target_modules": names, "layers": [1]} for names in (
-            whole, [*whole, "q_proj"], ["lm_head", *whole], ["q_proj", "model.layers.0.mlp.up_proj"])]
+            whole, [*whole, "q_proj"], ["lm_head", *whole],
+            ["q_proj", "model.layers.0.mlp.up_proj"])]
         asked = [(method, row | more) for method, more in (
             ("lora", {"rank": 2}), ("adalora", {"init_rank": 6}), ("miss", {"rank": 4}),
             ("c3a", {"block_size": 8}), ("loha", {"rank": 2}), ("lokr", {"rank": 2}),
@@ -83,7 +85,9 @@ def of_names() -> list[dict]:
                          ("roberta", "SEQ_CLS"), ("gpt2", "CAUSAL_LM"), ("gpt2", "TOKEN_CLS"),
                          ("qwen3_moe", "CAUSAL_LM"), ("modernbert", "TOKEN_CLS")):
         print(family, task, file=sys.stderr, flush=True)
-        config = methods.example(family) | ({"tie_word_embeddings": True} if family == "mt5" else {})
+        config = methods.example(family)
+        if family == "mt5":  # see `build` in make_accounting_fixtures.py
+            config |= {"tie_word_embeddings": True}
         made.append({"config": config, "task": task, "answers": [
             methods.answer(methods.fresh(config, task), task, method, arguments, False)
             for method, arguments in questions(family, task)]})
@@ -110,10 +114,10 @@ def of_bare() -> list[dict]:
     return made
 
 
-def of_aliases() -> list[dict]:
-    """For each family how many parameters other names of keys make, beside the keys and without them."""
+def of_aliases(families: dict = accounting.families.FAMILIES) -> list[dict]:
+    """For each family how many parameters other names of keys make, also beside the keys."""
     made = []
-    for family, table in sorted(accounting.families.FAMILIES.items()):
+    for family, table in sorted(families.items()):
         if not table.get("aliases"):
             continue
         print("aliases", family, file=sys.stderr, flush=True)

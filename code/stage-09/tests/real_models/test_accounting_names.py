@@ -65,7 +65,8 @@ def test_another_name_of_a_key_is_read_as_transformers_reads_it(row):
         except ValueError:
             continue  # sizes that do not fit, or a name that comes too late
         assert each["parameters"] in (counts[-1], None), each
-    assert len(set(counts)) > 1
+    if row["family"] not in ("granitemoehybrid", "mllama"):  # a list; heads, which change no size
+        assert len(set(counts)) > 1
 
 
 def test_another_name_wins_and_one_that_comes_too_late_is_refused():
