@@ -480,7 +480,8 @@ def _renamed(config: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> Map
     for alias, value in config.items():
         if alias in aliases:
             key, *before = aliases[alias]
-            if missing := [name for name in before if config.get(name) is None]:
+            missing = [name for name in before if config.get(name) is None]
+            if missing and value != config.get(key):
                 raise ValueError(f"config.json: {alias} is another name of {key}, and transformers "
                                  f"reads it only after it has made {missing[0]} of {key}; give "
                                  f"{missing[0]} as well, or rename {alias} to {key}")

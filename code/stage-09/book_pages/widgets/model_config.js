@@ -247,7 +247,7 @@ function withOwnNames(config, aliases) {
     if (!Object.hasOwn(aliases, alias)) continue;
     const [key, ...before] = aliases[alias];
     const missing = before.find((name) => !Object.hasOwn(config, name) || config[name] === null);
-    if (missing) {
+    if (missing && !(Object.hasOwn(config, key) && config[key] === value)) {
       throw new ConfigError(`config.json: ${alias} is another name of ${key}, and transformers `
         + `reads it only after it has made ${missing} of ${key}; give ${missing} as well, or `
         + `rename ${alias} to ${key}`);

@@ -28,8 +28,9 @@ EMBEDDINGS = [
         [1, 2], {"embed_tokens": [1, 2]}, {"shared": [1, 2], "embed_tokens": [1, 2]},
         {"decoder.embed_tokens": [1, 2]}, {"shared": [1, 2], "embed_tokens": [1, 3]},
         {"shared": [3], "lm_head": [3]}, {"decoder.embed_tokens": [3], "lm_head": [3]}))]
-EXPRESSIONS = [r".*\.mlp\..*", r".*mlp.*proj.*", r".*\.\d+\..*", r".*dropout",
-               r".*(attn|attention)\..*", r".*\.(fc1|fc2|dense|wo|wi)", r".*\.[qv](_proj)?", r"(?!.*lm_head).*proj"]
+EXPRESSIONS = [
+    r".*\.mlp\..*", r".*mlp.*proj.*", r".*\.\d+\..*", r".*dropout", r".*(attn|attention)\..*",
+    r".*\.(fc1|fc2|dense|wo|wi)", r".*\.[qv](_proj)?", r"(?!.*lm_head).*proj"]
 LISTS = [["act_fn", "q_proj"], ["rotary_emb"], ["dropout", "q", "query"], ["act"]]
 TEXT_AND_LAYERS = [{"target_modules": targets, "layers": layers}
                    for targets in ("all-linear", r".*\.v_proj") for layers in ([0], 1, [])]

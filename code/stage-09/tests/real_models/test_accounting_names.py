@@ -77,3 +77,4 @@ def test_another_name_wins_and_one_that_comes_too_late_is_refused():
     with pytest.raises(ValueError, match="num_hidden_layers.*num_decoder_layers"):
         ac.read_model(both)
     assert ac.read_model(both | {"num_decoder_layers": 6}).num_parameters == 51_066_368
+    assert ac.read_model(both | {"num_layers": 3}) == ac.read_model(t5 | {"num_layers": 3})
