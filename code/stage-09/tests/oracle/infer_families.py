@@ -1347,6 +1347,8 @@ def same(mine: dict, theirs: dict, cls: type) -> bool:
 def infer(model_type: str) -> dict:
     family = Family(model_type)
     table = table_of(family)
+    table["aliases"] = aliases_of(family)
+    table["bare"] = bare_of(family, table)
     if wrong := disagreements(family, table):
         print(json.dumps(table, indent=1)[:6000], file=sys.stderr)
         print("\n".join(wrong[:8]), len(wrong), file=sys.stderr)
@@ -1356,14 +1358,24 @@ def infer(model_type: str) -> dict:
 
 def main(model_types: list[str]) -> None:
     document = json.loads(OUT.read_text("utf-8")) if OUT.exists() else {"families": {}}
+    typed = {name: table for name, table in accounting.FAMILIES.items()
+             if name not in document["families"]}  # by hand, in families.py
     for model_type in model_types:
         began = time.time()
         try:
-            document["families"][model_type] = infer(model_type)
+            if model_type in typed:
+                family = Family(model_type)
+                table = typed[model_type] | {
+                    "aliases": aliases_of(family), "bare": bare_of(family, typed[model_type])}
+            else:
+                table = document["families"][model_type] = infer(model_type)
+            for what in ("aliases", "bare"):
+                document.setdefault(what, {})[model_type] = table.pop(what)
             document.get("missing", {}).pop(model_type, None)
             said = "inferred"
         except Unfitted as error:
-            document["families"].pop(model_type, None)
+            for what in ("families", "aliases", "bare"):
+                document.get(what, {}).pop(model_type, None)
             document.setdefault("missing", {})[model_type] = str(error)[:300]
             said = f"not shipped: {error}"
         print(f"{model_type}: {said[:300]} ({time.time() - began:.0f} s)", flush=True)
