@@ -236,7 +236,7 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
 _LAYERS_IGNORED = ("loha", "lokr", "oft", "boft", "vera", "randlora")
 
 
-def _check_layers(targets: Targets, layers: Sequence[int] | None, method: str) -> None:
+def _check_layers(targets: Targets, layers: Sequence[int] | int | None, method: str) -> None:
     if layers is not None and isinstance(targets, str) and method not in _LAYERS_IGNORED:
         raise ValueError(f"layers={layers} needs a list of names, got {targets!r}, and PEFT "
                          "refuses that; write the layers into a regular expression")
@@ -296,8 +296,10 @@ def _stacked(model: Model, targets: Targets,
 
 def _with_experts(model: Model, targets: Targets, exclude: str | Sequence[str],
                   parameters: Sequence[str], pattern: Mapping[str, int] | None,
-                  rank: int) -> tuple[Targets, Sequence[str], Mapping[str, int] | None]:
+                  rank: int, layers: Sequence[int] | int | None
+                  ) -> tuple[Targets, Sequence[str], Mapping[str, int] | None]:
     """The settings as PEFT changes them where experts are stacked: a pair has twice the rank."""
+    _check_layers(targets, layers, "lora")
     targets, experts = _stacked(model, targets, exclude)
     if "gate_up_proj" in experts:
         pattern = {**(pattern or {}), r".*\.gate_up_proj": 2 * rank}
@@ -428,14 +430,12 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     _refuse_uncounted(settings)
     positive("rank", rank)
     one_of("bias", bias, ("none", "all", "lora_only"))
-    _check_layers(target_modules, layers, "lora")
     target_modules, target_parameters, rank_pattern = _with_experts(
-        model, target_modules, exclude_modules, target_parameters, rank_pattern, rank)
+        model, target_modules, exclude_modules, target_parameters, rank_pattern, rank, layers)
     _refuse_variants(model, target_parameters, bias, use_dora, lora_bias, settings)
     saved = _saved_names(model, modules_to_save)
     found, unmatched = _lora_modules(model, target_modules, bool(target_parameters), layers=layers,
-                                     exclude=exclude_modules,
-                                     modules_to_save=_kept_out(model, modules_to_save))
+                                     exclude=exclude_modules, modules_to_save=modules_to_save)
     _check_patterns("rank_pattern", *rank_pattern or ())
     tensors = {key: shape for m in found for key, shape in _lora_tensors(
         m, positive("rank", _rank_of(m.name, rank, rank_pattern)), use_dora, lora_bias).items()}
@@ -458,7 +458,7 @@ def _lora_notes(model: Model, adapted: Sequence[str], use_rslora: bool) -> list[
     return [note for note, there in notes.items() if there]
 
 
-def _lora_modules(model: Model, targets: Targets, others: bool,
+def _lora_modules(model: Model, targets: Targets, others: bool, modules_to_save: Sequence[str],
                   **options: Any) -> tuple[list[Module], list[str]]:
     """The modules, which there need not be if parameters are named besides."""
     if others and (targets == [] or (targets is None and not FAMILIES[model.family].get("lora"))):
@@ -467,7 +467,8 @@ def _lora_modules(model: Model, targets: Targets, others: bool,
             matches(path, targets) for m in model.modules
             for path in paths_to(m.name)[:-1 if m.kind == "stack" else None]):
         return [], [*targets]
-    return find_modules(model, targets, **options)
+    return find_modules(model, targets, modules_to_save=_kept_out(model, modules_to_save),
+                        **options)
 
 
 _TRANSPOSED_EXPERTS = ("gpt_oss",)  # is_transposed in transformers: (experts, in, out)
