@@ -624,7 +624,7 @@ def test_layers_are_chosen_by_their_number(targets, layers, found):
 
 
 def test_all_linear_in_two_of_three_layers():
-    """PEFT's LoRA refuses; LoHa looks at the layers of twenty modules or more, as recorded in names.json."""
+    """PEFT's LoRA refuses; LoHa looks at the layers where there are twenty modules or more."""
     with pytest.raises(ValueError, match="needs a list"):
         ac.find_modules(ac.read_model(TINY), "all-linear", layers=[0, 2])
     modules, unmatched = ac.find_modules(ac.read_model(TINY), "all-linear", layers=[0, 2],
