@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import needs
 import pytest
 
 from real_models import accounting as ac
@@ -78,3 +79,8 @@ def test_another_name_wins_and_one_that_comes_too_late_is_refused():
         ac.read_model(both)
     assert ac.read_model(both | {"num_decoder_layers": 6}).num_parameters == 51_066_368
     assert ac.read_model(both | {"num_layers": 3}) == ac.read_model(t5 | {"num_layers": 3})
+
+
+def test_the_fixture_can_be_made_again(tmp_path):
+    needs.run_oracle("make_name_fixtures.py", tmp_path / "names.json", cwd=tmp_path)
+    assert json.loads((tmp_path / "names.json").read_text(encoding="utf-8")) == RECORDED
