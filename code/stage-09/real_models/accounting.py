@@ -70,14 +70,16 @@ from real_models.reading import (
     NAMES,
     Model,
     Module,
+    bare_modules,
     is_inside,
     known_models,
-    lies_in,
     load_model,
+    outer_names,
     parse_config,
     read_model,
     paths_to,
     saved_heads,
+    with_braces,
 )
 from real_models.rules import matches, one_of, positive
 from real_models.serving import cache_bytes, serving_bill
@@ -92,6 +94,9 @@ __all__ = [
     "KEPT_BYTES",
     "NOT_ESTIMATED",
     "NotStored",
+    "bare_modules",
+    "outer_names",
+    "with_braces",
     "OVERHEAD",
     "QUANTIZED",
     "frozen_items",
@@ -124,18 +129,23 @@ def _check_patterns(name: str, *targets: Targets) -> None:
 
 
 def _refuse_what_is_no_layer(model: Model, targets: Targets,
-                             is_meant: Callable[[str], bool]) -> None:
-    """A name that means a weight of other axes than a linear layer's, or what is around layers."""
-    odd = [m.name for m in model.modules if m.kind == "stack" and is_meant(
-        _WEIGHT.sub("", m.name)) and _WEIGHT.search(m.name)]
+                             is_taken: Callable[[str], bool]) -> None:
+    """A name that means a weight of other axes than a linear layer's, what is around layers, or
+    what has no parameters.
+    """
+    odd = [m.name for m in model.modules if m.kind == "stack" and _WEIGHT.search(m.name)
+           and is_taken(_WEIGHT.sub("", m.name))]
     if odd:
         raise ValueError(f"target_modules {targets!r}: {odd[0]} is the weight of no linear "
                          "layer, and PEFT adapts convolutions and refuses the rest; neither is "
                          "counted here, so name other modules")
     around = {path: m.name for m in model.modules for path in paths_to(m.name)[:-1]}
-    if wide := next(filter(is_meant, around), ""):
+    if wide := next(filter(is_taken, around), ""):
         raise ValueError(f"target_modules {targets!r}: {wide} is no layer but what holds "
                          f"{around[wide]}, and PEFT refuses that; name layers alone")
+    if bare := next(filter(is_taken, bare_modules(model)), ""):
+        raise ValueError(f"target_modules {targets!r}: {bare} has no parameters, and PEFT refuses "
+                         "that; name layers alone")
 
 
 def _refuse_states(model: Model, found: Sequence[Module], method: str) -> None:
@@ -194,24 +204,22 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
         targets = default_targets(model, default)
     layers = [layers] if isinstance(layers, int) else layers
     everything = isinstance(targets, str) and targets.lower() == "all-linear"
-    if layers is not None and isinstance(targets, str) and not everything:
-        raise ValueError(f"layers={layers} needs a list of names, got the expression {targets!r}; "
-                         "write the layers into the expression")
+    _check_layers(targets, layers, default)
     _check_patterns("target_modules", targets)
     _check_patterns("exclude_modules", exclude)
     saved = _guarded(model, modules_to_save)
-    linear = {module.name for module in _all_linear(model)} if everything else set()
+    linear = [module.name for module in _all_linear(model)] if everything else []
+    exact = _exact_names(model, linear if everything else targets, layers, default)
 
     def is_named(path: str) -> bool:
         return (path in linear if everything else matches(path, targets)) and (
-            not lies_in(path, saved))
+            not is_inside(path, saved))
 
     def is_kept(path: str) -> bool:
         return not (exclude and matches(path, exclude))
 
     def is_chosen(path: str) -> bool:
-        whole = layers is None or (not everything and path in targets)
-        return whole or _layer_number(path) in layers
+        return exact is None or path in exact or _layer_number(path) in layers
 
     if not everything and default != "ln_tuning":  # which looks for itself
         _refuse_what_is_no_layer(model, targets, lambda path: (
@@ -220,14 +228,53 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     kept = [module for module in named if is_kept(module.name)]
     found = [module for module in kept if is_chosen(module.name)]
     if not found:
-        left = f"layers={layers}" if kept else f"exclude_modules={exclude!r}" if named else ""
+        left = f"layers={layers}" if kept else f"exclude_modules={exclude!r}" if exclude and any(
+            matches(module.name, exclude) for module in named) else ""
         reason = f"{left} leaves none of those named" if left else _why_none(targets)
         raise NoneFound(f"target_modules {targets!r} match nothing in this {model.family} model: "
                          f"{reason}; its modules are called {', '.join(linear_names(model))}")
     _refuse_states(model, found, default)
     unmatched = [] if isinstance(targets, str) else [
         target for target in targets if not any(matches(module.name, [target]) for module in found)]
-    return found, unmatched + _unmatched(model, exclude, layers or [])
+    ignored = layers and isinstance(targets, str) and len(found) == len(kept)
+    ignored = [f"layers={layers}, which PEFT ignores beside a text"] if ignored else []
+    return found, unmatched + ignored + _unmatched(model, exclude, layers or [])
+
+
+#: Whose configuration lets the layers stand beside an expression, which PEFT then ignores.
+_LAYERS_IGNORED = ("loha", "lokr", "oft", "boft", "vera", "randlora")
+
+
+def _check_layers(targets: Targets, layers: Sequence[int] | int | None, method: str) -> None:
+    if layers is not None and isinstance(targets, str) and method not in _LAYERS_IGNORED:
+        raise ValueError(f"layers={layers} needs a list of names, got {targets!r}, and PEFT "
+                         "refuses that; write the layers into a regular expression")
+
+
+def _exact_names(model: Model, targets: Targets, layers: Sequence[int] | None,
+                 method: str) -> set[str] | None:
+    """The paths that are meant whatever layer they are in; None if that is no matter.
+
+    PEFT asks for the layer only where a name is the end of a path. Twenty names or more it first
+    makes as few and as short as it can: peft 0.21.2, tuners/tuners_utils.py, lines 2246 to 2325.
+    """
+    if not layers or isinstance(targets, str):
+        return None
+    if len(set(targets)) < 20 or method == "ia3":
+        return set(targets)
+    paths = {path for m in model.modules for path in paths_to(m.name)} | {*bare_modules(model)}
+    others = {end for path in paths if not matches(path, targets) for end in _ends(path)}
+    short: set[str] = set()
+    for target in sorted(set(targets), key=_ends):
+        if not any(target.endswith(f".{end}") for end in short):
+            short |= {*[end for end in _ends(target) if end not in short | others][:1]}
+    return short if 0 < len(short) < len(set(targets)) else set(targets)
+
+
+def _ends(path: str) -> list[str]:
+    """All ends of a path at its dots, the shortest first."""
+    parts = path.split(".")
+    return [".".join(parts[i:]) for i in reversed(range(len(parts)))]
 
 
 def _stacked(model: Model, targets: Targets,
@@ -258,8 +305,10 @@ def _stacked(model: Model, targets: Targets,
 
 def _with_experts(model: Model, targets: Targets, exclude: str | Sequence[str],
                   parameters: Sequence[str], pattern: Mapping[str, int] | None,
-                  rank: int) -> tuple[Targets, Sequence[str], Mapping[str, int] | None]:
+                  rank: int, layers: Sequence[int] | int | None
+                  ) -> tuple[Targets, Sequence[str], Mapping[str, int] | None]:
     """The settings as PEFT changes them where experts are stacked: a pair has twice the rank."""
+    _check_layers(targets, layers, "lora")
     targets, experts = _stacked(model, targets, exclude)
     if "gate_up_proj" in experts:
         pattern = {**(pattern or {}), r".*\.gate_up_proj": 2 * rank}
@@ -391,7 +440,7 @@ def count_lora(model: Model, rank: int = 8, target_modules: Targets = None, *,
     positive("rank", rank)
     one_of("bias", bias, ("none", "all", "lora_only"))
     target_modules, target_parameters, rank_pattern = _with_experts(
-        model, target_modules, exclude_modules, target_parameters, rank_pattern, rank)
+        model, target_modules, exclude_modules, target_parameters, rank_pattern, rank, layers)
     _refuse_variants(model, target_parameters, bias, use_dora, lora_bias, settings)
     saved = _saved_names(model, modules_to_save)
     found, unmatched = _lora_modules(model, target_modules, bool(target_parameters), layers=layers,
@@ -475,7 +524,7 @@ def _parameter_tensors(
 def _token_tensors(model: Model, tokens: Sequence[int] | Mapping[str, Sequence[int]] | None,
                    adapted: list[Module], saved: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """One row for each trained token: `tokens * width`. A tied head shares the embedding's rows,
-    if the same tokens are named for both: peft 0.21.2, utils/other.py, lines 1568 to 1650.
+    if the same tokens are named for both: peft 0.21.2, utils/other.py, lines 1568 to 1680.
     """
     embedding = next((m for m in model.modules if m.name == model.embedding), None)
     if not tokens:
@@ -486,7 +535,8 @@ def _token_tensors(model: Model, tokens: Sequence[int] | Mapping[str, Sequence[i
                              f"{model.family} model; name the module, {{name: indices}}")
         tokens = {embedding.name: tokens}
     rows: dict[Module, list[int]] = {}
-    for name, indices in tokens.items():
+    shared = _shared_rows(model, embedding, tokens)
+    for name in [name for name in tokens if name not in shared]:
         paths = {path for m in model.modules for path in paths_to(m.name) if path.endswith(name)}
         found = [m for m in model.modules if m.name in paths]
         if not found or len(found) < len(paths):
@@ -494,26 +544,35 @@ def _token_tensors(model: Model, tokens: Sequence[int] | Mapping[str, Sequence[i
                              f"{model.family} model with a row for each token")
         for m in found:
             many = m.sizes[0] if m.kind == "embedding" else m.out_features
-            if m in adapted or is_inside(m, saved) or m.kind not in ("embedding", "linear"):
+            if m in adapted or is_inside(m.name, saved) or m.kind not in ("embedding", "linear"):
                 raise ValueError(f"trainable_token_indices: tokens of {m.name} are not counted: "
                                  "it is adapted or saved whole besides, or has no rows")
-            for index in indices:
+            for index in tokens[name]:
                 if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < many:
                     raise ValueError(f"trainable_token_indices: {index!r} is no row of {m.name}, "
                                      f"which has {many}")
-            rows[m] = list(indices)
+            rows[m] = list(tokens[name])
     if odd := next((m.name for m in model.modules if m.tied and embedding in rows
-                    and is_inside(m, saved)), ""):
+                    and is_inside(m.name, saved)), ""):
         raise ValueError(f"trainable_token_indices: {odd} shares the weight of {embedding.name}; "
                          "trained whole beside its tokens, it is not counted")
-    for m in [m for m in rows if m.tied and embedding in rows]:
-        if model.task == "MASKED_LM":
-            raise ValueError(f"trainable_token_indices: {m.name} and {embedding.name} are one "
-                             "weight; name one of them")
-        if rows[m] == rows[embedding]:
-            del rows[m]
     return {f"base_model.model.{m.name}.token_adapter.trainable_tokens_delta":
             (len(indices), m.weight_shape[1]) for m, indices in rows.items()}
+
+
+def _shared_rows(model: Model, embedding: Module | None,
+                 tokens: Mapping[str, Sequence[int]]) -> set[str]:
+    """The names that get no rows of their own, since they share a weight with another that is named
+    for the same tokens. A name counts as shared only if it is the whole path.
+    """
+    tied = {m.name for m in model.modules if m.tied and embedding}
+    named = [name for name in tokens if tied and (embedding.name.endswith(name) or any(
+        path.endswith(name) or name in path.split(".") for path in tied))]
+    if model.task == "MASKED_LM" and len(named) > 1:
+        raise ValueError(f"trainable_token_indices: {' and '.join(named)} are one weight; name one "
+                         "of them")
+    same = len(named) > 1 and all(tokens[name] == tokens[named[0]] for name in named)
+    return tied & {*named} if same else set()
 
 
 _COUNTLESS = ("lora_alpha", "lora_dropout", "alpha_pattern", "init_lora_weights", "fan_in_fan_out",
@@ -608,7 +667,10 @@ def count_method(model: Model, method: str, target_modules: Targets = None, *,
             into[f"base_model.model.{m.name}.{end}"] = shape
     counted = _count_tuner(row.name, model, found, tensors, frozen=row.frozen * len(found),
                            targets=target_modules, unmatched=unmatched, saved=saved, head=head)
-    shared = row.shared(*(max(m.sizes[side] for m in found) for side in (0, 1)), **settings)
+    # PEFT makes these before it looks at the layers
+    wide = found if layers is None or not isinstance(target_modules, str) else find_modules(
+        model, target_modules, default=method, modules_to_save=modules_to_save)[0]
+    shared = row.shared(*(max(m.sizes[side] for m in wide) for side in (0, 1)), **settings)
     places = ["", *(f"model.{m.name}." for m in found if row.repeated)]
     also = {f"base_model.{place}{name}": shape for place in places
             for name, shape in shared.items()}

@@ -39,6 +39,8 @@ from typing import Any
 #           `last`, what the last layer is whatever the list says.
 # letters   the key of a text that says the kind of each layer by a letter, where none of these
 #           lists does; these decide how many layers there are.
+# aliases   another name of a key -> the key, and which others transformers makes of that before it
+#           reads this name: without them in the file it is refused.
 # alike     keys that may be a list with the same number for each layer.
 # auto      keys whose text "auto" means what null means.
 # overrides   a key that says it of each layer: which list and kind it may be said of, and for each
@@ -105,6 +107,7 @@ def _t5(name: str, defaults: dict[str, int], default_mlp: str, default_tied: int
     """T5 and its relatives. Version 1.0: ReLU MLP, tied head. 1.1, Flan and mT5: gated, untied."""
     rows = "    shared embedding vocab d\n"
     for stack, count, mlp in (("encoder", "layers", 1), ("decoder", "decoder_layers", 2)):
+        rows += f"    {stack}.embed_tokens embedding vocab d tied:1 if:({count}>0)\n"
         block = f"{stack}.block.{{{count}}}.layer."
         rows += _T5_STACK.replace("{stack}", stack).replace("{count}", count)
         for number, attention in enumerate(["SelfAttention", "EncDecAttention"][:mlp]):
@@ -256,5 +259,11 @@ _INFERRED = json.loads(
 FAMILIES |= _INFERRED["families"]
 for _family, _rules in _INFERRED["fits"].items():
     FAMILIES[_family] = FAMILIES[_family] | {"fits": _rules}
+for _family, _names in _INFERRED["aliases"].items():
+    FAMILIES[_family] = {**FAMILIES[_family], "aliases": _names}
+#: The modules without parameters, which PEFT refuses to adapt: of all classes of a family, and of
+#: those for a task. `{}` stands for numbers on the way; each is wherever what holds it is, or only
+#: where that also holds what stands behind a colon.
+BARE: dict[str, dict[str, str]] = _INFERRED["bare"]
 #: Model types that transformers has, and why the notation does not say them.
 MISSING: dict[str, str] = _INFERRED["missing"]

@@ -128,7 +128,8 @@ def trained_tensors(counted: Count) -> list[tuple[tuple[int, ...], bool, bool]]:
     """
     model, prefix = counted.model, "" if counted.method == "full" else "base_model.model."
     outer = {prefix + m.weight_name for m in model.modules
-             if m.kind == "embedding" or m.name == model.head or is_inside(m, saved_heads(model))}
+             if m.kind == "embedding" or m.name == model.head or is_inside(
+                 m.name, saved_heads(model))}
     return [(tuple(shape), name not in outer and "embedding" not in name.rpartition(".")[2],
              name in counted.base_tensors)
             for name, shape in counted.tensors.items() if name not in counted.frozen_tensors]

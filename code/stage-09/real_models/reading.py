@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from real_models.bases import Stored, read_stored, stacked_experts
-from real_models.families import FAMILIES, MISSING
+from real_models.families import BARE, FAMILIES, MISSING
 from real_models.patterns import fullmatch
 from real_models.rules import SAVED_HEADS, evaluate, is_whole, positive
 
@@ -285,21 +285,16 @@ def read_model(config: Mapping[str, Any] | str | Path, task: str | None = None, 
     lists = {name: _listed(rule, symbols["layers"], config, family)
              for name, rule in table.get("lists", {}).items()}
 
-    head, outer = [], table["modules"].split(".")[0].strip()
-    root = outer
+    head = []
     for line in map(str.strip, table["heads"].get(task, "").splitlines()):
-        if line.startswith("root "):
-            root = line.removeprefix("root ")
-        elif " = " in line:
+        if " = " in line:
             symbol, value = line.split(" = ")
             symbols[symbol] = int(value)
-        else:
+        elif not line.startswith("root "):
             head.append(line)
-    modules = _expand(table["modules"] + "\n" + "\n".join(head), symbols, lists)
-    if task == "FEATURE_EXTRACTION":  # the bare model has no outer `model.`, `bert.`, …
-        modules = [replace(m, name=m.name.removeprefix(f"{outer}.")) for m in modules]
-    elif root != outer:
-        modules = [replace(m, name=re.sub(rf"^{outer}\.", f"{root}.", m.name)) for m in modules]
+    outer, inner = outer_names(table, task)
+    modules = [replace(m, name=inner + m.name[len(outer):]) if m.name.startswith(outer) else m
+               for m in _expand(table["modules"] + "\n" + "\n".join(head), symbols, lists)]
     model = Model(family, task, symbols, tuple(modules), name, config=config)
     stored, method, why = read_stored(model, config.get("quantization_config"))
     found = {"assumed": assumed, "method": method, "why": why, "stored": stored}
@@ -328,6 +323,41 @@ def _check_fits(table: Mapping[str, Any], symbols: Mapping[str, int],
     if isinstance(kinds, list) and len(kinds) != layers and not counted:
         raise ValueError(f"config.json: {key} lists {len(kinds)} layers, and the model has "
                          f"{layers}; transformers refuses that")
+
+
+def outer_names(table: Mapping[str, Any], task: str) -> tuple[str, str]:
+    """How paths begin in the table, up to the first dot, and how they do in the class of a task:
+    the bare model has no outer `model.`, `bert.`, …
+    """
+    outer = table["modules"].split(".")[0].strip() + "."
+    root = re.search(r"^\s*root (\S+)", table["heads"].get(task, ""), re.MULTILINE)
+    if " " in outer:  # T5's
+        return "", ""
+    return outer, "" if task == "FEATURE_EXTRACTION" else f"{root[1]}." if root else outer
+
+
+def with_braces(path: str) -> str:
+    """A path with `{}` for each number."""
+    return ".".join("{}" if part.isdigit() else part for part in path.split("."))
+
+
+def bare_modules(model: Model) -> list[str]:
+    """The paths of the modules without parameters, as far as they are known: see `families.py`."""
+    outer, inner = outer_names(FAMILIES[model.family], model.task)
+    texts = BARE.get(model.family, {})
+    leaves: dict[str, list[tuple[str, str]]] = {}
+    for entry in f"{texts.get('', '')} {texts.get(model.task, '')}".split():
+        path, _, beside = entry.partition(":")
+        path = inner + path.removeprefix(outer) if path.startswith(outer) else path
+        parent, _, leaf = path.rpartition(".")
+        leaves.setdefault(parent, []).append((leaf, beside))
+    places = dict.fromkeys(["", *(path for m in model.modules for path in paths_to(m.name))])
+    found = dict.fromkeys(places)
+    for _ in range(3):  # what these hold may be without parameters, too
+        found |= {f"{place}.{leaf}".lstrip("."): None for place in list(found)
+                  for leaf, beside in leaves.get(with_braces(place), [])
+                  if not beside or f"{place}.{beside}" in places}
+    return [path for path in found if path not in places]
 
 
 def _content(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
@@ -460,7 +490,7 @@ def _table_of(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Mappin
 def _plain(config: Mapping[str, Any], table: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a file says in ways of its own, as most files say it: see `families.py`."""
     config = {key: None if value == "auto" and key in table.get("auto", []) else value
-              for key, value in config.items()}
+              for key, value in _renamed(config, table.get("aliases", {})).items()}
     if letters := table.get("letters"):
         config |= _spelt(config, **letters)
     for key in table.get("alike", []):
@@ -475,6 +505,21 @@ def _plain(config: Mapping[str, Any], table: Mapping[str, Any]) -> Mapping[str, 
     if table.get("overrides", {}).get("key") in config:
         config = _overridden(config, table["overrides"])
     return config
+
+
+def _renamed(config: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> Mapping[str, Any]:
+    """The file with the keys' own names. Another name wins, as transformers sets it last."""
+    renamed = dict(config)
+    for alias, value in config.items():
+        if alias in aliases:
+            key, *before = aliases[alias]
+            missing = [name for name in before if config.get(name) is None]
+            if missing and value != config.get(key):
+                raise ValueError(f"config.json: {alias} is another name of {key}, and transformers "
+                                 f"reads it only after it has made {missing[0]} of {key}; give "
+                                 f"{missing[0]} as well, or rename {alias} to {key}")
+            renamed[key] = value
+    return renamed
 
 
 def _spelt(config: Mapping[str, Any], key: str, lists: Sequence[str], kinds: Mapping[str, str],
@@ -624,11 +669,7 @@ def load_model(name: str, task: str | None = None, *, num_labels: int | None = N
     return read_model(known_models()[name]["config"], task, num_labels=num_labels, name=name)
 
 
-def is_inside(module: Module, names: Sequence[str]) -> bool:
-    return lies_in(module.name, names)
-
-
-def lies_in(path: str, names: Sequence[str]) -> bool:
+def is_inside(path: str, names: Sequence[str]) -> bool:
     """Is this one of the modules that PEFT does not adapt, because these are trained whole?"""
     return any(fullmatch(rf"(?:.*\.)?({name})(?:\..*)?", path) for name in names)
 

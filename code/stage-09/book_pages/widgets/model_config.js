@@ -221,7 +221,8 @@ function ownCode(config, rules) {
 
 /** What a file says in ways of its own, as most files say it: see families.py. */
 function plain(given, table) {
-  const config = Object.fromEntries(Object.entries(given).map(([key, value]) =>
+  const renamed = withOwnNames(given, table.aliases ?? {});
+  const config = Object.fromEntries(Object.entries(renamed).map(([key, value]) =>
     [key, value === "auto" && table.auto?.includes(key) ? null : value]));
   if (table.letters) Object.assign(config, spelt(config, table.letters));
   for (const key of table.alike ?? []) {
@@ -237,6 +238,23 @@ function plain(given, table) {
   }
   return table.overrides && Object.hasOwn(config, table.overrides.key)
     ? overridden(config, table.overrides) : config;
+}
+
+/** The file with the keys' own names. Another name wins, as transformers sets it last. */
+function withOwnNames(config, aliases) {
+  const renamed = { ...config };
+  for (const [alias, value] of Object.entries(config)) {
+    if (!Object.hasOwn(aliases, alias)) continue;
+    const [key, ...before] = aliases[alias];
+    const missing = before.find((name) => !Object.hasOwn(config, name) || config[name] === null);
+    if (missing && !(Object.hasOwn(config, key) && config[key] === value)) {
+      throw new ConfigError(`config.json: ${alias} is another name of ${key}, and transformers `
+        + `reads it only after it has made ${missing} of ${key}; give ${missing} as well, or `
+        + `rename ${alias} to ${key}`);
+    }
+    renamed[key] = value;
+  }
+  return renamed;
 }
 
 /** The layers' kinds by a letter for each, and how many that makes, whatever else the file says. */

@@ -450,6 +450,12 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
         {"use_sliding_window": True, "max_window_layers": None})]
     configs += [{"model_type": "t5", **small, "feed_forward_proj": words} for words in (
         ["gated-gelu"], {"toString": 0, "valueOf": 0})]  # no words, and to String() no text at all
+    configs += [{**small, **more} for more in (  # other names of keys
+        {"model_type": "gpt2", "num_hidden_layers": 3, "n_layer": 5},
+        {"model_type": "t5", "num_hidden_layers": 2, "num_decoder_layers": 3},
+        {"model_type": "granitemoehybrid", "layers_block_type": ["mamba", "attention"],
+         "num_hidden_layers": 2},
+        {"model_type": "qwen2_vl", "vision_config": {"num_hidden_layers": 3, "depth": 4}})]
     odd = {"hidden_size": 1_236, "intermediate_size": 3_001, "num_attention_heads": 12,
            "num_key_value_heads": 4}  # no size is a multiple of NF4's blocks
     configs.append(accounting.known_models()["Llama-2-7B"]["config"] | odd)

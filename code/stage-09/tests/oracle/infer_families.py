@@ -13,6 +13,7 @@ any key of the class changed, left out or null. What the notation cannot say bec
 the table insists on (`only`), so that a file with another one is refused by name.
 """
 
+import dataclasses
 import itertools
 import json
 import math
@@ -292,7 +293,7 @@ HINTS = {
     "granitemoehybrid": {
         "kinds": {"layer_types": ["linear_attention", "full_attention"]},
         "every": {"layer_types": ["", 1, "linear_attention", "linear_attention"]},
-        "only": {"position_embedding_type": [None, "nope", "rope"], "layers_block_type": [None]},
+        "only": {"position_embedding_type": [None, "nope", "rope"]},
         "derived": {"inner": "mamba_expand * d",
                     "mixed": "inner + 2 * mamba_n_groups * mamba_d_state",
                     "projected": "inner + mixed + mamba_n_heads"},
@@ -569,10 +570,13 @@ class Family:
                       and getattr(usual, part).to_dict() != getattr(self.config, part).to_dict()]
         self.main = hints.get("main", "text_config." * ("text_config" in self.parts))
         self.aliases = {}
+        self.first = set()  # of these, those that are set before the key of the other name
         for part, config in [("", self.config), *(
                 (f"{part}.", getattr(self.config, part)) for part in self.parts)]:
             for alias, key in config.attribute_map.items():
                 self.aliases.setdefault(part + key, []).append(part + alias)
+                if alias in {each.name for each in dataclasses.fields(config)}:
+                    self.first.add(part + alias)
         own = {**{k: k for k in self.declared}, **{
             alias: key for key, names in self.aliases.items() for alias in names}}
         self.names = {}  # our symbol -> the class's key
@@ -1058,7 +1062,8 @@ def symbol_rules(family: Family, explain: Explainer, absent: dict, null: dict,
     lines = []
     instead = HINTS.get(family.type, {}).get("instead", {})
     for key in [*first, *(k for k in family.sizes if k not in first)]:
-        names = [*([instead[key]] if key in instead else []), key, *family.aliases.get(key, [])]
+        names = [*([instead[key]] if key in instead else []), key,
+                 *(alias for alias in family.aliases.get(key, []) if alias in family.first)]
         symbol = family.name_of(key)
         if symbol in explain.optional:
             names = [f"{name}?{'-1' * (family.declared[key] == -1)}" for name in names]
@@ -1179,6 +1184,87 @@ def list_rules(family: Family) -> dict:
     return rules
 
 
+def aliases_of(family: Family) -> dict[str, list[str]]:
+    """The other names of keys that change the model, and what transformers makes of a key before
+    it reads the other name: its decoder's layers of T5's layers, while it is told the encoder's.
+    """
+    found = {}
+    whole = {key: value for key, value in family.declared.items() if value is not None}
+    for key, names in family.aliases.items():
+        for alias in names:
+            if alias in family.first:
+                continue
+            starts = [family.least, family.base]
+            same = {_means(family, start, alias, key) for start in starts}
+            if same == {None} and key not in family.symbol:
+                continue  # of no consequence, or transformers takes no other value
+            before = [] if False not in same else [
+                other for other in whole if other != key and _means(
+                    family, {k: v for k, v in whole.items() if k != other} | family.least,
+                    alias, key) is False]
+            if before and _means(family, whole | family.least, alias, key) is False:
+                raise Unfitted(f"what {alias} means is not the value of {key}")
+            found[alias] = [key, *before]
+    return found
+
+
+def _means(family: Family, start: dict, alias: str, key: str) -> bool | None:
+    """Whether another name is the key itself, beside it and without; None if it changes nothing."""
+    usual, same = start.get(key, family.declared.get(key)), []
+    for value in other_values(key, usual, 4)[:3]:
+        for own in ({}, {key: usual}):
+            rest = {k: v for k, v in start.items() if k != key} | own
+            meant = family.all_tensors(rest | {key: value}, family.asked)
+            if meant and meant != family.all_tensors({**rest, key: usual}, family.asked):
+                same.append(meant == family.all_tensors(rest | {alias: value}, family.asked))
+    return all(same) if same else None
+
+
+def bare_of(family: Family, table: dict) -> dict[str, str]:
+    """The modules without parameters, `{}` for numbers on the way: of all classes, and of some.
+
+    They are where what holds them is, or where it also holds what stands behind a colon. Where
+    neither tells them they are left out.
+    """
+    dense = {key: 1 for key, value in family.declared.items()
+             if DENSE.search(key) and isinstance(value, int)}
+    found = {}
+    for task, cls in family.classes.items():
+        outer, inner = accounting.outer_names(table, task)
+        models = [build(cls, values) for values in (family.base, family.least, family.base | dense)
+                  if family.all_tensors(values, [task])]
+        found[task] = dict.fromkeys(sorted(
+            outer + path.removeprefix(inner) if path.startswith(inner) else path
+            for path in bare_templates(models)))
+    common = [path for path in found[family.task] if all(path in each for each in found.values())]
+    return {"": " ".join(common)} | {task: " ".join(more) for task, each in found.items()
+                                     if (more := [path for path in each if path not in common])}
+
+
+def is_bare(module: torch.nn.Module) -> bool:
+    return next(module.parameters(), None) is None
+
+
+def bare_templates(models: list[torch.nn.Module]) -> set[str]:
+    holders: dict[tuple[str, str], set] = {}  # (template of what holds, name inside) -> which
+    bare, found = set(), set()
+    for number, model in enumerate(models):
+        for path, module in model.named_modules():
+            parent, _, leaf = path.rpartition(".")
+            place = accounting.with_braces(parent)
+            holders.setdefault((place, leaf), set()).add((number, parent))
+            holders.setdefault((accounting.with_braces(path), ""), set()).add((number, path))
+            bare |= {(place, leaf)} if path and is_bare(module) else set()
+    for parent, leaf in bare:
+        where = holders[parent, leaf]
+        beside = "" if where == holders[parent, ""] else next(
+            (f":{name}" for (each, name), these in holders.items() if each == parent
+             and these == where and (each, name) not in bare), None)
+        if beside is not None:
+            found.add(f"{parent}.{leaf}{beside}".lstrip("."))
+    return found
+
+
 def default_targets(model_type: str) -> dict:
     found = {}
     for ours_, theirs in (("lora", "LORA_TARGET"), ("adalora", "ADALORA_TARGET"),
@@ -1263,6 +1349,8 @@ def same(mine: dict, theirs: dict, cls: type) -> bool:
 def infer(model_type: str) -> dict:
     family = Family(model_type)
     table = table_of(family)
+    table["aliases"] = aliases_of(family)
+    table["bare"] = bare_of(family, table)
     if wrong := disagreements(family, table):
         print(json.dumps(table, indent=1)[:6000], file=sys.stderr)
         print("\n".join(wrong[:8]), len(wrong), file=sys.stderr)
@@ -1272,14 +1360,24 @@ def infer(model_type: str) -> dict:
 
 def main(model_types: list[str]) -> None:
     document = json.loads(OUT.read_text("utf-8")) if OUT.exists() else {"families": {}}
+    typed = {name: table for name, table in accounting.FAMILIES.items()
+             if name not in document["families"]}  # by hand, in families.py
     for model_type in model_types:
         began = time.time()
         try:
-            document["families"][model_type] = infer(model_type)
+            if model_type in typed:
+                family = Family(model_type)
+                table = typed[model_type] | {
+                    "aliases": aliases_of(family), "bare": bare_of(family, typed[model_type])}
+            else:
+                table = document["families"][model_type] = infer(model_type)
+            for what in ("aliases", "bare"):
+                document.setdefault(what, {})[model_type] = table.pop(what)
             document.get("missing", {}).pop(model_type, None)
             said = "inferred"
         except Unfitted as error:
-            document["families"].pop(model_type, None)
+            for what in ("families", "aliases", "bare"):
+                document.get(what, {}).pop(model_type, None)
             document.setdefault("missing", {})[model_type] = str(error)[:300]
             said = f"not shipped: {error}"
         print(f"{model_type}: {said[:300]} ({time.time() - began:.0f} s)", flush=True)
