@@ -259,27 +259,69 @@ NEVER = {"bd-header-announcement", "dropdown-menu-dark",
          "list-group-item", "pst-button-link-to-stable-version", "tooltip",
          "version-switcher__button", "version-switcher__menu"}
 QUOTED = re.compile(r"""["'`]([\w\s.#>:-]{1,120})["'`]""")
+#: What a script looks for it does not bring.
+LOOKED_FOR = re.compile(r"""\b(?:querySelector(?:All)?|closest|matches|contains|getElement\w+|\w+Attribute
+    |\w+EventListener|getPropertyValue)\(\s*(["'`])(?:(?!\1).)*\1(?!\s*,\s*["'`])""", re.VERBOSE)
+OPENS = re.compile(r"<([a-z][\w-]*)((?:\s[^<>\"]*(?:\"[^\"]*\"[^<>\"]*)*)?)>")
 
 
-def words_of(pages, scripts):
-    """What a page can have as class, name or tag: in its markup, or in a string of a script."""
-    found = set()
-    for text in pages.values():
-        found.update(re.findall(r"<([a-z]\w*)", text))
-        for value in re.findall(r'\b(?:class|id)="([^"]*)"', text):
-            found.update(value.split())
-    for text in scripts:
-        for words in QUOTED.findall(text):
-            found.update(re.findall(r"[\w-]+", words))
-    return found - NEVER
+class Words:
+    """What pages can have as tags, classes and names: in their markup, or by a script's strings."""
+
+    def __init__(self, pages, scripts):
+        self.where = {}  # the pages on which there is an element of a tag, with classes and a name
+        for page, text in pages.items():
+            for tag, attributes in set(OPENS.findall(text)):
+                said = re.findall(r'\b(?:class|id)="([^"]*)"', attributes)
+                element = frozenset([f"<{tag}", *" ".join(said).split()])
+                self.where.setdefault(element, set()).add(page)
+        self.brought = {word for text in scripts
+                        for words in QUOTED.findall(LOOKED_FOR.sub("", without_comments(text)))
+                        for word in re.findall(r"(?<![.#\w-])[\w-]+", words)} - NEVER
+        self.pages = frozenset(pages)
+
+    def can_be(self, selector):
+        """Whether on one page there can be an element for each part of a selector."""
+        pages = self.pages
+        for names in parts_of(selector):
+            there = {name for name in names if name.lstrip("<") not in self.brought}
+            if any(name[0] != "<" for name in there):  # no script makes such an element
+                there = names - self.brought
+            if there:
+                pages = pages & set().union(*(on for element, on in self.where.items()
+                                              if there <= element - NEVER))
+        return bool(pages) and all(
+            any(map(self.can_be, listed(token.arguments))) for token in selector
+            if token.type == "function" and token.lower_name in ("is", "where"))
 
 
-def names_of(selector):
-    """Classes, names and tags that a selector needs; what stands in :is(), say, is not told."""
-    found, before = [], None
+def listed(selectors):
+    """The selectors, each without the spaces around it, of a list that commas part."""
+    found = [[]]
+    for token in selectors:
+        if token == ",":
+            found.append([])
+        elif found[-1] or token.type != "whitespace":
+            found[-1].append(token)
+    return [one[:-1] if one and one[-1].type == "whitespace" else one for one in found]
+
+
+def short(selector):
+    """A selector, as it is but for spaces that nobody needs."""
+    text = re.sub(r"\s+", " ", tinycss2.serialize(selector))
+    return re.sub(r"(?<=[(,>~+]) | (?=[),>~])| (?=\+ )", "", text)
+
+
+def parts_of(selector):
+    """Classes, names and <tags that each part of a selector needs; what is in :is() is not told."""
+    found, before = [set()], None
     for token in selector:
-        if token.type == "hash" or token.type == "ident" and before != ":":
-            found.append(token.value)
+        if token.type == "hash" or token.type == "ident" and before == ".":
+            found[-1].add(token.value)
+        elif token.type == "ident" and before != ":":
+            found[-1].add(f"<{token.value}")
+        elif token.type == "whitespace" or token in (">", "+", "~"):
+            found.append(set())
         before = token.value if token.type == "literal" else None
     return found
 
@@ -289,15 +331,7 @@ def lighter_rules(rules, words):
     made = []
     for rule in rules:
         if rule.type == "qualified-rule":
-            selectors, one = [], []
-            for token in [*rule.prelude, None]:
-                if token is None or token == ",":
-                    selectors.append(one)
-                    one = []
-                else:
-                    one.append(token)
-            kept = [tinycss2.serialize(one).strip() for one in selectors
-                    if words.issuperset(names_of(one))]
+            kept = [short(one) for one in listed(rule.prelude) if words.can_be(one)]
             if kept:
                 made.append(f"{','.join(kept)}{{{declarations(rule.content)}}}")
         elif rule.type == "at-rule":
@@ -404,14 +438,14 @@ def with_sheets(pages, folder, formulas):
     more = [*{values["_css"] for values in states}, *(path.read_text("utf-8") for path in [
         *folder.glob("in-page/*/*.css"), *folder.glob("icons/*.css")])]
     others = "\n".join([*scripts, *more, *pages.values()])
-    words = words_of(pages, scripts)
+    words = Words(pages, scripts)
     sheet = one_sheet([*map(sheet_text, theirs)], words, others)
     whose = ", ".join(path.relative_to(folder.resolve()).as_posix() for path in theirs)
     write_whole(folder / SHEET, f"/* What the pages need of {whose} */\n{sheet}".encode())
-    drawn = words_of({name: " ".join(re.findall(r'class="katex.*', text)) for name, text
-                      in pages.items()}, [])
+    drawn = Words({name: " ".join(re.findall(r'<[^>]*class="katex.*', text)) for name, text
+                   in pages.items()}, [])
     if katex:
-        made = one_sheet([katex[0].read_text("utf-8")], drawn | {"katex"})
+        made = one_sheet([katex[0].read_text("utf-8")], drawn)
         made = re.sub(r",url\([^)]*\.(?:woff|ttf)\) format\([^)]*\)", "", made)
         if formulas:
             made = lighter_fonts(made, folder, formulas)
