@@ -6,7 +6,7 @@
 - One style sheet has, of all that the theme, Sphinx and we bring, the rules that a page can need.
 - A script of theirs is only on the pages with what it acts on.
 - Pages and scripts lose indentation, scripts their comments too.
-- A token of code that looks like any other text is no element.
+- What their markup says needlessly is left out (markup.py).
 """
 
 import hashlib
@@ -16,7 +16,11 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
+from itertools import product
+from string import ascii_lowercase
 
+import markup
 import node_js
 import tinycss2
 from content_policy import with_policy
@@ -233,25 +237,6 @@ def widgets_apart(text, folder, up):
     return STATE.sub("", VIEW.sub(view, text))
 
 
-# ------------------------------------------------------------------------------------------- code
-
-def plain_tokens(folder):
-    """Pygments' names of tokens that have in every theme the colour of the text around them."""
-    looks, around = {}, {}
-    rule = r'\[data-theme="(\w+)"\] \.highlight( \.\w+)? \{ ([^}]*?);? ?\}'
-    for theme, name, look in re.findall(rule, (folder / "_static/pygments.css").read_text("utf-8")):
-        if name:
-            looks.setdefault(name[2:], {})[theme] = look.strip()
-        else:
-            around[theme] = re.search(r"(?<![\w-])color: [^;]+", look)[0].strip()
-    return {name for name, look in looks.items() if look == around}
-
-
-def with_plain_code(text, plain):
-    names = "|".join(sorted(plain))
-    return re.sub(rf'<span class="(?:{names})">([^<]*)</span>', r"\1", text) if plain else text
-
-
 # ------------------------------------------------------------------------------------ style sheets
 
 #: Parts of the theme that its script knows and this book does not have.
@@ -387,6 +372,18 @@ def one_sheet(texts, words, others=""):
         made = fewer
 
 
+def with_short_names(sheet, others):
+    """The sheet with a letter or two for each variable of which nothing else says the name."""
+    variable = re.compile(r"(?<![\w-])--[A-Za-z][\w-]*")
+    asked = set(variable.findall(others))
+    names = [name for name, _ in Counter(variable.findall(sheet)).most_common()
+             if name not in asked]
+    letters = ("".join(word) for long in (1, 2, 3) for word in product(ascii_lowercase, repeat=long))
+    free = (f"--{word}" for word in letters if f"--{word}" not in asked.union(names))
+    short = dict(zip(names, free))
+    return variable.sub(lambda found: short.get(found[0], found[0]), sheet)
+
+
 # ------------------------------------------------------------------------------------------- pages
 
 def without(text, pattern, drops):
@@ -420,8 +417,11 @@ def without_unused(text):
     return without(without(text, SCRIPTS, drops), SHEETS, drops)
 
 
-def with_sheets(pages, folder, formulas):
-    """The pages with one sheet for the theme's and Sphinx's many, and one for the formulas'."""
+def with_sheets(pages, folder, formulas, rules):
+    """The pages with one sheet for the theme's and Sphinx's many, and one for the formulas'.
+
+    The second one has also the `rules` that the drawn formulas in the pages ask for.
+    """
     theirs = {}  # each sheet once, in the order of the first page that loads it
     for name, text in pages.items():
         for address in SHEETS.findall(text):
@@ -439,19 +439,23 @@ def with_sheets(pages, folder, formulas):
         *folder.glob("in-page/*/*.css"), *folder.glob("icons/*.css")])]
     others = "\n".join([*scripts, *more, *pages.values()])
     words = Words(pages, scripts)
-    sheet = one_sheet([*map(sheet_text, theirs)], words, others)
+    sheet = with_short_names(one_sheet([*map(sheet_text, theirs)], words, others), others)
     whose = ", ".join(path.relative_to(folder.resolve()).as_posix() for path in theirs)
     write_whole(folder / SHEET, f"/* What the pages need of {whose} */\n{sheet}".encode())
     drawn = Words({name: " ".join(re.findall(r'<[^>]*class="katex.*', text)) for name, text
                    in pages.items()}, [])
+    made = ""
     if katex:
         made = one_sheet([katex[0].read_text("utf-8")], drawn)
         made = re.sub(r",url\([^)]*\.(?:woff|ttf)\) format\([^)]*\)", "", made)
         if formulas:
             made = lighter_fonts(made, folder, formulas)
+        made += f"\n{rules}"
         write_whole(folder / FORMULA_SHEET, made.encode())
+    names = markup.names_in([sheet, made, *more], scripts)
     found = {}
     for name, text in pages.items():
+        text = markup.with_named_classes(text, names)
         up = "../" * name.count("/")
         links = [FORMULA_SHEET] * bool(katex and MATH.search(text)) + [SHEET]
         tags = "".join(f'\n    <link rel="stylesheet" href="{up}{link}?v={version(folder / link)}" '
@@ -469,13 +473,17 @@ def lighten(folder):
     """Make the pages of a built book light. All else of it must stand there already."""
     files = [*sorted(folder.glob("*.html")), *sorted((folder / "book").rglob("*.html"))]
     pages = {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in files}
-    drawn, plain = draw(pages), plain_tokens(folder)
+    drawn = draw(pages)
+    looks = markup.looks_of((folder / "_static/pygments.css").read_text("utf-8"))
     for name, text in pages.items():
         text = widgets_apart(text, folder, "../" * name.count("/"))
-        text = with_plain_code(with_formulas(late_images(text, folder), drawn), plain)
+        text = with_formulas(late_images(text, folder), drawn)
+        text = markup.with_plain_words(markup.with_fewer_tokens(text, looks))
+        text = markup.with_fewer_groups(text)
         pages[name] = without_indentation(without_unused(text))
     for path in (folder / "_static").glob("*.js"):
         write_whole(path, without_comments(path.read_text("utf-8")))
-    for name, text in with_sheets(pages, folder, drawn).items():
+    pages, rules = markup.with_fewer_styles(pages)
+    for name, text in with_sheets(pages, folder, drawn, rules).items():
         if "<meta charset" in text:
             write_whole(folder / name, with_policy(text))
