@@ -144,7 +144,7 @@ def with_named_classes(text, names):
     def tag(found):
         words = found[2].split()
         said = [word for word in words if word in names or kept.match(word)]
-        if len(said) == len(words) or not said and found[1].startswith(("<a ", "<dl ")):
+        if len(said) == len(words) or not said and re.match(r"<(a|dl)\b", found[1]):
             return found[0]  # a style sheet asks whether these have any
         return f'{found[1]} class="{" ".join(said)}"' if said else f"{found[1]}{LOST}"
 
@@ -178,6 +178,7 @@ def without_formula_spans(text):
             kept = not (inside and below < 1 and span == f"<span{LOST}>")
             below = max([below - 1, *(PLACES.get(word, 0) for word in words)])
             open_spans.append((kept, inside or "katex-html" in words, below))
+            span = span.replace(LOST, "") if inside else span
         if kept:
             made.append(span)
     return "".join([*made, text[at:]])
