@@ -43,7 +43,8 @@ def test_words_of_code_are_one_element_unless_one_may_not_break(words, left):
 
 
 def test_ticks_in_a_row_are_one_group():
-    tick, other = '<g style="stroke:red"><use x="1"/></g>', '<g style="stroke:blue"><use x="1"/></g>'
+    tick = '<g style="stroke:red"><use x="1"/></g>'
+    other = tick.replace("red", "blue")
     text, group = "<text>1</text>", tick.replace('<use x="1"/>', '<use x="1"/>' * 3)
     assert markup.with_fewer_groups(f"<svg>{tick * 3}{other}{text}{other}</svg>{tick * 2}") == (
         f"<svg>{group}{other}{text}{other}</svg>{tick * 2}")
@@ -66,7 +67,8 @@ def test_a_class_that_nobody_names_is_dropped_and_an_element_that_said_only_such
 def test_a_formulas_elements_stay_where_its_sheet_tells_them_by_their_places():
     def drawn(stack, sign):
         return ('<span class="katex"><span class="katex-html" aria-hidden="true">'
-                f'<span class="vlist"><span style="top:0">{stack}</span></span>{sign}</span></span>')
+                f'<span class="vlist"><span style="top:0">{stack}</span></span>{sign}'
+                "</span></span>")
 
     strut = '<span class="pstrut"></span>'
     names = {"katex", "katex-html", "vlist", "pstrut"}

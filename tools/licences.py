@@ -1,4 +1,4 @@
-"""The texts of the licences of all that the built site carries, gathered beside its page on licences.
+"""The texts of the licences of all that the built site carries, beside its page on licences.
 
 They come from the site itself: from licence files beside scripts and data, from inside the wheels
 of Python in the browser, from the lists that bundles of npm packages bring. What brings no text has

@@ -245,8 +245,8 @@ NEVER = {"bd-header-announcement", "dropdown-menu-dark",
          "version-switcher__button", "version-switcher__menu"}
 QUOTED = re.compile(r"""["'`]([\w\s.#>:-]{1,120})["'`]""")
 #: What a script looks for it does not bring.
-LOOKED_FOR = re.compile(r"""\b(?:querySelector(?:All)?|closest|matches|contains|getElement\w+|\w+Attribute
-    |\w+EventListener|getPropertyValue)\(\s*(["'`])(?:(?!\1).)*\1(?!\s*,\s*["'`])""", re.VERBOSE)
+LOOKED_FOR = re.compile(r"""\b(?:querySelector(?:All)?|closest|matches|contains|getElement\w+
+    |\w+Attribute|\w+EventListener|getPropertyValue)\(\s*(["'`])(?:(?!\1).)*\1(?!\s*,\s*["'`])""", re.VERBOSE)
 OPENS = re.compile(r"<([a-z][\w-]*)((?:\s[^<>\"]*(?:\"[^\"]*\"[^<>\"]*)*)?)>")
 
 
@@ -378,9 +378,9 @@ def with_short_names(sheet, others):
     asked = set(variable.findall(others))
     names = [name for name, _ in Counter(variable.findall(sheet)).most_common()
              if name not in asked]
-    letters = ("".join(word) for long in (1, 2, 3) for word in product(ascii_lowercase, repeat=long))
-    free = (f"--{word}" for word in letters if f"--{word}" not in asked.union(names))
-    short = dict(zip(names, free))
+    words = (f"--{''.join(word)}" for long in (1, 2, 3)
+             for word in product(ascii_lowercase, repeat=long))
+    short = dict(zip(names, (word for word in words if word not in asked.union(names))))
     return variable.sub(lambda found: short.get(found[0], found[0]), sheet)
 
 

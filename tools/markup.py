@@ -8,7 +8,6 @@ import re
 from collections import Counter
 
 SPAN = re.compile(r"<span\b[^>]*>|</span>")
-BARE = re.compile(r"<span>([^<]*(?:<(?!/?span\b)[^<]*)*)</span>")
 #: KaTeX's elements whose children, or their children too, its style sheet tells by their places.
 PLACES = {"vlist": 2, "mfrac": 2, "katex-display": 2, "katex-accent": 1, "op-limits": 1, "llap": 1,
           "rlap": 1}
@@ -91,7 +90,8 @@ def with_fewer_groups(text):
 # --------------------------------------------------------------------------------------- formulas
 
 STYLED = re.compile(r'<span(?: class="([^"]*)")? style="([^"]*)">')
-DRAWN = re.compile(r'<span class="katex-html".*?(?=</(?:p|li|td|th|dt|dd|div|h\d|figcaption)>)', re.DOTALL)
+DRAWN = re.compile(r'<span class="katex-html".*?(?=</(?:p|li|td|th|dt|dd|div|h\d|figcaption)>)',
+                   re.DOTALL)
 #: How often in the book a style must stand in formulas for it to become a rule of their sheet.
 OFTEN = 40
 
@@ -149,9 +149,8 @@ def with_named_classes(text, names):
         return f'{found[1]} class="{" ".join(said)}"' if said else f"{found[1]}{LOST}"
 
     parts = re.split(r"(<(?:script|textarea)\b.*?</(?:script|textarea)>)", text, flags=re.DOTALL)
-    text = "".join(part if at % 2 else re.sub(r'(<[a-z]\w*(?: [^<>"]*(?:"[^"]*")?)*?) class="([^"]+)"',
-                                              tag, part) for at, part in enumerate(parts))
-    text = without_formula_spans(text)
+    text = without_formula_spans("".join(part if at % 2 else CLASSES.sub(tag, part)
+                                         for at, part in enumerate(parts)))
     while True:
         fewer = re.sub(rf"<span{LOST}>([^<]*(?:<(?!/?span\b)[^<]*)*)</span>", r"\1", text)
         if fewer == text:
@@ -159,6 +158,7 @@ def with_named_classes(text, names):
         text = fewer
 
 
+CLASSES = re.compile(r'(<[a-z]\w*(?: [^<>"]*(?:"[^"]*")?)*?) class="([^"]+)"')
 #: What stands, on the way, in a tag that has lost its only attribute.
 LOST = "\0"
 
