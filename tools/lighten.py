@@ -246,7 +246,8 @@ NEVER = {"bd-header-announcement", "dropdown-menu-dark",
 QUOTED = re.compile(r"""["'`]([\w\s.#>:-]{1,120})["'`]""")
 #: What a script looks for it does not bring.
 LOOKED_FOR = re.compile(r"""\b(?:querySelector(?:All)?|closest|matches|contains|getElement\w+
-    |\w+Attribute|\w+EventListener|getPropertyValue)\(\s*(["'`])(?:(?!\1).)*\1(?!\s*,\s*["'`])""", re.VERBOSE)
+    |\w+Attribute|\w+EventListener|getPropertyValue)\(\s*(["'`])(?:(?!\1).)*\1
+    (?!\s*,\s*["'`])""", re.VERBOSE)
 OPENS = re.compile(r"<([a-z][\w-]*)((?:\s[^<>\"]*(?:\"[^\"]*\"[^<>\"]*)*)?)>")
 
 
