@@ -659,19 +659,20 @@ def words(text):
 
 @pytest.fixture(scope="module")
 def shown(html):
-    """(names, text) of each licence on the built page on licences."""
-    page = BeautifulSoup((html / licences.PAGE).read_text("utf-8"), "html.parser")
-    return [(words(block.get_text(" ").replace(block.pre.get_text(" "), "")),
-             words(block.pre.get_text())) for block in page.select("#licence-texts details")]
+    """(names, text) of each licence that the built page on licences leads to."""
+    page = html / licences.PAGE
+    found = BeautifulSoup(page.read_text("utf-8"), "html.parser").select("#licence-texts li")
+    return [(words(block.get_text(" ")), words((page.parent / block.a["href"]).read_text(
+        "utf-8-sig"))) for block in found]
 
 
-def test_the_page_on_licences_has_the_text_of_all_that_lies_in_the_site(html, shown):
+def test_the_page_on_licences_leads_to_the_text_of_all_that_lies_in_the_site(html, shown):
     there, found = [*pairs_in(html)], {text for _, text in shown}
     assert len(there) > 25
     assert [where for where, text in there if words(text) not in found | {""}] == []
 
 
-def test_the_page_on_licences_has_a_text_for_each_name_in_its_tables(html, shown):
+def test_the_page_on_licences_leads_to_a_text_for_each_name_in_its_tables(html, shown):
     names = " ".join(names for names, _ in shown).replace(",", " ").split()
     page = (ROOT / "book/licences.md").read_text("utf-8")
     if not (html / "lite").exists():
@@ -699,13 +700,16 @@ def test_a_licence_without_a_text_fails_the_build(tmp_path):
         licences.texts(tmp_path)
 
 
-def test_a_texts_marks_are_no_marks_of_the_page(tmp_path):
+def test_a_text_is_a_file_that_says_how_it_is_written_and_a_name_no_mark_of_the_page(tmp_path):
     page = tmp_path / licences.PAGE
     page.parent.mkdir()
     page.write_text(licences.PLACE)
-    (tmp_path / "LICENSE").write_text("<script>alert(1)</script>")
+    (tmp_path / "LICENSE.<b>").write_text("© <script>alert(1)</script>", "utf-8")
     licences.add(tmp_path)
-    assert "<script" not in page.read_text() and "&lt;script" in page.read_text()
+    assert "<b>" not in page.read_text() and "&lt;b&gt;" in page.read_text()
+    there, = {path.read_bytes() for path in (page.parent / licences.TEXTS).iterdir()
+              if b"alert" in path.read_bytes()}
+    assert there.decode("utf-8-sig") == "© <script>alert(1)</script>\n" != there.decode("utf-8")
     with pytest.raises(ValueError, match="licence-texts"):
         licences.add(tmp_path)
 

@@ -118,13 +118,14 @@ def test_a_link_that_an_editor_leaves_stops_nothing(repository):
     assert [path.name for path in build_book.files_below("book")] == ["page.md"]
 
 
-@pytest.mark.parametrize("writes", [0, 1, 2])
+@pytest.mark.parametrize("lack", [0, 1, 2, 3])
 def test_a_full_disk_in_the_last_steps_of_a_build_leaves_the_last_good_book(build, monkeypatch,
-                                                                            writes):
-    """publish() writes the page on licences and the first one; each of them, or neither, fits."""
+                                                                            lack):
+    """publish() writes the licences' texts, their page and the first one; all fit but `lack`."""
     write_whole(build.MADE / "index.html", "<head></head>the new book")
     write_whole(build.MADE / licences.PAGE, licences.PLACE)
     write_whole(build.MADE / "LICENSE", "a text")
+    writes = len(licences.texts(build.MADE)) + 2 - lack
     left, sync = [2 * writes], os.fsync  # of the file and of its folder
 
     def fsync(file):
@@ -132,12 +133,12 @@ def test_a_full_disk_in_the_last_steps_of_a_build_leaves_the_last_good_book(buil
         return full() if left[0] < 0 else sync(file)
     with monkeypatch.context() as spoilt:
         spoilt.setattr(os, "fsync", fsync)
-        if writes < 2:
+        if lack:
             with pytest.raises(OSError, match="space"):
                 build.publish(False)
         else:
             build.publish(False)
-    said = "the last good book" if writes < 2 else "the new book"
+    said = "the last good book" if lack else "the new book"
     assert said in (build.HTML / "index.html").read_text()
     assert {path.name for path in build.BUILD.iterdir()} == {"html", "pages"}
 

@@ -11,25 +11,13 @@ from test_pages import soup
 
 #: Bytes of all files, as they lie there, that a page loads at first.
 PLAIN, WITH_WIDGETS = 300_000, 700_000
+MOVES = 0.05  # what may move on it, by itself, of the window
 #: Pages that are more than that by what they are: they hold what is said here.
-FORMULAS = "so many formulas, each drawn in the page and told in MathML"
-FIGURES = "figures drawn as SVG, with their values"
 HEAVIER = {
-    "book/06-implementation.html": (402_000, "the whole of peft.py, which is the section"),
-    "book/08-from-numpy-to-hugging-face.html": (366_000, "code of two libraries side by side"),
-    "book/how-fast-it-is.html": (333_000, FIGURES),
-    "book/playground.html": (305_000, "its own program"),
-    "book/solutions/sol6-qlora.html": (318_000, FIGURES),
-    "book/the-family.html": (800_000, FIGURES),
-    "book/common-mistakes.html": (386_000, "each mistake as code that runs, wrong and right"),
-    "book/exercises/index.html": (480_000, FORMULAS),
-    "book/licences.html": (825_000, "the licences' texts, which must go with the book"),
-    "book/notation.html": (343_000, FORMULAS),
-}
-#: Pages on which more moves.
-MOVES = {
-    "book/playground.html": (0.32, "the playground takes the place of the words for a file"),
-    "book/notation.html": (0.07, "its table is painted before its last rows, wide ones, come"),
+    "book/06-implementation.html": (348_000, "the whole of peft.py, which is the section"),
+    "book/08-from-numpy-to-hugging-face.html": (321_000, "code of two libraries side by side"),
+    "book/common-mistakes.html": (341_000, "each mistake as code that runs, wrong and right"),
+    "book/exercises/index.html": (395_000, "so many formulas, drawn and told in MathML"),
 }
 COLOUR = "(name) => getComputedStyle(document.documentElement).getPropertyValue(name)"
 VIEWS = 'script[type="application/vnd.jupyter.widget-view+json"]'
@@ -75,11 +63,10 @@ def test_a_page_loads_no_more_than_it_must_and_nothing_moves_meanwhile(opened, n
     weights = sorted(((HTML / file).stat().st_size, file) for file in asked)
     limit = HEAVIER.get(name, (WITH_WIDGETS if page.locator(VIEWS).count() else PLAIN, ""))[0]
     assert sum(size for size, _ in weights) <= limit, weights[::-1][:8]
-    most, _ = MOVES.get(name, (0.05, ""))
     found = [page.evaluate(SHIFT)]  # of three loads one is quiet where the page moves nothing
-    while len(found) < 3 and min(found) > most:
+    while len(found) < 3 and min(found) > MOVES:
         found.append(opened(name, width)[0].evaluate(SHIFT))
-    assert min(found) <= most, found
+    assert min(found) <= MOVES, found
 
 
 def test_widgets_further_down_are_loaded_when_a_reader_comes_near(opened):

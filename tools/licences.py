@@ -1,4 +1,4 @@
-"""The texts of the licences of all that the built site carries, gathered into its page on licences.
+"""The texts of the licences of all that the built site carries, beside its page on licences.
 
 They come from the site itself: from licence files beside scripts and data, from inside the wheels
 of Python in the browser, from the lists that bundles of npm packages bring. What brings no text has
@@ -14,7 +14,7 @@ from importlib import metadata
 import vendor
 from whole import write_whole
 
-PAGE = "book/licences.html"
+PAGE, TEXTS = "book/licences.html", "licence-texts"
 PLACE = '<div id="licence-texts"></div>'
 FILE = re.compile(r"(?:^|[./-])(?:LICEN[SC]E|COPYING)[^/]*$")
 PLAIN = re.compile(r"(LICEN[SC]E|COPYING)(\.(txt|md|rst))?")
@@ -115,16 +115,21 @@ def texts(folder):
 
 
 def add(folder):
-    """Write the texts into the page on licences of a built book, each once."""
+    """Give a built book the texts, each once as a file of its own that its page on licences links.
+
+    Each begins with the mark of UTF-8, for no server nor folder says how a text file is written.
+    """
     if not (page := folder / PAGE).exists():
         return  # no contents name it
-    shown = []
-    for text, names in sorted(texts(folder).items(), key=lambda pair: pair[1][0].lower()):
-        first = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
-        rest = f"<p>{html.escape(', '.join(names))}</p>" if names[3:] else ""
-        shown.append(f"<details><summary>{html.escape(first)}</summary>{rest}"
-                     f"<pre>{html.escape(text)}</pre></details>")
     before = page.read_text("utf-8")
     if before.count(PLACE) != 1:
         raise ValueError(f"{PAGE} has no place for the licences' texts: {PLACE}")
-    write_whole(page, before.replace(PLACE, PLACE.replace("></", ">" + "\n".join(shown) + "</")))
+    shown = []
+    by_name = sorted(texts(folder).items(), key=lambda pair: pair[1][0].lower())
+    for number, (text, names) in enumerate(by_name, 1):
+        write_whole(page.parent / TEXTS / f"{number}.txt", f"{text}\n".encode("utf-8-sig"))
+        first, rest = html.escape(", ".join(names[:3])), html.escape(", ".join(names[3:]))
+        more = f"<details><summary>and {len(names) - 3} more</summary>{rest}</details>"
+        shown.append(f'<li><a href="{TEXTS}/{number}.txt">{first}</a>{more * bool(rest)}</li>')
+    write_whole(page, before.replace(PLACE, PLACE.replace(
+        "></", "><ul>\n" + "\n".join(shown) + "\n</ul></")))

@@ -6,7 +6,7 @@
 - One style sheet has, of all that the theme, Sphinx and we bring, the rules that a page can need.
 - A script of theirs is only on the pages with what it acts on.
 - Pages and scripts lose indentation, scripts their comments too.
-- A token of code that looks like any other text is no element.
+- What their markup says needlessly is left out (markup.py).
 """
 
 import hashlib
@@ -16,7 +16,11 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
+from itertools import product
+from string import ascii_lowercase
 
+import markup
 import node_js
 import tinycss2
 from content_policy import with_policy
@@ -233,25 +237,6 @@ def widgets_apart(text, folder, up):
     return STATE.sub("", VIEW.sub(view, text))
 
 
-# ------------------------------------------------------------------------------------------- code
-
-def plain_tokens(folder):
-    """Pygments' names of tokens that have in every theme the colour of the text around them."""
-    looks, around = {}, {}
-    rule = r'\[data-theme="(\w+)"\] \.highlight( \.\w+)? \{ ([^}]*?);? ?\}'
-    for theme, name, look in re.findall(rule, (folder / "_static/pygments.css").read_text("utf-8")):
-        if name:
-            looks.setdefault(name[2:], {})[theme] = look.strip()
-        else:
-            around[theme] = re.search(r"(?<![\w-])color: [^;]+", look)[0].strip()
-    return {name for name, look in looks.items() if look == around}
-
-
-def with_plain_code(text, plain):
-    names = "|".join(sorted(plain))
-    return re.sub(rf'<span class="(?:{names})">([^<]*)</span>', r"\1", text) if plain else text
-
-
 # ------------------------------------------------------------------------------------ style sheets
 
 #: Parts of the theme that its script knows and this book does not have.
@@ -259,27 +244,70 @@ NEVER = {"bd-header-announcement", "dropdown-menu-dark",
          "list-group-item", "pst-button-link-to-stable-version", "tooltip",
          "version-switcher__button", "version-switcher__menu"}
 QUOTED = re.compile(r"""["'`]([\w\s.#>:-]{1,120})["'`]""")
+#: What a script looks for it does not bring.
+LOOKED_FOR = re.compile(r"""\b(?:querySelector(?:All)?|closest|matches|contains|getElement\w+
+    |\w+Attribute|\w+EventListener|getPropertyValue)\(\s*(["'`])(?:(?!\1).)*\1
+    (?!\s*,\s*["'`])""", re.VERBOSE)
+OPENS = re.compile(r"<([a-z][\w-]*)((?:\s[^<>\"]*(?:\"[^\"]*\"[^<>\"]*)*)?)>")
 
 
-def words_of(pages, scripts):
-    """What a page can have as class, name or tag: in its markup, or in a string of a script."""
-    found = set()
-    for text in pages.values():
-        found.update(re.findall(r"<([a-z]\w*)", text))
-        for value in re.findall(r'\b(?:class|id)="([^"]*)"', text):
-            found.update(value.split())
-    for text in scripts:
-        for words in QUOTED.findall(text):
-            found.update(re.findall(r"[\w-]+", words))
-    return found - NEVER
+class Words:
+    """What pages can have as tags, classes and names: in their markup, or by a script's strings."""
+
+    def __init__(self, pages, scripts):
+        self.where = {}  # the pages on which there is an element of a tag, with classes and a name
+        for page, text in pages.items():
+            for tag, attributes in set(OPENS.findall(text)):
+                said = re.findall(r'\b(?:class|id)="([^"]*)"', attributes)
+                element = frozenset([f"<{tag}", *" ".join(said).split()])
+                self.where.setdefault(element, set()).add(page)
+        self.brought = {word for text in scripts
+                        for words in QUOTED.findall(LOOKED_FOR.sub("", without_comments(text)))
+                        for word in re.findall(r"(?<![.#\w-])[\w-]+", words)} - NEVER
+        self.pages = frozenset(pages)
+
+    def can_be(self, selector):
+        """Whether on one page there can be an element for each part of a selector."""
+        pages = self.pages
+        for names in parts_of(selector):
+            there = {name for name in names if name.lstrip("<") not in self.brought}
+            if any(name[0] != "<" for name in there):  # no script makes such an element
+                there = names - self.brought
+            if there:
+                pages = pages & set().union(*(on for element, on in self.where.items()
+                                              if there <= element - NEVER))
+        return bool(pages) and all(
+            any(map(self.can_be, listed(token.arguments))) for token in selector
+            if token.type == "function" and token.lower_name in ("is", "where"))
 
 
-def names_of(selector):
-    """Classes, names and tags that a selector needs; what stands in :is(), say, is not told."""
-    found, before = [], None
+def listed(selectors):
+    """The selectors, each without the spaces around it, of a list that commas part."""
+    found = [[]]
+    for token in selectors:
+        if token == ",":
+            found.append([])
+        elif found[-1] or token.type != "whitespace":
+            found[-1].append(token)
+    return [one[:-1] if one and one[-1].type == "whitespace" else one for one in found]
+
+
+def short(selector):
+    """A selector, as it is but for spaces that nobody needs."""
+    text = re.sub(r"\s+", " ", tinycss2.serialize(selector))
+    return re.sub(r"(?<=[(,>~+]) | (?=[),>~])| (?=\+ )", "", text)
+
+
+def parts_of(selector):
+    """Classes, names and <tags that each part of a selector needs; what is in :is() is not told."""
+    found, before = [set()], None
     for token in selector:
-        if token.type == "hash" or token.type == "ident" and before != ":":
-            found.append(token.value)
+        if token.type == "hash" or token.type == "ident" and before == ".":
+            found[-1].add(token.value)
+        elif token.type == "ident" and before != ":":
+            found[-1].add(f"<{token.value}")
+        elif token.type == "whitespace" or token in (">", "+", "~"):
+            found.append(set())
         before = token.value if token.type == "literal" else None
     return found
 
@@ -289,15 +317,7 @@ def lighter_rules(rules, words):
     made = []
     for rule in rules:
         if rule.type == "qualified-rule":
-            selectors, one = [], []
-            for token in [*rule.prelude, None]:
-                if token is None or token == ",":
-                    selectors.append(one)
-                    one = []
-                else:
-                    one.append(token)
-            kept = [tinycss2.serialize(one).strip() for one in selectors
-                    if words.issuperset(names_of(one))]
+            kept = [short(one) for one in listed(rule.prelude) if words.can_be(one)]
             if kept:
                 made.append(f"{','.join(kept)}{{{declarations(rule.content)}}}")
         elif rule.type == "at-rule":
@@ -353,6 +373,18 @@ def one_sheet(texts, words, others=""):
         made = fewer
 
 
+def with_short_names(sheet, others):
+    """The sheet with a letter or two for each variable of which nothing else says the name."""
+    variable = re.compile(r"(?<![\w-])--[A-Za-z][\w-]*")
+    asked = set(variable.findall(others))
+    names = [name for name, _ in Counter(variable.findall(sheet)).most_common()
+             if name not in asked]
+    words = (f"--{''.join(word)}" for long in (1, 2, 3)
+             for word in product(ascii_lowercase, repeat=long))
+    short = dict(zip(names, (word for word in words if word not in asked.union(names))))
+    return variable.sub(lambda found: short.get(found[0], found[0]), sheet)
+
+
 # ------------------------------------------------------------------------------------------- pages
 
 def without(text, pattern, drops):
@@ -386,8 +418,11 @@ def without_unused(text):
     return without(without(text, SCRIPTS, drops), SHEETS, drops)
 
 
-def with_sheets(pages, folder, formulas):
-    """The pages with one sheet for the theme's and Sphinx's many, and one for the formulas'."""
+def with_sheets(pages, folder, formulas, rules):
+    """The pages with one sheet for the theme's and Sphinx's many, and one for the formulas'.
+
+    The second one has also the `rules` that the drawn formulas in the pages ask for.
+    """
     theirs = {}  # each sheet once, in the order of the first page that loads it
     for name, text in pages.items():
         for address in SHEETS.findall(text):
@@ -404,20 +439,24 @@ def with_sheets(pages, folder, formulas):
     more = [*{values["_css"] for values in states}, *(path.read_text("utf-8") for path in [
         *folder.glob("in-page/*/*.css"), *folder.glob("icons/*.css")])]
     others = "\n".join([*scripts, *more, *pages.values()])
-    words = words_of(pages, scripts)
-    sheet = one_sheet([*map(sheet_text, theirs)], words, others)
+    words = Words(pages, scripts)
+    sheet = with_short_names(one_sheet([*map(sheet_text, theirs)], words, others), others)
     whose = ", ".join(path.relative_to(folder.resolve()).as_posix() for path in theirs)
     write_whole(folder / SHEET, f"/* What the pages need of {whose} */\n{sheet}".encode())
-    drawn = words_of({name: " ".join(re.findall(r'class="katex.*', text)) for name, text
-                      in pages.items()}, [])
+    drawn = Words({name: " ".join(re.findall(r'<[^>]*class="katex.*', text)) for name, text
+                   in pages.items()}, [])
+    made = ""
     if katex:
-        made = one_sheet([katex[0].read_text("utf-8")], drawn | {"katex"})
+        made = one_sheet([katex[0].read_text("utf-8")], drawn)
         made = re.sub(r",url\([^)]*\.(?:woff|ttf)\) format\([^)]*\)", "", made)
         if formulas:
             made = lighter_fonts(made, folder, formulas)
+        made += f"\n{rules}"
         write_whole(folder / FORMULA_SHEET, made.encode())
+    names = markup.names_in([sheet, made, *more], scripts)
     found = {}
     for name, text in pages.items():
+        text = markup.with_named_classes(text, names)
         up = "../" * name.count("/")
         links = [FORMULA_SHEET] * bool(katex and MATH.search(text)) + [SHEET]
         tags = "".join(f'\n    <link rel="stylesheet" href="{up}{link}?v={version(folder / link)}" '
@@ -435,13 +474,17 @@ def lighten(folder):
     """Make the pages of a built book light. All else of it must stand there already."""
     files = [*sorted(folder.glob("*.html")), *sorted((folder / "book").rglob("*.html"))]
     pages = {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in files}
-    drawn, plain = draw(pages), plain_tokens(folder)
+    drawn = draw(pages)
+    looks = markup.looks_of((folder / "_static/pygments.css").read_text("utf-8"))
     for name, text in pages.items():
         text = widgets_apart(text, folder, "../" * name.count("/"))
-        text = with_plain_code(with_formulas(late_images(text, folder), drawn), plain)
+        text = with_formulas(late_images(text, folder), drawn)
+        text = markup.with_plain_words(markup.with_fewer_tokens(text, looks))
+        text = markup.with_fewer_groups(text)
         pages[name] = without_indentation(without_unused(text))
     for path in (folder / "_static").glob("*.js"):
         write_whole(path, without_comments(path.read_text("utf-8")))
-    for name, text in with_sheets(pages, folder, drawn).items():
+    pages, rules = markup.with_fewer_styles(pages)
+    for name, text in with_sheets(pages, folder, drawn, rules).items():
         if "<meta charset" in text:
             write_whole(folder / name, with_policy(text))

@@ -34,6 +34,8 @@ CODEMIRROR = "../../vendor/editor/codemirror.js"
 DAYS = re.compile(r"// From here [^\n]*\n(.*\bfunction days\(.*)// To here", re.DOTALL)
 #: What a cell says that checks an exercise, and which of its steps; without one it is all of them.
 CHECK, STEP = re.compile(r"\bchecks\.check_\w+\("), re.compile(r"\bstep=(\d+)\)")
+ROOM = ('<script>document.documentElement.toggleAttribute("data-served", '
+        'location.protocol !== "file:");</script>\n')
 PLAYGROUND = "book/playground"  # the page on which book_pages/playground.py trains
 #: Folders of the course's code whose names a reader does not call.
 BESIDE = {"book_pages", "data", "exercises", "experiments", "huggingface", "tests"}
@@ -153,10 +155,14 @@ def days_module():
 
 
 def with_playground(text, place):
-    """The playground's page with its script and style sheet, and its policy made anew."""
+    """The playground's page with its script and style sheet, and its policy made anew.
+
+    From a server it begins with room for the playground, so that nothing moves when that comes.
+    """
     tags = (f'<link rel="stylesheet" href="../{place}/playground.css" />\n'
             f'<script src="../{place}/start.js" data-module="playground.js" defer></script>\n')
-    return with_policy(TAGS.sub("", text).replace("</head>", f"{tags}</head>", 1))
+    text = TAGS.sub("", text).replace(ROOM, "")
+    return with_policy(text.replace("</head>", f"{ROOM}{tags}</head>", 1))
 
 
 def add(folder):

@@ -5,7 +5,12 @@
 (() => {
   const { notebook, module, checks = "{}" } = document.currentScript.dataset, names = JSON.parse(checks);
   const onDisk = location.protocol === "file:";
-  if (module && !onDisk) import(`./${module}`);
+  if (module && !onDisk) {
+    import(`./${module}`).catch((error) => {
+      document.documentElement.removeAttribute("data-served"); // nothing comes into the room that it has
+      throw error;
+    });
+  }
   let cells;
   const load = () => cells ??= import("./cells.js").then(({ take }) => take(notebook));
   const lost = () => cells = null; // no server, or the page is left
