@@ -171,6 +171,8 @@ def _refusals(trial: Trial) -> None:
 def _shapes(trial: Trial) -> None:
     for each in trial.each_dtype():
         each.shaped(_adapter(each).arrays, {"W_down": (D, M), "W_up": (M, D)}, TRANSPOSED)
+    trial.shaped(trial.arrays(trial.make(_sublayer(trial), D, 64, dtype=trial.dtype), NAMES),
+                 {"W_down": (D, 64), "W_up": (64, D)})
     plain = trial.arrays(trial.make(_sublayer(trial), D), NAMES)["W_down"]
     if plain.shape != (D, 64) or plain.dtype != np.float32:
         raise Found(GENERAL["signature"], f"Made with sublayer and d_model={D} alone, W_down is "
@@ -222,11 +224,15 @@ def _values(trial: Trial) -> None:
         trial.measure({"output": value}, adapter.terms(x),
                       {"output": [(BEFORE, before), (RELU_AFTER, after)]}, {
             "relu(f(x) W_down) in the place of relu(z)": SEQUENTIAL})
-    plain = trial.make(_sublayer(trial), D, M, dtype=trial.dtype)  # with the scale's default
-    for name, array in trial.arrays(plain, NAMES).items():
-        array[...] = {"W_down": down, "W_up": up}[name]
-    f = Tanh(sublayer.W, False).forward(x)
-    if not trial.agrees(trial.call(plain.forward, x), f + 4 * bottleneck(x)):
+    right = {"output": Tanh(sublayer.W, False).forward(x) + 4 * bottleneck(x)}
+    for scale in ((4.0,), ()):
+        plain = trial.make(_sublayer(trial), D, M, *scale, dtype=trial.dtype)
+        for name, array in trial.arrays(plain, NAMES).items():
+            array[...] = {"W_down": down, "W_up": up}[name]
+        found = {"output": trial.call(plain.forward, x)}
+        if scale:  # or it is not the default that is wrong
+            trial.holds("the scale is 4", found, right)
+    if not trial.agrees(found["output"], right["output"]):
         raise Found(GENERAL["signature"], "Made without a scale, the adapter has another output "
                                           "than with the scale 4.")
 
@@ -270,16 +276,17 @@ def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None
 
 @EXERCISE.test(3, "behaviour", "sizes that are equal, or 1, and a small scale change nothing")
 def _equal_sizes(trial: Trial) -> None:
-    for n, scale in ((D, SCALE), (1, SCALE), (D, 0.5)):
+    for n, m, scale in ((D, D, SCALE), (1, 1, SCALE), (D, D, 0.5), (30, 150, SCALE)):
         sublayer, (x, G) = _sublayer(trial, width=n), (trial.normal(n, n, seed=s) for s in (2, 3))
-        adapter = trial.make(sublayer, n, n, scale, dtype=trial.dtype, rng=trial.rng(1))
+        adapter = trial.make(sublayer, n, m, scale, dtype=trial.dtype, rng=trial.rng(1))
         arrays = trial.arrays(adapter, NAMES)
         for array in arrays.values():
-            array += 0.5 * trial.normal(n, n, seed=30)
+            array += 0.5 * trial.normal(*array.shape, seed=30)
         k = scale / SCALE  # a part of W_up for the right one's scale
         right = _flow(Watch(), sublayer, arrays | {"W_up": k * arrays["W_up"]}, x, G)
-        trial.holds(f"both widths are {n} and the scale is {scale}", Layer(
-            adapter, arrays).run(trial, x, G), right | {"W_up": k * right["W_up"]})
+        trial.holds(f"d_model is {n}, the bottleneck {m} and the scale {scale}", Layer(
+            adapter, arrays).run(trial, x, G), right | {"W_up": k * right["W_up"]},
+            (lambda: _terms(sublayer, arrays, x, G)) if k == 1 else None)  # noqa: B023
 
 
 @EXERCISE.test(3, "gradients", "in the first step that of W_down is zero and that of W_up is not")

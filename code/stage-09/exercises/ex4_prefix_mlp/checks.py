@@ -399,6 +399,9 @@ def _copy(trial: Trial) -> None:
     kept = prefix.prefix.copy()
     _fill(trial, a, seed=40)
     second = trial.call(mlp.to_prefix, returns=peft.PrefixTuning)
+    trial.call(mlp.forward)
+    trial.call(mlp.backward, trial.normal(*PREFIX, seed=3), returns=None)
+    trial.keeps_gradients(mlp, NAMES, "to_prefix", mlp.to_prefix, GENERAL["kept"])
     if not np.array_equal(prefix.prefix, kept):
         raise Found(GENERAL["kept"], "The prefix changed when the MLP was trained on.")
     second.prefix += 1

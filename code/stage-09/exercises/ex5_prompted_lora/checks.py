@@ -251,6 +251,10 @@ def _names(trial: Trial) -> None:
     if "A" in found:
         raise Found(NAMES_COLLIDE, f"parameters() has {len(found)} entries: {sorted(found)}.")
     plain = trial.arrays(layer, NAMES)
+    told = trial.arrays(trial.make(*_weights(trial), 8, 16.0, 20), NAMES)
+    if 8 not in told["q.A"].shape:
+        raise Found(GENERAL["wrong-shape"], f"With lora_rank=8 q.A has shape {told['q.A'].shape}. "
+                                            f"The width is {D}.")
     if 8 not in plain["q.A"].shape or 20 not in plain["prompt"].shape:
         raise Found(GENERAL["signature"], "Made from the weights alone, q.A has shape "
                                           f"{plain['q.A'].shape} and the prompt "
@@ -330,11 +334,15 @@ def _values(trial: Trial) -> None:
     layer, a, weights = _layer(trial)
     for shape in INPUTS:
         _compare_outputs(trial, layer, a, weights, shape)
-    plain = trial.make(*weights)
-    a, x = trial.arrays(plain, NAMES), trial.normal(BATCH, T, D, seed=2)
-    _fill(trial, a)
-    right = _right(a, weights, x, s=2.0)["output"]
-    if not trial.agrees(trial.call(plain.forward, x, shape=x.shape), right):
+    x = trial.normal(BATCH, T, D, seed=2)
+    for args in ((8, 16.0, 20), ()):
+        plain = trial.make(*weights, *args)
+        _fill(trial, a := trial.arrays(plain, NAMES))
+        found = {"output": trial.call(plain.forward, x, shape=x.shape)}
+        right = _right(a, weights, x, s=2.0)
+        if args:  # or it is not a default that is wrong
+            trial.holds("the rank is 8 and the prompt 20 long", found, right)
+    if not trial.agrees(found["output"], right["output"]):
         raise Found(GENERAL["signature"], "Made from the weights alone, the layer has another "
                                           "output than with s = 16 / 8.")
 
@@ -483,7 +491,7 @@ def _follows(trial: Trial) -> None:
 
     layer, _, right = build()
     trial.follows(layer, NAMES, ((BATCH, T, D), (BATCH, T, D), (P, T, D), (BATCH, T + 3, D),
-                                 (BATCH, 2, D)), right)
+                                 (BATCH, 2, D)), right, many=(2, 70))
     trial.keeps_apart(build, NAMES, (BATCH, T, D))
     trial.undisturbed(
         lambda: _layer(trial)[0],

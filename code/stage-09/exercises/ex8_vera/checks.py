@@ -57,7 +57,8 @@ D, RANK, SEED, D_INITIAL, ROWS = 6, 5, 11, 0.7, 8  # none of them a default
 #: in the last both layers have one shape, so what is kept by shape is kept once for both.
 WIDTHS = (9, 4, 6)
 #: d_ff, the rank and d_model: some of them equal or 1, or one more than twice the other.
-EQUAL = (D, D, D), (9, 1, D), (9, 1, 1), (2 * D + 1, 2, D), (D, 2, 2 * D + 1)
+EQUAL = ((D, D, D), (9, 1, D), (9, 1, 1), (2 * D + 1, 2, D), (D, 2, 2 * D + 1), (9, D + 5, D),
+         (130, 20, 40))
 NAMES = ("up_d", "up_beta", "down_d", "down_beta")
 KEYS = ("W", "A", "B", "d", "beta")
 Arrays = dict[str, np.ndarray]
@@ -384,7 +385,7 @@ def _equal_sizes(trial: Trial) -> None:
         block, (x, G) = _block(trial, F=F, rank=rank, d=d), (
             trial.normal(d, d, seed=seed) for seed in (2, 3))
         trial.holds(f"d_model is {d}, d_ff {F} and the rank {rank}", block.run(trial, x, G),
-                    block.right(x, G))
+                    block.right(x, G), lambda: block.terms(x, G))  # noqa: B023
 
 
 # ---- Step 4: merging and saving ---------------------------------------------------------------

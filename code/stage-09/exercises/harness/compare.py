@@ -1,6 +1,6 @@
 """Compare what a student's work gives with what is right, and say what differs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -104,11 +104,27 @@ class Comparisons(Calls):
 
         raise Measured(measured)
 
-    def holds(self, when: str, found: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
-        """Raise `Found` unless all is right in a case that is special to an answer, perhaps."""
+    def holds(self, when: str, found: dict[str, np.ndarray], right: dict[str, np.ndarray],
+              terms: Callable[[], Terms] | None = None) -> None:
+        """Raise `Found` unless all is right at sizes that are special to an answer, perhaps; what
+        is wrong there is measured, if there are `terms`."""
         if wrong := [name for name in found if found[name].shape != right[name].shape
                      or not self.agrees(found[name], right[name])]:
-            raise Found(GENERAL["partly"], f"Where {when}, this is wrong: {called(*wrong)}.")
+            known = terms and self.measured(found, right, terms(), f" where {when}")
+            if known:
+                raise Found(known, known.seen)
+            raise Found(GENERAL["sizes"], f"Where {when}, this is wrong: {called(*wrong)}.")
+
+    def measured(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray], terms: Terms,
+                  when: str) -> Diagnosis | None:
+        """What wrong arrays are by a measurement, if it knows and is about the same numbers."""
+        if all(self.agrees(array, right[name]) for name, array in terms.right.items()):
+            try:
+                self.measure(found, terms, when=when)
+            except Found as wrong:
+                if wrong.diagnosis.mistake != "values":
+                    return wrong.diagnosis
+        return None
 
     def shaped(self, arrays: dict[str, np.ndarray], shapes: dict[str, tuple],
                turned: Diagnosis | None = None) -> None:

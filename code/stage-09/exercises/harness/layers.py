@@ -199,6 +199,8 @@ def merging(exercise: Exercise, step: int, make: Callable[..., Layer], shape: Se
         kept = {name: array.copy() for name, array in first.items()}
         layer.stays(trial, "after merging", frozen)
         layer.goes_back(trial, G, right, changes)
+        trial.keeps_gradients(layer.thing, tuple(layer.arrays), "a merge",
+                              lambda: layer.merge(trial), changes)
         _step(layer)
         if not trial.agrees(trial.call(layer.forward, x), layer.right(x, G)["output"]):
             raise Found(changes, "After a merge and a step the output is wrong.")
