@@ -143,7 +143,8 @@ def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarr
     sigmoid = at("sigmoid(z)", _sigmoid(at("z inside sigmoid", z)))
     silu = at("silu(z)", z * sigmoid, lambda: activations(z, "silu(z)"))
     product = at("silu(z) u", silu * u, {"silu(z) + u": silu + u, "z silu(u)": z * _silu(u),
-                                         "silu(z) silu(u)": silu * _silu(u)})
+                                         "silu(z) silu(u)": silu * _silu(u),
+                                         "silu(z u)": _silu(z * u)})
     found["output"] = product @ w["down"].T
     if G is None:
         return found
@@ -153,8 +154,13 @@ def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarr
         "that with z for its silu(z)": sigmoid + z * rest,
         "that with silu(z) for its z": sigmoid + sigmoid * silu * rest})
     a = at("the gradient of silu(z) u", back("down", at("G", G), product))
-    for_z = at("the gradient of z", at("the gradient of silu(z)", a * u) * slope)
-    for_u = at("the gradient of u", a * silu)
+    frozen = {name: x @ weights[name].T for name in ("gate", "up")}
+    for_silu = at("the gradient of silu(z)", a * at("u in backward", u, {
+        "u without up's update": frozen["up"]}))
+    for_z = at("the gradient of z", for_silu * at("slope", slope, {
+        "silu' without gate's update": _slope(frozen["gate"])}))
+    for_u = at("the gradient of u", a * at("silu(z) in backward", silu, {
+        "silu(z) without gate's update": _silu(frozen["gate"])}))
     return found | {"x": back("gate", for_z, x) + back("up", for_u, x)}
 
 

@@ -119,7 +119,9 @@ def _flow(at: Watch, sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarra
     rows, z_rows = (array.reshape(-1, array.shape[-1]) for array in (x, for_z))
     return found | {"W_up": SCALE * a.reshape(len(rows), -1).T @ G.reshape(len(rows), -1),
                     "W_down": rows.T @ z_rows,
-                    "x": own.pull(at("the gradient that the sublayer gets", G)) + for_z @ down.T}
+                    "x": own.pull(at("the gradient that the sublayer gets", G, {
+                        "G + D W_down": G + for_z @ down.T, "c G": SCALE * G,
+                        "D W_down": for_z @ down.T})) + for_z @ down.T}
 
 
 def _terms(sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray | None = None) -> Terms:

@@ -181,6 +181,10 @@ def _anew(trial: Trial) -> None:
         a[name] *= 1.5
         if not trial.agrees(trial.call(mlp.forward), _laid_out(_rows(a))):
             raise Found(GENERAL["kept"], f"After a change of {name} the prefix is wrong.")
+    a["E"] *= 1e3  # tanh is 1 or -1, and no exponential may overflow
+    if not trial.agrees(trial.call(mlp.forward), _laid_out(_rows(a))):
+        raise Found(GENERAL["range"], "With numbers in E a thousand times as large the prefix is "
+                                      "wrong.")
     trial.same_bits("A prefix returned before", before, kept, GENERAL["kept"])
 
 
@@ -285,9 +289,12 @@ def example_terms(trial: Trial) -> Terms:
 
 @EXERCISE.test(3, "gradients", "the gradients of all five arrays")
 def _gradients(trial: Trial) -> None:
-    mlp, a = _mlp(trial)
+    mlp, a = _mlp(trial, random=False)
+    start = {f"{name} of the start": array.copy() for name, array in a.items()}
+    _fill(trial, a)
     G = trial.normal(*PREFIX, seed=3)
     terms = _terms(a, G)
+    terms.known |= start
     trial.call(mlp.forward)
     trial.call(mlp.backward, G, returns=None)
     trial.measure(trial.arrays(mlp, NAMES, "gradients"), terms, None, {
@@ -404,6 +411,9 @@ def _copy(trial: Trial) -> None:
     trial.keeps_gradients(mlp, NAMES, "to_prefix", mlp.to_prefix, GENERAL["kept"])
     if not np.array_equal(prefix.prefix, kept):
         raise Found(GENERAL["kept"], "The prefix changed when the MLP was trained on.")
+    made = [trial.call(mlp.forward), *(trial.call(
+        mlp.to_prefix, returns=peft.PrefixTuning).prefix for _ in range(2)), *a.values()]
+    trial.own_memory("the prefix", made.pop(1), *made)
     second.prefix += 1
     if not trial.agrees(trial.call(mlp.forward), _laid_out(_rows(a))):
         raise Found(GENERAL["handed-out"], "The MLP changed when the prefix was trained on.")

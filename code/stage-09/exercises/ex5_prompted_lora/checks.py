@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial, Watch
+from exercises.harness.inner import KEPT
 from exercises.harness.layers import Layer
 
 EXERCISE = Exercise(5, "LoRA and prompt tuning together")
@@ -86,6 +87,7 @@ def _layer(trial: Trial, random: bool = True) -> tuple[Any, dict[str, np.ndarray
     layer = trial.make(**dict(zip(("wq", "wk", "wv", "wo"), weights, strict=True)), lora_rank=RANK,
                        lora_alpha=ALPHA_VALUE, prompt_length=P, rng=trial.rng(seed=1))
     arrays = trial.arrays(layer, NAMES)
+    trial.start = {name: array.copy() for name, array in arrays.items()}
     if random:
         _fill(trial, arrays)
     return layer, arrays, weights
@@ -138,6 +140,9 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
         "the update of v in K": np.array([1.0, 0.0]), "that in K and V": np.ones(2)})
     Q, V = at("Q", E @ wq.T + q_update), at("V", E @ wv.T + to_v * v_update)
     K = at("K", E @ at("W_k", wk).T + to_k * v_update)
+    K = at("K", K).copy()
+    K[:, :P] = at("the prompt's keys", K[:, :P].copy())
+    V[:, :P] = at("the prompt's values", V[:, :P].copy())
     K[:, :P], V[:, :P] = at("keys and values of the prompt", np.stack([K[:, :P], V[:, :P]]),
                             {"the prompt itself": np.stack([prompt, prompt])})
     S = scale * Q @ K.swapaxes(1, 2)
@@ -166,7 +171,10 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
         "W_o in backward", wo, {"nothing": np.eye(D)}))  # (batch, P+T, d)
     inner = at("Phi Pi", (Phi := at("Phi", Gamma @ V.swapaxes(1, 2))) * Pi)
     pull = at("the softmax's pull", inner.sum(-1, keepdims=True), {
-        "its sum over the queries": inner.sum(-2, keepdims=True)})
+        "its sum over the queries": inner.sum(-2, keepdims=True),
+        "that of row i in column i": inner.sum(-1, keepdims=True).swapaxes(1, 2),
+        "its sum over the real columns": inner[..., n - T:].sum(-1, keepdims=True),
+        "its sum over the prompt's columns": inner[..., :n - T].sum(-1, keepdims=True)})
     gS = scale * (at("Pi in gS", Pi) * (Phi - pull))
     gS = at("gS", gS, {"Phi Pi (1 - Pi)": scale * Phi * Pi * (1 - Pi)})
     g = {"q": at("the gradient of Q", gS @ K),
@@ -194,14 +202,15 @@ def _doubles(a: Arrays, weights: list) -> tuple[Arrays, list]:
             [weight.astype(np.float64) for weight in weights])
 
 
-def _output_terms(a: Arrays, weights: list, x: np.ndarray, before: Arrays | None = None) -> Terms:
+def _output_terms(a: Arrays, weights: list, x: np.ndarray, before: Arrays | None = None,
+                  when: str = KEPT) -> Terms:
     (a, weights), x, watch = _doubles(a, weights), x.astype(np.float64), Watch()
     _flow(watch, a, weights, x)
     nodes = {"s": ("", ALPHA_VALUE / RANK), "alpha": ("", ALPHA_VALUE), "r": ("", RANK),
              "d": ("", D), "PiV": ("nj", watch.values["PiV"][:, -x.shape[1]:]),
              "W_o": ("ij", weights[3])}
     return Terms(nodes, {"output": ("ni", [((), "PiV W_o")])}, {"x": x}, x.shape[:-1],
-                 flow=lambda at: _flow(at, a, weights, x), before=before)
+                 flow=lambda at: _flow(at, a, weights, x), before=before, when=when)
 
 
 def _terms(a: dict, weights: list, x: np.ndarray, G: np.ndarray, names: tuple = ()) -> Terms:
@@ -349,8 +358,9 @@ def _values(trial: Trial) -> None:
 
 def _compare_outputs(trial: Trial, layer: Any, a: dict, weights: list, shape: tuple) -> None:
     x = trial.normal(*shape, seed=2)
+    _flow(start := Watch(), *_doubles(trial.start, weights), x)
     trial.measure({"output": trial.call(layer.forward, x, shape=x.shape)},
-                  _output_terms(a, weights, x), None, {
+                  _output_terms(a, weights, x, start.values, "of the start"), None, {
         "x without the prompt in the place of E": NO_PROMPT,
         "ones in the place of the causal mask": NO_MASK,
         "the first rows in the place of the last rows": WRONG_ROWS})
@@ -381,6 +391,15 @@ def _causal(trial: Trial) -> None:
 def _overflow(trial: Trial) -> None:
     layer, _, _ = _layer(trial)
     trial.call(layer.forward, 1e2 * trial.normal(BATCH, T, D, seed=2))
+    weights, x = _weights(trial), 1e3 * trial.normal(20, P, D, seed=2)
+    one = trial.make(*weights, RANK, ALPHA_VALUE, 1, rng=trial.rng(1))
+    _fill(trial, a := trial.arrays(one, NAMES))
+    a["prompt"] *= 1000  # of some first rows both scores are far below -100,000
+    if trial.dtype == np.float64 and not trial.agrees(
+            trial.call(one.forward, x), _right(a, weights, x)["output"]):
+        raise Found(GENERAL["nearly"], "Where all scores that a position may see are below -100,000"
+                                       " the output is wrong: hidden ones are low, and not minus "
+                                       "infinity.")
 
 
 @EXERCISE.test(2, "behaviour", "dtypes stay as they are")

@@ -96,7 +96,10 @@ def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: 
     """All arrays, the gradients only if there is G; every inner value passes through `at`."""
     BA = at("s B A", s * a["B"] @ a["A"])
     V = at("V", W + BA, {"W / |W| + s B A": W / _lengths(W) + BA})  # (out, in)
-    squares = at("|V|²", (at("V in its lengths", V) ** 2).sum(0))
+    cross, own = 2 * (W * BA).sum(0), (BA * BA).sum(0)
+    squares = at("|V|²", (at("V in its lengths", V) ** 2).sum(0), {
+        "|W|² + 2 W s B A + s |B A|²": (W * W).sum(0) + cross + own / s,
+        "|W|² + |s B A|²": (W * W).sum(0) + own})
     norm = at("|V|", squares ** 0.5, {
         "|W|": _lengths(W), "the sums of |V|": np.abs(V).sum(0), "V's deviations": V.std(0),
         "the largest of |V|": np.abs(V).max(0), "the norm of all": np.linalg.norm(V) + 0 * V[0]})

@@ -137,7 +137,10 @@ def _flow(at: Watch, nodes: dict, x: np.ndarray, G: np.ndarray | None = None) ->
         return G @ W + at(f"d ((beta G) B) of {name}", d * GB) @ A
 
     z = at("z", layer("up", at("x", x)))
-    a = at("relu(z)", np.maximum(z, 0), lambda: activations(z, "relu(z)"))
+    update = nodes["beta_up"][1] * kept["up"][1]
+    a = at("relu(z)", np.maximum(z, 0), lambda: activations(z, "relu(z)") | {
+        "relu(x W^T) plus the update": np.maximum(z - update, 0) + update,
+        "x W^T plus relu of the update": z - update + np.maximum(update, 0)})
     found["output"] = layer("down", a)
     if G is not None:
         for_a = at("the gradient of relu(z)", back("down", at("G", G)))

@@ -9,11 +9,12 @@ import numpy as np
 from exercises.harness.general import GENERAL, Found, Measured
 from exercises.harness.report import Diagnosis
 from exercises.harness.run import Calls
-from exercises.harness.terms import HALVED, Terms
+from exercises.harness.terms import HALVED, MANY, Terms
 
 #: Largest relative error of a right answer, by the bytes of its dtype. Mistakes are far larger.
 TOLERANCE = {2: 2e-2, 4: 2e-4, 8: 1e-5}
 HALF = 6e-4  # half's rounding, half a thousandth, and a little
+SINGLE = 5e-7  # more than float32's rounding makes of a value
 DIGITS = 1e-9  # of float64: far above its rounding, far below float32's
 
 
@@ -86,7 +87,8 @@ class Comparisons(Calls):
             if story and story.change.endswith(HALVED):
                 diagnosis = GENERAL["digits"]
             elif (not story or story.kind in ("partly", "factor")) and all(
-                    _rounded(found[name], right[name]) for name in wrong):
+                    _rounded(found[name], right[name]) for name in wrong) and any(
+                    found[name].size >= MANY for name in wrong):
                 diagnosis = GENERAL["digits"]
                 seen = (f"{_capital(called(*wrong))}{when}: right to three digits, as after "
                         "float16, and no further.")
@@ -205,8 +207,10 @@ class Comparisons(Calls):
             if _regular(value, right):
                 raise Found(GENERAL["nearly"], f"{what} is off by {error:.1g}, relative to its "
                                                "largest entry.")
-            raise Found(GENERAL["wrong-dtype"], f"{what}: float64 in gave float64 out, but it is "
-                                                f"off by {error:.1g}, as after a narrower dtype.")
+            single = error < SINGLE
+            raise Found(GENERAL["wrong-dtype" if single else "digits"], f"{what}: float64 in gave "
+                        f"float64 out, but it is off by {error:.1g}, as after a "
+                        f"{'narrower dtype' if single else 'table, or a series that is cut off'}.")
 
     def keeps_all_digits(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
         """`keeps_digits` of arrays that are named as in `Terms`."""
