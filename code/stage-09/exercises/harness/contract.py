@@ -395,7 +395,7 @@ class Trial(Comparisons):
         """Raise `Found` if a result is, or is a view of, an array that belongs to somebody else."""
         if any(np.shares_memory(array, other) for other in others):
             raise Found(GENERAL["handed-out"], f"{what} shares its memory with an array that was "
-                                               "passed in, or with one of parameters().")
+                        "passed in, one of parameters(), or what another call gave.")
 
     def starts_from_rng(self, build: Callable[[Any], dict[str, np.ndarray]],
                         never_zero: tuple = (), free: tuple = ()) -> None:
