@@ -139,7 +139,8 @@ def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarr
         return g @ w[name]
 
     x = at("x", x)
-    z, u = at("z", x @ w["gate"].T), at("u", x @ w["up"].T)
+    z, u = at("z", x @ w["gate"].T), x @ w["up"].T
+    u = at("u", u, lambda: activations(u, "u", "u"))
     sigmoid = at("sigmoid(z)", _sigmoid(at("z inside sigmoid", z)))
     silu = at("silu(z)", z * sigmoid, lambda: activations(z, "silu(z)"))
     product = at("silu(z) u", silu * u, {"silu(z) + u": silu + u, "z silu(u)": z * _silu(u),
@@ -382,7 +383,8 @@ def _equal_sizes(trial: Trial) -> None:
         weights = {name: trial.normal(*((d, f) if name == "down" else (f, d)), seed=20 + i) / d**0.5
                    for i, name in enumerate(PROJECTIONS)}
         block = trial.make(**weights, rank=rank, alpha=S * rank)
-        arrays, (x, G) = _parameters(trial, block), (trial.normal(d, d, seed=s) for s in (2, 3))
+        arrays, n = _parameters(trial, block), d if d > 1 else RANK
+        x, G = (trial.normal(n, d, seed=s) for s in (2, 3))
         trial.shaped(arrays, {key: (rank, d) if key in ("gate.A", "up.A") else (d, rank) if key
                               == "down.B" else (rank, f) if key == "down.A" else (f, rank)
                               for key in KEYS})

@@ -279,7 +279,8 @@ def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None
 @EXERCISE.test(3, "behaviour", "sizes that are equal, or 1, and a small scale change nothing")
 def _equal_sizes(trial: Trial) -> None:
     for n, m, scale in ((D, D, SCALE), (1, 1, SCALE), (D, D, 0.5), (30, 150, SCALE)):
-        sublayer, (x, G) = _sublayer(trial, width=n), (trial.normal(n, n, seed=s) for s in (2, 3))
+        sublayer, rows = _sublayer(trial, width=n), n if n > 1 else ROWS
+        x, G = (trial.normal(rows, n, seed=s) for s in (2, 3))
         adapter = trial.make(sublayer, n, m, scale, dtype=trial.dtype, rng=trial.rng(1))
         arrays = trial.arrays(adapter, NAMES)
         for array in arrays.values():

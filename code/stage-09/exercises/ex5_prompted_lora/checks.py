@@ -134,8 +134,10 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
     s = at("s", s, {
         "16 / r": np.full((n, 1), 16 / RANK), "s on the prompt's rows alone": s * virtual,
         "s on the real rows alone": s * ~virtual})
-    q_update, v_update = (at(f"the update of {m}", s * (E @ a[f"{m}.A"].T @ a[f"{m}.B"].T))
-                          for m in "qv")
+    q_update, v_update = (at(f"the update of {m}", s * (E @ a[f"{m}.A"].T @ a[f"{m}.B"].T), {
+        f"that with the A of {o}": s * (E @ a[f"{o}.A"].T @ a[f"{m}.B"].T),
+        f"that with the B of {o}": s * (E @ a[f"{m}.A"].T @ a[f"{o}.B"].T)})
+        for m, o in ("qv", "vq"))
     to_k, to_v = at("the update of v in V", np.array([0.0, 1.0]), {
         "the update of v in K": np.array([1.0, 0.0]), "that in K and V": np.ones(2)})
     Q, V = at("Q", E @ wq.T + q_update), at("V", E @ wv.T + to_v * v_update)
@@ -146,6 +148,7 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
     K[:, :P], V[:, :P] = at("keys and values of the prompt", np.stack([K[:, :P], V[:, :P]]),
                             {"the prompt itself": np.stack([prompt, prompt])})
     S = scale * Q @ K.swapaxes(1, 2)
+    S[..., :P] = at("the prompt's scores", S[..., :P].copy())
     S = at("S", S, lambda: _other_roots(Q @ K.swapaxes(1, 2), T), _other_scores(S))
     sees = at("the causal mask", np.tri(n), {
         f"a mask {P} places off": np.tri(n, n, -P) + np.eye(n), "a mask in which no position sees "

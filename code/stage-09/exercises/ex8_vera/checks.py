@@ -122,7 +122,8 @@ def _flow(at: Watch, nodes: dict, x: np.ndarray, G: np.ndarray | None = None) ->
     def layer(name: str, x: np.ndarray) -> np.ndarray:
         W, A, B, *vectors = (nodes[f"{key}_{name}"][1] for key in KEYS)
         d, beta = (at(f"{key}_{name}", one) for key, one in zip(KEYS[3:], vectors, strict=True))
-        t = at(f"x A^T of {name}", x @ A.T)
+        t = x @ A.T
+        t = at(f"x A^T of {name}", t, lambda t=t: activations(t, "x A^T", "x A^T"))
         u = at(f"what beta scales in {name}", at(f"d (x A^T) of {name}", d * t) @ B.T)
         kept[name], frozen = (t, u), x @ W.T
         return at(f"x W^T of {name}", frozen, {

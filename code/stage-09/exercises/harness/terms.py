@@ -247,8 +247,8 @@ class Terms:
         c = _fit(value, right)
         if _same(value, c * right, tolerance):
             called = self._called(c, counts=True)
-            if called == "1":  # off by too much for that
-                return
+            if called == "1" or value.size == 1 and _is_number(called) and called != "0":
+                return  # off by too much for that, or one number, which any factor explains
             change = ("zero everywhere" if called == "0" else "negated" if called == "-1" else
                       f"multiplied by {called}")
             yield Story("factor", change)
@@ -270,6 +270,11 @@ class Terms:
         measured = " + ".join(f"{c[i]}·({_pretty(terms[i][1])})" for i in live
                               ) if len(live) <= TABLE else ""
         wrong = {i for i in live if c[i] != "1"}
+        if not wrong:  # nearly
+            c = {i: f"{number:.6g}" for i, number in zip(live, fit, strict=True)}
+            wrong = {i for i in live if c[i] != "1"}
+        if not wrong:
+            return
         ways = [(way,) for i in live for way in terms[i][0]] + [
             pair for i in live for pair in combinations(terms[i][0], 2)] + [
             terms[i][0] for i in live]
@@ -431,7 +436,8 @@ class Terms:
             found, _, rank, _ = np.linalg.lstsq(matrix, rest, rcond=1e-9)
             if rank == array.size and _same((matrix @ found).reshape(value.shape), rest.reshape(
                     value.shape), tolerance) and not _same(found.reshape(array.shape), array, 1e-9):
-                yield Story("operand", _in_the_place(node, found, array.ravel()), about=node)
+                if what := _in_the_place(node, found, array.ravel()):
+                    yield Story("operand", what, about=node)
 
     def _turned(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                 ) -> Iterator[Story]:
@@ -485,6 +491,8 @@ def _in_the_place(node: str, found: np.ndarray, right: np.ndarray) -> str:
             f"at most {high:.3g}"] * bool(right.max() > high + near)
         return f"{node}, {' and '.join(ends)}"
     good, i = np.abs(found - right) <= near, np.abs(found - right).argmax()
+    if 4 * good.sum() < good.size:  # then it may as well be another factor
+        return ""
     return (f"other numbers in the place of {node}: number {i} is {found[i]:.3g} and not "
             f"{right[i]:.3g}, {good.sum()} of {good.size} are right")
 
