@@ -96,7 +96,7 @@ def _adapter(trial: Trial, number: int = 0, fill: bool = True, linear: bool = Fa
     adapter = trial.make(sublayer, D, M, SCALE, dtype=trial.dtype, rng=trial.rng(1))
     arrays = trial.arrays(adapter, NAMES)
     for number, name in enumerate(NAMES if fill else ()):
-        arrays[name][...] = 0.5 * trial.normal(*arrays[name].shape, seed=30 + number)
+        arrays[name][...] = 0.5 * trial.normal(*arrays[name].shape, seed=31 + number)
     return Layer(adapter, arrays, lambda x, G=None: _terms(sublayer, arrays, x, G),
                  {"weight of the sublayer": sublayer.W}, inside=sublayer)
 
