@@ -239,6 +239,11 @@ def _start(trial: Trial) -> None:
             raise Found(NOT_FROM_SEED, f"Two blocks of the same seed and sizes differ in {name}.")
         if np.array_equal(first[name], other[name]):
             raise Found(NOT_FROM_SEED, f"Two blocks of different seeds have the same {name}.")
+    single, double = (_block(each, fill=False).frozen for each in trial.each_dtype())
+    for name in "AB":
+        if np.abs(single[name] - double[name]).max() > 1e-3 * np.abs(double[name]).max():
+            raise Found(NOT_FROM_SEED, f"Two blocks of one seed, one of float32 and one of float64 "
+                                       f"weights, differ in {name} by more than rounding.")
     seeds = (1, 1001, 2**16 + 1, 2**32 + 1)  # whole, not only the last digits or bits
     drawn = {_block(trial, fill=False, seed=seed).frozen["A"].tobytes() for seed in seeds}
     if len(drawn) < len(seeds):
