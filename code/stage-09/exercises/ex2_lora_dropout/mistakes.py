@@ -141,6 +141,9 @@ MISTAKES = [
             seen="1,024 rows have 32 different masks."),
     Mistake("MaskPerRow", "mask-per-row", {"random(x.shape)": "random((*x.shape[:-1], 1))"}),
     "each forward pass has its own mask",
+    Mistake("KeepsTheNegative", "mask-from-input", {
+        "self.rng.random(x.shape) >= self.dropout":
+        "(self.rng.random(x.shape) >= self.dropout) | (x < 0)"}),
     Mistake("OneOutputArray", "kept", {
         "return x @ W.T + update.reshape(*x.shape[:-1], self.out_features)":
             "if getattr(self, \"out\", W[0]).shape != (*x.shape[:-1], self.out_features):\n"
@@ -229,7 +232,7 @@ MISTAKES = [
                        "rows = rows if mask is None else rows * mask.reshape(rows.shape)\n"
                        "Ax = rows @ self.A.T")),
     "each step goes by the arrays and the input of its own forward",
-    Mistake("KeepsNothingAtZero", "partly",
+    Mistake("KeepsNothingAtZero", "range",
             {'self.cache = {"x": rows': 'if not self.B.any():\n    return x @ W.T\n'
                                         'self.cache = {"x": rows'},
             seen="With zeros in B the gradient of x is wrong"),
@@ -291,10 +294,10 @@ MISTAKES = [
             backward("grad_output = grad_output.reshape(*shape[:-1], -1)"),
             seen="a gradient of shape (7, 2, 5) for one of (2, 7, 5) raised no"),
     "sizes that are equal, or 1, change nothing",
-    Mistake("MergesTransposedIfSquare", "partly",
+    Mistake("MergesTransposedIfSquare", "sizes",
             merge("update = self.delta_weight()\n"
                   "return W + (update.T if len(set(W.shape)) == 1 else update)"),
-            seen="Where in and out are 6 and the rank is 6"),
+            seen="Where in is 6, out 6 and the rank 6"),
     "wrong shapes of W are refused",
     Mistake("MergesOneRow", "accepts-nonsense", merge("return W + self.delta_weight()"),
             seen="a W of shape (1, 6) raised no ValueError or TypeError."),

@@ -103,7 +103,7 @@ MISTAKES = [
     Mistake("HeadsOnTheClass", "shared", {"self.num_heads =": "type(self).num_heads ="}),
     Mistake("KeepsTheFirstT", "kept", {'= {"x": T}': '= self.cache or {"x": T}'}),
     "prefix and gradients are right where sizes are equal, too",
-    Mistake("TurnsHeadsThatAreSquare", "partly",
+    Mistake("TurnsHeadsThatAreSquare", "sizes",
             {RETURN: "if self.num_heads == self.d_head:\n    F = F.swapaxes(3, 4)\n" + RETURN}),
     "dtypes stay as they are",
     Mistake("ForgetsDtype", "wrong-dtype", {RETURN: RETURN + ".astype(np.float64)"},

@@ -189,7 +189,9 @@ class Trial(Comparisons):
             array[...] = old
             stale = case.right(x, G)
             array[...] = new
-            if not self._kept_only(case, x):
+            old_one = any(self._all_right({key: value}, stale) for key, value in found.items()
+                          if not self._all_right({key: value}, wanted))
+            if not (old_one or self._kept_only(case, x)):
                 self._right_with(case, "Right for other numbers", f"other numbers in {name}",
                                  GENERAL["range"], found, x, G)
             self._right_but("Right after steps on all arrays", f"After a step on {name} alone",

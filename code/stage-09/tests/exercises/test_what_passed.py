@@ -155,8 +155,6 @@ PATCHES = [
     ("to_prefix hands out forward's array", 4, "        prefix.prefix[...] = self.forward()",
      "        prefix.prefix = self.__dict__.setdefault('all', {}).setdefault("
      "self.forward().tobytes(), self.forward())", "handed-out"),
-    ("a tanh of exponentials", 4, "np.tanh(self.E @ self.W1.T + self.b1)",
-     "(lambda e: (e - 1) / (e + 1))(np.exp(2 * (self.E @ self.W1.T + self.b1)))", "not-finite"),
     ("hidden scores of -10,000", 5, "S, -np.inf)", "S, -1e4)", "nearly"),
     ("a window of 32 rows", 5, "np.tri(E.shape[-2], dtype=bool)",
      "np.tri(E.shape[-2], dtype=bool) & ~np.tri(E.shape[-2], k=-32, dtype=bool)", "sizes"),
@@ -191,7 +189,9 @@ TOLD = [
     (1, '"x": (u, sig, silu)', '"x": (x @ self.up.weight.T, sig, silu)', "u without up's update"),
     (1, "lora_rank=rank,", "lora_rank=min(rank, *gate.shape),", "with rank=8"),
     (1, "0.5 * (1.0 + np.tanh(0.5 * z))",
-     "np.interp(z, t := np.linspace(-40, 40, 9999), 0.5 + 0.5 * np.tanh(t / 2))", "a table"),
+     "np.interp(z, np.linspace(-40, 40, 8001), 0.5 + 0.5 * np.tanh(np.linspace(-20, 20, 8001))"
+     ").astype(z.dtype)",
+     "a table"),
     (3, "self.sublayer.backward(grad_output)",
      "self.sublayer.backward(grad_output + through_adapter)", "G + D W_down in the place of"),
     (5, "(Phi * Pi).sum(axis=-1, keepdims=True)", "(Phi * Pi)[..., P:].sum(-1, keepdims=True)",
