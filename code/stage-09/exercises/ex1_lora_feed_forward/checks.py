@@ -140,7 +140,7 @@ def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarr
 
     x = at("x", x)
     z, u = at("z", x @ w["gate"].T), x @ w["up"].T
-    u = at("u", u, lambda: activations(u, "silu(u)", "u"))
+    u = at("u", u, lambda: activations(u, "silu(z)", "u"))
     sigmoid = at("sigmoid(z)", _sigmoid(at("z inside sigmoid", z)))
     silu = at("silu(z)", z * sigmoid, lambda: activations(z, "silu(z)"))
     product = at("silu(z) u", silu * u, {"silu(z) + u": silu + u, "z silu(u)": z * _silu(u),

@@ -339,13 +339,14 @@ def _other_shape(trial: Trial) -> None:
 
 @EXERCISE.test(3, "behaviour", "prefix and gradients are right where sizes are equal, too")
 def _equal_sizes(trial: Trial) -> None:
-    for n in (2, 1):
-        mlp = trial.make(*[n] * len(SIZES), dtype=trial.dtype, rng=trial.rng())
-        a, shape = trial.arrays(mlp, NAMES), (n, 2, n, n, n)
+    for sizes in ((2,) * len(SIZES), (1,) * len(SIZES), (2, 3, 4, 5, 130, 260)):
+        mlp = trial.make(*sizes, dtype=trial.dtype, rng=trial.rng())
+        (L, H, DH, P, *_), a = sizes, trial.arrays(mlp, NAMES)
+        shape = L, 2, P, H, DH
         G = trial.normal(*shape, seed=3)
         output = trial.call(mlp.forward)
         trial.call(mlp.backward, G, returns=None)
-        trial.holds(f"all sizes are {n}", trial.arrays(mlp, NAMES, "gradients") | {
+        trial.holds(f"the sizes are {sizes}", trial.arrays(mlp, NAMES, "gradients") | {
             "output": output}, _flow(Watch(), a, G) | {"output": _laid_out(_rows(a), shape)})
 
 

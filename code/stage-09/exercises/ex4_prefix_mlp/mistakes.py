@@ -160,7 +160,7 @@ MISTAKES = [
                      f"    self.state, self.made = state, {LAID_OUT}.copy()\n"
                      "return self.made",
              FILL: "prefix.prefix = self.forward()"},
-            seen="The MLP changed when the prefix was trained on."),
+            seen="the prefix shares its memory"),
     "the prefix keeps the dtype",
     Mistake("PrefixForgetsDtype", "wrong-dtype", {", dtype=self.E.dtype": ""},
             seen="to_prefix: float64 in gave float32 out."),
