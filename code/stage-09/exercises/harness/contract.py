@@ -218,7 +218,8 @@ class Trial(Comparisons):
         for times, back in SIZES:
             x = times * self.normal(*shape, seed=7)
             found, G = self._ran(case, x, back)
-            when = f"inputs {times:g} and gradients {back:g} times as large"
+            when = "inputs and gradients" if times == back else f"inputs {times:g} and gradients"
+            when = f"{when} {back:g} times as large"
             self._right_with(case, "Right for numbers near one", when, GENERAL["range"], found, x,
                              G)
         if self.dtype == np.float64:
