@@ -141,9 +141,6 @@ MISTAKES = [
             seen="1,024 rows have 32 different masks."),
     Mistake("MaskPerRow", "mask-per-row", {"random(x.shape)": "random((*x.shape[:-1], 1))"}),
     "each forward pass has its own mask",
-    Mistake("KeepsTheNegative", "mask-from-input", {
-        "self.rng.random(x.shape) >= self.dropout":
-        "(self.rng.random(x.shape) >= self.dropout) | (x < 0)"}),
     Mistake("OneOutputArray", "kept", {
         "return x @ W.T + update.reshape(*x.shape[:-1], self.out_features)":
             "if getattr(self, \"out\", W[0]).shape != (*x.shape[:-1], self.out_features):\n"
@@ -169,8 +166,11 @@ MISTAKES = [
             seen="In each forward pass 3,072 entries are kept."),
     Mistake("RateInPercent", "wrong-rate",
             {KEPT: "kept = self.rng.integers(0, 100, x.shape) >= int(100 * self.dropout)"},
-            seen="At a rate of 0.005 a share of 1 was kept."),
+            seen="At a rate of 0.0015 a share of 1 was kept."),
     "masks come from rng, and stop once training is False",
+    Mistake("KeepsTheNegative", "mask-from-input", {
+        "self.rng.random(x.shape) >= self.dropout":
+        "(self.rng.random(x.shape) >= self.dropout) | (x < 0)"}),
     Mistake("OneSeedForAllMasks", "ignores-rng", start("self.rng = np.random.default_rng(0)")),
     Mistake("IgnoresRng", "ignores-rng",
             {"self.rng.random(x.shape)": "np.random.default_rng().random(x.shape)"}),

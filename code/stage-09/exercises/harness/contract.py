@@ -231,7 +231,7 @@ class Trial(Comparisons):
     def _of_any_form(self, case: "Case", shape: tuple, many: tuple) -> None:
         """Raise `Found` if an input of another form is taken for another: as many sequences as
         rows, a view, an array by columns, many rows."""
-        k, n = shape[-2:]
+        k, n = (3, *shape)[-2:]
         x = self.normal(k, k, n, seed=11)
         for what, view in {
                 f"{k} sequences of {k} rows": x, "an array that lies by columns":
