@@ -496,11 +496,6 @@ def _bits(trial: Trial) -> None:
                                returns=None)
             bits = trial.call(layer.bits_per_weight, returns=(float, int, np.floating))
             size = -(-W.size // 2) + scales  # in bytes
-            for second in (64, 128, 512, 1024) if double else ():
-                of_it = size + 4 * (-(-blocks // second) + blocks // -SECOND)
-                if abs(bits - 8 * size / W.size) > 1e-3 > abs(bits - 8 * of_it / W.size):
-                    raise Found(BLOCKS, f"bits_per_weight() gave {bits:.4g}, as for absmax in "
-                                        f"blocks of {second}, not {SECOND}.")
             if abs(bits - 8 * size / W.size) > 1e-3:
                 raise Found(WRONG_BITS, f"bits_per_weight() gave {bits:.4g} for a weight of shape "
                                         f"{shape} with double_quant = {double}: codes and scales "
