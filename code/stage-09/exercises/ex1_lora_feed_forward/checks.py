@@ -139,11 +139,13 @@ def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarr
         return g @ w[name]
 
     x = at("x", x)
-    z, u = at("z", x @ w["gate"].T), at("u", x @ w["up"].T)
+    z, u = at("z", x @ w["gate"].T), x @ w["up"].T
+    u = at("u", u, lambda: activations(u, "silu(z)", "u"))
     sigmoid = at("sigmoid(z)", _sigmoid(at("z inside sigmoid", z)))
     silu = at("silu(z)", z * sigmoid, lambda: activations(z, "silu(z)"))
     product = at("silu(z) u", silu * u, {"silu(z) + u": silu + u, "z silu(u)": z * _silu(u),
-                                         "silu(z) silu(u)": silu * _silu(u)})
+                                         "silu(z) silu(u)": silu * _silu(u),
+                                         "silu(z u)": _silu(z * u)})
     found["output"] = product @ w["down"].T
     if G is None:
         return found
@@ -153,8 +155,13 @@ def _flow(at: Watch, weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarr
         "that with z for its silu(z)": sigmoid + z * rest,
         "that with silu(z) for its z": sigmoid + sigmoid * silu * rest})
     a = at("the gradient of silu(z) u", back("down", at("G", G), product))
-    for_z = at("the gradient of z", at("the gradient of silu(z)", a * u) * slope)
-    for_u = at("the gradient of u", a * silu)
+    frozen = {name: x @ weights[name].T for name in ("gate", "up")}
+    for_silu = at("the gradient of silu(z)", a * at("u in backward", u, {
+        "u without up's update": frozen["up"]}))
+    for_z = at("the gradient of z", for_silu * at("slope", slope, {
+        "silu' without gate's update": _slope(frozen["gate"])}))
+    for_u = at("the gradient of u", a * at("silu(z) in backward", silu, {
+        "silu(z) without gate's update": _silu(frozen["gate"])}))
     return found | {"x": back("gate", for_z, x) + back("up", for_u, x)}
 
 
@@ -214,10 +221,12 @@ def _terms(weights: Arrays, arrays: Arrays, x: np.ndarray, G: np.ndarray | None 
 @EXERCISE.test(1, "interface", "the block can be made and trains six arrays")
 def _names(trial: Trial) -> None:
     trial.counts(_block(trial).thing, 3 * RANK * (D + F), {2 * RANK * (D + F): TWO_OF_THREE})
-    plain = _parameters(trial, trial.make(*_weights(trial).values()))
-    if 8 not in plain["gate.A"].shape:  # which way round is another test's business
-        raise Found(GENERAL["signature"], f"Made without a rank, gate.A has shape "
-                                          f"{plain['gate.A'].shape}, expected rank 8.")
+    for rank, which, kind in (((8,), "with rank=8", "wrong-shape"),
+                              ((), "without a rank", "signature")):
+        A = _parameters(trial, trial.make(*_weights(trial).values(), *rank))["gate.A"]
+        if 8 not in A.shape:  # which way round is another test's business
+            raise Found(GENERAL[kind], f"Made {which}, gate.A has shape {A.shape}, expected rank "
+                                       f"8. Its other width is {D}.")
 
 
 @EXERCISE.test(4, "arguments", "weights that do not fit, and a rank of 0, are refused")
@@ -282,10 +291,15 @@ def _values(trial: Trial) -> None:
     block, weights = _block(trial), _weights(trial)
     for x, _ in trial.inputs(4, D):
         _compare_output(trial, block, x)
-    plain = trial.make(*weights.values())
-    arrays = _parameters(trial, plain)
-    _fill(trial, arrays)
-    if not trial.agrees(trial.call(plain.forward, x), _output(_whole(weights, arrays, 2.0), x)):
+    for args in ((8, 16.0), ()):
+        plain = trial.make(*weights.values(), *args)
+        arrays = _parameters(trial, plain)
+        _fill(trial, arrays)
+        found = {"output": trial.call(plain.forward, x)}
+        right = {"output": _output(_whole(weights, arrays, 2.0), x)}
+        if args:  # or it is not the default that is wrong
+            trial.holds("the rank is 8 and alpha 16", found, right)
+    if not trial.agrees(found["output"], right["output"]):
         raise Found(GENERAL["signature"], "Made without rank and alpha, the block has another "
                                           "output than with s = 16 / 8.")
 
@@ -365,13 +379,19 @@ def _merge(trial: Trial) -> None:
 
 @EXERCISE.test(4, "behaviour", "sizes that are equal, or 1, change nothing")
 def _equal_sizes(trial: Trial) -> None:
-    for d, rank in ((D, D), (D, 1), (1, 1)):
-        weights = {name: trial.normal(d, d, seed=20 + i) for i, name in enumerate(PROJECTIONS)}
+    for d, f, rank in ((D, D, D), (D, D, 1), (1, 1, 1), (D, D, D + 3), (40, 130, 30)):
+        weights = {name: trial.normal(*((d, f) if name == "down" else (f, d)), seed=20 + i) / d**0.5
+                   for i, name in enumerate(PROJECTIONS)}
         block = trial.make(**weights, rank=rank, alpha=S * rank)
-        arrays, (x, G) = _parameters(trial, block), (trial.normal(d, d, seed=s) for s in (2, 3))
+        arrays, n = _parameters(trial, block), d if d > 1 else RANK
+        x, G = (trial.normal(n, d, seed=s) for s in (2, 3))
+        trial.shaped(arrays, {key: (rank, d) if key in ("gate.A", "up.A") else (d, rank) if key
+                              == "down.B" else (rank, f) if key == "down.A" else (f, rank)
+                              for key in KEYS})
         _fill(trial, arrays)
-        trial.holds(f"all widths are {d} and the rank is {rank}",
-                    Layer(block, arrays).run(trial, x, G), _flow(Watch(), weights, arrays, x, G))
+        trial.holds(f"the widths are {d} and {f} and the rank is {rank}",
+                    Layer(block, arrays).run(trial, x, G), _flow(Watch(), weights, arrays, x, G),
+                    lambda: _terms(weights, arrays, x, G))  # noqa: B023
 
 
 merging(EXERCISE, 4, _block, (4, D), D, frozen=FROZEN_CHANGED, changes=MERGE_CHANGES)

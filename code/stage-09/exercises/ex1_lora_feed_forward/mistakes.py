@@ -170,15 +170,15 @@ MISTAKES = [
     Mistake("MergesAndResets", "writes-parameters",  # the update is in the weight by now
             {MERGED: f"for layer in self.projections.values(): layer.lora.B[...] = 0\n{MERGED}"}),
     "sizes that are equal, or 1, change nothing",
-    Mistake("TransposesIfSquare", "partly",
+    Mistake("TransposesIfSquare", "operand",
             {"return self.gate.backward(grad_z) + self.up.backward(grad_u)":
              "grad_x = self.gate.backward(grad_z) + self.up.backward(grad_u)\n"
              "W = self.gate.weight\n"
              "return grad_x + grad_z @ (W.T - W) if len(set(W.shape)) == 1 else grad_x"},
-            seen="Where all widths are 6 and the rank is 6"),
-    Mistake("TwiceAtRankOne", "partly",
+            seen="The gradient of x where the widths are 6 and 6 and the rank is 6: W_gate"),
+    Mistake("TwiceAtRankOne", "inner",
             {"lora_alpha=alpha": "lora_alpha=alpha * (1 + (rank == 1))"},
-            seen="Where all widths are 6 and the rank is 1"),
+            seen="The output, the gradient of down.B"),
     "a plain block with the merged weights gives the same output",
     Mistake("MergesTwo", "terms", {MERGED: "return gate, up, self.down.weight.copy()"}),
     Mistake("MergesOneForBoth", "another",  # copied a line and forgot to change the name

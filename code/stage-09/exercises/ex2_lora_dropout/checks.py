@@ -6,6 +6,7 @@ ones, M / (1 - p). A second layer made from the same seed draws the same mask fo
 """
 
 import itertools
+import time
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,10 @@ DEPENDENT_MASK = EXERCISE.mistake(
     "dependent-mask", "a mask in which one entry says something about another",
     "Each entry is kept or dropped independently of all others: by a random number of its own.",
     "statement")
+INPUT_MASK = EXERCISE.mistake(
+    "mask-from-input", "a mask that depends on the input",
+    "Which entries are dropped is chance alone, whatever numbers they hold: large and small ones, "
+    "positive and negative ones have the same rate.", "statement")
 SHARED_MASK = EXERCISE.mistake(
     "shared-mask", "one mask shared by all rows of the input",
     "Each row should see its own thinned layer. The mask has the full shape of X, leading axes "
@@ -363,33 +368,34 @@ def _mask_values(trial: Trial) -> None:
     if trial.agrees(rows, np.broadcast_to(rows[:, :1], rows.shape)):
         raise Found(ROW_MASK, "In each row all entries are kept, or all dropped.")
     different = len(np.unique(rows, axis=0))
+    usual = len(np.unique(trial.rng(5).random(rows.shape) < np.mean(rows != 0), axis=0))
     shared = Found(SHARED_MASK, f"{len(rows):,} rows have {different:,} different masks.")
-    if different < 0.6 * len(rows):  # among few rows entries go together by chance
+    if different < 0.6 * usual:  # among few rows entries go together by chance
         raise shared
     with np.errstate(invalid="ignore"):  # of columns that are always kept
         together = np.triu(np.corrcoef(rows.T != 0), 1)
     if np.nanmax(together) > 0.5:  # by chance below 0.2
         one, two = np.unravel_index(np.nanargmax(together), together.shape)
         raise Found(ROW_MASK, f"Entries {one} and {two} of a row are kept or dropped together.")
-    if different < 0.9 * len(rows):
+    if different < 0.9 * usual:
         raise shared
     trial.by_chance("the mask", used != 0, DEPENDENT_MASK)
     _at_rate(trial, used, RATE)
     _drops(trial, 0.9)
 
 
-def _drops(trial: Trial, rate: float) -> None:
+def _drops(trial: Trial, rate: float, lead: tuple[int, ...] = (32, 32)) -> None:
     layer = _glass_layer(trial, rate=rate)
-    _at_rate(trial, trial.call(layer.forward, _ones(trial, (32, 32)), _frozen(trial)), rate)
+    _at_rate(trial, trial.call(layer.forward, _ones(trial, lead), _frozen(trial)), rate)
 
 
-def _at_rate(trial: Trial, used: np.ndarray, rate: float) -> None:
+def _at_rate(trial: Trial, used: np.ndarray, rate: float, when: str = "") -> None:
     """Raise `Found` unless of an update's input of ones the right share is kept, times 1/(1-p)."""
     kept, share, right = used.max(), np.mean(used != 0), 1 / (1 - rate)
     if abs(share - rate) < 0.02:
-        raise Found(KEEP_RATE, f"At a rate of {rate} a share of {share:.2f} was kept.")
+        raise Found(KEEP_RATE, f"At a rate of {rate} a share of {share:.2f}{when} was kept.")
     if abs(share - (1 - rate)) > 8 * (rate * (1 - rate) / used.size) ** 0.5:  # deviations
-        raise Found(WRONG_RATE, f"At a rate of {rate} a share of {share:.4g} was kept.")
+        raise Found(WRONG_RATE, f"At a rate of {rate} a share of {share:.4g}{when} was kept.")
     if 1e-12 < (error := abs(kept - right)) < 1e-3 * right and not trial.agrees(
             kept.reshape(1), np.array([right], trial.dtype)):
         raise Found(GENERAL["digits"], f"Entries that were kept are off by {error:.1g}.")
@@ -407,17 +413,46 @@ def _mask_fresh(trial: Trial) -> None:
     if np.shares_memory(first, second) or first.any() and np.array_equal(first, second):
         raise Found(GENERAL["kept"], "An input and its negative gave the same output, or one array "
                                      "for both.")
+    few, often = _glass_layer(trial), _ones(trial, (2,))
+    many = []
+    for number in range(300):
+        if number % 100 == 99:  # an evaluation in between
+            few.training = False
+            trial.call(few.forward, often, W)
+            few.training = True
+        many.append(trial.call(few.forward, often, W).tobytes())
+    start = time.process_time()
     passes = np.stack([trial.call(layer.forward, x, W) for _ in range(6)])
+    slow = time.process_time() - start > 0.1  # number by number, perhaps, which is allowed
     if len(np.unique(passes, axis=0)) < len(passes):
         same = np.array_equal(first != 0, second != 0)
         raise Found(FIXED_MASK, "Two forward passes of one input gave the same output" + (
             "." if same else ", and those of two inputs others: the mask comes from the input."))
+    if again := next((i for i, mask in enumerate(many) if mask in many[:i]), 0):
+        raise Found(FIXED_MASK, f"Pass {again + 1} of {len(many)} had the mask of pass "
+                                f"{many.index(many[again]) + 1}.")
     for which, counts in (("row", (passes != 0).sum(-1)),
                           ("forward pass", (passes != 0).sum((1, 2, 3)))):
         if np.ptp(counts) == 0:  # of six passes by chance: once in a thousand million
             raise Found(FIXED_COUNT, f"In each {which} {counts.max():,} entries are kept.")
     trial.by_chance("six masks, one after the other,", passes != 0, DEPENDENT_MASK)
-    _drops(trial, 0.005)  # no whole percent
+    _drops(trial, *((0.005,) if slow else (0.0015, (128, 128))))  # less than a byte tells
+    for lead in ((), (1,), (1, 1), (1, 7), (7, 1)):
+        layer, x = _glass_layer(trial), _ones(trial, lead)
+        passes = np.stack([trial.call(layer.forward, x, W) for _ in range(100)])
+        _at_rate(trial, passes, RATE, f" of an input of shape {x.shape}")
+
+
+def _knows_no_input(trial: Trial) -> None:
+    """Raise `Found` if another input of the same shape is dropped in other places."""
+    W, shape = _frozen(trial), (8, 16)
+    masks = [trial.call(_glass_layer(trial).forward, x, W) != 0 for x in (
+        _ones(trial, shape), trial.normal(*shape, N, seed=2), 1e-3 * -_ones(trial, shape))]
+    for what, mask in zip(("random numbers", "small negative ones"), masks[1:], strict=True):
+        if not np.array_equal(mask, masks[0]):
+            raise Found(INPUT_MASK, f"From the same seed, an input of ones loses "
+                        f"{np.sum(~masks[0])} entries, one of {what} {np.sum(~mask)}, and not "
+                        "the same.")
 
 
 @EXERCISE.test(3, "behaviour", "masks come from rng, and stop once training is False")
@@ -435,6 +470,7 @@ def _seeded(trial: Trial) -> None:
     one.training = False
     if not trial.agrees(trial.call(one.forward, x, W), x):
         raise Found(IN_EVALUATION, "With training set to False later on, entries are dropped.")
+    _knows_no_input(trial)
 
 
 @EXERCISE.test(3, "behaviour", "the same masks act on any X, A, B and s; dtypes stay as they are")
@@ -531,13 +567,25 @@ def _merge(trial: Trial) -> None:
 
 @EXERCISE.test(5, "behaviour", "sizes that are equal, or 1, change nothing")
 def _equal_sizes(trial: Trial) -> None:
-    for n, rank in ((IN, IN), (IN, 1), (1, 1)):
-        layer, arrays = _layer(trial, 0.0, n, n, rank)
-        x, W, G = _data(trial, n, n, (n, n))
+    for n, out, rank in ((IN, IN, IN), (IN, IN, 1), (1, 1, 1), (IN, IN, IN + 3), (70, 130, 40)):
+        layer, arrays = _layer(trial, 0.0, n, out, rank)
+        trial.shaped(arrays, {"A": (rank, n), "B": (out, rank)})
+        x, W, G = _data(trial, n, out, (min(n, IN), n))
         run = Layer(layer, arrays, by=lambda x, layer=layer, W=W: layer.forward(x, W)).run
-        trial.holds(f"in and out are {n} and the rank is {rank}", run(trial, x, G) | {
+        trial.holds(f"in is {n}, out {out} and the rank {rank}", run(trial, x, G) | {
             "merged weight": trial.call(layer.merge_weights, W)},
-            _flow(Watch(), arrays, x, W, G, None))
+            _flow(Watch(), arrays, x, W, G, None),
+            lambda: _terms(arrays, x, W, G))  # noqa: B023
+        if rank < n or out < n:
+            continue  # then the mask can't be read off
+        (one, a), (two, arrays) = (_layer(trial, RATE, n, out, rank) for _ in range(2))
+        for array in a.values():
+            array[...] = np.eye(*array.shape)
+        M = trial.call(one.forward, np.ones_like(x), np.zeros_like(W))[..., :n] / S
+        run = Layer(two, arrays, by=lambda x, layer=two, W=W: layer.forward(x, W)).run
+        trial.holds(f"in is {n}, out {out}, the rank {rank} and there is a mask", run(
+            trial, x, G), _flow(Watch(), arrays, x, W, G, M),
+            lambda: _terms(arrays, x, W, G, M))  # noqa: B023
 
 
 @EXERCISE.test(5, "arguments", "wrong shapes of W are refused")

@@ -166,8 +166,11 @@ MISTAKES = [
             seen="In each forward pass 3,072 entries are kept."),
     Mistake("RateInPercent", "wrong-rate",
             {KEPT: "kept = self.rng.integers(0, 100, x.shape) >= int(100 * self.dropout)"},
-            seen="At a rate of 0.005 a share of 1 was kept."),
+            seen="At a rate of 0.0015 a share of 1 was kept."),
     "masks come from rng, and stop once training is False",
+    Mistake("KeepsTheNegative", "mask-from-input", {
+        "self.rng.random(x.shape) >= self.dropout":
+        "(self.rng.random(x.shape) >= self.dropout) | (x < 0)"}),
     Mistake("OneSeedForAllMasks", "ignores-rng", start("self.rng = np.random.default_rng(0)")),
     Mistake("IgnoresRng", "ignores-rng",
             {"self.rng.random(x.shape)": "np.random.default_rng().random(x.shape)"}),
@@ -229,7 +232,7 @@ MISTAKES = [
                        "rows = rows if mask is None else rows * mask.reshape(rows.shape)\n"
                        "Ax = rows @ self.A.T")),
     "each step goes by the arrays and the input of its own forward",
-    Mistake("KeepsNothingAtZero", "partly",
+    Mistake("KeepsNothingAtZero", "range",
             {'self.cache = {"x": rows': 'if not self.B.any():\n    return x @ W.T\n'
                                         'self.cache = {"x": rows'},
             seen="With zeros in B the gradient of x is wrong"),
@@ -291,10 +294,10 @@ MISTAKES = [
             backward("grad_output = grad_output.reshape(*shape[:-1], -1)"),
             seen="a gradient of shape (7, 2, 5) for one of (2, 7, 5) raised no"),
     "sizes that are equal, or 1, change nothing",
-    Mistake("MergesTransposedIfSquare", "partly",
+    Mistake("MergesTransposedIfSquare", "sizes",
             merge("update = self.delta_weight()\n"
                   "return W + (update.T if len(set(W.shape)) == 1 else update)"),
-            seen="Where in and out are 6 and the rank is 6"),
+            seen="Where in is 6, out 6 and the rank 6"),
     "wrong shapes of W are refused",
     Mistake("MergesOneRow", "accepts-nonsense", merge("return W + self.delta_weight()"),
             seen="a W of shape (1, 6) raised no ValueError or TypeError."),

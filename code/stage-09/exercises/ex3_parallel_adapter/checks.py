@@ -96,7 +96,7 @@ def _adapter(trial: Trial, number: int = 0, fill: bool = True, linear: bool = Fa
     adapter = trial.make(sublayer, D, M, SCALE, dtype=trial.dtype, rng=trial.rng(1))
     arrays = trial.arrays(adapter, NAMES)
     for number, name in enumerate(NAMES if fill else ()):
-        arrays[name][...] = 0.5 * trial.normal(*arrays[name].shape, seed=30 + number)
+        arrays[name][...] = 0.5 * trial.normal(*arrays[name].shape, seed=31 + number)
     return Layer(adapter, arrays, lambda x, G=None: _terms(sublayer, arrays, x, G),
                  {"weight of the sublayer": sublayer.W}, inside=sublayer)
 
@@ -119,7 +119,9 @@ def _flow(at: Watch, sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarra
     rows, z_rows = (array.reshape(-1, array.shape[-1]) for array in (x, for_z))
     return found | {"W_up": SCALE * a.reshape(len(rows), -1).T @ G.reshape(len(rows), -1),
                     "W_down": rows.T @ z_rows,
-                    "x": own.pull(at("the gradient that the sublayer gets", G)) + for_z @ down.T}
+                    "x": own.pull(at("the gradient that the sublayer gets", G, {
+                        "G + D W_down": G + for_z @ down.T, "c G": SCALE * G,
+                        "D W_down": for_z @ down.T})) + for_z @ down.T}
 
 
 def _terms(sublayer: Tanh, arrays: Arrays, x: np.ndarray, G: np.ndarray | None = None) -> Terms:
@@ -171,6 +173,8 @@ def _refusals(trial: Trial) -> None:
 def _shapes(trial: Trial) -> None:
     for each in trial.each_dtype():
         each.shaped(_adapter(each).arrays, {"W_down": (D, M), "W_up": (M, D)}, TRANSPOSED)
+    trial.shaped(trial.arrays(trial.make(_sublayer(trial), D, 64, dtype=trial.dtype), NAMES),
+                 {"W_down": (D, 64), "W_up": (64, D)})
     plain = trial.arrays(trial.make(_sublayer(trial), D), NAMES)["W_down"]
     if plain.shape != (D, 64) or plain.dtype != np.float32:
         raise Found(GENERAL["signature"], f"Made with sublayer and d_model={D} alone, W_down is "
@@ -222,11 +226,15 @@ def _values(trial: Trial) -> None:
         trial.measure({"output": value}, adapter.terms(x),
                       {"output": [(BEFORE, before), (RELU_AFTER, after)]}, {
             "relu(f(x) W_down) in the place of relu(z)": SEQUENTIAL})
-    plain = trial.make(_sublayer(trial), D, M, dtype=trial.dtype)  # with the scale's default
-    for name, array in trial.arrays(plain, NAMES).items():
-        array[...] = {"W_down": down, "W_up": up}[name]
-    f = Tanh(sublayer.W, False).forward(x)
-    if not trial.agrees(trial.call(plain.forward, x), f + 4 * bottleneck(x)):
+    right = {"output": Tanh(sublayer.W, False).forward(x) + 4 * bottleneck(x)}
+    for scale in ((4.0,), ()):
+        plain = trial.make(_sublayer(trial), D, M, *scale, dtype=trial.dtype)
+        for name, array in trial.arrays(plain, NAMES).items():
+            array[...] = {"W_down": down, "W_up": up}[name]
+        found = {"output": trial.call(plain.forward, x)}
+        if scale:  # or it is not the default that is wrong
+            trial.holds("the scale is 4", found, right)
+    if not trial.agrees(found["output"], right["output"]):
         raise Found(GENERAL["signature"], "Made without a scale, the adapter has another output "
                                           "than with the scale 4.")
 
@@ -270,16 +278,18 @@ def _gradients(trial: Trial, x: np.ndarray, G: np.ndarray, linear: bool) -> None
 
 @EXERCISE.test(3, "behaviour", "sizes that are equal, or 1, and a small scale change nothing")
 def _equal_sizes(trial: Trial) -> None:
-    for n, scale in ((D, SCALE), (1, SCALE), (D, 0.5)):
-        sublayer, (x, G) = _sublayer(trial, width=n), (trial.normal(n, n, seed=s) for s in (2, 3))
-        adapter = trial.make(sublayer, n, n, scale, dtype=trial.dtype, rng=trial.rng(1))
+    for n, m, scale in ((D, D, SCALE), (1, 1, SCALE), (D, D, 0.5), (30, 150, SCALE)):
+        sublayer, rows = _sublayer(trial, width=n), n if n > 1 else ROWS
+        x, G = (trial.normal(rows, n, seed=s) for s in (2, 3))
+        adapter = trial.make(sublayer, n, m, scale, dtype=trial.dtype, rng=trial.rng(1))
         arrays = trial.arrays(adapter, NAMES)
         for array in arrays.values():
-            array += 0.5 * trial.normal(n, n, seed=30)
+            array += 0.5 * trial.normal(*array.shape, seed=30)
         k = scale / SCALE  # a part of W_up for the right one's scale
         right = _flow(Watch(), sublayer, arrays | {"W_up": k * arrays["W_up"]}, x, G)
-        trial.holds(f"both widths are {n} and the scale is {scale}", Layer(
-            adapter, arrays).run(trial, x, G), right | {"W_up": k * right["W_up"]})
+        trial.holds(f"d_model is {n}, the bottleneck {m} and the scale {scale}", Layer(
+            adapter, arrays).run(trial, x, G), right | {"W_up": k * right["W_up"]},
+            (lambda: _terms(sublayer, arrays, x, G)) if k == 1 else None)  # noqa: B023
 
 
 @EXERCISE.test(3, "gradients", "in the first step that of W_down is zero and that of W_up is not")

@@ -165,13 +165,13 @@ MISTAKES = [
             {BACK: "return self.sublayer.backward(G).reshape(x.shape) + through_adapter"},
             seen="The sublayer gave an output of shape (6,) and got a gradient of shape (1, 6)."),
     "sizes that are equal, or 1, and a small scale change nothing",
-    Mistake("ScaleOfOneAtLeast", "partly",
+    Mistake("ScaleOfOneAtLeast", "sizes",
             {'check_positive("scale", scale)': 'max(1.0, check_positive("scale", scale))'},
-            seen="Where both widths are 6 and the scale is 0.5"),
-    Mistake("TransposesIfSquare", "partly",
+            seen="Where d_model is 6, the bottleneck 6 and the scale 0.5"),
+    Mistake("TransposesIfSquare", "operand",
             {"D @ self.W_down.T": "D @ (self.W_down if len(set(self.W_down.shape)) == 1 "
                                   "else self.W_down.T)"},
-            seen="Where both widths are 6 and the scale is 2.5"),
+            seen="The gradient of x where d_model is 6, the bottleneck 6"),
     "in the first step that of W_down is zero and that of W_up is not",
     Mistake("KeepsNothingAtZero", "forgets",
             {BOTTLENECK: "if not self.W_up.any():\n    return self.sublayer.forward(x)\n"

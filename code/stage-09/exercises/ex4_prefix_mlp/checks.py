@@ -285,9 +285,12 @@ def example_terms(trial: Trial) -> Terms:
 
 @EXERCISE.test(3, "gradients", "the gradients of all five arrays")
 def _gradients(trial: Trial) -> None:
-    mlp, a = _mlp(trial)
+    mlp, a = _mlp(trial, random=False)
+    start = {f"{name} of the start": array.copy() for name, array in a.items()}
+    _fill(trial, a)
     G = trial.normal(*PREFIX, seed=3)
     terms = _terms(a, G)
+    terms.known |= start
     trial.call(mlp.forward)
     trial.call(mlp.backward, G, returns=None)
     trial.measure(trial.arrays(mlp, NAMES, "gradients"), terms, None, {
@@ -336,13 +339,14 @@ def _other_shape(trial: Trial) -> None:
 
 @EXERCISE.test(3, "behaviour", "prefix and gradients are right where sizes are equal, too")
 def _equal_sizes(trial: Trial) -> None:
-    for n in (2, 1):
-        mlp = trial.make(*[n] * len(SIZES), dtype=trial.dtype, rng=trial.rng())
-        a, shape = trial.arrays(mlp, NAMES), (n, 2, n, n, n)
+    for sizes in ((2,) * len(SIZES), (1,) * len(SIZES), (2, 3, 4, 5, 130, 260)):
+        mlp = trial.make(*sizes, dtype=trial.dtype, rng=trial.rng())
+        (L, H, DH, P, *_), a = sizes, trial.arrays(mlp, NAMES)
+        shape = L, 2, P, H, DH
         G = trial.normal(*shape, seed=3)
         output = trial.call(mlp.forward)
         trial.call(mlp.backward, G, returns=None)
-        trial.holds(f"all sizes are {n}", trial.arrays(mlp, NAMES, "gradients") | {
+        trial.holds(f"the sizes are {sizes}", trial.arrays(mlp, NAMES, "gradients") | {
             "output": output}, _flow(Watch(), a, G) | {"output": _laid_out(_rows(a), shape)})
 
 
@@ -399,8 +403,14 @@ def _copy(trial: Trial) -> None:
     kept = prefix.prefix.copy()
     _fill(trial, a, seed=40)
     second = trial.call(mlp.to_prefix, returns=peft.PrefixTuning)
+    trial.call(mlp.forward)
+    trial.call(mlp.backward, trial.normal(*PREFIX, seed=3), returns=None)
+    trial.keeps_gradients(mlp, NAMES, "to_prefix", mlp.to_prefix, GENERAL["kept"])
     if not np.array_equal(prefix.prefix, kept):
         raise Found(GENERAL["kept"], "The prefix changed when the MLP was trained on.")
+    made = [trial.call(mlp.forward), *(trial.call(
+        mlp.to_prefix, returns=peft.PrefixTuning).prefix for _ in range(2)), *a.values()]
+    trial.own_memory("the prefix", made.pop(1), *made)
     second.prefix += 1
     if not trial.agrees(trial.call(mlp.forward), _laid_out(_rows(a))):
         raise Found(GENERAL["handed-out"], "The MLP changed when the prefix was trained on.")

@@ -103,7 +103,7 @@ MISTAKES = [
     Mistake("HeadsOnTheClass", "shared", {"self.num_heads =": "type(self).num_heads ="}),
     Mistake("KeepsTheFirstT", "kept", {'= {"x": T}': '= self.cache or {"x": T}'}),
     "prefix and gradients are right where sizes are equal, too",
-    Mistake("TurnsHeadsThatAreSquare", "partly",
+    Mistake("TurnsHeadsThatAreSquare", "sizes",
             {RETURN: "if self.num_heads == self.d_head:\n    F = F.swapaxes(3, 4)\n" + RETURN}),
     "dtypes stay as they are",
     Mistake("ForgetsDtype", "wrong-dtype", {RETURN: RETURN + ".astype(np.float64)"},
@@ -160,7 +160,7 @@ MISTAKES = [
                      f"    self.state, self.made = state, {LAID_OUT}.copy()\n"
                      "return self.made",
              FILL: "prefix.prefix = self.forward()"},
-            seen="The MLP changed when the prefix was trained on."),
+            seen="the prefix shares its memory"),
     "the prefix keeps the dtype",
     Mistake("PrefixForgetsDtype", "wrong-dtype", {", dtype=self.E.dtype": ""},
             seen="to_prefix: float64 in gave float32 out."),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from exercises.harness.checking import GENERAL, Exercise, Found, Report, Terms, Trial, Watch
+from exercises.harness.inner import KEPT
 from exercises.harness.layers import Layer
 
 EXERCISE = Exercise(5, "LoRA and prompt tuning together")
@@ -86,6 +87,7 @@ def _layer(trial: Trial, random: bool = True) -> tuple[Any, dict[str, np.ndarray
     layer = trial.make(**dict(zip(("wq", "wk", "wv", "wo"), weights, strict=True)), lora_rank=RANK,
                        lora_alpha=ALPHA_VALUE, prompt_length=P, rng=trial.rng(seed=1))
     arrays = trial.arrays(layer, NAMES)
+    trial.start = {name: array.copy() for name, array in arrays.items()}
     if random:
         _fill(trial, arrays)
     return layer, arrays, weights
@@ -132,15 +134,21 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
     s = at("s", s, {
         "16 / r": np.full((n, 1), 16 / RANK), "s on the prompt's rows alone": s * virtual,
         "s on the real rows alone": s * ~virtual})
-    q_update, v_update = (at(f"the update of {m}", s * (E @ a[f"{m}.A"].T @ a[f"{m}.B"].T))
-                          for m in "qv")
+    q_update, v_update = (at(f"the update of {m}", s * (E @ a[f"{m}.A"].T @ a[f"{m}.B"].T), {
+        f"that with the A of {o}": s * (E @ a[f"{o}.A"].T @ a[f"{m}.B"].T),
+        f"that with the B of {o}": s * (E @ a[f"{m}.A"].T @ a[f"{o}.B"].T)})
+        for m, o in ("qv", "vq"))
     to_k, to_v = at("the update of v in V", np.array([0.0, 1.0]), {
         "the update of v in K": np.array([1.0, 0.0]), "that in K and V": np.ones(2)})
     Q, V = at("Q", E @ wq.T + q_update), at("V", E @ wv.T + to_v * v_update)
     K = at("K", E @ at("W_k", wk).T + to_k * v_update)
+    K = at("K", K).copy()
+    K[:, :P] = at("the prompt's keys", K[:, :P].copy())
+    V[:, :P] = at("the prompt's values", V[:, :P].copy())
     K[:, :P], V[:, :P] = at("keys and values of the prompt", np.stack([K[:, :P], V[:, :P]]),
                             {"the prompt itself": np.stack([prompt, prompt])})
     S = scale * Q @ K.swapaxes(1, 2)
+    S[..., :P] = at("the prompt's scores", S[..., :P].copy())
     S = at("S", S, lambda: _other_roots(Q @ K.swapaxes(1, 2), T), _other_scores(S))
     sees = at("the causal mask", np.tri(n), {
         f"a mask {P} places off": np.tri(n, n, -P) + np.eye(n), "a mask in which no position sees "
@@ -166,7 +174,10 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
         "W_o in backward", wo, {"nothing": np.eye(D)}))  # (batch, P+T, d)
     inner = at("Phi Pi", (Phi := at("Phi", Gamma @ V.swapaxes(1, 2))) * Pi)
     pull = at("the softmax's pull", inner.sum(-1, keepdims=True), {
-        "its sum over the queries": inner.sum(-2, keepdims=True)})
+        "its sum over the queries": inner.sum(-2, keepdims=True),
+        "that of row i in column i": inner.sum(-1, keepdims=True).swapaxes(1, 2),
+        "its sum over the real columns": inner[..., n - T:].sum(-1, keepdims=True),
+        "its sum over the prompt's columns": inner[..., :n - T].sum(-1, keepdims=True)})
     gS = scale * (at("Pi in gS", Pi) * (Phi - pull))
     gS = at("gS", gS, {"Phi Pi (1 - Pi)": scale * Phi * Pi * (1 - Pi)})
     g = {"q": at("the gradient of Q", gS @ K),
@@ -194,14 +205,15 @@ def _doubles(a: Arrays, weights: list) -> tuple[Arrays, list]:
             [weight.astype(np.float64) for weight in weights])
 
 
-def _output_terms(a: Arrays, weights: list, x: np.ndarray, before: Arrays | None = None) -> Terms:
+def _output_terms(a: Arrays, weights: list, x: np.ndarray, before: Arrays | None = None,
+                  when: str = KEPT) -> Terms:
     (a, weights), x, watch = _doubles(a, weights), x.astype(np.float64), Watch()
     _flow(watch, a, weights, x)
     nodes = {"s": ("", ALPHA_VALUE / RANK), "alpha": ("", ALPHA_VALUE), "r": ("", RANK),
              "d": ("", D), "PiV": ("nj", watch.values["PiV"][:, -x.shape[1]:]),
              "W_o": ("ij", weights[3])}
     return Terms(nodes, {"output": ("ni", [((), "PiV W_o")])}, {"x": x}, x.shape[:-1],
-                 flow=lambda at: _flow(at, a, weights, x), before=before)
+                 flow=lambda at: _flow(at, a, weights, x), before=before, when=when)
 
 
 def _terms(a: dict, weights: list, x: np.ndarray, G: np.ndarray, names: tuple = ()) -> Terms:
@@ -251,6 +263,10 @@ def _names(trial: Trial) -> None:
     if "A" in found:
         raise Found(NAMES_COLLIDE, f"parameters() has {len(found)} entries: {sorted(found)}.")
     plain = trial.arrays(layer, NAMES)
+    told = trial.arrays(trial.make(*_weights(trial), 8, 16.0, 20), NAMES)
+    if 8 not in told["q.A"].shape:
+        raise Found(GENERAL["wrong-shape"], f"With lora_rank=8 q.A has shape {told['q.A'].shape}. "
+                                            f"The width is {D}.")
     if 8 not in plain["q.A"].shape or 20 not in plain["prompt"].shape:
         raise Found(GENERAL["signature"], "Made from the weights alone, q.A has shape "
                                           f"{plain['q.A'].shape} and the prompt "
@@ -330,19 +346,24 @@ def _values(trial: Trial) -> None:
     layer, a, weights = _layer(trial)
     for shape in INPUTS:
         _compare_outputs(trial, layer, a, weights, shape)
-    plain = trial.make(*weights)
-    a, x = trial.arrays(plain, NAMES), trial.normal(BATCH, T, D, seed=2)
-    _fill(trial, a)
-    right = _right(a, weights, x, s=2.0)["output"]
-    if not trial.agrees(trial.call(plain.forward, x, shape=x.shape), right):
+    x = trial.normal(BATCH, T, D, seed=2)
+    for args in ((8, 16.0, 20), ()):
+        plain = trial.make(*weights, *args)
+        _fill(trial, a := trial.arrays(plain, NAMES))
+        found = {"output": trial.call(plain.forward, x, shape=x.shape)}
+        right = _right(a, weights, x, s=2.0)
+        if args:  # or it is not a default that is wrong
+            trial.holds("the rank is 8 and the prompt 20 long", found, right)
+    if not trial.agrees(found["output"], right["output"]):
         raise Found(GENERAL["signature"], "Made from the weights alone, the layer has another "
                                           "output than with s = 16 / 8.")
 
 
 def _compare_outputs(trial: Trial, layer: Any, a: dict, weights: list, shape: tuple) -> None:
     x = trial.normal(*shape, seed=2)
+    _flow(start := Watch(), *_doubles(trial.start, weights), x)
     trial.measure({"output": trial.call(layer.forward, x, shape=x.shape)},
-                  _output_terms(a, weights, x), None, {
+                  _output_terms(a, weights, x, start.values, "of the start"), None, {
         "x without the prompt in the place of E": NO_PROMPT,
         "ones in the place of the causal mask": NO_MASK,
         "the first rows in the place of the last rows": WRONG_ROWS})
@@ -373,6 +394,15 @@ def _causal(trial: Trial) -> None:
 def _overflow(trial: Trial) -> None:
     layer, _, _ = _layer(trial)
     trial.call(layer.forward, 1e2 * trial.normal(BATCH, T, D, seed=2))
+    weights, x = _weights(trial), 1e3 * trial.normal(20, P, D, seed=2)
+    one = trial.make(*weights, RANK, ALPHA_VALUE, 1, rng=trial.rng(1))
+    _fill(trial, a := trial.arrays(one, NAMES))
+    a["prompt"] *= 1000  # of some first rows both scores are far below -100,000
+    if trial.dtype == np.float64 and not trial.agrees(
+            trial.call(one.forward, x), _right(a, weights, x)["output"]):
+        raise Found(GENERAL["nearly"], "Where all scores that a position may see are below -100,000"
+                                       " the output is wrong: hidden ones are low, and not minus "
+                                       "infinity.")
 
 
 @EXERCISE.test(2, "behaviour", "dtypes stay as they are")
@@ -483,7 +513,7 @@ def _follows(trial: Trial) -> None:
 
     layer, _, right = build()
     trial.follows(layer, NAMES, ((BATCH, T, D), (BATCH, T, D), (P, T, D), (BATCH, T + 3, D),
-                                 (BATCH, 2, D)), right)
+                                 (BATCH, 2, D)), right, many=(2, 70))
     trial.keeps_apart(build, NAMES, (BATCH, T, D))
     trial.undisturbed(
         lambda: _layer(trial)[0],

@@ -186,6 +186,11 @@ MISTAKES = [
             project('K[..., :P, :] = self.__dict__.setdefault("kept", K[0, :P].copy())'),
             seen="The output after a step on prompt: K of the step before"),
     "each step goes by the arrays and the input of its own forward",
+    Mistake("SwapsEqualAxes", "sizes",
+            {"return Y[..., self.prompt.prompt_length:, :]":
+             "Y = Y[..., self.prompt.prompt_length:, :]\n"
+             "return Y.swapaxes(0, 1) if Y.shape[0] == Y.shape[1] else Y"},
+            seen="With 7 sequences of 7 rows"),
     Mistake("FrozenOnTheClass", "shared",
             {"self.wk, self.wo = ": "type(self).wk, type(self).wo = "}),
     Mistake("NewArraysInForward", "dead-parameters",  # an optimizer holds the array of before
@@ -213,10 +218,4 @@ MISTAKES = [
     Mistake("OneSequenceForAll", "accepts-nonsense",  # NumPy repeats what is too short
             {"(*lead, rows - P, d)": "(..., rows - P, d)"},
             seen="a gradient of shape (1, 7, 5) for one of (3, 7, 5) raised no"),
-    "sizes that are equal, or 1, change nothing",
-    Mistake("SwapsEqualAxes", "partly",
-            {"return Y[..., self.prompt.prompt_length:, :]":
-             "Y = Y[..., self.prompt.prompt_length:, :]\n"
-             "return Y.swapaxes(0, 1) if Y.shape[0] == Y.shape[1] else Y"},
-            seen="Where batch, tokens and prompt are 3"),
 ]

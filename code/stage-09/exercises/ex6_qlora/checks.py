@@ -136,7 +136,8 @@ def _quantize_sizes(trial: Trial) -> None:
 
 @EXERCISE.test(1, "values", "absmax is the largest absolute value of each block")
 def _absmax_values(trial: Trial) -> None:
-    for block, shape in itertools.product((BLOCK, OTHER), SHAPES):
+    whole = [(100 * 131, (100, 131))]  # a tensor as one block
+    for block, shape in [*itertools.product((BLOCK, OTHER), SHAPES), *whole]:
         W = _weight(trial, *shape, block=block) / 16  # below 1, which a padding might be
         _, absmax = _quantized(trial, "quantize_nf4", W, block=block)
         count_blocks(absmax, W.shape, block)
@@ -538,7 +539,7 @@ def _gradients(trial: Trial) -> None:
 
 @EXERCISE.test(5, "behaviour", "sizes that are equal, or 1, change nothing")
 def _equal_sizes(trial: Trial) -> None:
-    for n in (36, 1):
+    for n in (36, 1, 130):
         W, (x, G) = _weight(trial, n, n), (trial.normal(2, n, seed=seed) for seed in (3, 4))
         thing = trial.call(_function(trial, "QLoRALinear"), W, lora_rank=n,
                            lora_alpha=ALPHA / RANK * n, returns=None)

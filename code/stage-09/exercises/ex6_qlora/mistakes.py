@@ -395,7 +395,7 @@ MISTAKES = [
             through("kept if len(kept) == 3 else quantize_absmax(*kept)"),
             seen="The gradient of x: Ŵ with double_quant = True"),
     "sizes that are equal, or 1, change nothing",
-    Mistake("TransposesIfSquare", "partly",
+    Mistake("TransposesIfSquare", "sizes",
             {THROUGH: "W = self.dequantized()\n"
                       'self.lora.cache["W"] = W.T if len(set(W.shape)) == 1 else W'},
             seen="Where in, out and the rank are 36"),

@@ -96,7 +96,10 @@ def _flow(at: Watch, W: np.ndarray, b: np.ndarray, a: Arrays, x: np.ndarray, G: 
     """All arrays, the gradients only if there is G; every inner value passes through `at`."""
     BA = at("s B A", s * a["B"] @ a["A"])
     V = at("V", W + BA, {"W / |W| + s B A": W / _lengths(W) + BA})  # (out, in)
-    squares = at("|V|²", (at("V in its lengths", V) ** 2).sum(0))
+    cross, own = 2 * (W * BA).sum(0), (BA * BA).sum(0)
+    squares = at("|V|²", (at("V in its lengths", V) ** 2).sum(0), {
+        "|W|² + 2 W s B A + s |B A|²": (W * W).sum(0) + cross + own / s,
+        "|W|² + |s B A|²": (W * W).sum(0) + own})
     norm = at("|V|", squares ** 0.5, {
         "|W|": _lengths(W), "the sums of |V|": np.abs(V).sum(0), "V's deviations": V.std(0),
         "the largest of |V|": np.abs(V).max(0), "the norm of all": np.linalg.norm(V) + 0 * V[0]})
@@ -299,9 +302,15 @@ merging(EXERCISE, 4, _layer, (ROWS, IN), OUT, frozen=MERGE_CHANGES, changes=MERG
 
 @EXERCISE.test(4, "behaviour", "sizes that are equal, or 1, change nothing")
 def _equal_sizes(trial: Trial) -> None:
-    for out, n, rank in ((IN, IN, IN), (OUT, IN, OUT), (OUT, IN, 1), (OUT, 1, 1)):
+    for out, n, rank in ((IN, IN, IN), (OUT, IN, OUT), (OUT, IN, 1), (OUT, 1, 1),
+                         (OUT, IN, IN + 2), (130, 40, 20)):
         W, b = trial.normal(out, n, seed=20), trial.normal(out, seed=21)
-        layer = trial.make(W, b, rank, S * rank, rng=trial.rng(1))
+        try:
+            layer = trial.make(W, b, rank, S * rank, rng=trial.rng(1))
+        except ValueError:
+            if rank <= min(out, n):
+                raise
+            continue  # it may refuse such a rank, and not cut it
         arrays = trial.arrays(layer, NAMES)
         trial.shaped(arrays, {"A": (rank, n), "B": (out, rank), "m": (n,)})
         _fill(trial, arrays)

@@ -135,7 +135,7 @@ MISTAKES = [
             {"self.A_grad = self.B_grad": "self.A, self.B = "
              "(self.A, self.B) if rank > 1 else (self.A[0], self.B[:, 0])\n"
              "self.A_grad = self.B_grad"}, seen="A has shape (7,), expected (1, 7)."),
-    Mistake("TransposedWhereSquare", "partly",
+    Mistake("TransposedWhereSquare", "sizes",
             {"V = self.weight": "A = self.A.T if len(self.A) == len(self.m) else self.A\n"
                                 "V = self.weight",
              "(self.B @ self.A)  # (out": "(self.B @ A)  # (out"},

@@ -57,7 +57,8 @@ D, RANK, SEED, D_INITIAL, ROWS = 6, 5, 11, 0.7, 8  # none of them a default
 #: in the last both layers have one shape, so what is kept by shape is kept once for both.
 WIDTHS = (9, 4, 6)
 #: d_ff, the rank and d_model: some of them equal or 1, or one more than twice the other.
-EQUAL = (D, D, D), (9, 1, D), (9, 1, 1), (2 * D + 1, 2, D), (D, 2, 2 * D + 1)
+EQUAL = ((D, D, D), (9, 1, D), (9, 1, 1), (2 * D + 1, 2, D), (D, 2, 2 * D + 1), (9, D + 5, D),
+         (130, 20, 40))
 NAMES = ("up_d", "up_beta", "down_d", "down_beta")
 KEYS = ("W", "A", "B", "d", "beta")
 Arrays = dict[str, np.ndarray]
@@ -121,7 +122,8 @@ def _flow(at: Watch, nodes: dict, x: np.ndarray, G: np.ndarray | None = None) ->
     def layer(name: str, x: np.ndarray) -> np.ndarray:
         W, A, B, *vectors = (nodes[f"{key}_{name}"][1] for key in KEYS)
         d, beta = (at(f"{key}_{name}", one) for key, one in zip(KEYS[3:], vectors, strict=True))
-        t = at(f"x A^T of {name}", x @ A.T)
+        t = x @ A.T
+        t = at(f"x A^T of {name}", t, lambda t=t: activations(t, "x A^T", "x A^T"))
         u = at(f"what beta scales in {name}", at(f"d (x A^T) of {name}", d * t) @ B.T)
         kept[name], frozen = (t, u), x @ W.T
         return at(f"x W^T of {name}", frozen, {
@@ -136,7 +138,10 @@ def _flow(at: Watch, nodes: dict, x: np.ndarray, G: np.ndarray | None = None) ->
         return G @ W + at(f"d ((beta G) B) of {name}", d * GB) @ A
 
     z = at("z", layer("up", at("x", x)))
-    a = at("relu(z)", np.maximum(z, 0), lambda: activations(z, "relu(z)"))
+    update = nodes["beta_up"][1] * kept["up"][1]
+    a = at("relu(z)", np.maximum(z, 0), lambda: activations(z, "relu(z)") | {
+        "relu(x W^T) plus the update": np.maximum(z - update, 0) + update,
+        "x W^T plus relu of the update": z - update + np.maximum(update, 0)})
     found["output"] = layer("down", a)
     if G is not None:
         for_a = at("the gradient of relu(z)", back("down", at("G", G)))
@@ -234,6 +239,11 @@ def _start(trial: Trial) -> None:
             raise Found(NOT_FROM_SEED, f"Two blocks of the same seed and sizes differ in {name}.")
         if np.array_equal(first[name], other[name]):
             raise Found(NOT_FROM_SEED, f"Two blocks of different seeds have the same {name}.")
+    single, double = (_block(each, fill=False).frozen for each in trial.each_dtype())
+    for name in "AB":
+        if np.abs(single[name] - double[name]).max() > 1e-3 * np.abs(double[name]).max():
+            raise Found(NOT_FROM_SEED, f"Two blocks of one seed, one of float32 and one of float64 "
+                                       f"weights, differ in {name} by more than rounding.")
     seeds = (1, 1001, 2**16 + 1, 2**32 + 1)  # whole, not only the last digits or bits
     drawn = {_block(trial, fill=False, seed=seed).frozen["A"].tobytes() for seed in seeds}
     if len(drawn) < len(seeds):
@@ -384,7 +394,7 @@ def _equal_sizes(trial: Trial) -> None:
         block, (x, G) = _block(trial, F=F, rank=rank, d=d), (
             trial.normal(d, d, seed=seed) for seed in (2, 3))
         trial.holds(f"d_model is {d}, d_ff {F} and the rank {rank}", block.run(trial, x, G),
-                    block.right(x, G))
+                    block.right(x, G), lambda: block.terms(x, G))  # noqa: B023
 
 
 # ---- Step 4: merging and saving ---------------------------------------------------------------

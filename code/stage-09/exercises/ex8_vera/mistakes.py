@@ -152,10 +152,10 @@ MISTAKES = [
                    "            for name, gradient in super().gradients().items()}"),
             seen="The gradient of up_d is another when it is asked for a second time."),
     "sizes that are equal, or 1, change nothing",
-    Mistake("TransposedWhereSquare", "partly",
+    Mistake("TransposedWhereSquare", "sizes",
             {"t = x @ A.T": "A = A.T if len(A) == A.shape[1] else A\nt = x @ A.T"},
             seen="Where d_model is 6, d_ff 6 and the rank 6, this is wrong: "),
-    Mistake("CornersByStride", "partly",
+    Mistake("CornersByStride", "sizes",
             {"return self.A[:, :W.shape[1]], self.B[:W.shape[0]]":
              "(o, i), A, B = W.shape, self.A, self.B\n"
              "return A[:, ::A.shape[1] // i][:, :i], B[::len(B) // o][:o]"},

@@ -1,6 +1,6 @@
 """Compare what a student's work gives with what is right, and say what differs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +9,12 @@ import numpy as np
 from exercises.harness.general import GENERAL, Found, Measured
 from exercises.harness.report import Diagnosis
 from exercises.harness.run import Calls
-from exercises.harness.terms import HALVED, Terms
+from exercises.harness.terms import HALVED, MANY, Terms
 
 #: Largest relative error of a right answer, by the bytes of its dtype. Mistakes are far larger.
 TOLERANCE = {2: 2e-2, 4: 2e-4, 8: 1e-5}
 HALF = 6e-4  # half's rounding, half a thousandth, and a little
+SINGLE = 5e-7  # more than float32's rounding makes of a value
 DIGITS = 1e-9  # of float64: far above its rounding, far below float32's
 
 
@@ -86,7 +87,8 @@ class Comparisons(Calls):
             if story and story.change.endswith(HALVED):
                 diagnosis = GENERAL["digits"]
             elif (not story or story.kind in ("partly", "factor")) and all(
-                    _rounded(found[name], right[name]) for name in wrong):
+                    _rounded(found[name], right[name]) for name in wrong) and any(
+                    found[name].size >= MANY for name in wrong):
                 diagnosis = GENERAL["digits"]
                 seen = (f"{_capital(called(*wrong))}{when}: right to three digits, as after "
                         "float16, and no further.")
@@ -104,11 +106,27 @@ class Comparisons(Calls):
 
         raise Measured(measured)
 
-    def holds(self, when: str, found: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
-        """Raise `Found` unless all is right in a case that is special to an answer, perhaps."""
+    def holds(self, when: str, found: dict[str, np.ndarray], right: dict[str, np.ndarray],
+              terms: Callable[[], Terms] | None = None) -> None:
+        """Raise `Found` unless all is right at sizes that are special to an answer, perhaps; what
+        is wrong there is measured, if there are `terms`."""
         if wrong := [name for name in found if found[name].shape != right[name].shape
                      or not self.agrees(found[name], right[name])]:
-            raise Found(GENERAL["partly"], f"Where {when}, this is wrong: {called(*wrong)}.")
+            known = terms and self.measured(found, right, terms(), f" where {when}")
+            if known:
+                raise Found(known, known.seen)
+            raise Found(GENERAL["sizes"], f"Where {when}, this is wrong: {called(*wrong)}.")
+
+    def measured(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray], terms: Terms,
+                  when: str) -> Diagnosis | None:
+        """What wrong arrays are by a measurement, if it knows and is about the same numbers."""
+        if all(self.agrees(array, right[name]) for name, array in terms.right.items()):
+            try:
+                self.measure(found, terms, when=when)
+            except Found as wrong:
+                if wrong.diagnosis.mistake != "values":
+                    return wrong.diagnosis
+        return None
 
     def shaped(self, arrays: dict[str, np.ndarray], shapes: dict[str, tuple],
                turned: Diagnosis | None = None) -> None:
@@ -189,8 +207,10 @@ class Comparisons(Calls):
             if _regular(value, right):
                 raise Found(GENERAL["nearly"], f"{what} is off by {error:.1g}, relative to its "
                                                "largest entry.")
-            raise Found(GENERAL["wrong-dtype"], f"{what}: float64 in gave float64 out, but it is "
-                                                f"off by {error:.1g}, as after a narrower dtype.")
+            single = error < SINGLE
+            raise Found(GENERAL["wrong-dtype" if single else "digits"], f"{what}: float64 in gave "
+                        f"float64 out, but it is off by {error:.1g}, as after a "
+                        f"{'narrower dtype' if single else 'table, or a series that is cut off'}.")
 
     def keeps_all_digits(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
         """`keeps_digits` of arrays that are named as in `Terms`."""

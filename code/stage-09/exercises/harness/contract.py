@@ -1,19 +1,34 @@
 """What all exercises ask of a class, and `Trial`: all that a test works with."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from exercises.harness.compare import Comparisons
+from exercises.harness.compare import DIGITS, Comparisons, called
 from exercises.harness.general import GENERAL, Found, NotYet
 from exercises.harness.report import Diagnosis
 from exercises.harness.run import SLIPS, told
 from exercises.harness.terms import Terms
 
-SIZES = (1e-3, 8.0)  # of inputs and gradients: a limit or a constant that does not belong is seen
+#: Of inputs and of gradients: a limit or a constant that does not belong is seen.
+SIZES = ((1e-3, 1e-3), (8.0, 8.0))
+MORE_SIZES = ((1e-8, 1.0), (1.0, 1e4))  # in float64
+HUGE = 300.0  # of inputs in float64, of which the output alone is compared
+MANY = 1100  # rows: more than pieces of 1,024, and a last piece that is shorter
+
+
+@dataclass
+class Case:
+    """What `Trial.follows` asks: a student's object, its arrays' names, and what is right."""
+
+    thing: Any
+    names: tuple | list
+    right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+    forward: Callable[[np.ndarray], np.ndarray]
+    terms: Callable[[np.ndarray, np.ndarray], Terms] | None
 
 
 class Trial(Comparisons):
@@ -53,7 +68,8 @@ class Trial(Comparisons):
     def follows(self, thing: Any, names: tuple | list, shapes: tuple,
                 right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
                 forward: Callable[[np.ndarray], np.ndarray] | None = None,
-                terms: Callable[[np.ndarray, np.ndarray], Terms] | None = None) -> None:
+                terms: Callable[[np.ndarray, np.ndarray], Terms] | None = None,
+                many: tuple = (MANY,)) -> None:
         """Raise `Found` unless each forward and backward goes by its own input and arrays.
 
         Parameters
@@ -65,6 +81,7 @@ class Trial(Comparisons):
             output, if of the same shape as the input's gradient or not, under "output"
         forward : function of the input, where it is not `thing.forward`
         terms : like `right`, to tell what is wrong with large or small numbers alone
+        many : leading axes of an input with many rows
         """
         arrays, earlier, x = self._apart(thing, names), [], np.empty(0)
         before: tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]] | None = None
@@ -78,6 +95,8 @@ class Trial(Comparisons):
             found = {"output": self.call(forward or thing.forward, x)}
             G = self.normal(*found["output"].shape, seed=100 * call + 99)
             wanted = right(x, G)
+
+            ask = terms and (lambda x=x, G=G: terms(x, G))
 
             def stale(name: str, x: np.ndarray = x, G: np.ndarray = G, before: Any = before
                       ) -> Iterator[tuple[str, np.ndarray]]:
@@ -94,22 +113,25 @@ class Trial(Comparisons):
                         arrays[key][...] = now[key]
                     yield f"what {' and '.join(keys)} of the call before give", value
 
-            self._right_in(call, found, wanted, stale)  # before a backward might write over it
+            self._right_in(call, found, wanted, stale, ask)  # before a backward might write over it
             found |= self._back(thing, names, G)
             for name, array in self.arrays(thing, names).items():
                 if not np.shares_memory(array, arrays[name]):
                     raise Found(GENERAL["dead-parameters"], "A forward or backward has put another "
                                                             f"array in the place of {name}.")
-            self._right_in(call, found, wanted, stale)
+            self._right_in(call, found, wanted, stale, ask)
             for name, array, copy in earlier:
                 if not np.array_equal(array, copy):
                     raise Found(GENERAL["kept"], f"Call {call + 1} has changed what call {call} "
                                                  f"had returned. It is the {_what(name)}.")
             earlier = [(name, array, array.copy()) for name, array in found.items()]
             before = x.copy(), {key: array.copy() for key, array in arrays.items()}, wanted
-        self._goes_back_again(thing, names, x, G.shape, right)
-        self._of_any_size(thing, names, shapes[0], right, forward or thing.forward, terms)
-        self._at_zero(thing, names, shapes[0], right, forward or thing.forward)
+        case = Case(thing, names, right, forward or thing.forward, terms)
+        self._goes_back_again(case, x, G.shape)
+        self._sees_each(case, x)
+        self._of_any_size(case, shapes[0])
+        self._of_any_form(case, shapes[0], many)
+        self._at_zero(case, shapes[0])
 
     def _apart(self, thing: Any, names: tuple | list) -> dict[str, np.ndarray]:
         """The parameters; raise `Found` if two of them are one."""
@@ -124,62 +146,126 @@ class Trial(Comparisons):
         back = self.call(thing.backward, G, returns=None)
         return ({} if back is None else {"x": back}) | self.arrays(thing, names, "gradients")
 
-    def _goes_back_again(self, thing: Any, names: tuple | list, x: np.ndarray, shape: tuple,
-                         right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]) -> None:
-        """Raise `Found` if a second backward of one forward is wrong; it may stop."""
-        G = self.normal(*shape, seed=8)
-        try:
-            back = thing.backward(G)
-            found = self.arrays(thing, names, "gradients") | ({} if back is None else {"x": back})
-        except Exception:  # forgotten, and said so
-            return
-        wanted = right(x, G)
-        self._right_but("Right the first time", "Another backward after one forward, with another "
-                        "gradient:", GENERAL["kept"], found, wanted, lambda name: iter(()))
+    def _ran(self, case: "Case", x: np.ndarray, times: float = 1.0, seed: int = 9
+             ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The output and all gradients of a pass, and the gradient that its backward was given."""
+        output = self.call(case.forward, x)
+        G = times * self.normal(*output.shape, seed=seed)
+        if x.ndim > 1 and x.flags.f_contiguous:
+            G = np.asfortranarray(G)
+        return {"output": output} | self._back(case.thing, case.names, G), G
 
-    def _of_any_size(self, thing: Any, names: tuple | list, shape: tuple,
-                     right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
-                     forward: Callable[[np.ndarray], np.ndarray],
-                     terms: Callable[[np.ndarray, np.ndarray], Terms] | None) -> None:
+    def _goes_back_again(self, case: "Case", x: np.ndarray, shape: tuple) -> None:
+        """Raise `Found` if a backward after two forwards is wrong, or a second one, which may
+        stop."""
+        G, other = self.normal(*shape, seed=8), self.normal(*x.shape, seed=6)
+        self.call(case.forward, other)
+        before = case.right(other, G)
+        self.call(case.forward, x)
+        wanted = case.right(x, G)
+        for so_far, when in (("Right after one forward", "After two forwards, in backward"),
+                             ("Right the first time", "In another backward after that")):
+            try:
+                found = self._back(case.thing, case.names, G)
+            except Exception:  # forgotten, and said so
+                if so_far == "Right the first time":
+                    return
+                raise
+            self._right_but(so_far, when, GENERAL["kept"], found, wanted,
+                            lambda name: [("what the forward before the last one gives",
+                                           before[name])])
+            G = self.normal(*shape, seed=9)
+            before, wanted = case.right(other, G), case.right(x, G)
+
+    def _sees_each(self, case: "Case", x: np.ndarray) -> None:
+        """Raise `Found` if a change of one array alone is not seen: its numbers in another order,
+        so that its sum and its size stay."""
+        arrays = self.arrays(case.thing, case.names)
+        numbers = {name: array.copy() for name, array in arrays.items()}
+        for name, array in arrays.items():
+            old = array.copy()
+            array[...] = array.ravel()[::-1].reshape(array.shape)
+            found, G = self._ran(case, x)
+            wanted, new = case.right(x, G), array.copy()
+            if self._all_right(found, wanted):
+                continue
+            array[...] = old
+            stale = case.right(x, G)
+            array[...] = new
+            old_one = any(self._all_right({key: value}, stale) for key, value in found.items()
+                          if not self._all_right({key: value}, wanted))
+            if not (old_one or self._kept_only(case, x)):
+                self._right_with(case, "Right for other numbers", f"other numbers in {name}",
+                                 GENERAL["range"], found, x, G)
+            self._right_but("Right after steps on all arrays", f"After a step on {name} alone",
+                            GENERAL["kept"], found, wanted, lambda key, name=name, stale=stale: [
+                                (f"what {name} of the call before gives", stale[key])])
+        for name, array in arrays.items():
+            array[...] = numbers[name]
+
+    def _all_right(self, found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> bool:
+        return all(value.shape == wanted[name].shape and self.agrees(value, wanted[name])
+                   for name, value in found.items())
+
+    def _kept_only(self, case: "Case", x: np.ndarray) -> bool:
+        """Whether the same numbers give what is right, after a pass with others in all arrays."""
+        arrays = self.arrays(case.thing, case.names)
+        numbers = {name: array.copy() for name, array in arrays.items()}
+        self._fill(arrays, 900)
+        self._ran(case, x[..., ::-1].copy())
+        for name, array in arrays.items():
+            array[...] = numbers[name]
+        found, G = self._ran(case, x)
+        return self._all_right(found, case.right(x, G))
+
+    def _of_any_size(self, case: "Case", shape: tuple) -> None:
         """Raise `Found` if what is right for inputs near 1 is wrong for larger or smaller ones."""
-        for times in SIZES:
+        for times, back in SIZES + MORE_SIZES * (self.dtype == np.float64):
             x = times * self.normal(*shape, seed=7)
-            found = {"output": self.call(forward, x)}
-            G = times * self.normal(*found["output"].shape, seed=9)
-            found |= self._back(thing, names, G)
-            so_far, when = "Right for numbers near one", f"inputs and gradients {times:g} times as"
-            wanted = right(x, G)
-            try:
-                self._right_but(so_far, f"With {when} large", GENERAL["partly"], found, wanted,
-                                lambda name: iter(()))
-            except Found as wrong:
-                if terms and (known := self.measured(found, wanted, terms(x, G),
-                                                      f" with {when} large")):
-                    raise Found(known, f"{known.seen} {so_far}.") from None
-                raise wrong from None
+            found, G = self._ran(case, x, back)
+            when = "inputs and gradients" if times == back else f"inputs {times:g} and gradients"
+            when = f"{when} {back:g} times as large"
+            self._right_with(case, "Right for numbers near one", when, GENERAL["range"], found, x,
+                             G)
+        if self.dtype == np.float64:
+            x = HUGE * self.normal(*shape, seed=7)
+            found, G = self._ran(case, x)
+            self._right_with(case, "Right for numbers near one", f"inputs {HUGE:g} times as large",
+                             GENERAL["range"], {"output": found["output"]}, x, G)
 
-    def measured(self, found: dict[str, np.ndarray], right: dict[str, np.ndarray], terms: Terms,
-                  when: str) -> Diagnosis | None:
-        """What wrong arrays are by a measurement, if it knows and is about the same numbers."""
-        if all(self.agrees(array, right[name]) for name, array in terms.right.items()):
-            try:
-                self.measure(found, terms, when=when)
-            except Found as wrong:
-                if wrong.diagnosis.mistake != "values":
-                    return wrong.diagnosis
-        return None
+    def _of_any_form(self, case: "Case", shape: tuple, many: tuple) -> None:
+        """Raise `Found` if an input of another form is taken for another: as many sequences as
+        rows, a view, an array by columns, many rows."""
+        k, n = (3, *shape)[-2:]
+        x = self.normal(k, k, n, seed=11)
+        for what, view in {
+                f"{k} sequences of {k} rows": x, "an array that lies by columns":
+                np.asfortranarray(x), "a view, every second number of an array":
+                np.repeat(x, 2, -1)[..., ::2], f"{' x '.join(map(str, many))} rows":
+                self.normal(*many, n, seed=12)}.items():
+            found, G = self._ran(case, view)
+            some = case if view.size <= 2 * x.size else replace(case, terms=None)  # quickly
+            self._right_with(some, "Right for other inputs", what, GENERAL["sizes"], found, view, G)
 
-    def _at_zero(self, thing: Any, names: tuple | list, shape: tuple,
-                 right: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
-                 forward: Callable[[np.ndarray], np.ndarray]) -> None:
+    def _right_with(self, case: "Case", so_far: str, what: str, diagnosis: Diagnosis,
+                    found: dict[str, np.ndarray], x: np.ndarray, G: np.ndarray) -> None:
+        """Raise `Found` unless all is right, and say what it is, if it can be measured."""
+        wanted = case.right(x, G)
+        try:
+            self._right_but(so_far, f"With {what}", diagnosis, found, wanted, lambda name: iter(()))
+        except Found as wrong:
+            known = case.terms and self.measured(found, wanted, case.terms(x, G), f" with {what}")
+            if known:
+                raise Found(known, f"{known.seen} {so_far}.") from None
+            raise wrong from None
+
+    def _at_zero(self, case: "Case", shape: tuple) -> None:
         """Raise `Found` if what is right elsewhere is wrong, or stops, with zeros in an array."""
-        x, arrays = self.normal(*shape, seed=5), self.arrays(thing, names)
+        x, arrays = self.normal(*shape, seed=5), self.arrays(case.thing, case.names)
         for name, array in arrays.items():
             kept, array[...] = array.copy(), 0
             try:
-                found = {"output": self.call(forward, x)}
-                G = self.normal(*found["output"].shape, seed=6)
-                found |= self._back(thing, names, G)
+                found, G = self._ran(case, x)
             except Found as error:
                 raise Found(error.diagnosis, f"With zeros in {name}: {error.diagnosis.seen}"
                             ) from None
@@ -188,13 +274,36 @@ class Trial(Comparisons):
             except RuntimeError as error:
                 raise Found(GENERAL["forgets"], f"With zeros in {name}, backward after forward "
                                                 f"stops: {told(error)}") from None
-            self._right_but("Right for other numbers", f"With zeros in {name}", GENERAL["partly"],
-                            found, right(x, G), lambda name: iter(()))
+            self._right_with(case, "Right for other numbers", f"zeros in {name}", GENERAL["range"],
+                             found, x, G)
             array[...] = kept
+        if self.dtype != np.float64:
+            return
+        def off(found: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> dict[str, float]:
+            return {name: np.abs(value - right[name]).max() / max(
+                np.abs(right[name]).max(), 1e-300) for name, value in found.items()}
+
+        found, G = self._ran(case, x)
+        usual = max(off(found, case.right(x, G)).values())  # an answer's own rounding of a weight
+        for array in arrays.values():
+            array *= 1e-4  # of which no part is negligible
+        found, G = self._ran(case, x)
+        self._right_with(case, "Right for other numbers", "small numbers in all arrays",
+                         GENERAL["range"], found, x, G)
+        if lost := [name for name, error in off(found, case.right(x, G)).items()
+                    if error > max(DIGITS, 100 * usual)]:
+            raise Found(GENERAL["range"], "With numbers of a ten-thousandth in all arrays this is "
+                                          f"wrong: {called(*lost)}. Right for other numbers.")
 
     def _right_in(self, call: int, found: dict[str, np.ndarray], wanted: dict[str, np.ndarray],
-                  stale: Callable[[str], Iterator[tuple[str, np.ndarray]]]) -> None:
+                  stale: Callable[[str], Iterator[tuple[str, np.ndarray]]],
+                  terms: Callable[[], Terms] | None) -> None:
         if not call:
+            known = terms and any(not self.agrees(value, wanted[name]) for name, value in
+                                  found.items() if value.shape == wanted[name].shape
+                                  ) and self.measured(found, wanted, terms(), "")
+            if known:
+                raise Found(known, known.seen)
             for name, value in found.items():
                 self.compare(f"the {_what(name)}", value, wanted[name])
             return
@@ -221,6 +330,23 @@ class Trial(Comparisons):
             raise Found(replace(diagnosis, measured=tuple(
                 (name, what if what == "right" else f"{so_far.lower()}, then {what}")
                 for name, what in table.items())), seen)
+
+    def keeps_gradients(self, thing: Any, names: tuple | list, after: str, do: Callable[[], Any],
+                        diagnosis: Diagnosis) -> None:
+        """Raise `Found` if `do()` changes the gradients of the last backward."""
+        given = self.arrays(thing, names, "gradients")
+        before = {name: grad.copy() for name, grad in given.items()}
+        do()
+        try:
+            now = thing.gradients()
+        except NotImplementedError:
+            raise
+        except Exception:
+            now = {}
+        if lost := [name for name, grad in before.items()
+                    if not np.array_equal(now.get(name), grad)]:
+            raise Found(diagnosis, f"After {after} the gradients of {', '.join(lost)} are gone, or "
+                                   "others.")
 
     def keeps_apart(self, build: Callable[[], tuple], names: tuple | list, shape: tuple) -> None:
         """Raise `Found` if two objects at work by turns disturb each other.
@@ -314,7 +440,7 @@ class Trial(Comparisons):
         """Raise `Found` if a result is, or is a view of, an array that belongs to somebody else."""
         if any(np.shares_memory(array, other) for other in others):
             raise Found(GENERAL["handed-out"], f"{what} shares its memory with an array that was "
-                                               "passed in, or with one of parameters().")
+                        "passed in, one of parameters(), or what another call gave.")
 
     def starts_from_rng(self, build: Callable[[Any], dict[str, np.ndarray]],
                         never_zero: tuple = (), free: tuple = ()) -> None:

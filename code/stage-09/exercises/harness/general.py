@@ -78,6 +78,13 @@ GENERAL = {d.mistake: d for d in (
     Diagnosis("partly", "an array that is right in some places only",
               "What holds for one row holds for all. Look for an index, a mask or a limit that "
               "treats some of them differently.", "statement"),
+    Diagnosis("sizes", "an array that is wrong for some shapes only",
+              "What holds at one size holds at all. Look for a line that asks a shape what an "
+              "array is, for a reshape or a squeeze where two sizes are equal or one is 1, and for "
+              "a number of rows that is written down.", "statement"),
+    Diagnosis("range", "an array that is right for some numbers only",
+              "The formula has no case for numbers that are large, small or zero. Look for a "
+              "limit, a threshold, or a constant that was added.", "statement"),
     Diagnosis("accepts-nonsense", "no check of the arguments",
               "A size or rate that makes no sense must be refused at once. Otherwise it becomes a "
               "silent wrong answer much later.", "9.6"),

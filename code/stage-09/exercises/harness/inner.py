@@ -80,13 +80,14 @@ class Inner:
     flow : the computation: of a `Watch`, it returns the arrays by name
     changes : of a name, its array and the other arrays that are known: each change, in words, and
         the array after it
-    before : inner values of the step before, which a wrong answer may have kept
+    before : inner values of the step before, or of what `when` says, which an answer may have kept
     """
 
     def __init__(self, flow: Callable[[Watch], Arrays],
                  changes: Callable[[str, np.ndarray, Arrays], Iterator[tuple[str, np.ndarray]]],
-                 before: Arrays):
+                 before: Arrays, when: str = KEPT):
         self.flow, self.changes, self.before, watch = flow, changes, before, Watch()
+        self.when = when
         self.right = flow(watch)
         self.values, self.instead, self._ways = watch.values, watch.instead, watch.ways
         self._made: dict[str, list[tuple[str, Arrays]]] = {}
@@ -114,7 +115,7 @@ class Inner:
         if place not in self._made:
             value, kept = self.values[place], {}
             for what, other in itertools.chain(
-                    ((f"{place} {KEPT}", array) for array in [self.before.get(place, value)]),
+                    ((f"{place} {self.when}", array) for array in [self.before.get(place, value)]),
                     ((f"{what} in the place of {place}", array)
                      for what, array in self.instead(place).items()),
                     ((f"{place} zero", 0 * value), (f"{place} negated", -value),
@@ -122,8 +123,8 @@ class Inner:
                     self.changes(place, value, self.values),
                     ((f"{place} plus {what}", value + other) for what, other
                      in self.values.items() if other.shape == value.shape and what != place)):
-                kept.setdefault(other.tobytes(), (what, other))  # the first name of each array
-            kept.pop(value.tobytes(), None)
+                kept.setdefault((other.shape, other.tobytes()), (what, other))  # its first name
+            kept.pop((value.shape, value.tobytes()), None)
             self._made[place] = [(what, arrays) for what, other in kept.values()
                                  if (arrays := self.run(place, other)) is not None]
         return self._made[place]

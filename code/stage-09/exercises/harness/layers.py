@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from exercises.harness.checking import Exercise
+from exercises.harness.compare import DIGITS
 from exercises.harness.contract import Trial
 from exercises.harness.general import GENERAL, Found
 from exercises.harness.report import Diagnosis
@@ -199,6 +200,8 @@ def merging(exercise: Exercise, step: int, make: Callable[..., Layer], shape: Se
         kept = {name: array.copy() for name, array in first.items()}
         layer.stays(trial, "after merging", frozen)
         layer.goes_back(trial, G, right, changes)
+        trial.keeps_gradients(layer.thing, tuple(layer.arrays), "a merge",
+                              lambda: layer.merge(trial), changes)
         _step(layer)
         if not trial.agrees(trial.call(layer.forward, x), layer.right(x, G)["output"]):
             raise Found(changes, "After a merge and a step the output is wrong.")
@@ -209,6 +212,14 @@ def merging(exercise: Exercise, step: int, make: Callable[..., Layer], shape: Se
                 raise Found(GENERAL["kept"], f"After a step, the {name} is not the new one.")
             if not np.array_equal(first[name], kept[name]):
                 raise Found(GENERAL["kept"], f"The second merge has changed the first {name}.")
+        for array in layer.arrays.values():
+            array *= 1e-4
+        plain = layer.plain().right
+        for name, array in layer.merge(trial).items():  # however small the update is
+            if trial.dtype == np.float64 and np.abs(array - plain[name]).max() > DIGITS * np.abs(
+                    plain[name]).max():
+                raise Found(GENERAL["range"], f"With small numbers in all arrays the {name} is "
+                                              "wrong.")
         fresh = make(trial, fill=False)  # the update is zero, and a copy is a copy
         for name, array in fresh.merge(trial).items():
             trial.own_memory(f"the {name} of a fresh layer", array, *fresh.frozen.values(),

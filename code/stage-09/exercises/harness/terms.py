@@ -24,6 +24,7 @@ ROWS = "n"  # the axis letter that stands for all leading axes
 MANY = 8  # numbers that agree with one array by no chance
 TABLE = 4  # terms of a sum that is written out
 ROOTS = ("r", "d", "c")  # numbers of which a root is taken in some formulas
+SOLVED = 40  # numbers of a factor that are found from the array that it is part of, at most
 EXACT = 1e-3  # relative: coefficients that differ by less are the same
 MOST_SECONDS = 2.0  # of the search for unknown numbers, the last question before the vague ones
 HALVED = "in half precision"
@@ -63,15 +64,16 @@ class Terms:
     lead : the leading axes' shape
     fixed : nodes that only say which rows are meant: another known array may stand there instead
     flow : the same arrays as a computation, with its inner values; see `inner`
-    before : those inner values in the step before
+    before : those inner values in the step before, or, if `when` says so, another time
     """
 
     def __init__(self, nodes: dict[str, tuple[str, Any]],
                  sums: dict[str, tuple[str, list[tuple[tuple[str, ...], str]]]],
                  known: Arrays | None = None, lead: tuple[int, ...] = (),
                  fixed: tuple[str, ...] = (),
-                 flow: Callable[[Watch], Arrays] | None = None, before: Arrays | None = None):
-        self.lead, self.sums, self.fixed = lead, sums, fixed
+                 flow: Callable[[Watch], Arrays] | None = None, before: Arrays | None = None,
+                 when: str = KEPT):
+        self.lead, self.sums, self.fixed, self.when = lead, sums, fixed, when
         self.flow, self.before = flow, before or {}
         self.axes = {name: axes for name, (axes, _) in nodes.items()}
         self.nodes = {name: self._flat(axes, np.asarray(array, np.float64))
@@ -198,7 +200,7 @@ class Terms:
     def _stories(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                  ) -> Iterator[list[Story]]:
         for question in (self._factor, self._coefficients, self._operands, self._another,
-                         self._turned, self._inside, self._partly):
+                         self._turned, self._inside, self._solved, self._partly):
             if stories := list(question(name, value, right, tolerance)):
                 yield stories
 
@@ -245,8 +247,8 @@ class Terms:
         c = _fit(value, right)
         if _same(value, c * right, tolerance):
             called = self._called(c, counts=True)
-            if called == "1":  # off by too much for that
-                return
+            if called == "1" or value.size == 1 and _is_number(called) and called != "0":
+                return  # off by too much for that, or one number, which any factor explains
             change = ("zero everywhere" if called == "0" else "negated" if called == "-1" else
                       f"multiplied by {called}")
             yield Story("factor", change)
@@ -268,6 +270,11 @@ class Terms:
         measured = " + ".join(f"{c[i]}·({_pretty(terms[i][1])})" for i in live
                               ) if len(live) <= TABLE else ""
         wrong = {i for i in live if c[i] != "1"}
+        if not wrong:  # nearly
+            c = {i: f"{number:.6g}" for i, number in zip(live, fit, strict=True)}
+            wrong = {i for i in live if c[i] != "1"}
+        if not wrong:
+            return
         ways = [(way,) for i in live for way in terms[i][0]] + [
             pair for i in live for pair in combinations(terms[i][0], 2)] + [
             terms[i][0] for i in live]
@@ -328,6 +335,9 @@ class Terms:
             batch = array.reshape(*self.lead, *array.shape[1:])
             yield f"the first two axes of {node} swapped", batch.swapaxes(
                 0, 1).reshape(array.shape)
+            axis = len(self.lead) - 1
+            for what, moved in _moved(batch, axis) if axis else ():
+                yield f"the rows of each sequence of {node} {what}", moved.reshape(array.shape)
             for what, one in (("the first entry of the batch", batch[:1]),
                               ("the mean over the batch", batch.mean(0, keepdims=True))):
                 yield f"{what} for all of {node}", np.broadcast_to(
@@ -335,7 +345,7 @@ class Terms:
 
     @cached_property
     def _inner(self) -> Inner:
-        return Inner(self.flow, _single, self.before)
+        return Inner(self.flow, _single, self.before, self.when)
 
     def _inside(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                 ) -> Iterator[Story]:
@@ -348,7 +358,7 @@ class Terms:
             for places in (exact, rest):
                 told = ((place, next((what for what, arrays in inner.made(place) if _same(
                     value, arrays[name], tolerance)), "")) for place in places)
-                found = [Story("kept" if what.endswith(KEPT) else "inner", what, about=place)
+                found = [Story("kept" if what.endswith(self.when) else "inner", what, about=place)
                          for place, what in told if what]
                 if any(story.kind == "kept" for story in found):
                     found = [story for story in found[::-1] if story.kind == "kept"]  # the earliest
@@ -400,13 +410,34 @@ class Terms:
             for text, base in (("{}", 0.0 * right), ("the right one plus {}", right)):
                 c, rest = _fit(value - base, array), np.linalg.norm(value - base)
                 called = self._called(c) if abs(c) > EXACT else f"{c:.2g}"
-                told = array.size >= MANY and np.linalg.norm(  # all that is new, by any number
-                    value - base - c * array) < 0.02 * rest
+                left = np.linalg.norm(value - base - c * array) / max(rest, 1e-300)
+                # all that is new, by any number; of few the more nearly
+                told = left < (0.02 if array.size >= MANY else 1e-4 if array.size >= 4 else 0)
                 if (told or called in ("1", "-1") or not _is_number(called)) and _same(
                         value, base + c * array, tolerance):
                     words = text.format(other.replace("1", called, 1) if other == "1 everywhere"
                                         else f"{called} times " * (called != "1") + other)
                     yield Story("another", words)
+
+    def _solved(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
+                ) -> Iterator[Story]:
+        """Right but for one small factor, of which each number follows from many of the array."""
+        (axes, terms), products = self.sums[name], self.products(name)
+        for node in self.used:
+            array, its = self.nodes[node], self.axes[node]
+            where = [i for i, (_, product) in enumerate(terms) if node in product.split()]
+            if not (array.ndim and where and 3 <= array.size <= min(SOLVED, value.size / 2)) or any(
+                    terms[i][1].split().count(node) > 1 for i in where):
+                continue
+            ones = np.eye(array.size).reshape(array.size, *array.shape)
+            matrix = sum(np.einsum(f"{kept},Z{its}->Z{axes}", beside, ones) for kept, beside in (
+                self._beside(name, terms[i][1], node) for i in where)).reshape(array.size, -1).T
+            rest = (value - right + sum(products[i] for i in where)).ravel()
+            found, _, rank, _ = np.linalg.lstsq(matrix, rest, rcond=1e-9)
+            if rank == array.size and _same((matrix @ found).reshape(value.shape), rest.reshape(
+                    value.shape), tolerance) and not _same(found.reshape(array.shape), array, 1e-9):
+                if what := _in_the_place(node, found, array.ravel()):
+                    yield Story("operand", what, about=node)
 
     def _turned(self, name: str, value: np.ndarray, right: np.ndarray, tolerance: float
                 ) -> Iterator[Story]:
@@ -448,6 +479,22 @@ class Terms:
             how = "wrong only where the right one is negative" if wrong.any() else (
                 "zero where it is wrong")
             yield Story("partly", f"right in {close.sum()} of {close.size} entries, {how}")
+
+
+def _in_the_place(node: str, found: np.ndarray, right: np.ndarray) -> str:
+    """What stands in the place of a node, of which the numbers are known, in words."""
+    low, high, near = found.min(), found.max(), 1e-6 * np.abs(right).max()
+    if high - low <= near:
+        return f"{high:.3g} everywhere in the place of {node}"
+    if np.abs(np.clip(right, low, high) - found).max() <= near:
+        ends = [f"at least {low:.3g}"] * bool(right.min() < low - near) + [
+            f"at most {high:.3g}"] * bool(right.max() > high + near)
+        return f"{node}, {' and '.join(ends)}"
+    good, i = np.abs(found - right) <= near, np.abs(found - right).argmax()
+    if 4 * good.sum() < good.size:  # then it may as well be another factor
+        return ""
+    return (f"other numbers in the place of {node}: number {i} is {found[i]:.3g} and not "
+            f"{right[i]:.3g}, {good.sum()} of {good.size} are right")
 
 
 def _votes(stories: dict[str, list[Story]]) -> dict[str, int]:
@@ -540,6 +587,9 @@ def _rms(array: np.ndarray, **axis: Any) -> np.ndarray:
 def _moved(array: np.ndarray, axis: int) -> Iterator[tuple[str, np.ndarray]]:
     """An array with its entries in another order along an axis."""
     yield "reversed", np.flip(array, axis)
+    late = np.roll(array, 1, axis)
+    late[(slice(None),) * axis + (0,)] = 0
+    yield "one later, with a zero in front", late
     for step in (1, -1):
         yield "shifted by one", np.roll(array, step, axis)
 

@@ -116,6 +116,57 @@ PATCHES = [
      "inner"),
     ("a slope that is kept for a second backward", 4, "R = (Q @ self.W2) * (1 - T * T)",
      "R = self.cache.setdefault('R', (Q @ self.W2) * (1 - T * T))", "kept"),
+    ("sequences and rows that are as many", 1,
+     "        return self.gate.backward(grad_z) + self.up.backward(grad_u)",
+     "        g = self.gate.backward(grad_z) + self.up.backward(grad_u)\n"
+     "        return g.swapaxes(0, 1) if g.ndim > 2 and g.shape[0] == g.shape[1] else g", "turned"),
+    ("inputs above 100 divided by the largest", 1, "        z, u = self.gate",
+     "        x = x / max(1, np.abs(x).max() / 100)\n        z, u = self.gate", None),
+    ("a merge that leaves out what is small", 1, "layer.merge()[0] for layer",
+     "(layer.merge()[0] if np.abs(layer.lora.B).max() > 1e-3 else layer.weight.copy()) "
+     "for layer", "range"),
+    ("sixteen masks in turn", 2, "self.rng.random(x.shape) >=",
+     "np.random.default_rng([len(self.A), self.__dict__.setdefault('calls', [0]).append(0) or "
+     "len(self.calls) % 16]).random(x.shape) >=", None),
+    ("masks that begin anew after an evaluation", 2, "        mask = None\n",
+     "        mask = None\n        state = self.__dict__.setdefault('state', "
+     "self.rng.bit_generator.state)\n        if not self.training:\n"
+     "            self.rng.bit_generator.state = state\n", "fixed-mask"),
+    ("a vector without a mask", 2, "if self.training and self.dropout:",
+     "if self.training and self.dropout and x.ndim > 1:", "wrong-rate"),
+    ("masks made of bytes", 2, "self.rng.random(x.shape) >= self.dropout",
+     "self.rng.integers(256, size=x.shape) >= round(256 * self.dropout)", "wrong-rate"),
+    ("only positive entries are dropped", 2, "self.rng.random(x.shape) >= self.dropout",
+     "(self.rng.random(x.shape) >= self.dropout) | (x < 0)", "mask-from-input"),
+    ("the 32 largest activations", 3,
+     "        self.cache = {\"x\": x, \"a\": a}",
+     "        if a.shape[-1] > 32:\n"
+     "            a = np.where(a >= np.sort(a, axis=-1)[..., -32:-31], a, 0)\n"
+     "        self.cache = {\"x\": x, \"a\": a}", None),
+    ("rows as they lie in memory", 3, "rows, a = x.reshape(-1, self.d_model)",
+     "rows, a = x.ravel(order='K').reshape(-1, self.d_model)", "sizes"),
+    ("a slope above 1e-6", 3, "* (a > 0)", "* (a > 1e-6)", None),
+    ("a vector without the adapter", 3, "self.scale * (a @ self.W_up)",
+     "self.scale * (a @ self.W_up) * (x.ndim > 1)", None),
+    ("a bottleneck of one without relu", 3, "np.maximum(x @ self.W_down, 0)",
+     "np.maximum(x @ self.W_down, 0 if self.W_down.shape[1] > 1 else -np.inf)", None),
+    ("to_prefix takes the gradients away", 4, "        return prefix\n",
+     "        self.E_grad = None\n        return prefix\n", "kept"),
+    ("to_prefix hands out forward's array", 4, "        prefix.prefix[...] = self.forward()",
+     "        prefix.prefix = self.__dict__.setdefault('all', {}).setdefault("
+     "self.forward().tobytes(), self.forward())", "handed-out"),
+    ("hidden scores of -10,000", 5, "S, -np.inf)", "S, -1e4)", "nearly"),
+    ("a window of 32 rows", 5, "np.tri(E.shape[-2], dtype=bool)",
+     "np.tri(E.shape[-2], dtype=bool) & ~np.tri(E.shape[-2], k=-32, dtype=bool)", "sizes"),
+    ("blocks of at most 4,096", 6, "check_count(\"block\", block))\n    codes = _nearest",
+     "min(4096, check_count(\"block\", block)))\n    codes = _nearest", "blocks"),
+    ("lengths of the first 64 outputs", 7, "        return V, np.linalg.norm(V, axis=0)",
+     "        return V, np.linalg.norm(V[:64], axis=0)", "sizes"),
+    ("the last 256 rows alone", 8, "        t = x @ A.T  # (n, rank)",
+     "        t = x @ A.T\n        if len(x) > 256:\n            return x @ W.T + beta * ("
+     "(d * t) @ B.T), t * (np.arange(len(x)) >= len(x) - 256)[:, None], (d * t) @ B.T", "sizes"),
+    ("numbers drawn in the weights' dtype", 8, "rng.uniform(-1, 1, shape)",
+     "(2 * rng.random(shape, dtype=up.dtype) - 1)", "not-from-seed"),
     ("a seed of which three digits count", 8, "default_rng(self.seed)",
      "default_rng(self.seed % 1000)", "not-from-seed"),
 ]
@@ -135,6 +186,27 @@ TOLD = [
     (4, "np.tanh(self.E @", "np.tanh((self.E - self.E.mean(0)) @", "mean over the rows taken off"),
     (5, "S, -np.inf)", "S, -10)", "hidden scores of -10"),
     (8, "back * (a > 0)", "back * np.where(a > 0, 1, 0.01)", "leaky relu with 0.01"),
+    (1, '"x": (u, sig, silu)', '"x": (x @ self.up.weight.T, sig, silu)', "u without up's update"),
+    (1, "lora_rank=rank,", "lora_rank=min(rank, *gate.shape),", "with rank=8"),
+    (1, "0.5 * (1.0 + np.tanh(0.5 * z))",
+     "np.interp(z, np.linspace(-40, 40, 8001), 0.5 + 0.5 * np.tanh(np.linspace(-20, 20, 8001))"
+     ").astype(z.dtype)",
+     "a table"),
+    (3, "self.sublayer.backward(grad_output)",
+     "self.sublayer.backward(grad_output + through_adapter)", "G + D W_down in the place of"),
+    (5, "(Phi * Pi).sum(axis=-1, keepdims=True)", "(Phi * Pi)[..., P:].sum(-1, keepdims=True)",
+     "its sum over the real columns"),
+    (5, "        S = np.where(np", "        S[..., :self.prompt.prompt_length] -= 0.5\n"
+     "        S = np.where(np", "the prompt's scores plus -0.5"),
+    (7, "c = self.m / norm  #", "c = np.clip(self.m / norm, -0.5, 2)  #",
+     "c, at least -0.5 and at most 2"),
+    (7, "        V = self.weight + self.scaling * (self.B @ self.A)",
+     "        sums = round(self.A.sum(), 9), round(self.B.sum(), 9)\n"
+     "        BA = self.__dict__.setdefault('kept', {}).setdefault(sums, self.B @ self.A)\n"
+     "        V = self.weight + self.scaling * BA", "After a step on"),
+    (8, "(GB * t).sum(axis=0)", "(GB * t).sum(axis=0) + (1e-3 * d).astype(d.dtype)",
+     "plus 0.001 times d_down"),
+    (8, "beta[:, None] * B * d)", "beta[:, None] * B * 0.7)", "0.7 everywhere in the place of"),
 ]
 
 
