@@ -260,6 +260,8 @@ def _start(trial: Trial) -> None:
             raise Found(BOTH_ZERO, f"Both arrays of {name} hold zeros only.")
         if (B @ A).any():
             raise Found(NOT_IDENTITY, f"B A of {name} is not zero in a fresh block.")
+        for key in "AB":
+            trial.small(f"{name}.{key}", first[f"{name}.{key}"])
     trial.starts_from_rng(
         lambda rng: _parameters(trial, trial.make(**weights, rank=RANK, rng=rng)))
 

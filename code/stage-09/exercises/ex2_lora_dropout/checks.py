@@ -272,6 +272,8 @@ def _start(trial: Trial) -> None:
         raise Found(NOT_IDENTITY, "B is not zero in a fresh layer.")
     trial.starts_from_rng(lambda rng: trial.arrays(
         trial.make(IN, OUT, RANK, dtype=trial.dtype, rng=rng), ("A", "B")))
+    large = trial.make(16 * N, N, 2 * N, dtype=trial.dtype, rng=trial.rng(2))
+    trial.small_gaussian("A", trial.arrays(large, ("A", "B"))["A"])
 
 
 # ---- Step 2: forward without dropout ----------------------------------------------------------

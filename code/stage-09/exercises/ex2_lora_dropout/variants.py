@@ -13,7 +13,7 @@ def _refuse(rate):
 
 
 class ByHand:
-    """No base class, other names inside, loops over nothing; A starts uniform."""
+    """No base class, other names inside, loops over nothing."""
 
     def __init__(self, in_features, out_features, rank=8, alpha=16.0, dropout=0.1, *,
                  dtype=np.float32, rng=None):
@@ -21,7 +21,7 @@ class ByHand:
         if rank < 1:
             raise ValueError(f"rank must be at least 1, got {rank}")
         self.gen = rng if rng is not None else np.random.default_rng()
-        self.down = self.gen.uniform(-0.1, 0.1, (rank, in_features)).astype(dtype)
+        self.down = self.gen.normal(0, 0.1, (rank, in_features)).astype(dtype)
         self.up = np.zeros((out_features, rank), dtype)
         self.factor = alpha / rank
         self.kept = None

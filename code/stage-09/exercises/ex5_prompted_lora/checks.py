@@ -313,6 +313,8 @@ def _start(trial: Trial) -> None:
             raise Found(BOTH_ZERO, f"{name}.A and {name}.B hold zeros only.")
         if (B @ A).any():
             raise Found(NOT_IDENTITY, f"B A of {name} is not zero in a fresh layer.")
+        for key in "AB":
+            trial.small(f"{name}.{key}", a[f"{name}.{key}"])
 
 
 @EXERCISE.test(1, "behaviour", "the same seed gives the same layer, another seed another")

@@ -202,7 +202,7 @@ def _refusals(trial: Trial) -> None:
         trial.refuses(f"d_initial={d_initial}", lambda: trial.make(up, down, RANK, d_initial))
     trial.refuses("a transposed down", lambda: trial.make(up, down.T.copy(), RANK))
     trial.refuses("a down with fewer columns", lambda: trial.make(up, down[:, 1:].copy(), RANK))
-    for seed in (None, -1):
+    for seed in (None, -1, 2.7):
         trial.refuses(f"seed={seed}", lambda: trial.make(up, down, RANK, seed=seed))
 
 

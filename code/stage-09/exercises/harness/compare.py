@@ -145,11 +145,15 @@ class Comparisons(Calls):
             raise Found((known or {}).get(int(count), GENERAL["values"]),
                         f"num_parameters() gave {count}, expected {right}.")
 
+    def small(self, what: str, array: np.ndarray, most: float = 0.3) -> float:
+        """The standard deviation of an array at its start; raise `Found` if it is too large."""
+        if (std := float(array.std(dtype=np.float64))) > most:  # all usual starts are smaller
+            raise Found(GENERAL["start-size"], f"{what} has a standard deviation of {std:.2g}.")
+        return std
+
     def small_gaussian(self, what: str, array: np.ndarray, most: float = 0.3) -> None:
         """Raise `Found` unless a large array at its start looks Gaussian, and not too large."""
-        array = array.astype(np.float64)
-        if (std := float(array.std())) > most:  # all usual starts are smaller
-            raise Found(GENERAL["start-size"], f"{what} has a standard deviation of {std:.2g}.")
+        array, std = array.astype(np.float64), self.small(what, array, most)
         tails = float(((array - array.mean()) ** 4).mean() / max(std, 1e-300) ** 4)
         if array.any() and not 2.1 < tails < 5:  # Gaussian 3, cut at 2 deviations 2.4, uniform 1.8
             raise Found(GENERAL["start-size"], f"{what} holds no Gaussian numbers: the mean of its "

@@ -262,7 +262,8 @@ class Trial(Comparisons):
     def _at_zero(self, case: "Case", shape: tuple) -> None:
         """Raise `Found` if what is right elsewhere is wrong, or stops, with zeros in an array."""
         x, arrays = self.normal(*shape, seed=5), self.arrays(case.thing, case.names)
-        for name, array in arrays.items():
+        row = x.reshape(-1, x.shape[-1])[0]  # as of a token that fills up
+        for name, array in (arrays | {"a row of the input": row}).items():
             kept, array[...] = array.copy(), 0
             try:
                 found, G = self._ran(case, x)
@@ -279,6 +280,7 @@ class Trial(Comparisons):
             array[...] = kept
         if self.dtype != np.float64:
             return
+
         def off(found: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> dict[str, float]:
             return {name: np.abs(value - right[name]).max() / max(
                 np.abs(right[name]).max(), 1e-300) for name, value in found.items()}

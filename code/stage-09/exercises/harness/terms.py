@@ -391,7 +391,7 @@ class Terms:
         """Right but for a factor on one inner value, or for a number that is added to it, say."""
         numbers, array = self._inner.number(place, name, value, how)
         if _same(value, array, tolerance):
-            numbers[np.abs(numbers) < 1e-6 * np.abs(numbers).max()] = 0
+            numbers[np.abs(numbers) < 1e-5 * np.abs(numbers).max()] = 0
             called = [self._called(c, counts=True) if how == "multiplied by" and abs(c) >= EXACT
                       else f"{c:.2g}" for c in numbers]
             yield Story("inner", f"{place} {how} {', '.join(called)}", about=place)

@@ -17,13 +17,14 @@ UNSEEN = {
     "ex1_lora_feed_forward": {
         "A zero and B random": {"self.cache = {}": (
             "self.cache = {}\nfor layer in self.projections.values():\n"
-            "    layer.lora.B[...] = rng.standard_normal(layer.lora.B.shape)\n"
+            "    layer.lora.B[...] = rng.normal(0, 0.1, layer.lora.B.shape)\n"
             "    layer.lora.A[...] = 0")},
-        "a large start, uniform": {"self.cache = {}": (
+        "a start that is uniform": {"self.cache = {}": (
             "self.cache = {}\nfor layer in self.projections.values():\n"
-            "    layer.lora.A[...] = rng.uniform(-5, 5, layer.lora.A.shape)")}},
+            "    layer.lora.A[...] = rng.uniform(-0.4, 0.4, layer.lora.A.shape)")}},
     "ex2_lora_dropout": {
-        "a large start": {"self.training = True": "self.training = True\nself.A[...] *= 500"}},
+        "a start below the bound": {
+            "self.training = True": "self.training = True\nself.A[...] *= 20"}},
     "ex3_parallel_adapter": {
         "forward of the sublayer twice": {
             "a = np.maximum(": "self.sublayer.forward(x)\na = np.maximum("},
