@@ -122,6 +122,27 @@ def _other_roots(S: np.ndarray, positions: int) -> Arrays:
             for what, n in (("positions", positions), ("rows", S.shape[-1]))}
 
 
+def _other_softmaxes(S: np.ndarray, sees: np.ndarray, hidden: np.ndarray, e: np.ndarray) -> Arrays:
+    """What stands in the place of Pi: of the scores, the mask, what it leaves and its powers of e.
+    """
+    return {
+        "exponentials over their sum over the queries": e / e.sum(-2, keepdims=True),
+        "a softmax over the queries": _softmax(hidden, -2),
+        "exponentials of S less its largest over the queries": _shifted_down(hidden),
+        "a softmax before the mask": _softmax(S) * sees,
+        "a softmax of the scores times the mask": _softmax(S * sees),
+        **{f"a softmax with hidden scores {what} {c}": _softmax(np.where(sees > 0, S, base + c))
+           for c in (-1, -5, -10) for what, base in (("of", 0 * S), ("lowered by", S))}}
+
+
+def _other_pulls(inner: np.ndarray, P: int) -> Arrays:
+    """What stands in the place of the softmax's pull, the sum of Phi Pi over the keys."""
+    return {"its sum over the queries": inner.sum(-2, keepdims=True),
+            "that of row i in column i": inner.sum(-1, keepdims=True).swapaxes(1, 2),
+            "its sum over the real columns": inner[..., P:].sum(-1, keepdims=True),
+            "its sum over the prompt's columns": inner[..., :P].sum(-1, keepdims=True)}
+
+
 def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | None = None,
           s: float = ALPHA_VALUE / RANK) -> Arrays:
     """The output and, if there is G, the gradients; every inner value passes through `at`."""
@@ -156,14 +177,8 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
     hidden = np.where(sees > 0, S, -1e30)
     e = np.exp(hidden - (top := hidden.max(-1, keepdims=True)))
     Pi = at("Pi", e / at("its sums", e.sum(-1, keepdims=True)), {
-        "exponentials over their sum over the queries": e / e.sum(-2, keepdims=True),
-        "a softmax over the queries": _softmax(hidden, -2),
-        "exponentials of S less its largest over the queries": _shifted_down(hidden),
         "a softmax with 1 added to its sums": e / (e.sum(-1, keepdims=True) + np.exp(-top)),
-        "a softmax before the mask": _softmax(S) * sees,
-        "a softmax of the scores times the mask": _softmax(S * sees),
-        **{f"a softmax with hidden scores {what} {c}": _softmax(np.where(sees > 0, S, base + c))
-           for c in (-1, -5, -10) for what, base in (("of", 0 * S), ("lowered by", S))}})
+        **_other_softmaxes(S, sees, hidden, e)})
     Y = at("PiV", Pi @ V) @ at("W_o", wo, {"nothing": np.eye(D)}).T
     found = {"output": at("the last rows", Y[:, -T:], {"the first rows": Y[:, :T]})}
     if G is None:
@@ -173,11 +188,7 @@ def _flow(at: Watch, a: Arrays, weights: list, x: np.ndarray, G: np.ndarray | No
     Gamma = at("Gamma", at("G", full, {"G at the first rows": first}) @ at(
         "W_o in backward", wo, {"nothing": np.eye(D)}))  # (batch, P+T, d)
     inner = at("Phi Pi", (Phi := at("Phi", Gamma @ V.swapaxes(1, 2))) * Pi)
-    pull = at("the softmax's pull", inner.sum(-1, keepdims=True), {
-        "its sum over the queries": inner.sum(-2, keepdims=True),
-        "that of row i in column i": inner.sum(-1, keepdims=True).swapaxes(1, 2),
-        "its sum over the real columns": inner[..., n - T:].sum(-1, keepdims=True),
-        "its sum over the prompt's columns": inner[..., :n - T].sum(-1, keepdims=True)})
+    pull = at("the softmax's pull", inner.sum(-1, keepdims=True), _other_pulls(inner, n - T))
     gS = scale * (at("Pi in gS", Pi) * (Phi - pull))
     gS = at("gS", gS, {"Phi Pi (1 - Pi)": scale * Phi * Pi * (1 - Pi)})
     g = {"q": at("the gradient of Q", gS @ K),

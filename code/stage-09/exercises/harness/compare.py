@@ -84,17 +84,17 @@ class Comparisons(Calls):
                              f"{called(name)}{when} is {table[name]}")
             lines.append(f"Right already: {', '.join(good) or 'none'}.")
             seen, story = ". ".join(map(_capital, lines)), told.get(first)
+            vague = not story or story.kind == "partly"
             if story and story.change.endswith(HALVED):
                 diagnosis = GENERAL["digits"]
-            elif (not story or story.kind in ("partly", "factor")) and all(
+            elif (vague or story.kind == "factor") and all(
                     _rounded(found[name], right[name]) for name in wrong) and any(
                     found[name].size >= MANY for name in wrong):
-                diagnosis = GENERAL["digits"]
-                seen = (f"{_capital(called(*wrong))}{when}: right to three digits, as after "
-                        "float16, and no further.")
+                diagnosis, seen = GENERAL["digits"], (f"{_capital(called(*wrong))}{when}: right to "
+                                                      "three digits, as after float16, no further.")
             elif where := self.on_the_class(found[first]) or (
-                    not story or story.kind == "partly" or story.change == "zero everywhere"
-                    ) and self.on_the_class():  # zero as another object's was, perhaps
+                    vague or story.change == "zero everywhere"  # as another object's was, perhaps
+                    ) and self.on_the_class():
                 diagnosis, seen = GENERAL["shared"], f"{where} of the class holds arrays. {seen}"
             elif not story:
                 diagnosis = GENERAL["values"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -97,22 +98,7 @@ class Trial(Comparisons):
             wanted = right(x, G)
 
             ask = terms and (lambda x=x, G=G: terms(x, G))
-
-            def stale(name: str, x: np.ndarray = x, G: np.ndarray = G, before: Any = before
-                      ) -> Iterator[tuple[str, np.ndarray]]:
-                old_x, numbers, results = before
-                yield "that of the call before", results[name]
-                if old_x.shape == x.shape:
-                    yield "what the input of the call before gives", right(old_x, G)[name]
-                now = {key: array.copy() for key, array in arrays.items()}
-                for keys in (*((key,) for key in arrays), tuple(arrays)):
-                    for key in keys:
-                        arrays[key][...] = numbers[key]
-                    value = right(x, G)[name]
-                    for key in keys:
-                        arrays[key][...] = now[key]
-                    yield f"what {' and '.join(keys)} of the call before give", value
-
+            stale = partial(_stale, right=right, arrays=arrays, x=x, G=G, before=before)
             self._right_in(call, found, wanted, stale, ask)  # before a backward might write over it
             found |= self._back(thing, names, G)
             for name, array in self.arrays(thing, names).items():
@@ -522,6 +508,23 @@ class Trial(Comparisons):
             forward()
             self.refuses(f"a gradient of shape {shape} for one of {right}",
                          lambda shape=shape: backward(self.normal(*shape)))
+
+
+def _stale(name: str, right: Callable, arrays: dict[str, np.ndarray], x: np.ndarray, G: np.ndarray,
+           before: tuple[np.ndarray, dict, dict]) -> Iterator[tuple[str, np.ndarray]]:
+    """What an array would be if something had stayed from the call before."""
+    old_x, numbers, results = before
+    yield "that of the call before", results[name]
+    if old_x.shape == x.shape:
+        yield "what the input of the call before gives", right(old_x, G)[name]
+    now = {key: array.copy() for key, array in arrays.items()}
+    for keys in (*((key,) for key in arrays), tuple(arrays)):
+        for key in keys:
+            arrays[key][...] = numbers[key]
+        value = right(x, G)[name]
+        for key in keys:
+            arrays[key][...] = now[key]
+        yield f"what {' and '.join(keys)} of the call before give", value
 
 
 def _what(name: str) -> str:

@@ -454,6 +454,7 @@ def test_a_pasted_config_is_counted_as_python_counts_it(memory, tmp_path):
         {"model_type": "gpt2", "num_hidden_layers": 3, "n_layer": 5},
         {"model_type": "t5", "num_hidden_layers": 2, "num_decoder_layers": 3},
         {"model_type": "granitemoehybrid", "layers_block_type": ["mamba", "attention"],
+         "mamba_n_heads": 12,
          "num_hidden_layers": 2},
         {"model_type": "qwen2_vl", "vision_config": {"num_hidden_layers": 3, "depth": 4}})]
     odd = {"hidden_size": 1_236, "intermediate_size": 3_001, "num_attention_heads": 12,
