@@ -137,9 +137,9 @@ def with_named_classes(text, names):
     """The page with only the classes that are named, and no element that has said only others.
 
     What tells a translator or a screen reader something stays, as does what begins a name that a
-    style sheet asks for by its beginning.
+    style sheet asks for by its beginning, a cell's tags, and the name of the menu that runs a page.
     """
-    kept = re.compile(r"notranslate|nohighlight|highlight-|toctree-l")
+    kept = re.compile(r"notranslate|nohighlight|highlight-|toctree-l|tag_|dropdown-launch-buttons")
 
     def tag(found):
         words = found[2].split()

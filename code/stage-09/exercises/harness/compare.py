@@ -53,20 +53,18 @@ class Comparisons(Calls):
         ----------
         found : arrays by the names that they have in `terms`, which may have more
         twins : by name of an array, what known mistakes of structure make of it
-        reasons : diagnoses of what is measured: by the change, or by the node or way it is about
+        reasons : diagnoses by the change that is measured, or by the node or way it is about
         when : in words, where that is not plain from the test
         """
         right = {name: array for name, array in terms.right.items() if name in found}
         for name, array in right.items():
             self.expect(called(name), found[name], shape=array.shape)
-        wrong = [name for name in right if not self.agrees(found[name], right[name])]
-        if not wrong:
+        if not (wrong := [name for name in right if not self.agrees(found[name], right[name])]):
             return
         first, found = wrong[0], {name: found[name].copy() for name in wrong}
         for diagnosis, twin in (twins or {}).get(first, ()):
             if twin.shape == found[first].shape and self.agrees(found[first], twin):
                 raise Found(diagnosis, f"{_capital(called(first))} equals what this mistake gives.")
-        good = [name for name in right if name not in wrong]
         size = min(self.dtype.itemsize, *(array.dtype.itemsize for array in found.values()))
 
         def measured() -> Diagnosis:
@@ -74,16 +72,17 @@ class Comparisons(Calls):
             told = {name: story for names, story in stories for name in names}
             lines, table = [], dict.fromkeys(right, "right")
             for names, story in stories:
-                line = story.change + (f", that is {story.measured}" if story.measured else "")
+                line = story.change + f", that is {story.measured}" * bool(story.measured)
                 lines.append(f"{called(*names)}{when}: {line}")
                 table |= dict.fromkeys(names, line)
             for name in (name for name in wrong if name not in told):
                 table[name] = (f"off by {_error(found[name], right[name]):.2g}, relative to its "
                                f"largest entry{terms.nearest(name, found[name])}")
-                lines.insert(0 if name == first else len(lines),
-                             f"{called(name)}{when} is {table[name]}")
-            lines.append(f"Right already: {', '.join(good) or 'none'}.")
-            seen, story = ". ".join(map(_capital, lines)), told.get(first)
+                line = f"{called(name)}{when} is {table[name]}"
+                lines.insert(0 if name == first else len(lines), line)
+            good = ", ".join(name for name in right if name not in wrong) or "none"
+            seen = ". ".join(map(_capital, [*lines, f"Right already: {good}."]))
+            story = told.get(first)
             vague = not story or story.kind == "partly"
             if story and story.change.endswith(HALVED):
                 diagnosis = GENERAL["digits"]
@@ -100,8 +99,8 @@ class Comparisons(Calls):
                 diagnosis = GENERAL["values"]
             else:
                 names = f"{first}: {story.change}", story.change, story.about
-                diagnosis = next((reasons[name] for name in names if name in (reasons or {})),
-                                 GENERAL[story.kind])
+                of = reasons or {}
+                diagnosis = next((of[name] for name in names if name in of), GENERAL[story.kind])
             return replace(diagnosis, seen=seen, measured=tuple(table.items()))
 
         raise Measured(measured)
