@@ -228,17 +228,16 @@ def find_modules(model: Model, targets: Targets = None, *, exclude: str | Sequen
     kept = [module for module in named if is_kept(module.name)]
     found = [module for module in kept if is_chosen(module.name)]
     if not found:
-        left = f"layers={layers}" if kept else f"exclude_modules={exclude!r}" if exclude and any(
-            matches(module.name, exclude) for module in named) else ""
+        left = f"layers={layers}" if kept else f"exclude_modules={exclude!r}" if named else ""
         reason = f"{left} leaves none of those named" if left else _why_none(targets)
         raise NoneFound(f"target_modules {targets!r} match nothing in this {model.family} model: "
                          f"{reason}; its modules are called {', '.join(linear_names(model))}")
     _refuse_states(model, found, default)
     unmatched = [] if isinstance(targets, str) else [
         target for target in targets if not any(matches(module.name, [target]) for module in found)]
-    ignored = layers and isinstance(targets, str) and len(found) == len(kept)
-    ignored = [f"layers={layers}, which PEFT ignores beside a text"] if ignored else []
-    return found, unmatched + ignored + _unmatched(model, exclude, layers or [])
+    if layers and isinstance(targets, str) and len(found) == len(kept):
+        unmatched.append(f"layers={layers}, which PEFT ignores beside a text")
+    return found, unmatched + _unmatched(model, exclude, layers or [])
 
 
 #: Whose configuration lets the layers stand beside an expression, which PEFT then ignores.

@@ -257,10 +257,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
 _INFERRED = json.loads(
     (Path(__file__).parents[1] / "data" / "families.json").read_text(encoding="utf-8"))
 FAMILIES |= _INFERRED["families"]
-for _family, _rules in _INFERRED["fits"].items():
-    FAMILIES[_family] = FAMILIES[_family] | {"fits": _rules}
-for _family, _names in _INFERRED["aliases"].items():
-    FAMILIES[_family] = {**FAMILIES[_family], "aliases": _names}
+for _part in ("fits", "aliases"):  # hand-written families have them, too
+    for _family, _found in _INFERRED[_part].items():
+        FAMILIES[_family] = FAMILIES[_family] | {_part: _found}
 #: The modules without parameters, which PEFT refuses to adapt: of all classes of a family, and of
 #: those for a task. `{}` stands for numbers on the way; each is wherever what holds it is, or only
 #: where that also holds what stands behind a colon.

@@ -1,12 +1,12 @@
 """The methods of methods.py, and LoRA's options for parameters and tokens, against PEFT."""
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import needs
 import pytest
+from pefts import ask, check
 
 from real_models import accounting as ac
 from real_models import methods
@@ -19,13 +19,6 @@ CASES = [pytest.param(case, id=f"{case['config']['model_type']}-{case['task']}-{
          for i, case in enumerate(RECORDED["cases"] + RECORDED["lora"])]
 
 
-def ask(model, question):
-    method, arguments = question["method"], question["arguments"]
-    if method in methods.METHODS:
-        return ac.count_method(model, method, **arguments)
-    return {"ln_tuning": ac.count_ln_tuning, "lora": ac.count_lora}[method](model, **arguments)
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_counts_and_files_are_pefts_or_both_refuse(case):
     model = ac.read_model(case["config"], case["task"])
@@ -36,14 +29,7 @@ def test_counts_and_files_are_pefts_or_both_refuse(case):
             with pytest.raises(ValueError):
                 ask(model, question)
             continue
-        counted = ask(model, question)
-        assert (counted.trainable, counted.total) == (
-            question["trainable"], question["all"]), question
-        if "file_bytes" in question:
-            assert ac.saved_bytes(counted) == question["file_bytes"], question
-            header = ac.safetensors_header(counted.tensors, dtypes=dict.fromkeys(
-                counted.integer_tensors, "int32"))
-            assert hashlib.sha256(header).hexdigest() == question["header_sha256"], question
+        check(ask(model, question), question)
 
 
 def test_the_fixture_asks_every_method_of_three_families():

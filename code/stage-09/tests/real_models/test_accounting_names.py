@@ -1,11 +1,11 @@
 """What names mean: modules that have several or no parameters, layers, heads, keys' other names."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import needs
 import pytest
+from pefts import ask, check
 
 from real_models import accounting as ac
 
@@ -13,12 +13,6 @@ RECORDED = json.loads((Path(__file__).resolve().parents[1] / "fixtures" / "names
                       .read_text(encoding="utf-8"))
 CASES = [pytest.param(case, id=f"{case['config']['model_type']}-{case['task']}-{i}")
          for i, case in enumerate(RECORDED["cases"])]
-
-
-def ask(model, question):
-    method, arguments = question["method"], question["arguments"]
-    return ac.count_lora(model, **arguments) if method == "lora" else (
-        ac.count_method(model, method, **arguments))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -29,12 +23,8 @@ def test_names_mean_what_they_mean_to_peft(case):
             with pytest.raises(ValueError):
                 ask(model, question)
             continue
-        counted = ask(model, question)
-        assert (counted.trainable, counted.total) == (
-            question["trainable"], question["all"]), question
-        assert ac.saved_bytes(counted) == question["file_bytes"], question
-        header = ac.safetensors_header(counted.tensors)
-        assert hashlib.sha256(header).hexdigest() == question["header_sha256"], question
+        assert "file_bytes" in question
+        check(ask(model, question), question)
 
 
 def test_what_peft_ignores_is_said():
